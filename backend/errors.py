@@ -1,0 +1,36 @@
+"""Errors of the backend.
+
+A message says what happened, the value seen, and what to change, so that it can be shown to a user as it is.
+"""
+
+
+class PslgError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigError(PslgError):
+    """A setting or a pipeline config cannot work; the message names the key, its value and the choices."""
+
+
+class WeightsError(PslgError):
+    """Weights are missing, damaged, or of another kind than the config asks for."""
+
+
+class ImageError(PslgError):
+    """An image cannot be read, is too large, or cannot be fetched."""
+
+
+class PromptError(PslgError):
+    """A prompt (point, box, mask) is malformed or lies outside the image."""
+
+
+class ProtocolError(PslgError):
+    """A Label Studio request does not have the form that PROTOCOL describes; answered with status 400."""
+
+
+class LabelStudioError(PslgError):
+    """Label Studio is away or refused a call; the message carries the status and what to set."""
+
+
+class DatasetError(PslgError):
+    """A dataset folder or record is unreadable or inconsistent."""

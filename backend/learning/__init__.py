@@ -1,0 +1,1 @@
+"""Events, annotations, training and model versions."""

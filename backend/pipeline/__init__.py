@@ -1,0 +1,1 @@
+"""PSLG-SAM, readable top to bottom: coarse localization, foreground point, mask, boundary. Knows no HTTP."""

@@ -1,0 +1,20 @@
+"""Coarse localization (METHOD stage 1): an image and an expression -> boxes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from backend.pipeline.types import GroundingResult, Image
+
+__all__ = ["Grounder"]
+
+
+class Grounder(Protocol):
+    """Finds the object that a referring expression describes."""
+
+    @property
+    def known_categories(self) -> frozenset[str] | None:
+        """Canonical names this grounder can find; None for an open vocabulary."""
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        """Boxes for ``expression`` in ``image`` uint8[H, W, 3] RGB, or an abstention that says why there is none."""

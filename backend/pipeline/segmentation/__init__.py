@@ -1,0 +1,30 @@
+"""Fine segmentation (METHOD stage 2): an expensive ``embed`` once per image or window, a cheap ``decode`` per prompt."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from backend.pipeline.types import Box, Embedding, Image, MaskPrediction, Prompts
+
+__all__ = ["Segmenter"]
+
+
+class Segmenter(Protocol):
+    """A promptable segmentation model, split as in segment-anything."""
+
+    @property
+    def encoder_hash(self) -> str:
+        """Identifies encoder weights, input size and storage dtype; part of every embedding's key."""
+
+    def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
+        """The part of an image of (height, width) pixels to embed for an object in ``box``.
+
+        A function of its arguments only, so that any worker asks for the same window. Models that embed whole images
+        return (0, 0, width, height).
+        """
+
+    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+        """Features of ``image`` uint8[H, W, 3] RGB, or of one ``window`` of it (None: the whole image)."""
+
+    def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        """The mask for ``prompts``; raises PromptError without any prompt or for one outside the image."""

@@ -1,0 +1,183 @@
+"""What the pipeline's stages hand to one another. Coordinates are pixels of the original image, x before y."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset_tools.geometry import Box, Point
+
+__all__ = [
+    "Abstention",
+    "AbstentionCode",
+    "Box",
+    "Embedding",
+    "Grounding",
+    "GroundingResult",
+    "Image",
+    "Mask",
+    "MaskPrediction",
+    "Point",
+    "Prelabel",
+    "Prelabels",
+    "Prompts",
+]
+
+Image = npt.NDArray[np.uint8]
+"""uint8[H, W, 3], RGB."""
+Mask = npt.NDArray[np.bool_]
+"""bool[H, W], True on the object."""
+
+AbstentionCode = Literal["absent", "ambiguous", "unknown-category", "empty-expression"]
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """One box found by coarse localization.
+
+    Attributes:
+        box: where the object is, clipped to the image.
+        score: the grounder's confidence in [0, 1].
+        category: canonical category name (``dataset_tools.categories``), None if the grounder returns none.
+    """
+
+    box: Box
+    score: float
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Why an expression got no mask.
+
+    Attributes:
+        code: ``absent`` (the category is known, no such object in the image), ``ambiguous`` (several objects fit
+            an expression that asks for one), ``unknown-category`` (no known category word) or ``empty-expression``.
+        message: for the annotator: what was looked for, what was seen, what to write instead.
+        candidates: the boxes that came closest, best first.
+    """
+
+    code: AbstentionCode
+    message: str
+    candidates: tuple[Grounding, ...] = ()
+
+
+@dataclass(frozen=True)
+class GroundingResult:
+    """Answer of a grounder: the chosen boxes, or an abstention; never both, never neither.
+
+    Attributes:
+        groundings: the chosen boxes, best first (several for "all the ...").
+        abstention: set if and only if ``groundings`` is empty.
+        candidates: every box considered, best first (for overlays and for ranking by disagreement).
+    """
+
+    groundings: tuple[Grounding, ...]
+    abstention: Abstention | None = None
+    candidates: tuple[Grounding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts for one object, all in pixels of the original image.
+
+    Attributes:
+        points: float32[N, 2], x before y.
+        point_labels: int64[N], 1 foreground, 0 background.
+        box: at most one box.
+        mask_logits: float32[h, w], low-resolution logits of an earlier prediction on the SAME embedding.
+    """
+
+    points: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    point_labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros((0,), np.int64))
+    box: Box | None = None
+    mask_logits: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or self.points.shape[1:] != (2,):
+            raise ValueError(f"points must have shape [N, 2], got {self.points.shape}")
+        if self.point_labels.shape != self.points.shape[:1]:
+            raise ValueError(
+                f"point_labels must have shape [{len(self.points)}] like points, got {self.point_labels.shape}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Image-side features of a segmenter for an image or a window of it; everything a decode needs.
+
+    Attributes:
+        key: content address: changes with the image's pixels, the encoder, the storage dtype and the window.
+        features: storage dtype (fp16 unless the config says fp32) [C, h, w]; already rounded, so that a decode from
+            memory, from disk and in another process gives the same mask.
+        image_size: (height, width) of the original image in pixels.
+        window: the part of the image that was embedded, in pixels; the whole image is (0, 0, width, height). May
+            reach over the image's border, where the encoder saw padding.
+    """
+
+    key: str
+    features: npt.NDArray[np.floating]
+    image_size: tuple[int, int]
+    window: Box
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrediction:
+    """A decoded mask.
+
+    Attributes:
+        mask: bool[H, W] at the original image's size.
+        predicted_iou: the decoder's own estimate of its IoU, in [0, 1].
+        stability: IoU between the masks at a raised and a lowered logit threshold, in [0, 1].
+        low_res_logits: float32[h, w] in the embedding's frame, to be passed back as ``Prompts.mask_logits``.
+    """
+
+    mask: Mask
+    predicted_iou: float
+    stability: float
+    low_res_logits: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prelabel:
+    """One labelled object: the pipeline's result.
+
+    Attributes:
+        mask: bool[H, W] at the original image's size, never empty.
+        box: the box from coarse localization (x0, y0, x1, y1).
+        point: the foreground point (x, y) that went into the prompt, None when the point generator is off.
+        category: canonical name, None only if neither expression nor caller gives one.
+        score: all of ``scores`` combined, in [0, 1]; orders the annotators' queue.
+        scores: ``grounding``, ``predicted_iou``, ``stability``, ``boundary_agreement``, each in [0, 1].
+        expression: what was asked for.
+    """
+
+    mask: Mask
+    box: Box
+    point: Point | None
+    category: str | None
+    score: float
+    scores: Mapping[str, float]
+    expression: str
+
+
+@dataclass(frozen=True, eq=False)
+class Prelabels(Sequence[Prelabel]):
+    """The objects of one expression, best first; empty if and only if ``abstained`` is set."""
+
+    items: tuple[Prelabel, ...]
+    abstained: Abstention | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Prelabel: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Prelabel, ...]: ...
+    def __getitem__(self, index: int | slice) -> Prelabel | tuple[Prelabel, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)

@@ -1,0 +1,1 @@
+"""Everything that speaks Label Studio's ML protocol."""

@@ -1,0 +1,1 @@
+"""Referring-segmentation datasets: records, formats, expressions, masks, metrics. Never imports torch or backend."""
