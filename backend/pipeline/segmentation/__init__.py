@@ -1,4 +1,4 @@
-"""Fine segmentation (METHOD stage 2): an expensive ``embed`` once per image or window, a cheap ``decode`` per prompt."""
+"""Fine segmentation (METHOD stage 2): an expensive ``embed`` per image or window, a cheap ``decode`` per prompt."""
 
 from __future__ import annotations
 
