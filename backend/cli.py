@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from backend import __version__
 from backend.errors import PslgError
+from dataset_tools.errors import DatasetToolsError
 
 # name -> (module, attribute, one-line help). The help stands here so that ``pslg --help`` imports nothing.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -19,23 +22,36 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("backend.commands.serve", "serve", "Serve the ML backend to Label Studio."),
     "prelabel": ("backend.commands.prelabel", "prelabel", "Turn an image and an expression into a mask."),
     "evaluate": ("backend.commands.evaluate", "evaluate", "Measure a config on a dataset (paper's metrics)."),
+    "evaluate-clicks": (
+        "backend.commands.evaluate_clicks",
+        "evaluate_clicks",
+        "Count the clicks until a mask is good (NoC).",
+    ),
     "train": ("backend.commands.train", "train", "Train the compact models."),
     "dataset": ("dataset_tools.cli", "dataset", "Export, import and check datasets (no torch needed)."),
 }
 
 
 class LazyGroup(click.Group):
-    """A click group that knows its commands' names and help but imports them only to run them."""
+    """A click group that knows its commands' names and help but imports them only to run them.
+
+    Args:
+        table: command name -> (module, attribute, one-line help).
+    """
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all subcommands in the order of ``COMMANDS``."""
-        return list(COMMANDS)
+        """Names of all subcommands in the order of the table."""
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of ``cmd_name`` and return its click command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        module, attribute, _ = self.table[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)  # noqa: S101 - a wrong table is a bug of ours
         return command
@@ -43,10 +59,10 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, help_text) for name, (_, _, help_text) in COMMANDS.items()])
+            formatter.write_dl([(name, help_text) for name, (_, _, help_text) in self.table.items()])
 
 
-@click.group(cls=LazyGroup)
+@click.group(cls=LazyGroup, table=COMMANDS)
 @click.version_option(__version__, prog_name="pslg")
 def pslg() -> None:
     """Masks from referring expressions, in Label Studio (PSLG-SAM)."""
@@ -56,6 +72,6 @@ def main() -> None:
     """Run ``pslg``; an error of ours ends with its message and exit status 1, not with a traceback."""
     try:
         pslg(standalone_mode=True)
-    except PslgError as error:
+    except (PslgError, DatasetToolsError) as error:
         click.echo(f"pslg: {error}", err=True)
         sys.exit(1)

@@ -1,0 +1,308 @@
+"""``coco_jsonl``: a folder of images, COCO instances and one JSON line per referring expression.
+
+    images/<file_name>      8-bit images
+    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE)
+    expressions.jsonl       {id, image, category, expression, kind, ann_ids, bbox [x0, y0, x1, y1] or null} per line
+    split.json              optional: {"train": [file_name, ...], "val": [...], ...}
+
+A missing ``expressions.jsonl`` is an empty one: such a folder serves instance segmentation alone. An expression with
+``ann_ids`` [] names something that is not in the image (kind ``absent``). Polygons are rasterised by pycocotools
+(see ``dataset_tools.masks``); masks are made when they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataset_tools.errors import DatasetError, MaskError
+from dataset_tools.geometry import Box
+from dataset_tools.masks import Mask, Segmentation, from_coco
+
+KINDS = ("single", "region", "extreme", "size", "near", "relation", "all", "absent")
+"""Kinds of expression in the field's rule-made sets; a file may hold others."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object of one image.
+
+    Attributes:
+        id: COCO annotation id, unique in the folder.
+        category: the category's name as the file spells it.
+        height, width: size of the image in pixels.
+        segmentation: COCO polygons or RLE, rasterised by :meth:`mask`.
+        box: the file's ``bbox`` as (x0, y0, x1, y1), or the mask's tightest box where the file has none.
+    """
+
+    id: int
+    category: str
+    height: int
+    width: int
+    segmentation: Segmentation = field(repr=False)
+    box: Box
+
+    def mask(self) -> Mask:
+        """The object's pixels as bool[height, width], rasterised anew on every call.
+
+        Raises:
+            DatasetError: the segmentation is damaged or of another size than the image.
+        """
+        try:
+            return from_coco(self.segmentation, self.height, self.width)
+        except MaskError as error:
+            raise DatasetError(f"annotation {self.id} ({self.category}): {error}") from error
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image: COCO ``id``, ``file_name`` below ``images/`` (the name that expressions and splits use), the file's
+    ``path``, ``width`` and ``height`` in pixels, and its annotations.
+    """
+
+    id: int
+    file_name: str
+    path: Path
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...]
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One referring expression; ``image`` is a file name, ``ann_ids`` the targets (none for kind ``absent``)."""
+
+    id: int
+    image: str
+    category: str
+    expression: str
+    kind: str
+    ann_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CocoJsonl:
+    """A read folder. ``split`` maps the names of the split file to file names; it is {} without such a file."""
+
+    folder: Path
+    images: tuple[ImageEntry, ...]
+    expressions: tuple[Expression, ...]
+    categories: tuple[str, ...]
+    split: Mapping[str, tuple[str, ...]]
+    _by_name: Mapping[str, ImageEntry] = field(repr=False)
+    _by_id: Mapping[int, Annotation] = field(repr=False)
+
+    def image(self, file_name: str) -> ImageEntry:
+        """The image of that file name; KeyError if the folder (or the chosen split) lacks it."""
+        return self._by_name[file_name]
+
+    def annotation(self, ann_id: int) -> Annotation:
+        """The annotation of that id; KeyError if the folder (or the chosen split) lacks it."""
+        return self._by_id[ann_id]
+
+    def target(self, expression: Expression) -> Mask:
+        """The union bool[H, W] of the masks that ``expression`` names; all False for kind ``absent``."""
+        entry = self.image(expression.image)
+        mask = np.zeros((entry.height, entry.width), dtype=bool)
+        for ann_id in expression.ann_ids:
+            mask |= self.annotation(ann_id).mask()
+        return mask
+
+
+def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
+    """Read a ``coco_jsonl`` folder; no image file is opened.
+
+    Args:
+        folder: the folder described at the top of this module.
+        split: a name in ``split.json``, or a file that lists image file names (a JSON list, or one per line); keeps
+            only those images with their annotations and expressions. None keeps all.
+
+    Raises:
+        DatasetError: a file is missing or malformed, or ids do not fit together; the message names file and line.
+    """
+    folder = Path(folder)
+    coco = _load_json(folder / "annotations.json")
+    if not isinstance(coco, dict):
+        raise DatasetError(f"{folder / 'annotations.json'} must hold a JSON object, it holds {type(coco).__name__}")
+    splits = _read_splits(folder)
+    images = _read_images(folder, coco)
+    categories = tuple(str(c["name"]) for c in coco.get("categories", []))
+    expressions = tuple(_read_expressions(folder, {image.file_name: image for image in images}))
+    if split is not None:
+        names = _split_names(folder, splits, split, {image.file_name for image in images})
+        images = tuple(image for image in images if image.file_name in names)
+        expressions = tuple(expression for expression in expressions if expression.image in names)
+    return CocoJsonl(
+        folder=folder,
+        images=images,
+        expressions=expressions,
+        categories=categories,
+        split=splits,
+        _by_name={image.file_name: image for image in images},
+        _by_id={annotation.id: annotation for image in images for annotation in image.annotations},
+    )
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} does not exist; a coco_jsonl folder holds images/, annotations.json and expressions.jsonl"
+        ) from None
+    except NotADirectoryError:
+        raise DatasetError(f"{path.parent} is a file, a coco_jsonl folder was expected") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} is not valid JSON: {error}") from error
+
+
+def _field(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
+    """``item[key]`` if it is of one of ``kinds`` (a bool is no number here); else a DatasetError naming ``where``."""
+    if not isinstance(item, dict):
+        raise DatasetError(f"{where}: a JSON object was expected, got {item!r:.80}")
+    if key not in item:
+        raise DatasetError(f"{where}: key {key!r} is missing; it has {sorted(item)}")
+    value = item[key]
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise DatasetError(f"{where}: {key!r} has the unusable value {value!r:.80}")
+    return value
+
+
+def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
+    file = folder / "annotations.json"
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(coco.get(key), list):
+            raise DatasetError(f"{file}: key {key!r} must be a list; the file has the keys {sorted(coco)}")
+    categories = {
+        _field(c, "id", int, f"{file}: categories[{i}]"): _field(c, "name", str, f"{file}: categories[{i}]")
+        for i, c in enumerate(coco["categories"])
+    }
+    sizes: dict[int, tuple[str, int, int]] = {}
+    names: set[str] = set()
+    for i, item in enumerate(coco["images"]):
+        where = f"{file}: images[{i}]"
+        image_id, name = _field(item, "id", int, where), _field(item, "file_name", str, where)
+        width, height = _field(item, "width", int, where), _field(item, "height", int, where)
+        if width < 1 or height < 1:
+            raise DatasetError(f"{where}: {name!r} has the size {width} x {height}")
+        if image_id in sizes:
+            raise DatasetError(f"{where}: image id {image_id} occurs twice ({sizes[image_id][0]!r} and {name!r})")
+        if name in names:
+            raise DatasetError(f"{where}: file name {name!r} occurs twice")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DatasetError(f"{where}: file name {name!r} leaves the images folder")
+        if not (folder / "images" / name).is_file():
+            raise DatasetError(f"{where}: image file {folder / 'images' / name} does not exist")
+        names.add(name)
+        sizes[image_id] = name, width, height
+    annotations: dict[int, list[Annotation]] = {image_id: [] for image_id in sizes}
+    seen: set[int] = set()
+    for i, item in enumerate(coco["annotations"]):
+        where = f"{file}: annotations[{i}]"
+        ann_id, image_id = _field(item, "id", int, where), _field(item, "image_id", int, where)
+        category_id = _field(item, "category_id", int, where)
+        segmentation = _field(item, "segmentation", (list, dict), where)
+        if image_id not in sizes:
+            raise DatasetError(f"{where}: image_id {image_id} is not among the images")
+        if category_id not in categories:
+            raise DatasetError(f"{where}: category_id {category_id} is not among the categories")
+        if ann_id in seen:
+            raise DatasetError(f"{where}: annotation id {ann_id} occurs twice")
+        seen.add(ann_id)
+        _, width, height = sizes[image_id]
+        if isinstance(segmentation, dict) and segmentation.get("size") != [height, width]:
+            raise DatasetError(
+                f"{where}: annotation {ann_id} has an RLE of size {segmentation.get('size')}, "
+                f"its image {sizes[image_id][0]!r} has [height, width] = {[height, width]}"
+            )
+        box = _box(item, segmentation, height, width, where)
+        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box))
+    return tuple(
+        ImageEntry(image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]))
+        for image_id, (name, width, height) in sizes.items()
+    )
+
+
+def _box(item: dict[str, Any], segmentation: Segmentation, height: int, width: int, where: str) -> Box:
+    bbox = item.get("bbox")
+    if bbox is None:
+        try:
+            return Box.of_mask(from_coco(segmentation, height, width))
+        except MaskError as error:
+            raise DatasetError(f"{where}: {error}") from error
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, int | float) for v in bbox):
+        raise DatasetError(f"{where}: bbox must be [x, y, width, height], got {bbox!r:.80}")
+    x, y, w, h = (float(value) for value in bbox)
+    return Box(x, y, x + w, y + h)
+
+
+def _read_expressions(folder: Path, images: Mapping[str, ImageEntry]) -> Iterator[Expression]:
+    file = folder / "expressions.jsonl"
+    if not file.is_file():
+        return
+    annotations = {name: {annotation.id for annotation in image.annotations} for name, image in images.items()}
+    seen: set[int] = set()
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{file}, line {number}"
+            try:
+                item = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise DatasetError(f"{where}: not valid JSON ({error}): {line[:80]!r}") from error
+            expression_id, image = _field(item, "id", int, where), _field(item, "image", str, where)
+            if image not in images:
+                raise DatasetError(f"{where}: image {image!r} is not in annotations.json")
+            if expression_id in seen:
+                raise DatasetError(f"{where}: expression id {expression_id} occurs twice")
+            seen.add(expression_id)
+            ann_ids = _field(item, "ann_ids", list, where)
+            unknown = [ann_id for ann_id in ann_ids if ann_id not in annotations[image]]
+            if unknown:
+                raise DatasetError(f"{where}: ann_ids {unknown} are not annotations of {image!r}")
+            yield Expression(
+                id=expression_id,
+                image=image,
+                category=_field(item, "category", str, where),
+                expression=_field(item, "expression", str, where),
+                kind=_field(item, "kind", str, where),
+                ann_ids=tuple(ann_ids),
+            )
+
+
+def _read_splits(folder: Path) -> dict[str, tuple[str, ...]]:
+    if not (folder / "split.json").is_file():
+        return {}
+    content = _load_json(folder / "split.json")
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise DatasetError(f"{folder / 'split.json'} must map split names to lists of file names")
+    return {name: tuple(map(str, names)) for name, names in content.items()}
+
+
+def _split_names(
+    folder: Path, splits: Mapping[str, tuple[str, ...]], split: str | Path, images: set[str]
+) -> frozenset[str]:
+    if isinstance(split, str) and split in splits:
+        names, source = splits[split], f"split {split!r}"
+    elif Path(split).is_file():
+        source, text = str(split), Path(split).read_text(encoding="utf-8")
+        names = tuple(_load_json(Path(split))) if text.lstrip().startswith("[") else tuple(text.split("\n"))
+        names = tuple(name.strip() for name in names if name.strip())
+    else:
+        raise DatasetError(
+            f"no split {str(split)!r} in {folder}; "
+            + (f"split.json has {sorted(splits)}" if splits else "there is no split.json")
+            + ", and no file of that name lists images"
+        )
+    unknown = sorted(set(names) - images)
+    if unknown:
+        raise DatasetError(
+            f"{source} lists {len(unknown)} images that are not in annotations.json, e.g. {unknown[0]!r}"
+        )
+    return frozenset(names)

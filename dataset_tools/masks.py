@@ -1,0 +1,151 @@
+"""Masks as arrays, COCO run-length codes and polygons.
+
+Masks are bool[H, W]. The rasterisation rule is pycocotools' everywhere: polygon corners in pixels with pixel (x, y)
+covering [x, x + 1) x [y, y + 1); each edge is traced at five times the resolution and a pixel column belongs to the
+polygon between the crossings found. Several polygons of one object are united. Run-length codes run down the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from dataset_tools.errors import MaskError
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+CocoRle: TypeAlias = dict[str, Any]
+"""``{"size": [height, width], "counts": str}``: COCO's compressed code."""
+Segmentation: TypeAlias = Mapping[str, Any] | Sequence[Any]
+"""A COCO ``segmentation`` value: polygons, or a dict with compressed or plain counts."""
+
+
+def to_coco_rle(mask: Mask) -> CocoRle:
+    """COCO's compressed run-length code of ``mask`` bool[H, W], with ``counts`` as ASCII text (JSON-ready)."""
+    code = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def _compressed(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
+    """One compressed RLE (counts as bytes) for any COCO segmentation value of an image height x width."""
+    if isinstance(segmentation, Mapping):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if list(size or ()) != [height, width]:
+            raise MaskError(
+                f"the run-length code is for size {size}, the image has [height, width] = {[height, width]}"
+            )
+        if isinstance(counts, str | bytes):
+            counts = counts.encode() if isinstance(counts, str) else counts
+            # pycocotools does not check a compressed code, it decodes a damaged one into other memory or garbage.
+            if int(_counts_of(counts).sum()) != height * width:
+                raise MaskError(f"the run-length code does not cover {height} x {width} pixels; it is damaged")
+            return {"size": [height, width], "counts": counts}
+        if not isinstance(counts, Sequence) or not all(isinstance(c, int) and c >= 0 for c in counts):
+            raise MaskError(f"counts must be text or a list of non-negative integers, got {type(counts).__name__}")
+        if sum(counts) != height * width:
+            raise MaskError(f"the counts cover {sum(counts)} pixels, the image has {height * width}")
+        plain: dict[str, Any] = coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
+        return plain
+    if not isinstance(segmentation, Sequence) or isinstance(segmentation, str):
+        raise MaskError(f"a segmentation is a list of polygons or a run-length dict, got {type(segmentation).__name__}")
+    if not segmentation:
+        return dict(coco.encode(np.zeros((height, width), np.uint8, order="F")))
+    if all(isinstance(part, Mapping) for part in segmentation):  # the REFER dialect: a list of RLE dicts
+        return dict(coco.merge([_compressed(part, height, width) for part in segmentation]))
+    for number, polygon in enumerate(segmentation):
+        if not isinstance(polygon, Sequence) or isinstance(polygon, str) or len(polygon) < 6 or len(polygon) % 2:
+            raise MaskError(
+                f"polygon {number} must be a list of at least 3 points x, y, x, y, ...; got {polygon!r:.80}"
+            )
+        if not all(isinstance(value, int | float) and np.isfinite(value) for value in polygon):
+            raise MaskError(f"polygon {number} holds something other than finite numbers: {polygon!r:.80}")
+    # Four numbers would be read as a box by pycocotools; the length check above keeps polygons polygons.
+    return dict(coco.merge(coco.frPyObjects([list(polygon) for polygon in segmentation], height, width)))
+
+
+def from_coco(segmentation: Segmentation, height: int, width: int) -> Mask:
+    """The mask bool[height, width] of a COCO segmentation: polygons, plain or compressed RLE, or a list of RLEs.
+
+    Raises:
+        MaskError: the value is none of these, is damaged, or is of another size than the image.
+    """
+    counts = _counts_of(_compressed(segmentation, height, width)["counts"])
+    # pycocotools' own decode relies on an array protocol that numpy has deprecated, and is no faster.
+    values = np.arange(len(counts), dtype=np.uint8) & 1
+    return np.ascontiguousarray(np.repeat(values.astype(bool), counts).reshape(width, height).T)
+
+
+def _counts_of(compressed: bytes) -> npt.NDArray[np.int64]:
+    """The run lengths in COCO's compressed text: five bits a character, from the fourth on stored as differences."""
+    digits = np.frombuffer(compressed, dtype=np.uint8).astype(np.int64) - 48
+    if not digits.size or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
+        raise MaskError(f"the compressed run-length code {compressed!r:.60} is truncated or damaged")
+    last = np.flatnonzero(digits & 32 == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    length = last - first + 1
+    if length.max() > 8:
+        raise MaskError(
+            f"the compressed run-length code {compressed!r:.60} holds a number of {length.max()} characters"
+        )
+    place = np.arange(len(digits)) - np.repeat(first, length)
+    counts = np.add.reduceat((digits & 31) << (5 * place), first)
+    counts -= np.where(digits[last] & 16, np.int64(1) << (5 * length), 0)
+    counts[1::2] = np.cumsum(counts[1::2])
+    counts[2::2] = np.cumsum(counts[2::2])
+    if counts.min() < 0:
+        raise MaskError(f"the run-length code has a negative run ({counts.min()}); it is damaged")
+    return counts
+
+
+def area_of(segmentation: Segmentation, height: int, width: int) -> int:
+    """Number of pixels of a COCO segmentation, counted on its run-length code; raises like :func:`from_coco`."""
+    return int(coco.area(_compressed(segmentation, height, width)))
+
+
+def to_polygons(mask: Mask, tolerance: float = 0.0) -> list[list[float]]:
+    """Outer contours of ``mask`` as COCO polygons [x, y, x, y, ...] in pixels.
+
+    Lossy by nature: holes are filled and corners lie on pixel centres. Use :func:`to_coco_rle` for exact masks.
+
+    Args:
+        mask: bool[H, W].
+        tolerance: largest distance in pixels between a contour and its simplified polygon; 0 keeps every corner.
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if tolerance > 0:
+        contours = tuple(cv2.approxPolyDP(contour, tolerance, True) for contour in contours)
+    return [contour.reshape(-1).astype(float).tolist() for contour in contours if len(contour) >= 3]
+
+
+def components(mask: Mask) -> list[Mask]:
+    """The 8-connected parts of ``mask`` bool[H, W], largest first, each bool[H, W]."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    order = sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA]))
+    return [labels == i for i in order]
+
+
+def remove_specks(mask: Mask, smaller_than: int) -> Mask:
+    """``mask`` without its 8-connected parts of fewer than ``smaller_than`` pixels."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = stats[:count, cv2.CC_STAT_AREA] >= smaller_than
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def fill_holes(mask: Mask, smaller_than: int) -> Mask:
+    """``mask`` with its 4-connected holes of fewer than ``smaller_than`` pixels filled.
+
+    Background that touches the border of the image is no hole.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    height, width = mask.shape
+    left, top = stats[:count, cv2.CC_STAT_LEFT], stats[:count, cv2.CC_STAT_TOP]
+    right, bottom = left + stats[:count, cv2.CC_STAT_WIDTH], top + stats[:count, cv2.CC_STAT_HEIGHT]
+    inside = (left > 0) & (top > 0) & (right < width) & (bottom < height)
+    fill = inside & (stats[:count, cv2.CC_STAT_AREA] < smaller_than)
+    fill[0] = False
+    return np.asarray(mask | fill[labels])
