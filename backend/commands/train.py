@@ -1,0 +1,21 @@
+"""``pslg train``: one subcommand per model, each imported only when it is called."""
+
+from __future__ import annotations
+
+import click
+
+from backend.cli import LazyGroup
+
+# name -> (module, attribute, one-line help), as in backend.cli.
+TRAINERS: dict[str, tuple[str, str, str]] = {
+    "compact-segmenter": (
+        "backend.commands.train_compact_segmenter",
+        "compact_segmenter",
+        "Train the compact promptable segmenter (stage 2).",
+    ),
+}
+
+
+@click.group(cls=LazyGroup, table=TRAINERS)
+def train() -> None:
+    """Train the models of this repository; runs are seeded, logged and resumable."""
