@@ -1,1 +1,23 @@
-"""PSLG-SAM, readable top to bottom: coarse localization, foreground point, mask, boundary. Knows no HTTP."""
+"""PSLG-SAM, readable top to bottom: coarse localization, foreground point, mask, boundary. Knows no HTTP.
+
+Importing this package imports nothing else: commands and settings that only read configs start without OpenCV and torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backend.pipeline.config import PipelineConfig, load_config
+    from backend.pipeline.pslg_sam import PslgSam, load_pipeline
+
+__all__ = ["PipelineConfig", "PslgSam", "load_config", "load_pipeline"]
+
+_HOMES = {"PipelineConfig": "config", "load_config": "config", "PslgSam": "pslg_sam", "load_pipeline": "pslg_sam"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,115 @@
+"""MBO, mask boundary iterative optimization (METHOD stage 2.4): GrabCut from a mask instead of from a box.
+
+Erosion and dilation of the mask leave a band of undecided pixels around its contour. Two Gaussian mixtures (colours of
+the object, colours around it) give the data term, differences of neighbouring pixels the smoothness term; a minimum
+cut decides the band, the mixtures are estimated anew, until no label changes (``cv2.grabCut``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backend.pipeline.config import BoundaryConfig
+from backend.pipeline.types import Box, Image, Mask
+
+__all__ = ["OptimizedBoundary", "optimize_boundary"]
+
+_MIN_SAMPLES = 5
+"""OpenCV's mixtures have five components each: fewer pixels on one side cannot be described."""
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizedBoundary:
+    """Outcome of the optimization.
+
+    Attributes:
+        mask: bool[H, W]: the optimized mask, or the given one where ``kept`` is set.
+        agreement: IoU of the optimized and the given mask, in [0, 1]; 1 if nothing could be optimized. A low value
+            says that colours and network disagree about the outline.
+        kept: the given mask was kept: the optimized one drifted below ``min_agreement``.
+        iterations: graph cuts made; 0 if the mask leaves nothing to decide.
+    """
+
+    mask: Mask
+    agreement: float
+    kept: bool
+    iterations: int
+
+
+def optimize_boundary(image: Image, mask: Mask, config: BoundaryConfig) -> OptimizedBoundary:
+    """Let the image's colours decide the pixels near the contour of ``mask``.
+
+    Args:
+        image: uint8[H, W, 3], RGB.
+        mask: bool[H, W] of the same size.
+        config: width of the band, cap on the iterations, guard against drift, seed.
+
+    Raises:
+        ValueError: sizes differ.
+    """
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f"mask {mask.shape} and image {image.shape[:2]} differ in size")
+    area = int(mask.sum())
+    if area == 0:
+        return OptimizedBoundary(mask, 1.0, kept=False, iterations=0)
+    radius = max(1, round(config.band * area**0.5))
+    x0, y0, x1, y1 = _window(mask, 2 * radius + 1)
+    crop, given = np.ascontiguousarray(image[y0:y1, x0:x1]), mask[y0:y1, x0:x1]
+    labels = _trimap(given, radius)
+    undecided = (labels == cv2.GC_PR_FGD) | (labels == cv2.GC_PR_BGD)
+    is_foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    enough = min(int(is_foreground.sum()), int((~is_foreground).sum())) >= _MIN_SAMPLES
+    if not undecided.any() or not enough or min(crop.shape[:2]) < 2:
+        return OptimizedBoundary(mask, 1.0, kept=False, iterations=0)
+
+    iterations = _cut_until_stable(crop, labels, config)
+
+    decided = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    agreement = float((decided & given).sum() / (decided | given).sum())
+    if agreement < config.min_agreement:
+        return OptimizedBoundary(mask, agreement, kept=True, iterations=iterations)
+    optimized = np.zeros_like(mask)
+    optimized[y0:y1, x0:x1] = decided
+    return OptimizedBoundary(optimized, agreement, kept=False, iterations=iterations)
+
+
+def _cut_until_stable(crop: Image, labels: npt.NDArray[np.uint8], config: BoundaryConfig) -> int:
+    """Cut ``labels`` (GrabCut's codes) in place until nothing changes; the number of cuts."""
+    background, foreground = np.zeros((1, 65), np.float64), np.zeros((1, 65), np.float64)
+    cv2.setRNGSeed(config.seed)  # of this thread only; the mixtures start from K-means
+    mode = cv2.GC_INIT_WITH_MASK
+    for iteration in range(1, config.max_iterations + 1):
+        before = labels.copy()
+        cv2.grabCut(crop, labels, None, background, foreground, 1, mode)
+        mode = cv2.GC_EVAL
+        if np.array_equal(before, labels):
+            return iteration
+    return config.max_iterations
+
+
+def _trimap(mask: Mask, radius: int) -> npt.NDArray[np.uint8]:
+    """GrabCut's start: sure inside the erosion, sure outside the dilation, probable as in ``mask`` between them."""
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    given = mask.astype(np.uint8)
+    # Beyond the crop lies more of the same: neither erosion nor dilation may act from its border.
+    sure_foreground = cv2.erode(given, kernel, borderType=cv2.BORDER_REPLICATE)
+    maybe_foreground = cv2.dilate(given, kernel, borderType=cv2.BORDER_REPLICATE)
+    labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[sure_foreground == 1] = cv2.GC_FGD
+    labels[maybe_foreground == 0] = cv2.GC_BGD
+    return labels
+
+
+def _window(mask: Mask, margin: int) -> tuple[int, int, int, int]:
+    height, width = mask.shape
+    box = Box.of_mask(mask)
+    return (
+        max(0, int(box.x0) - margin),
+        max(0, int(box.y0) - margin),
+        min(width, int(box.x1) + margin),
+        min(height, int(box.y1) + margin),
+    )

@@ -1,0 +1,199 @@
+"""PSLG-SAM (arXiv 2506.10503): an image and a referring expression -> labelled masks.
+
+Coarse localization -> foreground point -> mask -> boundary, in this order in ``PslgSam.prelabel``. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from backend.errors import ImageError
+from backend.pipeline import weights as weight_files
+from backend.pipeline.boundary import optimize_boundary
+from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, load_config
+from backend.pipeline.foreground_points import foreground_point
+from backend.pipeline.grounding import Grounder
+from backend.pipeline.segmentation import Segmenter
+from backend.pipeline.types import (
+    Abstention,
+    Box,
+    Embedding,
+    Grounding,
+    GroundingResult,
+    Image,
+    MaskPrediction,
+    Point,
+    Prelabel,
+    Prelabels,
+    Prompts,
+)
+from dataset_tools import expression_parser
+
+__all__ = ["EmbedWindow", "PslgSam", "load_pipeline"]
+
+EmbedWindow = Callable[[Image, Box | None], Embedding]
+"""Features of an image's window (None: of the whole image); a store's ``get or compute`` has this form."""
+
+
+class PslgSam:
+    """The pipeline of one config. Holds no state of its own between calls; the models are only read.
+
+    Args:
+        grounder: stage 1.
+        segmenter: the promptable model of stage 2.
+        config: which stages run, with which numbers.
+        model_version: ``<config>-<8 hex>`` (``backend.pipeline.weights.model_version``).
+    """
+
+    def __init__(self, grounder: Grounder, segmenter: Segmenter, config: PipelineConfig, model_version: str) -> None:
+        self.grounder = grounder
+        self.segmenter = segmenter
+        self.config = config
+        self.model_version = model_version
+
+    def prelabel(
+        self,
+        image: Image,
+        expression: str,
+        *,
+        default_category: str | None = None,
+        embed: EmbedWindow | None = None,
+    ) -> Prelabels:
+        """One labelled mask per object that ``expression`` describes, best first; or why there is none.
+
+        Args:
+            image: uint8[H, W, 3], RGB.
+            expression: what to look for; "all the ..." may give several objects.
+            default_category: canonical name for objects whose category neither grounder nor expression gives.
+            embed: makes (or finds) the embeddings in place of ``self.embed``: where a caller wants to keep them.
+
+        Raises:
+            ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
+        """
+        _require_rgb(image)
+        if not expression.strip():
+            return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
+        grounding = self.ground(image, expression)
+        if grounding.abstention is not None:
+            return Prelabels((), grounding.abstention)
+        category = expression_parser.parse(expression).category or default_category
+        return self.segment(image, grounding.groundings, expression, default_category=category, embed=embed)
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention."""
+        return self.grounder.ground(image, expression)
+
+    def segment(
+        self,
+        image: Image,
+        groundings: tuple[Grounding, ...],
+        expression: str = "",
+        *,
+        default_category: str | None = None,
+        embed: EmbedWindow | None = None,
+    ) -> Prelabels:
+        """Fine segmentation (stage 2): one mask per box, in the order of ``groundings``.
+
+        A box whose mask comes out empty gives no Prelabel; if that leaves none, the result abstains as ``absent``.
+        """
+        _require_rgb(image)
+        height, width = image.shape[:2]
+        embeddings: dict[Box, Embedding] = {}
+        prelabels = []
+        for grounding in groundings:
+            box = grounding.box.clip(width, height)
+            category = grounding.category or default_category
+            window = self.segmenter.window_for(box, (height, width))
+            if window not in embeddings:
+                embeddings[window] = (embed or self.embed)(image, window)
+            point = self._foreground_point(image, box, category)
+            prediction = self.refine(embeddings[window], box_and_point(box, point))
+            scores = {
+                "grounding": grounding.score,
+                "predicted_iou": prediction.predicted_iou,
+                "stability": prediction.stability,
+            }
+            mask = prediction.mask
+            if self.config.boundary.applies_to(category) and mask.any():
+                optimized = optimize_boundary(image, mask, self.config.boundary)
+                mask = optimized.mask
+                scores["boundary_agreement"] = optimized.agreement
+            if mask.any():
+                score = combine_scores(scores)
+                prelabels.append(Prelabel(mask, box, point, category, score, scores, expression))
+        if not prelabels:
+            message = f"{len(groundings)} box(es) found for {expression!r}, but no object could be outlined in them."
+            return Prelabels((), Abstention("absent", message, groundings))
+        return Prelabels(tuple(prelabels))
+
+    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+        """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts."""
+        _require_rgb(image)
+        return self.segmenter.embed(image, window)
+
+    def refine(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        """The mask for clicks, a box and an earlier mask; raises PromptError for prompts that cannot work."""
+        return self.segmenter.decode(embedding, prompts)
+
+    def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
+        if not self.config.foreground_points.applies_to(category):
+            return None
+        return foreground_point(image, box, self.config.foreground_points)
+
+
+def box_and_point(box: Box, point: Point | None) -> Prompts:
+    """The prompts of a pre-label: the box, and its foreground point as one positive click."""
+    if point is None:
+        return Prompts(box=box)
+    return Prompts(points=np.array([point], np.float32), point_labels=np.ones(1, np.int64), box=box)
+
+
+def combine_scores(scores: Mapping[str, float]) -> float:
+    """The geometric mean of the parts, in [0, 1].
+
+    It orders the annotators' queue: one part near 0 (a box that hardly fits the expression, a mask that hardly
+    holds together) is enough reason to look, which an arithmetic mean would hide.
+    """
+    values = np.clip(np.array(list(scores.values()), np.float64), 0.0, 1.0)
+    return float(values.prod() ** (1.0 / len(values)))
+
+
+def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
+    """Build the pipeline of a config: a shipped one's name, a YAML file's path, or a checked ``PipelineConfig``.
+
+    Raises:
+        ConfigError: the config cannot work.
+        WeightsError: weights are missing, damaged or of another kind; the message says what to run.
+    """
+    if not isinstance(config, PipelineConfig):
+        config = load_config(config)
+    files = weight_files.resolve(config)
+    grounder_options = dict(config.grounder.options)
+    if files.tokenizer is not None:
+        grounder_options["tokenizer"] = files.tokenizer
+    grounder = _adapter(GROUNDERS[config.grounder.kind])(files.grounder, device=config.device, **grounder_options)
+    segmenter = _adapter(SEGMENTERS[config.segmenter.kind])(
+        files.segmenter,
+        device=config.device,
+        embedding_dtype=config.segmenter.embedding_dtype,
+        **config.segmenter.options,
+    )
+    return PslgSam(cast(Grounder, grounder), cast(Segmenter, segmenter), config, weight_files.model_version(config))
+
+
+def _adapter(target: str) -> Callable[..., Any]:
+    module, function = target.split(":")
+    return cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+
+
+def _require_rgb(image: Image) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(
+            f"an image must be uint8[H, W, 3] (RGB) with at least one pixel, got {image.dtype}{list(image.shape)};"
+            " convert it before (gray or RGBA to RGB, 16-bit to 8-bit)"
+        )
