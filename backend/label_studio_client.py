@@ -70,25 +70,18 @@ class LabelStudioClient:
         with _explained("create a project"):
             return int(self._sdk.projects.create(title=title, label_config=label_config).id)
 
-    def upload_images(self, project: int, images: Mapping[str, bytes]) -> dict[str, str]:
-        """Store image files in Label Studio without making tasks of them.
-
-        Args:
-            project: its id.
-            images: the content of each file by its name.
+    def upload_image(self, project: int, name: str, content: bytes) -> str:
+        """Store an image file in Label Studio without making a task of it.
 
         Returns:
-            by name, the address to put into a task (``/data/upload/<project>/<8 hex>-<name>``).
+            the address to put into a task (``/data/upload/<project>/<8 hex>-<name>``).
         """
-        addresses = {}
-        for name, content in images.items():
-            with _explained(f"upload {name}"):
-                answer = self._call(
-                    "POST", f"/api/projects/{project}/import?commit_to_project=false", files={name: (name, content)}
-                )
-                (upload,) = answer["file_upload_ids"]
-                addresses[name] = f"/data/{self._sdk.files.get(upload).file}"
-        return addresses
+        answer = self._call(
+            "POST", f"/api/projects/{project}/import?commit_to_project=false", files={name: (name, content)}
+        )
+        (upload,) = answer["file_upload_ids"]
+        with _explained(f"find the uploaded {name}"):
+            return f"/data/{self._sdk.files.get(upload).file}"
 
     def import_tasks(self, project: int, data: Sequence[Mapping[str, Any]]) -> list[int]:
         """Create one task per item of ``data``; their ids in the same order."""

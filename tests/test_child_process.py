@@ -76,5 +76,5 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
 
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
     child = ChildProcess("Label Studio", [str(tmp_path / "nothing")], tmp_path / "log", {})
-    with pytest.raises(PslgError, match="Label Studio cannot be started: .*nothing: No such file"):
+    with pytest.raises(PslgError, match=r"Label Studio cannot be started: .*nothing: No such file"):
         child.start()

@@ -1,0 +1,27 @@
+"""The labeling configs that come with this project: ``configs/labeling/<name>.xml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backend.errors import ConfigError
+
+# In a source tree the configs stand beside the packages; a wheel carries them inside the backend package.
+_FOLDERS = (Path(__file__).parents[1] / "configs" / "labeling", Path(__file__).parent / "configs" / "labeling")
+
+
+def labeling_config_names() -> list[str]:
+    """Names of the shipped labeling configs, sorted."""
+    return sorted({path.stem for folder in _FOLDERS if folder.is_dir() for path in folder.glob("*.xml")})
+
+
+def read_labeling_config(name: str) -> str:
+    """The XML of a shipped labeling config.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    for folder in _FOLDERS:
+        if (folder / f"{name}.xml").is_file():
+            return (folder / f"{name}.xml").read_text(encoding="utf-8")
+    raise ConfigError(f"no labeling config named {name!r}; there are: {', '.join(labeling_config_names())}")
