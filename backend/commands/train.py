@@ -13,6 +13,11 @@ TRAINERS: dict[str, tuple[str, str, str]] = {
         "compact_segmenter",
         "Train the compact promptable segmenter (stage 2).",
     ),
+    "compact-grounder": (
+        "backend.commands.train_compact_grounder",
+        "compact_grounder",
+        "Train the compact grounder's detector (stage 1).",
+    ),
 }
 
 

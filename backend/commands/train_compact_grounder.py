@@ -1,0 +1,58 @@
+"""``pslg train compact-grounder``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_grounder" / "train.yaml"
+
+
+@click.command("compact-grounder")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default="../shared/data",
+    show_default=True,
+    help="Folder that holds the folders named in the config (nwpu_vhr10, inria_512).",
+)
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), default=TRAIN_CONFIG, show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default="runs/compact_grounder", show_default=True
+)
+@click.option("--steps", type=click.IntRange(min=1), default=7000, show_default=True, help="Total number of steps.")
+@click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: torch's choice.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+def compact_grounder(
+    data: Path, config: Path, overrides: tuple[str, ...], out: Path, steps: int, threads: int | None, resume: bool
+) -> None:
+    """Train the compact grounder's detector; writes OUT/best.safetensors, OUT/model.safetensors and curves.
+
+    best.safetensors holds the averaged weights in fp32, model.safetensors the same in fp16 with thresholds chosen on
+    the validation images: the file that `load_compact_grounder` reads.
+    """
+    import torch
+
+    from backend.learning.grounder_evaluation import evaluate_detector
+    from backend.learning.grounder_training import load_sources, train
+    from backend.learning.training_run import load_config
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    values = load_config(config, overrides)
+    images = [
+        image for source in load_sources(values["validation"], data, values["max_side"]) for image in source.images
+    ]
+    train(
+        values,
+        load_sources(values["sources"], data, values["max_side"]),
+        out,
+        steps,
+        lambda detector: evaluate_detector(detector, images, values["scales"]),
+        resume,
+    )
+    from backend.learning.grounder_calibration import export
+
+    click.echo(f"wrote {export(out, values, images)}")

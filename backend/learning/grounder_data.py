@@ -1,0 +1,122 @@
+"""Images with outlined objects, decoded once and kept in memory for the compact grounder's training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from backend.errors import DatasetError
+from backend.pipeline.types import Image
+from dataset_tools.categories import canonical
+from dataset_tools.formats import coco_jsonl
+from dataset_tools.geometry import Box
+from dataset_tools.masks import Mask
+
+Outline: TypeAlias = npt.NDArray[np.float32]
+"""float32[N, 2]: one contour, (x, y) in pixels of the kept image; its extremes are the object's box."""
+
+
+@dataclass(frozen=True, eq=False)
+class OutlinedObject:
+    """One object: its category (canonical name) and the outer contours of its parts."""
+
+    category: str
+    outlines: tuple[Outline, ...]
+
+    @property
+    def box(self) -> Box:
+        """The tightest box around all parts."""
+        points = np.concatenate(self.outlines)
+        return Box(*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImage:
+    """One decoded image.
+
+    Attributes:
+        name: file name, for messages.
+        image: uint8[H, W, 3] RGB, its long side at most the size asked for when loading.
+        objects: everything that is outlined in it.
+        unlabelled: weight in [0, 1] of "no such object here", by category, where the labels are not complete: 0 says
+            nothing about the category where it is not outlined. Categories not named have weight 1.
+    """
+
+    name: str
+    image: Image
+    objects: tuple[OutlinedObject, ...]
+    unlabelled: dict[str, float]
+
+
+def outline(mask: Mask, scale: float) -> tuple[Outline, ...]:
+    """Outer contours of ``mask`` bool[H, W], multiplied by ``scale``.
+
+    OpenCV's contours run through pixel centres: each point is moved outwards by half a pixel per axis, so that the
+    extremes are the edges of the mask's box.
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_TC89_KCOS)
+    outlines = []
+    for contour in contours:
+        points = contour[:, 0].astype(np.float32)
+        center = (points.min(axis=0) + points.max(axis=0)) / 2
+        outlines.append((points + 0.5 + 0.5 * np.sign(points - center)).astype(np.float32) * np.float32(scale))
+    return tuple(outlines)
+
+
+def load_folder(
+    folder: Path, split: str | None, max_side: int, unlabelled: dict[str, float], names: Sequence[str] | None = None
+) -> list[TrainingImage]:
+    """Decode a ``coco_jsonl`` folder.
+
+    Args:
+        folder: as ``dataset_tools.formats.coco_jsonl`` reads it.
+        split: name of a part of its split.json; None for all images.
+        max_side: larger images are reduced to this long side in pixels.
+        unlabelled: see ``TrainingImage``; the same for all images of the folder.
+        names: keep only these file names.
+
+    Raises:
+        DatasetError: a category is unknown to ``dataset_tools.categories``.
+    """
+    data = coco_jsonl.read(folder, split)
+    result = []
+    for entry in data.images:
+        if names is not None and entry.file_name not in names:
+            continue
+        with PillowImage.open(entry.path) as file:
+            image = np.asarray(file.convert("RGB"))
+        scale = min(1.0, max_side / max(image.shape[:2]))
+        if scale < 1.0:
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        objects = []
+        for annotation in entry.annotations:
+            category = canonical(annotation.category)
+            if category is None:
+                raise DatasetError(
+                    f"{folder}: annotation {annotation.id} has category {annotation.category!r}, which is no alias of "
+                    "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
+                )
+            outlines = outline(annotation.mask(), scale)
+            if outlines:
+                objects.append(OutlinedObject(category, outlines))
+        result.append(TrainingImage(entry.file_name, image, tuple(objects), unlabelled))
+    return result
+
+
+def draw_scenes(count: int, seed: int) -> list[TrainingImage]:
+    """``count`` synthetic scenes (``dataset_tools.synthetic``) with seeds from ``seed`` on."""
+    from dataset_tools import synthetic
+
+    result = []
+    for number in range(seed, seed + count):
+        scene = synthetic.draw_scene(number)
+        objects = (OutlinedObject(item.category, outline(item.mask, 1.0)) for item in scene.objects)
+        result.append(TrainingImage(f"synthetic {number}", scene.image, tuple(o for o in objects if o.outlines), {}))
+    return result

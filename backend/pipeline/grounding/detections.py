@@ -1,0 +1,141 @@
+"""From the detector's maps to boxes: reading an image at several scales, peaks, suppression of repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from backend.pipeline.grounding.detector import PADDING_MULTIPLE, STRIDES, Detector, DetectorOutput
+from backend.pipeline.types import Image
+from dataset_tools.geometry import Box
+
+PADDING_VALUE = (102, 105, 94)
+"""RGB around an image that does not fill the network's input; training pads with it too."""
+_PEAKS = 200
+"""Peaks kept per level and scale."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object found: its box in pixels of the image, its canonical category, its score in [0, 1]."""
+
+    box: Box
+    category: str
+    score: float
+
+
+@torch.inference_mode()
+def detect(
+    detector: Detector, image: Image, scales: Sequence[int], threshold: float, overlap: float = 0.5
+) -> list[Detection]:
+    """Objects in ``image`` uint8[H, W, 3] RGB, best first.
+
+    Args:
+        detector: in evaluation mode.
+        image: any size.
+        scales: long sides in pixels at which the image is read; a scale above the image's own long side is read at
+            no more than twice the image's size.
+        threshold: detections below this score are dropped.
+        overlap: of two boxes of one category with a larger IoU, the better one is kept.
+    """
+    height, width = image.shape[:2]
+    boxes, scores, labels = [], [], []
+    for side in _effective(scales, max(height, width)):
+        factor = side / max(height, width)
+        output = detector(prepare(image, factor))
+        found = peaks(output, threshold)
+        boxes.append(found[0] / factor)
+        scores.append(found[1])
+        labels.append(found[2])
+    kept = suppress(np.concatenate(boxes), np.concatenate(scores), np.concatenate(labels), overlap)
+    categories = detector.config.categories
+    result = []
+    for box, score, label in zip(*kept, strict=True):
+        clipped = Box(*box.tolist()).clip(width, height)
+        if clipped.width >= 1 and clipped.height >= 1:
+            result.append(Detection(clipped, categories[label], float(score)))
+    return result
+
+
+def _effective(scales: Sequence[int], long_side: int) -> list[int]:
+    return sorted({max(PADDING_MULTIPLE, min(side, 2 * long_side)) for side in scales})
+
+
+def prepare(image: Image, factor: float) -> Tensor:
+    """The network's input float32[1, 3, H', W'] in [0, 255]: ``image`` scaled by ``factor`` and padded at the end."""
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=interpolation)
+    bottom, right = -height % PADDING_MULTIPLE, -width % PADDING_MULTIPLE
+    padded = cv2.copyMakeBorder(resized, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=PADDING_VALUE)
+    tensor = torch.from_numpy(padded).permute(2, 0, 1)[None]
+    return tensor.float().contiguous(memory_format=torch.channels_last)
+
+
+def cell_boxes(sides: Tensor, stride: int) -> Tensor:
+    """Boxes [B, 4, h, w] as (x0, y0, x1, y1) in pixels from the output ``sides`` of the level with ``stride``."""
+    height, width = sides.shape[-2:]
+    lengths = sides.clamp(-4, 5).exp() * stride
+    y = (torch.arange(height, dtype=sides.dtype) + 0.5).view(1, -1, 1) * stride
+    x = (torch.arange(width, dtype=sides.dtype) + 0.5).view(1, 1, -1) * stride
+    left, top, right, bottom = lengths.unbind(1)
+    return torch.stack([x - left, y - top, x + right, y + bottom], dim=1)
+
+
+def peaks(
+    output: DetectorOutput, threshold: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Local maxima of the heat of ONE image, all levels: boxes [N, 4] in network pixels, scores [N], labels [N]."""
+    boxes, scores, labels = [], [], []
+    for level, stride in enumerate(STRIDES):
+        heat = output.heat[level][0].float().sigmoid()
+        heat = heat * (functional.max_pool2d(heat[None], 3, 1, 1)[0] == heat)
+        values, indices = heat.flatten().topk(min(_PEAKS, heat.numel()))
+        found = (values >= threshold) & (values > 0)
+        indices, values = indices[found], values[found]
+        cells = heat.shape[1] * heat.shape[2]
+        all_boxes = cell_boxes(output.sides[level].float(), stride)[0].flatten(1)
+        boxes.append(all_boxes[:, indices % cells].T)
+        scores.append(values)
+        labels.append(indices // cells)
+    return torch.cat(boxes).numpy(), torch.cat(scores).numpy(), torch.cat(labels).numpy()
+
+
+def suppress(
+    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], overlap: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Non-maximum suppression per category with box voting; returns boxes, scores and labels, best first.
+
+    A kept box becomes the mean, weighted by score, of itself and the suppressed boxes that agree with it (IoU of at
+    least 0.65): levels and scales vote on its sides.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    alive = np.ones(len(boxes), bool)
+    kept, voted = [], []
+    for index in range(len(boxes)):
+        if not alive[index]:
+            continue
+        same = np.flatnonzero(alive & (labels == labels[index]))
+        ratios = _iou(boxes[index], boxes[same])
+        voters = same[ratios >= 0.65]
+        voted.append(np.average(boxes[voters], axis=0, weights=scores[voters]))
+        alive[same[ratios > overlap]] = False
+        alive[index] = False
+        kept.append(index)
+    return np.array(voted, np.float32).reshape(-1, 4), scores[kept], labels[kept]
+
+
+def _iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    result: npt.NDArray[np.float32] = overlap / np.maximum((box[2:] - box[:2]).prod() + areas - overlap, 1e-6)
+    return result
