@@ -73,13 +73,20 @@ class ChildProcess:
         """Whether the process was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
-    def wait_until_up(self, url: str, timeout: float, progress: Callable[[float], None] | None = None) -> None:
-        """Return once ``GET url`` answers 200.
+    def wait_until_up(
+        self,
+        url: str,
+        timeout: float,
+        progress: Callable[[float], None] | None = None,
+        is_up: Callable[[requests.Response], bool] = lambda response: response.ok,
+    ) -> None:
+        """Return once ``GET url`` gives an answer that says the server is up.
 
         Args:
             url: health address of the server.
             timeout: seconds to wait at most.
             progress: called about twice a second with the seconds waited so far.
+            is_up: looks at an answer; may raise to give up at once.
 
         Raises:
             PslgError: the process ended or the time is over; the message quotes the end of its log.
@@ -92,7 +99,7 @@ class ChildProcess:
                 if progress is not None:
                     progress(waited)
                 with contextlib.suppress(requests.RequestException):
-                    if session.get(url, timeout=2).status_code == 200:
+                    if is_up(session.get(url, timeout=2)):
                         return
                 if self._process is None or self._process.poll() is not None:
                     status = None if self._process is None else self._process.returncode

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import requests
+
 from backend.child_process import ChildProcess, free_port
 
 START_TIMEOUT = 180.0
@@ -50,10 +52,14 @@ class BackendProcess(ChildProcess):
         super().__init__("The ML backend", command, folder / "backend.log", environment)
 
     def start_and_wait(self, progress: Callable[[float], None] | None = None) -> None:
-        """Start and wait until the health address answers.
+        """Start and wait until the models are loaded (the server is up before that).
 
         Raises:
-            PslgError: it ended or did not answer in time; the message quotes its log.
+            PslgError: it ended or was not ready in time; the message quotes its log.
         """
         self.start()
-        self.wait_until_up(f"{self.url}/health", START_TIMEOUT, progress)
+        self.wait_until_up(f"{self.url}/health", START_TIMEOUT, progress, _is_ready)
+
+
+def _is_ready(response: requests.Response) -> bool:
+    return response.ok and "problem" not in response.json()
