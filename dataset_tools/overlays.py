@@ -70,7 +70,7 @@ def draw_overlay(
     for index, item in enumerate(objects):
         color = _COLORS[index % len(_COLORS)]
         if item.mask is not None:
-            canvas = _draw_mask(canvas, item.mask, color, line + 1)
+            canvas = _draw_mask(canvas, item.mask, color, line)
         if item.box is not None:
             x0, y0, x1, y1 = (round(v * f) for v, f in zip(item.box, factors * 2, strict=True))
             cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), color, line, cv2.LINE_AA)

@@ -1,6 +1,6 @@
 """PSLG-SAM, readable top to bottom: coarse localization, foreground point, mask, boundary. Knows no HTTP.
 
-Importing this package imports nothing else: commands and settings that only read configs start without OpenCV and torch.
+Importing this package imports nothing else: what only reads configs starts without OpenCV and torch.
 """
 
 from __future__ import annotations

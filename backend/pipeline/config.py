@@ -118,8 +118,8 @@ class ForegroundPointsConfig(_Section):
 
     enabled: bool = True
     skip_categories: CanonicalCategories = ()
-    foreground: Literal["contrast", "border-majority", "smaller"] = "contrast"
-    min_area: float = Field(default=0.1, gt=0, lt=1)
+    foreground: Literal["border-majority", "contrast", "smaller"] = "border-majority"
+    min_area: float = Field(default=0.25, gt=0, lt=1)
     marker_ratio: float = Field(default=0.6, gt=0, lt=1)
     seed: int = 0
 
@@ -142,7 +142,7 @@ class BoundaryConfig(_Section):
 
     enabled: bool = True
     skip_categories: CanonicalCategories = ()
-    band: float = Field(default=0.06, gt=0, lt=1)
+    band: float = Field(default=0.04, gt=0, lt=1)
     max_iterations: int = Field(default=10, ge=1, le=100)
     min_agreement: float = Field(default=0.8, ge=0, le=1)
     seed: int = 0
