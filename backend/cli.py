@@ -20,6 +20,8 @@ from dataset_tools.errors import DatasetToolsError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("backend.commands.demo", "demo", "Start a real Label Studio with pre-labelled sample tasks."),
     "serve": ("backend.commands.serve", "serve", "Serve the ML backend to Label Studio."),
+    "doctor": ("backend.commands.doctor", "doctor", "Say what is missing: weights, tokens, labeling configs."),
+    "warm": ("backend.commands.warm", "warm", "Embed the images of tasks before the first click."),
     "prelabel": ("backend.commands.prelabel", "prelabel", "Turn an image and an expression into a mask."),
     "evaluate": ("backend.commands.evaluate", "evaluate", "Measure a config on a dataset (paper's metrics)."),
     "evaluate-clicks": (

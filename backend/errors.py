@@ -34,3 +34,7 @@ class LabelStudioError(PslgError):
 
 class DatasetError(PslgError):
     """A dataset folder or record is unreadable or inconsistent."""
+
+
+class UnavailableError(PslgError):
+    """The service cannot answer now (weights missing, model loading, queue full); answered with status 503."""

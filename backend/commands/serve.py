@@ -1,0 +1,91 @@
+"""``pslg serve``: the ML backend behind gunicorn."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backend.settings import Settings
+
+RESEARCH_NOTE = (
+    "The compact weights were trained on research images: use them for research only (see their MODEL_CARD.md)."
+)
+
+
+@click.command()
+@click.option("--config", help="Pipeline config: a shipped one's name or a YAML file. [default: compact]")
+@click.option("--host", help="Address to listen on; 0.0.0.0 for all. [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on. [default: 9090]")
+@click.option("--workers", type=int, help="Processes; each loads the models. [default: 1]")
+@click.option("--threads", type=int, help="Request threads per process. [default: 64]")
+@click.option("--model-threads", type=int, help="Threads of the numerical libraries. [default: half of the cores]")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Folder for events, pre-labels, embeddings.")
+@click.option("--label-studio-url", help="Where Label Studio is reached from here, with http:// or https://.")
+def serve(**options: Any) -> None:
+    """Serve the ML backend to Label Studio.
+
+    Every option is also an environment variable PSLG_<NAME>; Label Studio's address and token are LABEL_STUDIO_URL and
+    LABEL_STUDIO_API_KEY.
+    """
+    from gunicorn.app.base import BaseApplication
+
+    from backend.pipeline import load_config
+
+    settings = Settings.load(**options)
+    config = load_config(settings.config)  # a misspelt name or key must end here, not in the log of a worker
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
+        click.echo(line)
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            self.cfg.set("bind", f"{settings.host}:{settings.port}")
+            self.cfg.set("workers", settings.workers)
+            self.cfg.set("threads", settings.threads)
+            self.cfg.set("worker_class", "gthread")
+            self.cfg.set("timeout", 0)  # a thread that computes for long does not mean a stuck worker
+            self.cfg.set("graceful_timeout", 5)
+            self.cfg.set("loglevel", settings.log_level.lower())
+
+        def load(self) -> Any:
+            from backend.server.app import create_app
+
+            return create_app(settings)
+
+    Server().run()
+
+
+def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
+    """What a user should know when the server starts: the URL to paste, and what will not work."""
+    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104
+    lines = [
+        f"Paste into Label Studio (project > Settings > Model > Connect Model): http://{host}:{settings.port}",
+    ]
+    if settings.host in ("0.0.0.0", "::"):  # noqa: S104
+        lines.append("From another machine or container use a name or address of this one in place of localhost.")
+    if is_dotless(host):
+        lines.append(
+            f"WARNING: {host!r} has no dot: Label Studio connects but registers no webhook for such a URL; use a name"
+            f" with a dot (a network alias such as {host}.local) or the address."
+        )
+    if settings.label_studio_url is None or settings.label_studio_api_key is None:
+        lines.append(
+            "Images in Label Studio (/data/...) need LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: "
+            + ("not set." if settings.label_studio_url is None else "no key is set.")
+        )
+    if uses_compact_weights:
+        lines.append(RESEARCH_NOTE)
+    return lines
+
+
+def is_dotless(host: str) -> bool:
+    """Whether Label Studio registers no webhook for this host name: it wants a dot, ``localhost`` or an address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host and host != "localhost"
+    return False

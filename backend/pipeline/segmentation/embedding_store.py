@@ -1,0 +1,229 @@
+"""Embeddings on disk, so that a first click after a restart, or in another worker process, is a warm one.
+
+One file per embedding, named by what it is made from: image hash, encoder hash and window. Files are written whole or
+not at all, carry a checksum, and are deleted least recently used first when the bound on their bytes is reached.
+Workers share the folder without a server: a file that another process deletes meanwhile is simply computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import orjson
+
+from backend.bounded_cache import BoundedCache
+from backend.pipeline.types import Box, Embedding
+from dataset_tools import atomic
+
+__all__ = ["EmbeddingStore", "embedding_address"]
+
+logger = logging.getLogger(__name__)
+
+_MAGIC = b"PSLGEMB1"
+_HEADER = struct.Struct("<8s32sI")  # magic, sha256 of all that follows the header, length of the JSON description
+_SUFFIX = ".embedding"
+_SWEEP_TO = 0.9  # a sweep goes this far below the bound, so that not every write sweeps
+_STALE_PART = 3600.0  # seconds after which an unfinished file of a process that died is removed
+
+Result = Literal["memory", "disk", "computed", "corrupt"]
+
+
+def embedding_address(image_hash: str, encoder_hash: str, window: Box) -> str:
+    """The content address of an image's window embedded by an encoder: 64 hexadecimal digits."""
+    return hashlib.sha256(orjson.dumps([image_hash, encoder_hash, [float(side) for side in window]])).hexdigest()
+
+
+class EmbeddingStore:
+    """Embeddings in memory and on disk, each bounded in bytes. Safe for threads and processes.
+
+    Args:
+        folder: where the files are; created.
+        disk_bytes: bound on the files' bytes, kept by every process that writes.
+        memory_bytes: bound on the bytes kept in memory by this process.
+        count: called with ``memory``, ``disk``, ``computed`` or ``corrupt`` at every look-up.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        disk_bytes: int,
+        memory_bytes: int,
+        count: Callable[[Result], None] = lambda _: None,
+    ) -> None:
+        self.folder = folder
+        self.disk_bytes = disk_bytes
+        self.disk_evictions = 0
+        self._count = count
+        self._memory: BoundedCache[str, Embedding] = BoundedCache(memory_bytes)
+        self._computing: dict[str, Future[Embedding]] = {}
+        self._lock = threading.Lock()
+        self._sweep_lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._bytes_on_disk = sum(size for _, size, _ in self._files())
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes of embeddings that this process keeps in memory."""
+        return self._memory.size
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes of the files, as far as this process knows."""
+        return self._bytes_on_disk
+
+    @property
+    def memory_evictions(self) -> int:
+        """Embeddings dropped from memory to keep the bound."""
+        return self._memory.evictions
+
+    def get_or_compute(self, address: str, compute: Callable[[], Embedding]) -> Embedding:
+        """The embedding at ``address`` from memory, disk, or ``compute`` (which must make exactly that one).
+
+        However many threads ask at once for one address, one of them computes and the others wait for it. An exception
+        of ``compute`` is raised in all of them, and the next caller tries again.
+        """
+        embedding = self._memory.get(address)
+        if embedding is not None:
+            self._count("memory")
+            return embedding
+        with self._lock:
+            future = self._computing.get(address)
+            mine = future is None
+            if future is None:
+                future = self._computing[address] = Future()
+        if not mine:
+            return future.result()
+        try:
+            embedding = self.read(address)
+            if embedding is None:
+                self._count("computed")
+                embedding = compute()
+                self._write(address, embedding)
+            else:
+                self._count("disk")
+            self._memory.put(address, embedding, embedding.features.nbytes)
+            future.set_result(embedding)
+        except BaseException as error:
+            future.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._computing[address]
+        return embedding
+
+    def __contains__(self, address: str) -> bool:
+        return self._memory.get(address) is not None or self._path(address).exists()
+
+    def read(self, address: str) -> Embedding | None:
+        """The embedding on disk; None if there is none, or it is damaged (it is then removed)."""
+        path = self._path(address)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        try:
+            embedding = _decode(data)
+        except ValueError as error:
+            self._count("corrupt")
+            logger.warning("%s: %s; it is made again", path, error)
+            self._remove(path, len(data))
+            return None
+        try:
+            os.utime(path)  # the time of last use, for every process
+        except OSError:
+            logger.debug("%s was removed while it was read", path)
+        return embedding
+
+    def sweep(self) -> None:
+        """Delete the least recently used files until the bound holds, and the leftovers of processes that died."""
+        with self._sweep_lock:
+            files = sorted(self._files())
+            total = sum(size for _, size, _ in files)
+            if total > self.disk_bytes:
+                for _, size, path in files:
+                    if total <= self.disk_bytes * _SWEEP_TO:
+                        break
+                    self._remove(path, size)
+                    self.disk_evictions += 1
+                    total -= size
+            self._bytes_on_disk = total
+            for part in self.folder.glob("*/.*.part"):
+                try:
+                    if time.time() - part.stat().st_mtime > _STALE_PART:
+                        part.unlink()
+                except OSError:
+                    continue  # its writer finished
+
+    def _write(self, address: str, embedding: Embedding) -> None:
+        data = _encode(embedding)
+        if len(data) > self.disk_bytes:
+            return
+        try:
+            atomic.write_bytes(self._path(address), data)
+        except OSError as error:  # a full disk makes clicks slower, not impossible
+            logger.warning("embedding not stored in %s: %s", self.folder, error)
+            return
+        self._bytes_on_disk += len(data)
+        if self._bytes_on_disk > self.disk_bytes:
+            self.sweep()
+
+    def _remove(self, path: Path, size: int) -> None:
+        try:
+            path.unlink()
+            self._bytes_on_disk -= size
+        except FileNotFoundError:
+            return
+
+    def _path(self, address: str) -> Path:
+        return self.folder / address[:2] / f"{address}{_SUFFIX}"
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """(time of last use, bytes, path) of every file."""
+        found = []
+        for path in self.folder.glob(f"*/*{_SUFFIX}"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue  # another process swept it
+            found.append((status.st_mtime, status.st_size, path))
+        return found
+
+
+def _encode(embedding: Embedding) -> bytes:
+    features = np.ascontiguousarray(embedding.features)
+    description = orjson.dumps(
+        {
+            "key": embedding.key,
+            "dtype": features.dtype.str,
+            "shape": list(features.shape),
+            "image_size": [int(side) for side in embedding.image_size],
+            "window": [float(side) for side in embedding.window],
+        }
+    )
+    payload = description + features.tobytes()
+    return _HEADER.pack(_MAGIC, hashlib.sha256(payload).digest(), len(description)) + payload
+
+
+def _decode(data: bytes) -> Embedding:
+    if len(data) < _HEADER.size:
+        raise ValueError(f"only {len(data)} bytes long")
+    magic, digest, length = _HEADER.unpack_from(data)
+    payload = memoryview(data)[_HEADER.size :]
+    if magic != _MAGIC:
+        raise ValueError("not an embedding of this version")
+    if hashlib.sha256(payload).digest() != digest:
+        raise ValueError("the checksum does not match, the file is damaged or truncated")
+    description = orjson.loads(payload[:length])
+    features = np.frombuffer(payload[length:], dtype=np.dtype(description["dtype"])).reshape(description["shape"])
+    height, width = description["image_size"]
+    return Embedding(description["key"], features, (height, width), Box(*description["window"]))

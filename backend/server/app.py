@@ -1,0 +1,123 @@
+"""The HTTP side: routes, status codes, authentication. What they do is in ``service``."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+
+import orjson
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from backend.errors import ProtocolError, PslgError, UnavailableError
+from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
+from backend.server.service import LabelingService
+from backend.settings import Settings
+
+__all__ = ["create_app"]
+
+logger = logging.getLogger(__name__)
+
+# Requests grow with stored predictions and annotations, to several MB each; this only stops nonsense.
+MAX_BODY = 1 << 30
+
+
+def create_app(settings: Settings, service: LabelingService | None = None) -> Flask:
+    """The WSGI application; without a ``service`` it makes one and begins to load the models in the background."""
+    app = Flask("pslg")
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    if service is None:
+        service = LabelingService(settings)
+        service.start()
+    app.extensions["pslg"] = service
+    _add_routes(app, service)
+    _add_handlers(app, service, settings)
+    return app
+
+
+def _add_routes(app: Flask, service: LabelingService) -> None:
+    @app.get("/health")
+    def health() -> Response:
+        # UP also while models load or weights are missing: Label Studio asks /setup for the rest.
+        problem = service.model.problem
+        return _json({"status": "UP", "model_class": "PslgSam", **({"problem": problem} if problem else {})})
+
+    @app.post("/setup")
+    def setup() -> Response:
+        setup_request = validate(SetupRequest, parse_body(request.get_data(cache=False), request.content_type))
+        return _json({"model_version": service.setup(setup_request)})
+
+    @app.post("/predict")
+    def predict() -> Response:
+        body = parse_body(request.get_data(cache=False), request.content_type)
+        return _json({"results": service.predict(validate(PredictRequest, body))})
+
+    @app.post("/webhook")
+    def webhook() -> Response:
+        body = parse_body(request.get_data(cache=False), request.content_type)
+        return _json({"status": "stored", "event": service.record_event(body)}, 201)
+
+    @app.get("/versions")
+    def versions() -> Response:
+        return _json({"versions": service.versions()})
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(service.render_metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_handlers(app: Flask, service: LabelingService, settings: Settings) -> None:
+    @app.before_request
+    def authenticate() -> Response | None:
+        g.started = time.perf_counter()
+        # Label Studio sends its Basic credentials everywhere except on webhooks.
+        if settings.basic_auth_user is None or settings.basic_auth_password is None or request.path == "/webhook":
+            return None
+        given = request.authorization
+        user, password = (given.username or "", given.password or "") if given and given.type == "basic" else ("", "")
+        right_user = hmac.compare_digest(user.encode(), settings.basic_auth_user.encode())
+        right_password = hmac.compare_digest(
+            password.encode(), settings.basic_auth_password.get_secret_value().encode()
+        )
+        if right_user and right_password:
+            return None
+        refusal = _json({"error": "Basic credentials are missing or wrong: set them where the model is connected"}, 401)
+        refusal.headers["WWW-Authenticate"] = 'Basic realm="pslg"'
+        return refusal
+
+    @app.after_request
+    def account(response: Response) -> Response:
+        endpoint = request.endpoint or "unknown"
+        seconds = time.perf_counter() - g.started
+        service.metrics.requests.labels(endpoint, str(response.status_code)).inc()
+        service.metrics.seconds.labels(endpoint).observe(seconds)
+        level = logging.INFO if endpoint == "predict" or response.status_code >= 400 else logging.DEBUG
+        logger.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
+        return response
+
+    @app.errorhandler(ProtocolError)
+    def malformed(error: ProtocolError) -> Response:
+        logger.warning("%s: %s", request.path, error)
+        return _json({"error": str(error)}, 400)
+
+    @app.errorhandler(UnavailableError)
+    def unavailable(error: UnavailableError) -> Response:
+        logger.warning("%s: %s", request.path, error)
+        response = _json({"error": str(error)}, 503)
+        response.headers["Retry-After"] = "10"
+        return response
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        return _json({"error": error.description}, error.code or 500)
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        logger.error("%s failed", request.path, exc_info=error)
+        message = str(error) if isinstance(error, PslgError) else "internal error; the server's log has the reason"
+        return _json({"error": message}, 500)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, content_type="application/json")

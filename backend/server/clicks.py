@@ -1,0 +1,250 @@
+"""Interactive requests: clicks, boxes, strokes and texts -> suggestions.
+
+Stateless: the answer is a function of the request and the model. What is kept (embeddings, logits of prompt prefixes)
+only makes it faster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from backend.bounded_cache import BoundedCache
+from backend.errors import PslgError, UnavailableError
+from backend.pipeline import PslgSam
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
+from backend.pipeline.types import Box, Embedding, Image, MaskPrediction, Point, Prompts
+from backend.server.click_queue import ClickQueue
+from backend.server.images import ImageIdentity, TaskImages
+from backend.server.labeling_config import LabelingConfig
+from backend.server.mask_cleaning import clean_mask
+from backend.server.metrics import Metrics
+from backend.server.prelabeling import Prelabeler, TaskQuery, read_task
+from backend.server.prompts import ObjectPrompt, read_prompts
+from backend.server.protocol import Prediction, PredictRequest, Region
+from backend.server.region_lookup import FoundRegion, RegionLookup
+from backend.server.regions import RegionWriter
+from backend.settings import Settings
+
+__all__ = ["Clicks"]
+
+logger = logging.getLogger(__name__)
+
+_PREDICTION_BYTES = 64_000_000
+_MASK_LOGIT = 8.0  # confident, and within the range that a mask decoder itself returns
+
+
+class Clicks:
+    """Answers interactive requests. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: TaskImages,
+        embeddings: EmbeddingStore,
+        prelabeler: Prelabeler,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._images = images
+        self._embeddings = embeddings
+        self._prelabeler = prelabeler
+        self._metrics = metrics
+        self._lookup = RegionLookup()
+        self._replayed: BoundedCache[bytes, MaskPrediction] = BoundedCache(_PREDICTION_BYTES)
+        # One image is embedded at a time: two would only take each other's cores and memory.
+        self._encode = threading.Lock()
+
+    def answer(
+        self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue
+    ) -> Prediction:
+        """The suggestions for an interactive request; empty where there is nothing to suggest, with a logged reason.
+
+        Raises:
+            UnavailableError: too many clicks are waiting.
+        """
+        empty: Prediction = {"result": [], "score": 0.0, "model_version": pipeline.model_version}
+        task, context = request.tasks[0], request.context
+        items = context.result if context is not None else []
+        if not items:
+            self._metrics.clicks.labels("empty").inc()
+            return empty
+        try:
+            with queue.turn((request.project, task.id), [orjson.dumps(item) for item in items]) as granted:
+                if not granted:
+                    self._metrics.clicks.labels("superseded").inc()
+                    return empty
+                prediction = self._answer(pipeline, request, config)
+        except UnavailableError:
+            self._metrics.clicks.labels("refused").inc()
+            raise
+        except Exception as error:
+            # The editor shows nothing for an error: an empty answer ends its spinner, the reason goes into the log.
+            self._metrics.clicks.labels("failed").inc()
+            known = isinstance(error, PslgError)
+            logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
+            return empty
+        self._metrics.clicks.labels("answered" if prediction["result"] else "empty").inc()
+        return prediction
+
+    def _answer(self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig) -> Prediction:
+        task, context = request.tasks[0], request.context
+        assert context is not None  # noqa: S101 - answer() sees to it
+        query = read_task(task, config)
+        identity = self._images.identify(query.url, query.task_id)
+        prompts = read_prompts(context.result, task, config, identity.size)
+        regions: list[Region] = []
+        scores: list[float] = []
+        if prompts.texts:
+            texts = read_task(task, config, prompts.texts)
+            found, score = self._prelabeler.answer(pipeline, texts, config)
+            regions += found
+            scores.append(score)
+        for prompt in prompts.objects:
+            found, score = self._refine(pipeline, prompt, request, config, query, identity)
+            regions += found
+            scores.append(score)
+        return {
+            "result": regions,
+            "score": sum(scores) / len(scores) if regions else 0.0,
+            "model_version": pipeline.model_version,
+        }
+
+    def _refine(
+        self,
+        pipeline: PslgSam,
+        prompt: ObjectPrompt,
+        request: PredictRequest,
+        config: LabelingConfig,
+        query: TaskQuery,
+        identity: ImageIdentity,
+    ) -> tuple[list[Region], float]:
+        """Regions and score for one object."""
+        controls = config.controls_for(prompt.label)
+        if not controls:
+            logger.warning("task %s: no control for masks has the label %r", query.task_id, prompt.label)
+            return [], 0.0
+        region: FoundRegion | None = None
+        if prompt.box is None:
+            first = prompt.clicks[0].point
+            region = self._lookup.under(request.tasks[0], first, prompt.label, config, identity.size)
+            if region is None and not any(click.positive for click in prompt.clicks):
+                logger.info("task %s: only negative clicks and no region under the first", query.task_id)
+                return [], 0.0
+        prediction = self._replay(pipeline, prompt, region, query, identity)
+        positive = [click.point for click in prompt.clicks if click.positive]
+        mask = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
+        writer = RegionWriter(
+            config.image, pipeline.model_version, self._settings.polygon_tolerance, self._settings.rle_warning_bytes
+        )
+        score = min(max(prediction.predicted_iou, 0.0), 1.0)
+        regions = writer.regions(
+            mask,
+            prompt.label,
+            controls if region is None else [region.control],
+            score=score,
+            clicks=len(prompt.clicks),
+            region_id=None if region is None else region.id,
+        )
+        return regions, score
+
+    def _replay(
+        self,
+        pipeline: PslgSam,
+        prompt: ObjectPrompt,
+        region: FoundRegion | None,
+        query: TaskQuery,
+        identity: ImageIdentity,
+    ) -> MaskPrediction:
+        """Decode the prompts one after the other, each with the logits of the one before, as they were drawn."""
+        window = self._window(pipeline, prompt, region, identity.size)
+        embedding = self._embedding(pipeline, window, query, identity)
+        logits = None if region is None else mask_logits(region.mask, embedding)
+        state = hashlib.sha256(f"{pipeline.model_version} {embedding.key} {prompt.box}".encode())
+        state.update(region.digest.encode() if region is not None else b"")
+        prediction: MaskPrediction | None = None
+        first = 0 if prompt.box is not None else 1
+        for count in range(first, len(prompt.clicks) + 1):
+            if count:
+                click = prompt.clicks[count - 1]
+                state.update(f"{click.point.x:.3f} {click.point.y:.3f} {click.positive};".encode())
+            key = state.digest()
+            known = self._replayed.get(key)
+            if known is None:
+                clicks = prompt.clicks[:count]
+                points = np.array([click.point for click in clicks], np.float32).reshape(-1, 2)
+                signs = np.array([click.positive for click in clicks], np.int64)
+                known = pipeline.refine(embedding, Prompts(points, signs, prompt.box, logits))
+                self._replayed.put(key, known, known.mask.nbytes + known.low_res_logits.nbytes)
+            prediction, logits = known, known.low_res_logits
+        assert prediction is not None  # noqa: S101 - there is a box or a click
+        return prediction
+
+    def _window(
+        self, pipeline: PslgSam, prompt: ObjectPrompt, region: FoundRegion | None, image_size: tuple[int, int]
+    ) -> Box:
+        """The part of the image to embed: around the region or box that is refined, else around the first click."""
+        height, width = image_size
+        if region is not None:
+            target = Box.of_mask(region.mask)
+        elif prompt.box is not None:
+            target = prompt.box
+        else:
+            x, y = prompt.clicks[0].point
+            side = min(height, width) / 8
+            target = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2).clip(width, height)
+        window = pipeline.segmenter.window_for(target, image_size)
+        outside = [click.point for click in prompt.clicks if not window.contains(click.point)]
+        if outside:
+            target = _around([Point(target.x0, target.y0), Point(target.x1, target.y1), *outside])
+            window = pipeline.segmenter.window_for(target, image_size)
+        return window
+
+    def _embedding(self, pipeline: PslgSam, window: Box, query: TaskQuery, identity: ImageIdentity) -> Embedding:
+        address = embedding_address(identity.sha256, pipeline.segmenter.encoder_hash, window)
+
+        def compute() -> Embedding:
+            _, image = self._images.load(query.url, query.task_id)
+            return self._encode_window(pipeline, image, window)
+
+        return self._embeddings.get_or_compute(address, compute)
+
+    def _encode_window(self, pipeline: PslgSam, image: Image, window: Box) -> Embedding:
+        with self._encode:
+            return pipeline.embed(image, window)
+
+
+def mask_logits(mask: npt.NDArray[np.bool_], embedding: Embedding) -> npt.NDArray[np.float32]:
+    """A mask as low-resolution logits in the frame of an embedding, as ``Prompts.mask_logits`` wants them.
+
+    The frame is segment-anything's: the window scaled so that its longer side fills a square, anchored at the upper
+    left, four logits per feature along each side.
+
+    Args:
+        mask: bool[H, W] of the whole image.
+        embedding: features [C, h, w] of a window.
+    """
+    height, width = mask.shape
+    window = embedding.window
+    x0, y0, x1, y1 = (round(side) for side in window)
+    inside = np.zeros((y1 - y0, x1 - x0), np.float32)
+    top, left = max(y0, 0), max(x0, 0)
+    part = mask[top : min(y1, height), left : min(x1, width)]
+    inside[top - y0 : top - y0 + part.shape[0], left - x0 : left - x0 + part.shape[1]] = part
+    rows, columns = (4 * side for side in embedding.features.shape[-2:])
+    scale = max(rows, columns) / max(inside.shape)
+    size = max(1, round(inside.shape[1] * scale)), max(1, round(inside.shape[0] * scale))
+    coverage = np.zeros((rows, columns), np.float32)
+    coverage[: size[1], : size[0]] = cv2.resize(inside, size, interpolation=cv2.INTER_AREA)
+    return (coverage * 2 - 1) * np.float32(_MASK_LOGIT)
+
+
+def _around(points: list[Point]) -> Box:
+    xs, ys = [point.x for point in points], [point.y for point in points]
+    return Box(min(xs), min(ys), max(xs) + 1, max(ys) + 1)

@@ -1,0 +1,72 @@
+"""Label Studio's webhooks, kept on disk in the order they came. Nothing is acknowledged before it is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from backend.errors import ProtocolError
+from backend.server.database import Database
+
+__all__ = ["Event", "EventLog"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One stored webhook.
+
+    Attributes:
+        id: increases with every event.
+        received_at: seconds since the epoch.
+        action: ``ANNOTATION_CREATED``, ``START_TRAINING``, ...
+        project: the project's id, None where the request names none.
+        body: the request without the project's token.
+    """
+
+    id: int
+    received_at: float
+    action: str
+    project: int | None
+    body: dict[str, Any]
+
+
+class EventLog:
+    """The events of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, body: dict[str, Any]) -> int:
+        """Store a webhook's body and return its id; it is on disk when this returns.
+
+        Raises:
+            ProtocolError: there is no ``action``.
+        """
+        action = body.get("action")
+        if not isinstance(action, str) or not action:
+            raise ProtocolError('a webhook needs an "action"')
+        project = body.get("project")
+        project_id = None
+        if isinstance(project, dict):
+            project_id = project.get("id")
+            body = {**body, "project": {key: value for key, value in project.items() if key != "token"}}
+        row = (time.time(), action, project_id if isinstance(project_id, int) else None, orjson.dumps(body))
+        with self._database.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT INTO events (received_at, action, project, body) VALUES (?, ?, ?, ?)", row
+            )
+        assert cursor.lastrowid is not None  # noqa: S101 - SQLite sets it after an INSERT
+        return cursor.lastrowid
+
+    def since(self, last_id: int = 0) -> Iterator[Event]:
+        """Events after ``last_id``, oldest first."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT id, received_at, action, project, body FROM events WHERE id > ? ORDER BY id", (last_id,)
+            )
+            for identity, received_at, action, project, body in rows:
+                yield Event(identity, received_at, action, project, orjson.loads(body))

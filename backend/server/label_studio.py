@@ -1,0 +1,195 @@
+"""Label Studio's HTTP API, as far as the backend calls it: tokens, images, predictions.
+
+Tokens (Label Studio 1.23): a legacy token goes as ``Authorization: Token``; a personal access token (a JWT) is never
+accepted itself, it is exchanged at ``/api/token/refresh/`` for an access token that lives five minutes and goes as
+``Authorization: Bearer``. No token ever appears in a message or a log.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+import requests
+
+from backend.errors import LabelStudioError
+from backend.settings import Settings
+
+__all__ = ["LabelStudio", "TokenKind", "token_kind"]
+
+TokenKind = Literal["legacy", "personal", "access"]
+_CONNECT_TIMEOUT = 5.0
+_RENEW_EARLY = 30.0  # seconds before the end of an access token's life at which a new one is fetched
+
+
+def token_kind(token: str) -> TokenKind:
+    """Which of Label Studio's tokens this is, read from its form (and, for a JWT, its ``token_type``)."""
+    claims = _claims(token)
+    if claims is None:
+        return "legacy"
+    return "access" if claims.get("token_type") == "access" else "personal"
+
+
+def _claims(token: str) -> Mapping[str, Any] | None:
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error):
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+class LabelStudio:
+    """One Label Studio, one token. Thread-safe.
+
+    Args:
+        url: its base URL, with http:// or https://.
+        token: personal access token, legacy token or access token.
+        timeout: seconds without a byte after which a call fails.
+    """
+
+    def __init__(self, url: str, token: str, timeout: float = 20.0) -> None:
+        self.url = url.rstrip("/")
+        self.kind: TokenKind = token_kind(token)
+        self._token = token
+        self._timeout = (_CONNECT_TIMEOUT, timeout)
+        self._access = token if self.kind == "access" else ""
+        self._access_until = 0.0 if self.kind == "personal" else float("inf")
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LabelStudio | None:
+        """The Label Studio of the settings; None without URL or token."""
+        if settings.label_studio_url is None or settings.label_studio_api_key is None:
+            return None
+        token = settings.label_studio_api_key.get_secret_value()
+        return cls(settings.label_studio_url, token, settings.fetch_timeout)
+
+    def __repr__(self) -> str:
+        return f"LabelStudio(url={self.url!r}, kind={self.kind!r})"
+
+    def owns(self, url: str) -> bool:
+        """Whether ``url`` has Label Studio's own origin (scheme, host and port), the only one to get credentials."""
+        return origin(url) == origin(self.url)
+
+    def headers(self, *, renew: bool = False) -> dict[str, str]:
+        """The Authorization header for a call now; ``renew`` fetches a new access token although the old one may live.
+
+        Raises:
+            LabelStudioError: the exchange of a personal access token failed.
+        """
+        if self.kind == "legacy":
+            return {"Authorization": f"Token {self._token}"}
+        if self.kind == "personal":
+            with self._lock:
+                if renew or time.monotonic() >= self._access_until:
+                    self._exchange()
+        return {"Authorization": f"Bearer {self._access}"}
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """One API call; the answer's JSON, None when it has no body.
+
+        Raises:
+            LabelStudioError: Label Studio is away or refuses; says what was tried and what to set.
+        """
+        url = f"{self.url}{path}"
+        data = None if body is None else orjson.dumps(body)
+        response = self._send(method, url, data, self.headers())
+        if response.status_code == 401 and self.kind == "personal":
+            response = self._send(method, url, data, self.headers(renew=True))
+        if response.status_code == 401:
+            raise LabelStudioError(self.refusal(path, response))
+        if not response.ok:
+            raise LabelStudioError(f"{method} {path} at {self.url}: {response.status_code} {detail(response)}")
+        return response.json() if response.content else None
+
+    def whoami(self) -> Mapping[str, Any]:
+        """The token's user."""
+        user: Mapping[str, Any] = self.call("GET", "/api/current-user/whoami")
+        return user
+
+    def presigned(self, task_id: int | str, uri: str) -> str:
+        """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task."""
+        encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+        return f"{self.url}/tasks/{task_id}/presign/?fileuri={encoded}"
+
+    def has_prediction(self, task_id: int | str, model_version: str) -> bool:
+        """Whether the task already holds a prediction of this model version."""
+        found = self.call("GET", f"/api/predictions/?task={task_id}")
+        rows = found.get("results", []) if isinstance(found, dict) else found or []
+        return any(str(row.get("model_version")) == model_version for row in rows)
+
+    def add_prediction(self, task_id: int | str, prediction: Mapping[str, Any]) -> None:
+        """Store a prediction for a task."""
+        self.call("POST", "/api/predictions/", {"task": task_id, **prediction})
+
+    def refusal(self, what: str, response: requests.Response) -> str:
+        """What a 401 means for this kind of token, and what to set."""
+        header = (
+            "Authorization: Token <legacy token>" if self.kind == "legacy" else "Authorization: Bearer <access token>"
+        )
+        advice = {
+            "legacy": "Legacy tokens are off by default in Label Studio: create a personal access token (Account &"
+            " Settings > Personal Access Token), or allow legacy tokens (Organization > API Tokens Settings).",
+            "personal": "The personal access token was exchanged, but its access token is refused: create a new"
+            " personal access token (Account & Settings > Personal Access Token).",
+            "access": "Access tokens live five minutes and cannot be renewed: use the personal access token itself.",
+        }[self.kind]
+        return (
+            f"Label Studio at {self.url} answered 401 to {what} (sent: {header}): {detail(response)}."
+            f" {advice} Then set LABEL_STUDIO_API_KEY."
+        )
+
+    def _exchange(self) -> None:
+        data = orjson.dumps({"refresh": self._token})
+        response = self._send("POST", f"{self.url}/api/token/refresh/", data, {})
+        if not response.ok:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} does not exchange the personal access token (POST /api/token/refresh/):"
+                f" {response.status_code} {detail(response)}. It may be revoked, expired or of another Label Studio:"
+                " create a new one (Account & Settings > Personal Access Token) and set LABEL_STUDIO_API_KEY."
+            )
+        self._access = str(response.json()["access"])
+        claims = _claims(self._access) or {}
+        # Only the difference of the two claims is used: the clocks of the two machines need not agree.
+        life = float(claims.get("exp", 300)) - float(claims.get("iat", 0)) if "iat" in claims else 300.0
+        self._access_until = time.monotonic() + max(0.0, life - _RENEW_EARLY)
+
+    def _send(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> requests.Response:
+        session = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.trust_env = False  # a .netrc must not replace the token
+        sent = {**headers, "Content-Type": "application/json"} if data is not None else dict(headers)
+        try:
+            return session.request(method, url, data=data, headers=sent, timeout=self._timeout, allow_redirects=False)
+        except requests.RequestException as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} cannot be reached ({type(error).__name__}); check LABEL_STUDIO_URL: inside"
+                " a container, localhost is the container itself"
+            ) from error
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port (with the scheme's default) of a URL."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def detail(response: requests.Response) -> str:
+    """The reason in Label Studio's error body, shortened."""
+    try:
+        body = response.json()
+    except ValueError:
+        return response.reason or ""
+    text = body.get("detail") or body.get("error") or "" if isinstance(body, dict) else ""
+    return str(text)[:300]

@@ -1,0 +1,68 @@
+"""Prometheus metrics of one server process (of all of them where PROMETHEUS_MULTIPROC_DIR is set)."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 100)
+
+
+class Metrics:
+    """Counters of one service; each service has its own registry, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "pslg_requests", "Requests by endpoint and status", ["endpoint", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "pslg_request_seconds", "Time to answer", ["endpoint"], buckets=_SECONDS, registry=self.registry
+        )
+        self.prelabels = Counter(
+            "pslg_prelabels", "Tasks by outcome: answered, abstained, failed, late", ["outcome"], registry=self.registry
+        )
+        self.prelabel_cache = Counter(
+            "pslg_prelabel_cache", "Expressions looked up among the computed ones", ["result"], registry=self.registry
+        )
+        self.pushed = Counter(
+            "pslg_predictions_pushed", "Late predictions pushed to Label Studio", ["result"], registry=self.registry
+        )
+        self.clicks = Counter(
+            "pslg_clicks",
+            "Interactive requests by outcome: answered, empty, superseded, refused, failed",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.embeddings = Counter(
+            "pslg_embeddings",
+            "Embedding look-ups by result: memory, disk, computed, corrupt",
+            ["result"],
+            registry=self.registry,
+        )
+        self.embedding_evictions = Counter(
+            "pslg_embedding_evictions", "Embeddings dropped to keep a bound", ["where"], registry=self.registry
+        )
+        self.embedding_bytes = Gauge(
+            "pslg_embedding_bytes",
+            "Bytes of embeddings held",
+            ["where"],
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
+        self.events = Counter("pslg_events", "Webhooks stored, by action", ["action"], registry=self.registry)
+        self.model_ready = Gauge(
+            "pslg_model_ready", "1 when the models are loaded", registry=self.registry, multiprocess_mode="min"
+        )
+
+    def render(self) -> bytes:
+        """The text format of Prometheus."""
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            return generate_latest(registry)
+        return generate_latest(self.registry)

@@ -1,0 +1,99 @@
+"""Computed pre-labels on disk, by image hash, expression, default category and model version.
+
+What is kept is the pipeline's answer, not Label Studio regions: those are made anew (fresh ids, the project's own
+labels) whenever it is served.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import orjson
+
+from backend.pipeline.types import Abstention, Box, Point, Prelabel, Prelabels
+from backend.server.database import Database
+from dataset_tools import masks
+
+__all__ = ["PrelabelCache"]
+
+
+class PrelabelCache:
+    """At most ``max_rows`` answers; the oldest go first."""
+
+    def __init__(self, database: Database, max_rows: int) -> None:
+        self._database = database
+        self._max_rows = max_rows
+
+    def get(self, image: str, expression: str, default_category: str | None, model_version: str) -> Prelabels | None:
+        """The answer of ``model_version`` for the image with hash ``image``, None if it was not computed yet."""
+        key = _key(image, expression, default_category, model_version)
+        with self._database.transaction() as connection:
+            row = connection.execute("SELECT body FROM prelabels WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _from_json(row[0], expression)
+
+    def put(
+        self, image: str, expression: str, default_category: str | None, model_version: str, answer: Prelabels
+    ) -> None:
+        """Keep an answer."""
+        key = _key(image, expression, default_category, model_version)
+        row = (key, model_version, time.time(), _to_json(answer))
+        with self._database.transaction() as connection:
+            cursor = connection.execute(
+                "INSERT OR REPLACE INTO prelabels (key, model_version, computed_at, body) VALUES (?, ?, ?, ?)", row
+            )
+            # Ids only grow, so this keeps the newest max_rows without counting the table.
+            connection.execute("DELETE FROM prelabels WHERE id <= ?", ((cursor.lastrowid or 0) - self._max_rows,))
+
+    def versions(self) -> list[str]:
+        """Model versions that answers are kept of, newest first."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT model_version FROM prelabels GROUP BY model_version ORDER BY max(id) DESC"
+            ).fetchall()
+        return [str(row[0]) for row in rows]
+
+
+def _key(image: str, expression: str, default_category: str | None, model_version: str) -> str:
+    return hashlib.sha256(orjson.dumps([image, expression, default_category, model_version])).hexdigest()
+
+
+def _to_json(answer: Prelabels) -> bytes:
+    abstained = answer.abstained
+    return orjson.dumps(
+        {
+            "items": [
+                {
+                    "mask": masks.to_coco_rle(item.mask),
+                    "box": list(item.box),
+                    "point": None if item.point is None else list(item.point),
+                    "category": item.category,
+                    "score": item.score,
+                    "scores": dict(item.scores),
+                }
+                for item in answer
+            ],
+            "abstained": None if abstained is None else [abstained.code, abstained.message],
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def _from_json(body: bytes, expression: str) -> Prelabels:
+    value = orjson.loads(body)
+    abstained = None if value["abstained"] is None else Abstention(*value["abstained"])
+    return Prelabels(
+        tuple(
+            Prelabel(
+                mask=masks.from_coco(item["mask"], *item["mask"]["size"]),
+                box=Box(*item["box"]),
+                point=None if item["point"] is None else Point(*item["point"]),
+                category=item["category"],
+                score=item["score"],
+                scores=item["scores"],
+                expression=expression,
+            )
+            for item in value["items"]
+        ),
+        abstained,
+    )

@@ -1,0 +1,314 @@
+"""Batch requests: tasks with expressions -> predictions, within a deadline, one slot per task always.
+
+What the deadline cuts off goes on in the background, is kept (``prelabel_cache``), and is pushed to Label Studio when
+its credentials are set, unless Label Studio has asked again meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+
+from backend.errors import ImageError, LabelStudioError, PslgError
+from backend.pipeline import PslgSam
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
+from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabel, Prelabels
+from backend.server.background import JobPool, Priority
+from backend.server.images import ImageIdentity, TaskImages
+from backend.server.label_studio import LabelStudio
+from backend.server.labeling_config import LabelingConfig
+from backend.server.mask_cleaning import clean_mask
+from backend.server.metrics import Metrics
+from backend.server.prelabel_cache import PrelabelCache
+from backend.server.protocol import Prediction, Region, Slot, Task
+from backend.server.regions import RegionWriter
+from backend.settings import Settings
+from dataset_tools import categories
+
+__all__ = ["Prelabeler", "TaskQuery", "read_task"]
+
+logger = logging.getLogger(__name__)
+
+# A config whose only label is one of these words labels whatever the expression names.
+GENERIC_LABELS = frozenset({"object", "target", "mask", "region", "instance", "referent", "referred object"})
+
+
+@dataclass(frozen=True)
+class TaskQuery:
+    """What a task asks for.
+
+    Attributes:
+        task_id: Label Studio's id, for messages and pushing.
+        url: the image as the task's data has it.
+        expressions: one or more; an empty text is answered by an abstention.
+        category: the task's own ``category`` field, None without one.
+    """
+
+    task_id: int | str | None
+    url: str
+    expressions: tuple[str, ...]
+    category: str | None
+
+
+def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | None = None) -> TaskQuery:
+    """Image, expressions and category of a task.
+
+    Args:
+        task: as Label Studio sends it.
+        config: says under which data keys to look.
+        expressions: to be used in place of the task's own (a text prompt).
+
+    Raises:
+        ImageError: the image's data key is missing or holds no text.
+    """
+    url = task.data.get(config.image_key)
+    if not isinstance(url, str) or not url.strip():
+        keys = ", ".join(map(repr, task.data)) or "none"
+        raise ImageError(f"the task has no image under the data key {config.image_key!r} (keys: {keys})")
+    if expressions is None:
+        value = task.data.get(config.expression_key)
+        given = value if isinstance(value, list) else [value]
+        expressions = [item for item in given if isinstance(item, str)] or [""]
+    category = task.data.get("category")
+    return TaskQuery(task.id, url.strip(), tuple(expressions), category if isinstance(category, str) else None)
+
+
+class Prelabeler:
+    """Computes, keeps and labels the answers to expressions. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: TaskImages,
+        embeddings: EmbeddingStore,
+        cache: PrelabelCache,
+        label_studio: LabelStudio | None,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._images = images
+        self._embeddings = embeddings
+        self._cache = cache
+        self._label_studio = label_studio
+        self._metrics = metrics
+        self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
+        self._pushes = JobPool(1, "push")
+        self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
+        self._late: dict[int | str, object] = {}
+        self._lock = threading.Lock()
+        # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
+        self._compute = threading.Lock()
+
+    def batch(self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig) -> list[Slot]:
+        """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
+        until = time.monotonic() + self._settings.deadline
+        priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
+        started = [self._start(pipeline, task, config, priority) for task in tasks]
+        return [self._slot(pipeline, job, config, until) for job in started]
+
+    def answer(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> tuple[list[Region], float]:
+        """Regions and score for one query now (a text prompt in the editor).
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        futures = [self._submit(pipeline, query, text, config, Priority.EDITOR) for text in query.expressions]
+        prediction = self._prediction(pipeline, query, [future.result() for future in futures], config)
+        return prediction["result"], prediction["score"]
+
+    def embedding(self, pipeline: PslgSam, identity: ImageIdentity, window: Box | None, image: Image) -> Embedding:
+        """The stored embedding of an image's window, computed when it is not there."""
+        height, width = identity.size
+        address = embedding_address(
+            identity.sha256, pipeline.segmenter.encoder_hash, window or Box(0.0, 0.0, float(width), float(height))
+        )
+        return self._embeddings.get_or_compute(address, lambda: pipeline.embed(image, window))
+
+    def close(self) -> None:
+        """Cancel what waits."""
+        self._jobs.close()
+        self._pushes.close()
+
+    def _start(
+        self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority
+    ) -> tuple[TaskQuery, list[Future[Prelabels]]] | None:
+        if task.id is not None:
+            with self._lock:
+                self._late.pop(task.id, None)  # Label Studio asks itself again: nothing to push
+        try:
+            query = read_task(task, config)
+        except ImageError as error:
+            self._failed(task.id, error)
+            return None
+        return query, [self._submit(pipeline, query, text, config, priority) for text in query.expressions]
+
+    def _slot(
+        self,
+        pipeline: PslgSam,
+        job: tuple[TaskQuery, list[Future[Prelabels]]] | None,
+        config: LabelingConfig,
+        until: float,
+    ) -> Slot:
+        if job is None:
+            return []
+        query, futures = job
+        try:
+            answers = [future.result(max(0.0, until - time.monotonic())) for future in futures]
+        except FutureTimeoutError:
+            logger.warning("task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline)
+            self._metrics.prelabels.labels("late").inc()
+            self._push_later(pipeline, query, futures, config)
+            return []
+        except Exception as error:
+            # One task's failure, of whatever kind, must not cost the others their answers.
+            self._failed(query.task_id, error)
+            return []
+        return self._prediction(pipeline, query, answers, config)
+
+    def _failed(self, task_id: int | str | None, error: Exception) -> None:
+        self._metrics.prelabels.labels("failed").inc()
+        if isinstance(error, PslgError):
+            logger.warning("task %s: not computed: %s", task_id, error)
+        else:
+            logger.error("task %s: not computed", task_id, exc_info=error)
+
+    def _submit(
+        self, pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig, priority: Priority
+    ) -> Future[Prelabels]:
+        """The answer to one expression, computed once however many ask for it at the same time."""
+        default = _default_category(query, config)
+        key = (query.url, expression, default or "", pipeline.model_version)
+
+        def run() -> Prelabels:
+            try:
+                return self._compute_one(pipeline, query, expression, default)
+            finally:
+                with self._lock:
+                    self._running.pop(key, None)
+
+        with self._lock:
+            future = self._running.get(key)
+            if future is None:
+                future = self._running[key] = self._jobs.submit(priority, run)
+            return future
+
+    def _compute_one(
+        self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
+    ) -> Prelabels:
+        identity = self._images.identify(query.url, query.task_id)
+        wanted = (identity.sha256, expression, default_category, pipeline.model_version)
+        found = self._cache.get(*wanted)
+        self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
+        if found is not None:
+            return found
+        identity, image = self._images.load(query.url, query.task_id)
+        with self._compute:
+            answer = pipeline.prelabel(
+                image,
+                expression,
+                default_category=default_category,
+                embed=lambda pixels, window: self.embedding(pipeline, identity, window, pixels),
+            )
+            for item in answer:
+                # A click on this region will want the window around its mask, which is not the one around its box.
+                mask = self._clean(item)
+                window = pipeline.segmenter.window_for(Box.of_mask(mask), identity.size)
+                self.embedding(pipeline, identity, window, image)
+        self._cache.put(*wanted, answer)
+        return answer
+
+    def _clean(self, item: Prelabel) -> Mask:
+        return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)
+
+    def _prediction(
+        self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+    ) -> Prediction:
+        writer = RegionWriter(
+            config.image, pipeline.model_version, self._settings.polygon_tolerance, self._settings.rle_warning_bytes
+        )
+        regions: list[Region] = []
+        scores: list[float] = []
+        for expression, answer in zip(query.expressions, answers, strict=True):
+            if answer.abstained is not None:
+                scores.append(0.0)
+                logger.info(
+                    "task %s: no mask for %r (%s): %s",
+                    query.task_id,
+                    expression[:200],
+                    answer.abstained.code,
+                    answer.abstained.message,
+                )
+            for item in answer:
+                label = _label(item, query, config)
+                if label is None:
+                    logger.warning(
+                        "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
+                        query.task_id,
+                        expression[:200],
+                        item.category or query.category or "an expression without a known category",
+                        ", ".join(found.stored for found in config.labels),
+                    )
+                    scores.append(0.0)
+                    continue
+                scores.append(item.score)
+                regions += writer.regions(self._clean(item), label, config.controls_for(label), score=item.score)
+        self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
+        score = sum(scores) / len(scores) if regions else 0.0
+        return {"result": regions, "score": score, "model_version": pipeline.model_version}
+
+    def _push_later(
+        self, pipeline: PslgSam, query: TaskQuery, futures: list[Future[Prelabels]], config: LabelingConfig
+    ) -> None:
+        task_id = query.task_id
+        if self._label_studio is None or task_id is None:
+            return
+        ticket = object()
+        with self._lock:
+            self._late[task_id] = ticket
+
+        def push(label_studio: LabelStudio) -> None:
+            try:
+                answers = [future.result() for future in futures]
+            except Exception as error:
+                self._failed(task_id, error)
+                return
+            with self._lock:
+                if self._late.get(task_id) is not ticket:
+                    return
+                del self._late[task_id]
+            prediction = self._prediction(pipeline, query, answers, config)
+            try:
+                if not label_studio.has_prediction(task_id, pipeline.model_version):
+                    label_studio.add_prediction(task_id, prediction)
+                self._metrics.pushed.labels("ok").inc()
+            except LabelStudioError as error:
+                self._metrics.pushed.labels("failed").inc()
+                logger.warning("task %s: computed, but not pushed: %s", task_id, error)
+
+        label_studio = self._label_studio
+        self._pushes.submit(Priority.BATCH, lambda: push(label_studio))
+
+
+def _default_category(query: TaskQuery, config: LabelingConfig) -> str | None:
+    """Canonical category for an expression that names none: the task's own, else that of the only label."""
+    if query.category is not None:
+        return categories.canonical(query.category)
+    if len(config.labels) == 1:
+        return next(iter(sorted(config.labels[0].categories)), None)
+    return None
+
+
+def _label(item: Prelabel, query: TaskQuery, config: LabelingConfig) -> str | None:
+    """The stored label for an object; None when the config has none that fits, never a wrong one."""
+    labels = config.labels
+    if len(labels) == 1 and labels[0].names[0].strip().casefold() in GENERIC_LABELS:
+        return labels[0].stored
+    category = item.category or query.category
+    if category is None:
+        return labels[0].stored if len(labels) == 1 else None
+    return config.label_for(category)

@@ -1,0 +1,141 @@
+"""The region under a click, found in what the request carries.
+
+Each brush code is read only up to the clicked pixel (``brush_rle.value_at``); only the chosen region becomes a mask.
+Both are kept by the code's content hash, because every further click of an annotator asks the same again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backend.bounded_cache import BoundedCache
+from backend.pipeline.types import Mask, Point
+from backend.server.labeling_config import Control, LabelingConfig
+from backend.server.prompts import newest_draft
+from backend.server.protocol import Task
+from dataset_tools import brush_rle, masks
+from dataset_tools.errors import MaskError
+from dataset_tools.geometry import Box
+
+__all__ = ["FoundRegion", "RegionLookup"]
+
+_LOOKUP_BYTES = 4_000_000
+_MASK_BYTES = 64_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class FoundRegion:
+    """A region that a click lies on.
+
+    Attributes:
+        id: to be returned, so that the refinement replaces it.
+        control: the control it belongs to.
+        digest: of its content, for caches.
+        mask: bool[H, W].
+    """
+
+    id: str
+    control: Control
+    digest: str
+    mask: Mask
+
+
+class RegionLookup:
+    """Finds regions; a pure function of the request, with caches of what it computed. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._hits: BoundedCache[tuple[str, int, int], bool] = BoundedCache(_LOOKUP_BYTES)
+        self._masks: BoundedCache[str, Mask] = BoundedCache(_MASK_BYTES)
+
+    def under(
+        self, task: Task, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The topmost region with this label under ``point`` (x, y in pixels), None without one.
+
+        The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
+        prediction. Regions of smart tools are prompts and do not count.
+        """
+        outputs = {control.name: control for control in config.outputs}
+        for result in _visible_results(task):
+            for region in reversed(result):
+                if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
+                    continue
+                control = outputs.get(str(region.get("from_name")))
+                if control is None or region.get("type") != control.type or not region.get("id"):
+                    continue
+                labels = region["value"].get(control.type)
+                if not isinstance(labels, list) or label not in labels:
+                    continue
+                try:
+                    found = self._hit(region, control, point, image_size)
+                except (MaskError, TypeError, ValueError, KeyError):
+                    continue  # a damaged region is not under any click
+                if found is not None:
+                    return found
+        return None
+
+    def _hit(
+        self, region: dict[str, Any], control: Control, point: Point, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        if control.tag == "BrushLabels":
+            return self._brush_hit(region, control, point, image_size)
+        mask = (
+            _polygon(region["value"], image_size) if control.tag == "PolygonLabels" else _rectangle(region, image_size)
+        )
+        if not mask[int(point.y), int(point.x)]:
+            return None
+        return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
+
+    def _brush_hit(
+        self, region: dict[str, Any], control: Control, point: Point, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        height, width = image_size
+        code = region["value"]["rle"]
+        x, y = int(point.x), int(point.y)
+        digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
+        hit = self._hits.get((digest, x, y))
+        if hit is None:
+            hit = brush_rle.value_at(code, y, x, height, width)
+            self._hits.put((digest, x, y), hit, 200)
+        if not hit:
+            return None
+        mask = self._masks.get(digest)
+        if mask is None:
+            mask = brush_rle.decode(code, height, width)
+            self._masks.put(digest, mask, mask.nbytes)
+        return FoundRegion(str(region["id"]), control, digest, mask)
+
+
+def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
+    draft = newest_draft(task.drafts)
+    if draft is not None:
+        yield draft["result"]
+        return
+    for group in (task.annotations, task.predictions):
+        usable = [item for item in group if isinstance(item, dict) and isinstance(item.get("result"), list)]
+        for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
+            if not item.get("was_cancelled"):
+                yield item["result"]
+
+
+def _polygon(value: dict[str, Any], image_size: tuple[int, int]) -> Mask:
+    height, width = image_size
+    corners = [float(side) for x, y in value["points"] for side in (x / 100 * width, y / 100 * height)]
+    return masks.from_coco([corners], height, width)
+
+
+def _rectangle(region: dict[str, Any], image_size: tuple[int, int]) -> Mask:
+    height, width = image_size
+    value = region["value"]
+    x, y, w, h = (float(value[name]) for name in ("x", "y", "width", "height"))
+    if value.get("rotation"):
+        raise ValueError("turned rectangles are not refined")
+    box = Box(x / 100 * width, y / 100 * height, (x + w) / 100 * width, (y + h) / 100 * height).clip(width, height)
+    mask = np.zeros(image_size, np.bool_)
+    mask[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1)] = True
+    return mask

@@ -1,0 +1,136 @@
+"""The labeling service: pre-labels tasks, refines clicks, takes events. No HTTP in it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from backend.errors import ProtocolError, UnavailableError
+from backend.pipeline import PslgSam, load_pipeline
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.server.click_queue import ClickQueue
+from backend.server.clicks import Clicks
+from backend.server.database import Database
+from backend.server.events import EventLog
+from backend.server.images import TaskImages
+from backend.server.label_studio import LabelStudio
+from backend.server.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
+from backend.server.metrics import Metrics
+from backend.server.model import Model
+from backend.server.prelabel_cache import PrelabelCache
+from backend.server.prelabeling import Prelabeler
+from backend.server.protocol import PredictRequest, SetupRequest, Slot
+from backend.settings import Settings
+
+__all__ = ["LabelingService"]
+
+logger = logging.getLogger(__name__)
+
+
+class LabelingService:
+    """Everything the backend does for Label Studio. Thread-safe; one per process.
+
+    Args:
+        settings: what to serve, where to keep things, how to reach Label Studio.
+        load: makes the pipeline; by default that of ``settings.config``.
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[], PslgSam] | None = None) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.model = Model(settings.config, load or (lambda: load_pipeline(settings.config)), settings.model_threads)
+        self._database = Database(settings.state_dir / "server.sqlite3")
+        self.events = EventLog(self._database)
+        self.cache = PrelabelCache(self._database, settings.prelabel_rows)
+        self.label_studio = LabelStudio.from_settings(settings)
+        self.images = TaskImages(settings, self.label_studio, self._database)
+        self.embeddings = EmbeddingStore(
+            settings.state_dir / "embeddings",
+            settings.embedding_disk,
+            settings.embedding_memory,
+            count=lambda result: self.metrics.embeddings.labels(result).inc(),
+        )
+        self.prelabeler = Prelabeler(
+            settings, self.images, self.embeddings, self.cache, self.label_studio, self.metrics
+        )
+        self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
+        self._queue = ClickQueue(settings.click_queue)
+        self._batches = threading.BoundedSemaphore(settings.batch_limit)
+        self._explained: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Begin to load the models in the background."""
+        self.model.start()
+
+    def close(self) -> None:
+        """Cancel waiting work and close the files."""
+        self.prelabeler.close()
+        self._database.close()
+
+    def setup(self, request: SetupRequest) -> str:
+        """The model version now; problems of the labeling config are logged once per project and config."""
+        self.model.start()  # weights may have been put in place since the last attempt
+        project = request.project or "unknown"
+        if self._explained.get(project) != request.labeling_config and request.labeling_config:
+            if len(self._explained) > 1000:
+                self._explained.clear()
+            self._explained[project] = request.labeling_config
+            for problem in self.config_problems(request.labeling_config):
+                logger.warning("project %s, labeling config: %s", project, problem)
+        return self.model.version
+
+    def config_problems(self, xml: str) -> tuple[str, ...]:
+        """What will not work with a labeling config, each with what to change."""
+        try:
+            config = parse_labeling_config(xml)
+        except ProtocolError as error:
+            return (str(error),)
+        known = self.model.pipeline().grounder.known_categories if self.model.ready else None
+        return config.problems(known)
+
+    def versions(self) -> list[str]:
+        """The model version in use, then those whose answers are still kept."""
+        current = [self.model.version] if self.model.ready else []
+        return list(dict.fromkeys([*current, *self.cache.versions()]))
+
+    def predict(self, request: PredictRequest) -> list[Slot]:
+        """Answer a batch (one slot per task) or an interactive request (one prediction).
+
+        Raises:
+            ProtocolError: the labeling config cannot carry a mask, or an interactive request has no task.
+            UnavailableError: no models, or too many requests at once.
+        """
+        config = parse_labeling_config(request.label_config)
+        if not config.outputs:
+            raise ProtocolError(NO_OUTPUT)
+        if request.context is None:
+            return self._batch(request, config)
+        if not request.tasks:
+            raise ProtocolError("an interactive request needs a task")
+        return [self.clicks.answer(self.model.pipeline(), request, config, self._queue)]
+
+    def record_event(self, body: dict[str, Any]) -> int:
+        """Store a webhook durably; returns its number."""
+        number = self.events.append(body)
+        self.metrics.events.labels(str(body["action"])[:40]).inc()
+        return number
+
+    def render_metrics(self) -> bytes:
+        """Metrics in Prometheus' text format."""
+        self.metrics.model_ready.set(self.model.ready)
+        self.metrics.embedding_bytes.labels("memory").set(self.embeddings.bytes_in_memory)
+        self.metrics.embedding_bytes.labels("disk").set(self.embeddings.bytes_on_disk)
+        return self.metrics.render()
+
+    def _batch(self, request: PredictRequest, config: LabelingConfig) -> list[Slot]:
+        pipeline = self.model.pipeline()
+        if not self._batches.acquire(blocking=False):
+            raise UnavailableError(
+                f"{self.settings.batch_limit} batches are being answered already (PSLG_BATCH_LIMIT); ask again later"
+            )
+        try:
+            return self.prelabeler.batch(pipeline, request.tasks, config)
+        finally:
+            self._batches.release()

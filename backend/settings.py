@@ -1,0 +1,162 @@
+"""Settings of the server: one frozen object, read from the environment and the command line.
+
+Every field ``name`` is the variable ``PSLG_NAME``; Label Studio's address and token have the names that Label Studio's
+own tools use. All problems are reported at once, when the settings are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from backend.errors import ConfigError
+
+__all__ = ["Settings"]
+
+PREFIX = "PSLG_"
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "label_studio_url": ("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
+    "label_studio_api_key": ("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
+}
+# Pillow warns above this; refusing at most there keeps its limit and ours from contradicting each other.
+_PILLOW_PIXELS = 89_478_485
+
+
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    return value
+
+
+def _default_state_dir() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pslg"
+
+
+class Settings(BaseModel):
+    """What the server does; nothing here changes a mask that a given model makes, except the clean-up sizes.
+
+    Attributes:
+        config: pipeline config, the name of a shipped one or the path of a YAML file.
+        host: address to listen on.
+        port: port to listen on.
+        workers: server processes; each loads the models.
+        threads: request threads per process; waiting requests hold one, so keep it above ``click_queue`` + 20.
+        model_threads: threads of the numerical libraries per process; None leaves them at half of the cores.
+        state_dir: folder for the event log, computed pre-labels and embeddings.
+        label_studio_url: where Label Studio is reached from this machine, with http:// or https://.
+        label_studio_api_key: a personal access token or a legacy token of Label Studio.
+        basic_auth_user: when set with the password, Label Studio must send them (not on /webhook, which it cannot).
+        basic_auth_password: see ``basic_auth_user``.
+        deadline: seconds after which a batch returns what it has; Label Studio itself gives up after 100.
+        prelabel_fetchers: images fetched at the same time for pre-labels.
+        click_queue: clicks waiting or running in a process, beyond which the answer is 503.
+        batch_limit: batch requests in a process at the same time, beyond which the answer is 503.
+        image_hosts: hosts images may come from besides Label Studio, ``*.example.org`` allowed. Empty: every host with
+            a public address. Hosts with private addresses are reached only when they are named here.
+        image_bytes: largest image file.
+        image_pixels: largest image, in pixels.
+        fetch_timeout: seconds without a byte after which fetching an image fails.
+        revalidate_after: seconds after which an image's URL is asked whether its content has changed.
+        image_memory: bytes of decoded images kept in memory.
+        embedding_disk: bytes of embeddings kept on disk.
+        embedding_memory: bytes of embeddings kept in memory.
+        prelabel_rows: computed expressions kept on disk.
+        speck_area: parts of a mask with fewer pixels are removed.
+        hole_area: holes of a mask with fewer pixels are filled.
+        polygon_tolerance: largest distance in pixels between a mask's contour and its polygon.
+        rle_warning_bytes: size of a region's brush code in JSON above which a warning is logged.
+        log_level: of the server's own log.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str = "compact"
+    host: str = "127.0.0.1"
+    port: int = Field(default=9090, ge=1, le=65535)
+    workers: int = Field(default=1, ge=1, le=64)
+    threads: int = Field(default=64, ge=4, le=1024)
+    model_threads: int | None = Field(default=None, ge=1, le=256)
+    state_dir: Path = Field(default_factory=_default_state_dir)
+    label_studio_url: str | None = None
+    label_studio_api_key: SecretStr | None = None
+    basic_auth_user: str | None = None
+    basic_auth_password: SecretStr | None = None
+    deadline: float = Field(default=80.0, gt=0, le=3600)
+    prelabel_fetchers: int = Field(default=4, ge=1, le=64)
+    click_queue: int = Field(default=32, ge=1, le=512)
+    batch_limit: int = Field(default=16, ge=1, le=512)
+    image_hosts: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
+    image_bytes: int = Field(default=256_000_000, ge=1)
+    image_pixels: int = Field(default=_PILLOW_PIXELS, ge=1, le=_PILLOW_PIXELS)
+    fetch_timeout: float = Field(default=20.0, gt=0, le=600)
+    revalidate_after: float = Field(default=600.0, ge=0)
+    image_memory: int = Field(default=256_000_000, ge=0)
+    embedding_disk: int = Field(default=10_000_000_000, ge=0)
+    embedding_memory: int = Field(default=512_000_000, ge=0)
+    prelabel_rows: int = Field(default=200_000, ge=1)
+    speck_area: int = Field(default=16, ge=0)
+    hole_area: int = Field(default=16, ge=0)
+    polygon_tolerance: float = Field(default=1.0, ge=0)
+    rle_warning_bytes: int = Field(default=1_000_000, ge=1)
+    log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _absolute_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must start with http:// or https:// and name a host, for example http://localhost:8080")
+        if parts.username or parts.password:
+            raise ValueError("must not carry a user name or password")
+        return value.rstrip("/")
+
+    @field_validator("state_dir")
+    @classmethod
+    def _expand_user(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
+        """Settings from ``environ`` (the process environment), overridden by those ``options`` that are not None.
+
+        Raises:
+            ConfigError: one or more settings cannot work; all of them are listed with variable, value and reason.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for field in cls.model_fields:
+            for variable in (PREFIX + field.upper(), *ALIASES.get(field, ())):
+                if environ.get(variable, "").strip():
+                    values.setdefault(field, environ[variable].strip())
+        known = [PREFIX + field.upper() for field in cls.model_fields]
+        for variable in environ:
+            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.92) if variable.startswith(PREFIX) else []
+            if close and variable not in known:
+                problems.append(f"{variable}: unknown setting; did you mean {close[0]}?")
+        values.update({name: value for name, value in options.items() if value is not None})
+        settings: Settings | None = None
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems += [_problem(item["loc"], item["msg"], item["input"]) for item in error.errors()]
+        if settings is not None and (settings.basic_auth_user is None) != (settings.basic_auth_password is None):
+            problems.append("PSLG_BASIC_AUTH_USER, PSLG_BASIC_AUTH_PASSWORD: set both or neither")
+        if settings is None or problems:
+            raise ConfigError("the settings cannot work:\n" + "\n".join(f"  {line}" for line in problems))
+        return settings
+
+
+def _problem(location: tuple[int | str, ...], message: str, value: object) -> str:
+    field = str(location[0]) if location else "settings"
+    names = " or ".join((PREFIX + field.upper(), *ALIASES.get(field, ())))
+    secret = "key" in field or "password" in field
+    return f"{names}: {message} (value {'hidden' if secret else repr(value)})"
