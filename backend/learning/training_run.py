@@ -73,7 +73,9 @@ def step_generator(seed: int, step: int) -> np.random.Generator:
     return np.random.default_rng((seed, step))
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+def save_weights(
+    path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, metadata: dict[str, str] | None = None
+) -> None:
     """Write ``tensors`` to the safetensors file ``path`` atomically, floating ones cast to ``dtype`` if given."""
     ready = {
         name: (value.detach().to(dtype) if dtype is not None and value.is_floating_point() else value.detach())
@@ -82,7 +84,8 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype |
         for name, value in tensors.items()
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(ready, temporary)
+    save_file(ready, temporary, metadata)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner may read
     temporary.replace(path)
 
 

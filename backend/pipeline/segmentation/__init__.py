@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from backend.pipeline.types import Box, Embedding, Image, MaskPrediction, Prompts
+import numpy as np
+import numpy.typing as npt
+
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
 __all__ = ["Segmenter"]
 
@@ -28,3 +31,6 @@ class Segmenter(Protocol):
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         """The mask for ``prompts``; raises PromptError without any prompt or for one outside the image."""
+
+    def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
+        """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""

@@ -224,6 +224,7 @@ def _decode(data: bytes) -> Embedding:
     if hashlib.sha256(payload).digest() != digest:
         raise ValueError("the checksum does not match, the file is damaged or truncated")
     description = orjson.loads(payload[:length])
-    features = np.frombuffer(payload[length:], dtype=np.dtype(description["dtype"])).reshape(description["shape"])
+    # A copy, because torch wants arrays that own writable memory.
+    features = np.frombuffer(payload[length:], np.dtype(description["dtype"])).reshape(description["shape"]).copy()
     height, width = description["image_size"]
     return Embedding(description["key"], features, (height, width), Box(*description["window"]))

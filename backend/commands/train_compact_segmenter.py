@@ -1,0 +1,39 @@
+"""``pslg train compact-segmenter``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" / "train.yaml"
+
+
+@click.command("compact-segmenter")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder holding the datasets that the config names (nwpu_vhr10, inria_512).",
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=CONFIG,
+    show_default="the shipped weights' train.yaml",
+    help="Training config.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+def compact_segmenter(data: Path, out: Path, config_path: Path, overrides: tuple[str, ...], resume: bool) -> None:
+    """Train the compact promptable segmenter (stage 2).
+
+    The best weights by validation are written to OUT/model.safetensors in half precision, as the pipeline loads them.
+    """
+    from backend.learning.segmenter_run import run_segmenter_training
+    from backend.learning.training_run import load_config
+
+    weights = run_segmenter_training(data, out, load_config(config_path, overrides), resume)
+    click.echo(f"weights: {weights}")

@@ -1,0 +1,67 @@
+"""Puts a training run of the compact segmenter together: data from the config, run folder, shipped file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.errors import ConfigError
+from backend.learning.segmenter_samples import Scene, read_scenes, scene_of
+from backend.learning.segmenter_training import read_init, train_segmenter
+from backend.learning.training_run import TrainingRun, save_weights
+
+__all__ = ["read_data", "run_segmenter_training"]
+
+
+def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume: bool) -> Path:
+    """Train by ``config`` on the datasets below ``data``; returns the file of the best weights.
+
+    Raises:
+        ConfigError: the config names data that is not there, or ``out`` holds another run.
+    """
+    torch.set_num_threads(config["threads"])
+    run = TrainingRun(out, config, criterion="score", resume=resume)
+    training, validation = read_data(data, config)
+    init = read_init(Path(config["init"])) if config["init"] else None
+    train_segmenter(run, config, training, validation, init)
+    weights = out / "model.safetensors"
+    best = read_init(out / "best.safetensors")
+    size = int(config["sizes"][-1][1])
+    metadata = {"architecture": "compact_sam", "img_size": str(size), "model": json.dumps(config["model"])}
+    save_weights(weights, best, torch.float16, metadata)
+    return weights
+
+
+def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[Scene]]:
+    """Training and validation scenes of the config's ``data``, ``exclude_categories`` and ``synthetic_scenes``."""
+    training: list[Scene] = []
+    validation: list[Scene] = []
+    for name, part in config["data"].items():
+        folder = data / name
+        if not (folder / "annotations.json").is_file():
+            raise ConfigError(f"the config names the dataset {name}, but {folder}/annotations.json is missing")
+        if "split" in part:
+            splits = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+            train_names, validation_names = splits[part["split"]], splits[part["validation_split"]]
+        else:
+            validation_names = part["validation"]
+            every = [image["file_name"] for image in json.loads((folder / "annotations.json").read_text())["images"]]
+            train_names = [name for name in every if name not in validation_names]
+        training += read_scenes(folder, train_names, config["exclude_categories"])
+        validation += read_scenes(folder, validation_names, config["exclude_categories"])
+    for number in range(config["synthetic_scenes"]):
+        training.append(_synthetic_scene(config["seed"] * 100_003 + number))
+    return [scene for scene in training if scene.objects], validation
+
+
+def _synthetic_scene(seed: int) -> Scene:
+    from dataset_tools import synthetic
+
+    scene = synthetic.draw_scene(seed)
+    masks = [(target.category, np.asarray(target.mask)) for target in scene.objects]
+    return scene_of(f"synthetic-{seed}", scene.image, masks)

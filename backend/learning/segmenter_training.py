@@ -1,0 +1,233 @@
+"""Training of the compact segmenter: interactive rounds of prompts on windows of growing resolution.
+
+Each step encodes one batch of windows and decodes it in groups that differ in the first prompt (box; box and foreground
+point; one click; a damaged region to be corrected); a group goes through rounds of corrective clicks with the previous
+logits as mask prompt, as in "Segment Anything" (arXiv 2304.02643, appendix A).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from backend.errors import ConfigError
+from backend.learning.segmenter_prompts import (
+    BatchPrompts,
+    damaged_logits,
+    decode_batch,
+    encode,
+    interior_point,
+    with_corrective_clicks,
+)
+from backend.learning.segmenter_samples import Sample, Scene, draw_sample
+from backend.learning.segmenter_validation import validate
+from backend.learning.training_run import Ema, TrainingRun, seed_everything, step_generator
+from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
+
+__all__ = ["read_init", "train_segmenter"]
+
+KINDS = ("box", "box_point", "click", "region")
+
+
+def train_segmenter(
+    run: TrainingRun, config: dict[str, Any], scenes: list[Scene], held_out: list[Scene], init: dict[str, Tensor] | None
+) -> None:
+    """Train until ``config["steps"]``, from ``init`` weights if given, or from the run's checkpoint.
+
+    Args:
+        run: where checkpoints, log and best weights go; its criterion is one of the quantities of ``validate``.
+        config: the keys of ``backend/weights/compact_segmenter/train.yaml``.
+        scenes: training scenes.
+        held_out: validation scenes.
+        init: a state dict to start from.
+    """
+    if unknown := {kind for group in config["groups"] for kind in group} - set(KINDS):
+        raise ConfigError(f"groups may name {', '.join(KINDS)}; got {', '.join(sorted(unknown))}")
+    seed_everything(config["seed"])
+    sam = build_compact_sam(**config["model"])
+    if init is not None:
+        sam.load_state_dict(init)
+    sam = sam.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(_parameter_groups(sam, config["weight_decay"]), lr=config["learning_rate"])
+    ema = Ema(sam, config["ema_decay"])
+    first = 0
+    if (state := run.restore()) is not None:
+        sam.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load_state_dict(state["ema"])
+        first = int(state["step"])
+
+    draw = _BalancedDraw(scenes, config["category_power"])
+    averaged = copy.deepcopy(sam).eval()
+    steps, logged = int(config["steps"]), []
+    progress = tqdm(range(first, steps), initial=first, total=steps, desc="compact segmenter", unit="step")
+    for step in progress:
+        rng = step_generator(config["seed"], step)
+        set_img_size(sam, _size_at(step / steps, config["sizes"]))
+        for group in optimizer.param_groups:
+            group["lr"] = config["learning_rate"] * _schedule(step, steps, config["warmup"])
+        sam.train()
+        loss, parts = _step(sam, config, draw, rng)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(sam.parameters(), config["clip"])
+        optimizer.step()
+        ema.update(sam)
+        logged.append(parts)
+        done = step + 1
+        if done % config["log_every"] == 0 or done == steps:
+            means = _means(logged)
+            run.log("train", done, **means)
+            progress.set_postfix(loss=f"{means['loss']:.3f}", iou=f"{means['iou']:.3f}")
+            logged = []
+        if done % config["validate_every"] == 0 or done == steps:
+            averaged.load_state_dict(ema.tensors)
+            set_img_size(averaged, sam.image_encoder.img_size)
+            metrics = validate(averaged, held_out, config["seed"])
+            run.log("validation", done, **metrics)
+            run.keep_if_best(done, metrics[run.criterion], ema.tensors)
+            run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+            run.plot()
+
+
+def _step(
+    sam: Sam, config: dict[str, Any], draw: _BalancedDraw, rng: np.random.Generator
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one batch, and what to log of it."""
+    size = sam.image_encoder.img_size
+    kinds = [str(rng.choice(list(group), p=list(group.values()))) for group in config["groups"]]
+    count = int(config["group_size"])
+    samples = [
+        draw_sample(*draw(rng), size, rng, jitter=config["jitter"], free_window=kind == "click" and rng.random() < 0.6)
+        for kind in kinds
+        for _ in range(count)
+    ]
+    losses: list[Tensor] = []
+    parts: dict[str, list[float]] = {"iou": [], "iou_error": []}
+    with torch.autocast("cpu", torch.bfloat16, enabled=config["autocast"]):
+        features = encode(sam, np.stack([sample.image for sample in samples]))
+        for start, kind in zip(range(0, len(samples), count), kinds, strict=True):
+            group = samples[start : start + count]
+            losses += _interactive_rounds(sam, features[start : start + count], group, kind, config, rng, parts)
+    total = torch.stack(losses).mean()
+    return total, {"loss": float(total.detach()), **{name: float(np.mean(values)) for name, values in parts.items()}}
+
+
+def _interactive_rounds(
+    sam: Sam,
+    features: Tensor,
+    samples: list[Sample],
+    kind: str,
+    config: dict[str, Any],
+    rng: np.random.Generator,
+    parts: dict[str, list[float]],
+) -> list[Tensor]:
+    """One loss per round of prompts for a group of samples; what to log is appended to ``parts``."""
+    size = samples[0].mask.shape[0]
+    masks = np.stack([sample.mask for sample in samples]).astype(bool)
+    targets = torch.from_numpy(masks).float()
+    areas = torch.tensor([sample.full_area for sample in samples])
+    prompts = _first_prompts(kind, samples, masks, size, rng)
+    losses = []
+    rounds = 1 + int(rng.choice(len(config["rounds"]), p=config["rounds"]))
+    for number in range(rounds):
+        low, predicted_iou = decode_batch(sam, features, prompts)
+        logits = functional.interpolate(low[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
+        loss, iou = _mask_loss(logits, targets, areas)
+        losses.append(loss + config["iou_weight"] * functional.mse_loss(predicted_iou, iou))
+        parts["iou"].append(float(iou.mean()))
+        parts["iou_error"].append(float((predicted_iou.detach() - iou).abs().mean()))
+        parts.setdefault(f"iou_{kind}_{min(number, 1)}", []).append(float(iou.mean()))
+        if number + 1 < rounds:
+            keep_box = bool(rng.random() < 0.8)
+            mask_prompt = low.detach() if rng.random() < 0.9 else None
+            prompts = with_corrective_clicks(prompts, (logits.detach() > 0).numpy(), masks, mask_prompt, keep_box)
+    return losses
+
+
+def _first_prompts(
+    kind: str, samples: list[Sample], masks: npt.NDArray[np.bool_], size: int, rng: np.random.Generator
+) -> BatchPrompts:
+    count = len(samples)
+    none = BatchPrompts(torch.zeros(count, 0, 2), torch.zeros(count, 0, dtype=torch.int64))
+    boxes = torch.from_numpy(np.stack([sample.box for sample in samples]))
+    if kind == "box":
+        return BatchPrompts(none.points, none.labels, boxes)
+    if kind == "region":
+        damaged, logits = damaged_logits(masks, size // 2, rng)
+        return with_corrective_clicks(none, damaged, masks, logits, keep_box=False)
+    if kind == "click" and rng.random() < 0.5:  # the evaluation's first click: the deepest point
+        return with_corrective_clicks(none, np.zeros_like(masks), masks, None, keep_box=False)
+    points = torch.tensor([interior_point(mask, rng) for mask in masks])[:, None]
+    return BatchPrompts(points, torch.ones(count, 1, dtype=torch.int64), boxes if kind == "box_point" else None)
+
+
+def _mask_loss(logits: Tensor, targets: Tensor, areas: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy plus dice loss of logits [B, S, S], and the IoU [B] with the whole object of ``areas`` pixels."""
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, targets)
+    probability = logits.sigmoid()
+    overlap = (probability * targets).sum((1, 2))
+    dice = 1 - (2 * overlap + 1) / (probability.sum((1, 2)) + targets.sum((1, 2)) + 1)
+    with torch.no_grad():
+        predicted = (logits > 0).float()
+        inside = targets.sum((1, 2))
+        hit = (predicted * targets).sum((1, 2))
+        iou = hit / (predicted.sum((1, 2)) + torch.maximum(areas, inside) - hit).clamp(min=1)
+    return 2 * cross_entropy + dice.mean(), iou
+
+
+class _BalancedDraw:
+    """Draws objects with category weights count ** power: 1 follows the data, 0 makes categories equal."""
+
+    def __init__(self, scenes: list[Scene], power: float) -> None:
+        self.pairs = [(scene, target) for scene in scenes for target in scene.objects]
+        names = [target.category for _, target in self.pairs]
+        weights = np.array([names.count(name) ** (power - 1.0) for name in names])
+        self.cumulative = np.cumsum(weights / weights.sum())
+
+    def __call__(self, rng: np.random.Generator) -> tuple[Scene, Any]:
+        index = int(np.searchsorted(self.cumulative, rng.random()))
+        return self.pairs[min(index, len(self.pairs) - 1)]
+
+
+def _parameter_groups(sam: Sam, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices and kernels only."""
+    parameters = [p for p in sam.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _size_at(progress: float, sizes: list[list[float]]) -> int:
+    """The window's side at ``progress`` in [0, 1): the last of ``[[from, side], ...]`` that has begun."""
+    return int([side for begin, side in sizes if progress >= begin][-1])
+
+
+def _schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the learning rate: linear warm-up, then a half cosine to 1 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _means(parts: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: float(np.mean([part[name] for part in parts if name in part])) for name in names}
+
+
+def read_init(path: Path) -> dict[str, Tensor]:
+    """The state dict in the safetensors file ``path`` as float32."""
+    from safetensors.torch import load_file
+
+    return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}

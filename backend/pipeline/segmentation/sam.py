@@ -1,0 +1,284 @@
+"""Any ``segment_anything.modeling.Sam`` (compact, ViT-B, ViT-L, ViT-H) as a ``Segmenter``.
+
+For a window that is the whole image, masks equal those of ``segment_anything.SamPredictor`` on the same weights pixel
+for pixel when features are stored as float32; half-precision storage rounds the features once, before their first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.amg import calculate_stability_score
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+
+from backend.errors import ImageError, PromptError
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+
+__all__ = ["MASK_PROMPT_LOGIT", "SamSegmenter", "StorageDtype", "WindowRule", "hash_image"]
+
+MASK_PROMPT_LOGIT = 6.0
+"""Logit of the object in a mask prompt made from a binary mask, minus this outside; the compact model is trained so."""
+STABILITY_OFFSET = 1.0
+"""Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
+
+StorageDtype: TypeAlias = Literal["float16", "float32"]
+WindowRule: TypeAlias = Callable[[Box, tuple[int, int]], Box]
+"""(box, (height, width) of the image) -> window, both in pixels."""
+
+
+def hash_image(image: Image) -> str:
+    """sha256 in hex over size and pixels of ``image`` uint8[H, W, 3]; the image's part of an embedding's key."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+class SamSegmenter:
+    """A promptable segmentation model with explicit embeddings; one object may serve many threads at once.
+
+    The network is only read after construction, and everything a decode needs is in the embedding, so no lock is held.
+
+    Args:
+        sam: the network; put into evaluation mode on ``device``.
+        window_rule: the window for an object's box; None embeds whole images.
+        storage_dtype: type of stored features: ``float16`` halves memory and disk, ``float32`` is exact.
+        device: where the network runs.
+        threads: torch's threads within one operation, a setting of the whole process; None leaves it alone.
+        autocast: run the encoder in bfloat16. The decoder stays in float32: bfloat16 there flips mask pixels.
+        weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        *,
+        window_rule: WindowRule | None = None,
+        storage_dtype: StorageDtype = "float16",
+        device: str | torch.device = "cpu",
+        threads: int | None = None,
+        autocast: bool = False,
+        weights_hash: str | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.sam = sam.to(device).eval().requires_grad_(False)
+        self.storage_dtype = np.dtype(storage_dtype)
+        self._window_rule = window_rule
+        self._autocast = autocast
+        self._weights_hash = weights_hash
+        self._transform = ResizeLongestSide(sam.image_encoder.img_size)
+        with torch.inference_mode():
+            self._dense_pe: Tensor = sam.prompt_encoder.get_dense_pe()
+
+    @cached_property
+    def encoder_hash(self) -> str:
+        """16 hex digits over weights, input size, storage dtype and precision."""
+        digest = hashlib.sha256()
+        if self._weights_hash is not None:
+            digest.update(self._weights_hash.encode())
+        else:
+            for name, tensor in self.sam.image_encoder.state_dict().items():
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+        settings = (self.sam.image_encoder.img_size, self.storage_dtype.name, self._autocast)
+        digest.update(repr(settings).encode())
+        return digest.hexdigest()[:16]
+
+    def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
+        """The part of an image of (height, width) pixels to embed for an object in ``box``."""
+        if self._window_rule is not None:
+            return self._window_rule(box, image_size)
+        return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
+
+    def embedding_key(self, image_hash: str, window: Box) -> str:
+        """The key that ``embed`` gives an image of ``image_hash`` (see ``hash_image``) in ``window``."""
+        corners = ",".join(str(round(value)) for value in window)
+        return hashlib.sha256(f"{image_hash}|{self.encoder_hash}|{corners}".encode()).hexdigest()
+
+    def embed(self, image: Image, window: Box | None = None, image_hash: str | None = None) -> Embedding:
+        """Features of ``image`` or of one ``window`` of it.
+
+        Args:
+            image: uint8[H, W, 3] RGB.
+            window: (x0, y0, x1, y1) in whole pixels; what lies outside the image is filled with the mean pixel. None:
+                the whole image.
+            image_hash: ``hash_image(image)`` if the caller has it already.
+
+        Raises:
+            ImageError: the image is not uint8[H, W, 3] or is empty, or the window does not overlap it.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ImageError(f"an image must be uint8[H, W, 3] with H, W > 0, got {image.dtype}{list(image.shape)}")
+        height, width = image.shape[:2]
+        x0, y0, x1, y1 = (round(v) for v in window) if window is not None else (0, 0, width, height)
+        if min(x1, width) <= max(x0, 0) or min(y1, height) <= max(y0, 0):
+            raise ImageError(f"the window {(x0, y0, x1, y1)} lies outside the image of {width} x {height} pixels")
+        pixels = np.ascontiguousarray(image[max(y0, 0) : y1, max(x0, 0) : x1])
+        borders = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
+        if any(borders):
+            mean = [round(float(v)) for v in self.sam.pixel_mean.flatten()]
+            pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_CONSTANT, value=mean).astype(np.uint8)
+        placed = Box(float(x0), float(y0), float(x1), float(y1))
+        return Embedding(
+            key=self.embedding_key(image_hash or hash_image(image), placed),
+            features=self._encode(pixels),
+            image_size=(height, width),
+            window=placed,
+        )
+
+    @torch.inference_mode()
+    def _encode(self, pixels: Image) -> npt.NDArray[np.floating]:
+        """Features [C, h, w] in the storage dtype of ``pixels`` uint8[H, W, 3]."""
+        resized = torch.from_numpy(self._transform.apply_image(pixels)).to(self.sam.device)
+        inputs = self.sam.preprocess(resized.permute(2, 0, 1).contiguous()[None])
+        with torch.autocast(self.sam.device.type, torch.bfloat16, enabled=self._autocast):
+            features = self.sam.image_encoder(inputs)[0].float().cpu().numpy()
+        limit = np.finfo(self.storage_dtype).max
+        stored: npt.NDArray[np.floating] = np.clip(features, -limit, limit).astype(self.storage_dtype)
+        return stored
+
+    @torch.inference_mode()
+    def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        """The mask for ``prompts``, pasted at the original image's size; empty outside the embedding's window.
+
+        A single point without box or mask is ambiguous: of a decoder with several mask tokens the mask with the best
+        predicted IoU is taken (SamPredictor's ``multimask_output=True``), in every other case its single mask. Negative
+        points outside the window are left out, since the mask is empty there anyway.
+
+        Args:
+            embedding: from ``embed`` of this model, or read back from storage.
+            prompts: points, box, mask logits in any combination; the box may reach over the window.
+
+        Raises:
+            PromptError: no prompt at all; a point outside the image, or a positive one outside the window; an empty box
+                or one beside the window; mask logits of another shape than the model's.
+        """
+        points, labels, box, logits = self._prompt_tensors(embedding, prompts)
+        single_point = labels is not None and labels.shape[1] == 1
+        ambiguous = single_point and box is None and logits is None
+        several = ambiguous and self.sam.mask_decoder.num_multimask_outputs > 0
+        sparse, dense = self.sam.prompt_encoder(
+            points=None if points is None else (points, labels), boxes=box, masks=logits
+        )
+        low_res, predicted_iou = self.sam.mask_decoder(
+            image_embeddings=torch.from_numpy(embedding.features).to(self.sam.device, torch.float32)[None],
+            image_pe=self._dense_pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=several,
+        )
+        best = int(predicted_iou[0].argmax())
+        chosen = low_res[:, best : best + 1]
+        size = _window_size(embedding.window)
+        input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
+        mask_logits = self.sam.postprocess_masks(chosen, input_size, size)
+        threshold = self.sam.mask_threshold
+        stability = calculate_stability_score(mask_logits[0], threshold, STABILITY_OFFSET)[0]
+        return MaskPrediction(
+            mask=_paste(mask_logits[0, 0].cpu().numpy() > threshold, embedding),
+            predicted_iou=float(predicted_iou[0, best].clamp(0, 1)),
+            stability=float(stability.nan_to_num(0.0)),
+            low_res_logits=chosen[0, 0].cpu().numpy(),
+        )
+
+    def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
+        """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""
+        if mask.shape != embedding.image_size:
+            raise PromptError(f"the mask has shape {list(mask.shape)}, the image is {list(embedding.image_size)}")
+        x0, y0, x1, y1 = (round(v) for v in embedding.window)
+        height, width = embedding.image_size
+        window = np.zeros((y1 - y0, x1 - x0), np.float32)
+        rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+        window[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = mask[rows, columns]
+        side = self._transform.target_length
+        scale = self.sam.prompt_encoder.mask_input_size[0] / side
+        rows_in, columns_in = (
+            max(1, round(v * scale)) for v in self._transform.get_preprocess_shape(*window.shape, side)
+        )
+        shrinks = rows_in < window.shape[0]
+        resized = cv2.resize(
+            window, (columns_in, rows_in), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+        logits = np.full(self.sam.prompt_encoder.mask_input_size, -MASK_PROMPT_LOGIT, np.float32)
+        logits[:rows_in, :columns_in] = (2 * resized - 1) * MASK_PROMPT_LOGIT
+        return logits
+
+    def _prompt_tensors(
+        self, embedding: Embedding, prompts: Prompts
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Points [1, N, 2], labels [1, N], box [1, 4] in the input frame, logits [1, 1, h, w]; None where absent."""
+        if not len(prompts.points) and prompts.box is None and prompts.mask_logits is None:
+            raise PromptError("a prompt is needed: at least one point, a box, or mask logits")
+        size = _window_size(embedding.window)
+        origin = np.array(embedding.window[:2])
+        device = self.sam.device
+        points = labels = box = logits = None
+        if len(prompts.points):
+            kept = _kept_points(embedding, prompts)
+            if kept.any():
+                inside = self._transform.apply_coords(prompts.points[kept] - origin, size)
+                points = torch.as_tensor(inside, dtype=torch.float, device=device)[None]
+                labels = torch.as_tensor(prompts.point_labels[kept], dtype=torch.int, device=device)[None]
+        if prompts.box is not None:
+            if not np.isfinite(prompts.box).all() or prompts.box.area <= 0:
+                raise PromptError(f"the box {tuple(prompts.box)} is empty: x0 < x1 and y0 < y1 are needed, in pixels")
+            overlap = Box(*(prompts.box - np.tile(origin, 2))).clip(size[1], size[0])
+            if overlap.area <= 0:
+                raise PromptError(
+                    f"the box {tuple(prompts.box)} lies beside the embedded window {tuple(embedding.window)}"
+                )
+            corners = self._transform.apply_boxes(np.array(prompts.box) - np.tile(origin, 2), size)
+            box = torch.as_tensor(corners, dtype=torch.float, device=device)
+        if prompts.mask_logits is not None:
+            expected = tuple(self.sam.prompt_encoder.mask_input_size)
+            if prompts.mask_logits.shape != expected or not np.isfinite(prompts.mask_logits).all():
+                raise PromptError(
+                    f"mask logits must be finite float32{list(expected)} for this model, got shape "
+                    f"{list(prompts.mask_logits.shape)}"
+                )
+            logits = torch.as_tensor(prompts.mask_logits, dtype=torch.float, device=device)[None, None]
+        if points is None and box is None and logits is None:
+            raise PromptError("every point is a negative one outside the embedded window: a positive point is needed")
+        return points, labels, box, logits
+
+
+def _window_size(window: Box) -> tuple[int, int]:
+    """(height, width) of a window in pixels."""
+    return round(window.height), round(window.width)
+
+
+def _kept_points(embedding: Embedding, prompts: Prompts) -> npt.NDArray[np.bool_]:
+    """bool[N]: points inside the window; raises PromptError for a point that cannot be served."""
+    height, width = embedding.image_size
+    x, y = prompts.points.T
+    if not ((x >= 0) & (y >= 0) & (x <= width) & (y <= height)).all():
+        raise PromptError(f"points {prompts.points.tolist()} must lie inside the image of {width} x {height} pixels")
+    if not np.isin(prompts.point_labels, (0, 1)).all():
+        raise PromptError(f"point labels must be 1 (foreground) or 0 (background), got {prompts.point_labels.tolist()}")
+    x0, y0, x1, y1 = embedding.window
+    inside = (x >= x0) & (y >= y0) & (x <= x1) & (y <= y1)
+    if (~inside & (prompts.point_labels == 1)).any():
+        raise PromptError(
+            f"a positive point of {prompts.points.tolist()} lies outside the embedded window "
+            f"{tuple(embedding.window)}: embed a larger window"
+        )
+    return np.asarray(inside)
+
+
+def _paste(window_mask: Mask, embedding: Embedding) -> Mask:
+    """A mask of the window as bool[H, W] of the original image."""
+    x0, y0, x1, y1 = (round(v) for v in embedding.window)
+    height, width = embedding.image_size
+    mask = np.zeros((height, width), np.bool_)
+    rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+    mask[rows, columns] = window_mask[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+    return mask
