@@ -63,7 +63,7 @@ class LabelStudioClient:
         self._sdk = LabelStudio(base_url=self.url, api_key=token, httpx_client=http, timeout=TIMEOUT)
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.headers["Authorization"] = f"Token {token}"
+        self._token = token
 
     def create_project(self, title: str, label_config: str) -> int:
         """Create a project; its id."""
@@ -139,6 +139,11 @@ class LabelStudioClient:
         answer: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/annotations/")
         return answer
 
+    def create_annotation(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
+        """Submit an annotation with these regions; its id."""
+        answer = self._call("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result)})
+        return int(answer["id"])
+
     def personal_access_token(self) -> str:
         """Create the user's personal access token (one valid token per user; shown once)."""
         with _explained("create a personal access token"):
@@ -148,9 +153,19 @@ class LabelStudioClient:
         """Allow or refuse legacy tokens in the organization; personal access tokens stay allowed."""
         self._call("POST", "/api/jwt/settings", json={"api_tokens_enabled": True, "legacy_api_tokens_enabled": enabled})
 
+    def _authorization(self) -> str:
+        if self._token.count(".") != 2:
+            return f"Token {self._token}"
+        # A personal access token (a JWT) is only good for getting an access token, which lives for five minutes.
+        with _explained("exchange the personal access token"):
+            return f"Bearer {self._sdk.tokens.refresh(refresh=self._token).access}"
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        authorization = {"Authorization": self._authorization()}
         try:
-            response = self._session.request(method, f"{self.url}{path}", timeout=TIMEOUT, **arguments)
+            response = self._session.request(
+                method, f"{self.url}{path}", timeout=TIMEOUT, headers=authorization, **arguments
+            )
         except requests.RequestException as error:
             raise LabelStudioError(f"Label Studio at {self.url} does not answer {method} {path}: {error}") from error
         if not response.ok:
