@@ -1,0 +1,148 @@
+"""LQVG as a grounder: the original's inference procedure from pixels and words to boxes in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from backend.errors import PromptError, WeightsError
+from backend.pipeline.grounding.lqvg.checkpoint import load_lqvg
+from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
+from backend.pipeline.types import Abstention, Box, Grounding, GroundingResult, Image
+from dataset_tools.expression_parser import parse
+
+Tokenizer = Callable[[str], list[int]]
+"""An expression -> RoBERTa's token ids with ``<s>`` and ``</s>``."""
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """RoBERTa's byte-level BPE from ``folder`` with roberta-base's ``vocab.json`` and ``merges.txt``.
+
+    Raises:
+        WeightsError: a file is missing or unreadable, or its special tokens are not RoBERTa's.
+    """
+    missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+    if missing:
+        raise WeightsError(
+            f"LQVG's tokenizer needs {' and '.join(missing)} in {folder}. They belong to roberta-base "
+            "(https://huggingface.co/FacebookAI/roberta-base); place them there by hand."
+        )
+    from transformers import RobertaTokenizer
+
+    try:
+        tokenizer = RobertaTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise WeightsError(f"{folder} holds no usable byte-level BPE vocabulary: {error}") from error
+    special = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+    if special != (0, 1, 2):
+        raise WeightsError(
+            f"{folder} is not roberta-base's vocabulary: <s>, <pad>, </s> must be 0, 1, 2 and are {special}."
+        )
+    return lambda expression: list(tokenizer(expression)["input_ids"])
+
+
+class LqvgGrounder:
+    """Coarse localization by LQVG; implements ``Grounder``.
+
+    The network proposes a box per language query and the best one is the answer, as in the paper; all of them are
+    offered as candidates. It always has an answer, so an abstention needs ``score_threshold``. It returns no category:
+    that comes from the expression.
+    """
+
+    known_categories: frozenset[str] | None = None
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        tokenizer: Tokenizer,
+        image_size: int = 800,
+        score_threshold: float = 0.0,
+        device: str = "cpu",
+    ) -> None:
+        """Wrap a network.
+
+        Args:
+            network: as ``load_lqvg`` returns it.
+            tokenizer: as ``load_tokenizer`` returns it.
+            image_size: side of the letterbox in pixels; 800 for weights of DIOR-RSVG, 1024 for RSVG-HR.
+            score_threshold: a best score below it is an abstention (``absent``).
+            device: where to run, for example ``cpu`` or ``cuda:0``.
+        """
+        self._network = network.to(device).eval()
+        self._tokenizer = tokenizer
+        self._image_size = image_size
+        self._score_threshold = score_threshold
+        self._device = torch.device(device)
+        self._longest_text = int(network.architecture.text_positions) - 2  # type: ignore[union-attr, arg-type]
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        """The box for ``expression`` in ``image`` uint8[H, W, 3] RGB, with every query's box as a candidate.
+
+        Raises:
+            PromptError: the expression has more word pieces than RoBERTa has positions.
+        """
+        caption = " ".join(expression.lower().split())
+        if not caption:
+            return _abstain("empty-expression", "The expression is empty: describe one object of the image.")
+        boxes, scores = self._propose(image, caption)
+        height, width = image.shape[:2]
+        category = parse(expression).category
+        candidates = tuple(
+            Grounding(clipped, float(scores[i]), category)
+            for i in np.argsort(-scores, kind="stable")
+            if (clipped := boxes[i].clip(width, height)).area > 0
+        )
+        best = int(scores.argmax())
+        clipped = boxes[best].clip(width, height)
+        if clipped.area <= 0:
+            return _abstain(
+                "absent", f"The best box for {expression!r} lies outside the image: no such object found.", candidates
+            )
+        if scores[best] < self._score_threshold:
+            return _abstain(
+                "absent",
+                f"Nothing fits {expression!r}: best score {scores[best]:.2f}, at least {self._score_threshold:.2f} "
+                "is asked for (score_threshold).",
+                candidates,
+            )
+        return GroundingResult((Grounding(clipped, float(scores[best]), category),), candidates=candidates)
+
+    @torch.inference_mode()
+    def _propose(self, image: Image, caption: str) -> tuple[list[Box], npt.NDArray[np.float32]]:
+        """Every query's box in pixels of the image, not clipped, and its score in [0, 1]."""
+        token_ids = self._tokenizer(caption)
+        if len(token_ids) > self._longest_text:
+            raise PromptError(
+                f"The expression has {len(token_ids)} word pieces, LQVG reads at most {self._longest_text}: shorten it."
+            )
+        square, fit = letterbox(image, self._image_size)
+        pixels = torch.from_numpy(normalize(square))[None].to(self._device)
+        tokens = torch.tensor([token_ids], device=self._device)
+        # The borders of the letterbox count as image, as in the original: nothing is marked as padding.
+        padding = torch.zeros_like(pixels[:, 0], dtype=torch.bool)
+        outputs = self._network(pixels, padding, tokens, torch.ones_like(tokens))
+        scores = outputs["pred_logits"].sigmoid().flatten().cpu().numpy()
+        boxes = outputs["pred_boxes"].reshape(-1, 4).cpu().numpy().astype(np.float64) * self._image_size
+        return [
+            fit.to_image(Box(cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)) for cx, cy, w, h in boxes.tolist()
+        ], scores
+
+
+def load_lqvg_grounder(
+    weights: Path, tokenizer: Path, image_size: int = 800, score_threshold: float = 0.0, device: str = "cpu"
+) -> LqvgGrounder:
+    """The grounder from a checkpoint (``.pth``) and a folder with roberta-base's ``vocab.json`` and ``merges.txt``.
+
+    Raises:
+        WeightsError: a file is missing, damaged or of another kind.
+    """
+    words = load_tokenizer(tokenizer)
+    return LqvgGrounder(load_lqvg(weights), words, image_size, score_threshold, device)
+
+
+def _abstain(code: str, message: str, candidates: tuple[Grounding, ...] = ()) -> GroundingResult:
+    return GroundingResult((), Abstention(code, message, candidates), candidates)  # type: ignore[arg-type]
