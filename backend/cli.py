@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate_clicks",
         "Count the clicks until a mask is good (NoC).",
     ),
+    "weights": ("backend.commands.weights", "weights", "List, fetch and check weight files."),
     "train": ("backend.commands.train", "train", "Train the compact models."),
     "dataset": ("dataset_tools.cli", "dataset", "Export, import and check datasets (no torch needed)."),
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dataset_tools import atomic
 
-__all__ = ["Record", "record", "recorded_sha256", "sha256_of"]
+__all__ = ["Record", "read_record", "record", "recorded_sha256", "sha256_of"]
 
 _BLOCK = 1 << 20
 
@@ -50,14 +50,20 @@ def sha256_of(path: Path, progress: Callable[[int], object] = lambda _: None) ->
 
 def recorded_sha256(path: Path) -> str | None:
     """The recorded hash, None without a record or when the file is no longer the one recorded."""
+    found = read_record(path)
+    if found is None:
+        return None
+    size, mtime_ns = _size_and_time(path)
+    return found.sha256 if found.size == size and found.mtime_ns in (None, mtime_ns) else None
+
+
+def read_record(path: Path) -> Record | None:
+    """The record of ``path`` as it was written, whether or not the file has changed since; None without one."""
     for place in (_beside(path), _in_weights_folder(path)):
         try:
-            found = Record(**json.loads(place.read_text(encoding="utf-8")))
+            return Record(**json.loads(place.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue
-        size, mtime_ns = _size_and_time(path)
-        if found.size == size and found.mtime_ns in (None, mtime_ns):
-            return found.sha256
     return None
 
 
