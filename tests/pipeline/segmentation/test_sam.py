@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from segment_anything import SamPredictor
+
+from backend.errors import ImageError, PromptError
+from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter, hash_image
+from backend.pipeline.types import Box, Image, Prompts
+from tests.pipeline.segmentation.small_sams import small_vit_sam
+
+SIZES = [(50, 90), (97, 41), (64, 64), (130, 130)]
+
+
+def picture(height: int, width: int, seed: int = 0) -> Image:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def clicks(*points: tuple[float, float, int]) -> Prompts:
+    return Prompts(
+        np.array([p[:2] for p in points], np.float32).reshape(-1, 2), np.array([p[2] for p in points], np.int64)
+    )
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> SamSegmenter:
+    return SamSegmenter(small_vit_sam(), storage_dtype="float32")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("points", "with_box", "with_mask"),
+    [combination for combination in product((0, 1, 3), (False, True), (False, True)) if any(combination)],
+)
+def test_masks_equal_sam_predictor(
+    segmenter: SamSegmenter, size: tuple[int, int], points: int, with_box: bool, with_mask: bool
+) -> None:
+    height, width = size
+    image = picture(height, width)
+    rng = np.random.default_rng(points)
+    coordinates = (rng.random((points, 2)) * (width, height)).astype(np.float32)
+    labels = np.array([1, 0, 1][:points], np.int64)
+    box = Box(width * 0.2, height * 0.25, width * 0.7, height * 0.8) if with_box else None
+    logits = rng.normal(0, 4, (16, 16)).astype(np.float32) if with_mask else None
+
+    predictor = SamPredictor(segmenter.sam)
+    predictor.set_image(image)
+    ambiguous = points == 1 and not with_box and not with_mask
+    masks, ious, low_res = predictor.predict(
+        coordinates if points else None,
+        labels if points else None,
+        None if box is None else np.array(box),
+        None if logits is None else logits[None],
+        multimask_output=ambiguous,
+    )
+    best = int(ious.argmax())
+    prediction = segmenter.decode(segmenter.embed(image), Prompts(coordinates, labels, box, logits))
+
+    assert np.array_equal(prediction.mask, masks[best])
+    assert np.array_equal(prediction.low_res_logits, low_res[best])
+    assert prediction.predicted_iou == pytest.approx(float(np.clip(ious[best], 0, 1)))
+    assert 0 <= prediction.stability <= 1
+
+
+def test_half_precision_features_are_rounded_once() -> None:
+    image = picture(60, 80)
+    exact = SamSegmenter(small_vit_sam(), storage_dtype="float32").embed(image)
+    half = SamSegmenter(small_vit_sam(), storage_dtype="float16").embed(image)
+    assert half.features.dtype == np.float16
+    assert np.array_equal(half.features, exact.features.astype(np.float16))
+
+
+def test_a_window_gives_what_its_crop_gives(segmenter: SamSegmenter) -> None:
+    image = picture(80, 100)
+    window = Box(20, 10, 70, 60)
+    inner = segmenter.decode(segmenter.embed(image[10:60, 20:70]), clicks((5, 6, 1), (30, 40, 0)))
+    outer = segmenter.decode(segmenter.embed(image, window), clicks((25, 16, 1), (50, 50, 0)))
+    assert outer.mask.shape == (80, 100)
+    assert np.array_equal(outer.mask[10:60, 20:70], inner.mask)
+    assert not outer.mask[:10].any()
+    assert not outer.mask[:, 70:].any()
+
+
+def test_a_window_over_the_border_sees_the_mean_pixel(segmenter: SamSegmenter) -> None:
+    image = picture(40, 40)
+    mean = np.round(segmenter.sam.pixel_mean.flatten().numpy()).astype(np.uint8)
+    padded = np.broadcast_to(mean, (60, 60, 3)).copy()
+    padded[15:55, 10:50] = image
+    prompts = clicks((20, 20, 1), (2, 3, 0))
+    over = segmenter.decode(segmenter.embed(image, Box(-10, -15, 50, 45)), prompts)
+    inside = segmenter.decode(segmenter.embed(padded), clicks((30, 35, 1), (12, 18, 0)))
+    assert np.array_equal(over.mask, inside.mask[15:55, 10:50])
+
+
+def test_key_changes_with_pixels_window_encoder_and_dtype(segmenter: SamSegmenter) -> None:
+    image, other = picture(30, 40), picture(30, 40, seed=1)
+    keys = [
+        segmenter.embed(image).key,
+        segmenter.embed(other).key,
+        segmenter.embed(image, Box(0, 0, 20, 20)).key,
+        SamSegmenter(small_vit_sam(1), storage_dtype="float32").embed(image).key,
+        SamSegmenter(small_vit_sam(), storage_dtype="float16").embed(image).key,
+    ]
+    assert len(set(keys)) == len(keys)
+    assert segmenter.embedding_key(hash_image(image), Box(0, 0, 40, 30)) == keys[0]
+    assert SamSegmenter(small_vit_sam(), storage_dtype="float32").embed(image).key == keys[0]
+
+
+def test_images_of_equal_bytes_and_other_shape_have_other_hashes() -> None:
+    image = picture(30, 40)
+    assert hash_image(image) != hash_image(image.reshape(40, 30, 3))
+
+
+def test_threads_share_one_model(segmenter: SamSegmenter) -> None:
+    images = [picture(40, 60, seed) for seed in range(6)]
+    prompts = clicks((20, 20, 1), (50, 10, 0))
+    alone = [segmenter.decode(segmenter.embed(image), prompts).mask for image in images]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda image: segmenter.decode(segmenter.embed(image), prompts).mask, images))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_mask_prompt_marks_the_object_in_the_window(segmenter: SamSegmenter) -> None:
+    image = picture(80, 100)
+    embedding = segmenter.embed(image, Box(-10, 20, 54, 84))
+    mask = np.zeros((80, 100), bool)
+    mask[30:60, 5:40] = True
+    logits = segmenter.mask_prompt(embedding, mask)
+    assert logits.shape == (16, 16)
+    expected = np.full((64, 64), -MASK_PROMPT_LOGIT, np.float32)
+    expected[10:40, 15:50] = MASK_PROMPT_LOGIT
+    assert np.allclose(logits, expected.reshape(16, 4, 16, 4).mean(axis=(1, 3)), atol=1e-4)
+    assert segmenter.decode(embedding, Prompts(mask_logits=logits)).mask.shape == (80, 100)
+
+
+def test_negative_points_outside_the_window_change_nothing(segmenter: SamSegmenter) -> None:
+    embedding = segmenter.embed(picture(80, 100), Box(0, 0, 40, 40))
+    assert np.array_equal(
+        segmenter.decode(embedding, clicks((10, 10, 1), (20, 30, 1), (90, 70, 0))).mask,
+        segmenter.decode(embedding, clicks((10, 10, 1), (20, 30, 1))).mask,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (Prompts(), "a prompt is needed"),
+        (clicks((101, 10, 1)), "inside the image of 100 x 80"),
+        (clicks((10, -1, 0)), "inside the image"),
+        (clicks((float("nan"), 10, 1)), "inside the image"),
+        (clicks((10, 10, 2)), "labels must be 1"),
+        (clicks((60, 60, 1)), "outside the embedded window"),
+        (clicks((60, 60, 0)), "a positive point is needed"),
+        (Prompts(box=Box(10, 10, 10, 20)), "is empty"),
+        (Prompts(box=Box(60, 60, 80, 80)), "beside the embedded window"),
+        (Prompts(mask_logits=np.zeros((8, 8), np.float32)), r"float32\[16, 16\]"),
+        (Prompts(mask_logits=np.full((16, 16), np.nan, np.float32)), "finite"),
+    ],
+)
+def test_prompts_that_cannot_work(segmenter: SamSegmenter, prompts: Prompts, message: str) -> None:
+    embedding = segmenter.embed(picture(80, 100), Box(0, 0, 40, 40))
+    with pytest.raises(PromptError, match=message):
+        segmenter.decode(embedding, prompts)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((10, 10), np.uint8),
+        np.zeros((10, 10, 4), np.uint8),
+        np.zeros((10, 10, 3), np.float32),
+        np.zeros((0, 10, 3), np.uint8),
+    ],
+)
+def test_images_that_cannot_be_embedded(segmenter: SamSegmenter, image: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ImageError, match="uint8"):
+        segmenter.embed(image)
+
+
+def test_a_window_beside_the_image_is_refused(segmenter: SamSegmenter) -> None:
+    with pytest.raises(ImageError, match="outside the image of 20 x 10"):
+        segmenter.embed(picture(10, 20), Box(20, 0, 30, 10))
+
+
+def test_a_single_pixel_is_an_image(segmenter: SamSegmenter) -> None:
+    assert segmenter.decode(segmenter.embed(picture(1, 1)), clicks((0, 0, 1))).mask.shape == (1, 1)
