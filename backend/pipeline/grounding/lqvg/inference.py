@@ -12,7 +12,7 @@ import torch
 from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding.lqvg.checkpoint import load_lqvg
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
-from backend.pipeline.types import Abstention, Box, Grounding, GroundingResult, Image
+from backend.pipeline.types import Abstention, AbstentionCode, Box, Grounding, GroundingResult, Image
 from dataset_tools.expression_parser import parse
 
 Tokenizer = Callable[[str], list[int]]
@@ -85,14 +85,13 @@ class LqvgGrounder:
         Raises:
             PromptError: the expression has more word pieces than RoBERTa has positions.
         """
-        caption = " ".join(expression.lower().split())
-        if not caption:
+        query = parse(expression)
+        if query.is_empty:
             return _abstain("empty-expression", "The expression is empty: describe one object of the image.")
-        boxes, scores = self._propose(image, caption)
+        boxes, scores = self._propose(image, " ".join(expression.lower().split()))
         height, width = image.shape[:2]
-        category = parse(expression).category
         candidates = tuple(
-            Grounding(clipped, float(scores[i]), category)
+            Grounding(clipped, float(scores[i]), query.category)
             for i in np.argsort(-scores, kind="stable")
             if (clipped := boxes[i].clip(width, height)).area > 0
         )
@@ -109,7 +108,7 @@ class LqvgGrounder:
                 "is asked for (score_threshold).",
                 candidates,
             )
-        return GroundingResult((Grounding(clipped, float(scores[best]), category),), candidates=candidates)
+        return GroundingResult((Grounding(clipped, float(scores[best]), query.category),), candidates=candidates)
 
     @torch.inference_mode()
     def _propose(self, image: Image, caption: str) -> tuple[list[Box], npt.NDArray[np.float32]]:
@@ -133,16 +132,20 @@ class LqvgGrounder:
 
 
 def load_lqvg_grounder(
-    weights: Path, tokenizer: Path, image_size: int = 800, score_threshold: float = 0.0, device: str = "cpu"
+    weights: Path, tokenizer: Path, image_size: int = 800, score_threshold: float = 0.0, device: str = "auto"
 ) -> LqvgGrounder:
     """The grounder from a checkpoint (``.pth``) and a folder with roberta-base's ``vocab.json`` and ``merges.txt``.
+
+    ``device`` ``auto`` is the first GPU, or the CPU where there is none.
 
     Raises:
         WeightsError: a file is missing, damaged or of another kind.
     """
     words = load_tokenizer(tokenizer)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return LqvgGrounder(load_lqvg(weights), words, image_size, score_threshold, device)
 
 
-def _abstain(code: str, message: str, candidates: tuple[Grounding, ...] = ()) -> GroundingResult:
-    return GroundingResult((), Abstention(code, message, candidates), candidates)  # type: ignore[arg-type]
+def _abstain(code: AbstentionCode, message: str, candidates: tuple[Grounding, ...] = ()) -> GroundingResult:
+    return GroundingResult((), Abstention(code, message, candidates), candidates)
