@@ -10,9 +10,7 @@ import hashlib
 import logging
 import threading
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from backend.bounded_cache import BoundedCache
@@ -37,7 +35,6 @@ __all__ = ["Clicks"]
 logger = logging.getLogger(__name__)
 
 _PREDICTION_BYTES = 64_000_000
-_MASK_LOGIT = 8.0  # confident, and within the range that a mask decoder itself returns
 
 
 class Clicks:
@@ -165,7 +162,7 @@ class Clicks:
         """Decode the prompts one after the other, each with the logits of the one before, as they were drawn."""
         window = self._window(pipeline, prompt, region, identity.size)
         embedding = self._embedding(pipeline, window, query, identity)
-        logits = None if region is None else mask_logits(region.mask, embedding)
+        logits = None if region is None else pipeline.segmenter.mask_prompt(embedding, region.mask)
         state = hashlib.sha256(f"{pipeline.model_version} {embedding.key} {prompt.box}".encode())
         state.update(region.digest.encode() if region is not None else b"")
         prediction: MaskPrediction | None = None
@@ -200,7 +197,8 @@ class Clicks:
             side = min(height, width) / 8
             target = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2).clip(width, height)
         window = pipeline.segmenter.window_for(target, image_size)
-        outside = [click.point for click in prompt.clicks if not window.contains(click.point)]
+        # Negative clicks outside change nothing: the mask ends at the window.
+        outside = [click.point for click in prompt.clicks if click.positive and not window.contains(click.point)]
         if outside:
             target = _around([Point(target.x0, target.y0), Point(target.x1, target.y1), *outside])
             window = pipeline.segmenter.window_for(target, image_size)
@@ -218,31 +216,6 @@ class Clicks:
     def _encode_window(self, pipeline: PslgSam, image: Image, window: Box) -> Embedding:
         with self._encode:
             return pipeline.embed(image, window)
-
-
-def mask_logits(mask: npt.NDArray[np.bool_], embedding: Embedding) -> npt.NDArray[np.float32]:
-    """A mask as low-resolution logits in the frame of an embedding, as ``Prompts.mask_logits`` wants them.
-
-    The frame is segment-anything's: the window scaled so that its longer side fills a square, anchored at the upper
-    left, four logits per feature along each side.
-
-    Args:
-        mask: bool[H, W] of the whole image.
-        embedding: features [C, h, w] of a window.
-    """
-    height, width = mask.shape
-    window = embedding.window
-    x0, y0, x1, y1 = (round(side) for side in window)
-    inside = np.zeros((y1 - y0, x1 - x0), np.float32)
-    top, left = max(y0, 0), max(x0, 0)
-    part = mask[top : min(y1, height), left : min(x1, width)]
-    inside[top - y0 : top - y0 + part.shape[0], left - x0 : left - x0 + part.shape[1]] = part
-    rows, columns = (4 * side for side in embedding.features.shape[-2:])
-    scale = max(rows, columns) / max(inside.shape)
-    size = max(1, round(inside.shape[1] * scale)), max(1, round(inside.shape[0] * scale))
-    coverage = np.zeros((rows, columns), np.float32)
-    coverage[: size[1], : size[0]] = cv2.resize(inside, size, interpolation=cv2.INTER_AREA)
-    return (coverage * 2 - 1) * np.float32(_MASK_LOGIT)
 
 
 def _around(points: list[Point]) -> Box:
