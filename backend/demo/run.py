@@ -18,7 +18,7 @@ from backend.demo import verification
 from backend.demo.backend_process import BackendProcess
 from backend.demo.contact_sheet import write_contact_sheet
 from backend.demo.sample import read_dataset, sample_expressions
-from backend.demo.scenes import write_scenes
+from backend.demo.scenes import SEEDS, write_scenes
 from backend.demo.verification import Outcome, Summary
 from backend.errors import LabelStudioError, PslgError
 from backend.label_studio_client import LabelStudioClient
@@ -112,8 +112,8 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
 
 def _data(folder: Path, data: Path | None) -> tuple[CocoJsonl, list[Expression]]:
     if data is None:
-        with _step("Drawing scenes"):
-            write_scenes(folder / "scenes")
+        with tqdm(total=len(SEEDS), desc="Drawing scenes", unit="scene") as bar:
+            write_scenes(folder / "scenes", bar.update)
     dataset = read_dataset(data or folder / "scenes")
     expressions = sample_expressions(dataset.expressions, DRAWN_TASKS if data is None else GIVEN_TASKS)
     if not expressions:

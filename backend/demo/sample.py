@@ -23,8 +23,8 @@ def read_dataset(folder: Path) -> CocoJsonl:
 def sample_expressions(expressions: Sequence[Expression], count: int) -> list[Expression]:
     """``count`` expressions (or all, when there are fewer), the same ones every time.
 
-    One kind after the other has its turn, so that rare kinds ("all", "absent") are in; within a kind, the image and
-    the category used least so far come first.
+    One kind after the other has its turn, so that rare kinds ("all", "absent") are in; within a kind, the category and
+    the image used least so far come first.
     """
     waiting: dict[str, list[Expression]] = {}
     for expression in expressions:
@@ -36,7 +36,7 @@ def sample_expressions(expressions: Sequence[Expression], count: int) -> list[Ex
         for kind in sorted(waiting):
             if len(chosen) == count:
                 break
-            following = min(waiting[kind], key=lambda item: (images[item.image], categories[item.category], item.id))
+            following = min(waiting[kind], key=lambda item: (categories[item.category], images[item.image], item.id))
             waiting[kind].remove(following)
             if not waiting[kind]:
                 del waiting[kind]

@@ -206,6 +206,14 @@ class Editor:
         self.page.wait_for_function("() => Htx.annotationStore.selected.suggestions.size === 0")
         self.page.wait_for_timeout(700)
 
+    def delete_last_region(self) -> None:
+        count = len(self.regions())
+        self.page.evaluate(
+            "() => { const a = Htx.annotationStore.selected; a.selectArea(a.regions[a.regions.length - 1]); }"
+        )
+        self.page.keyboard.press("Backspace")
+        self.wait_for_regions(count - 1)
+
     def submit(self) -> None:
         """Submit the annotation; returns when Label Studio has stored it."""
         with self.page.expect_response(

@@ -1,0 +1,168 @@
+"""An annotator's work in the real editor: what the backend answers must be seen, kept and stored as it was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset_tools import brush_rle, metrics
+from dataset_tools.synthetic import Scene
+from tests.end_to_end.conftest import StartBackend, Studio
+from tests.end_to_end.editor import Editor, Mask, open_editor
+from tests.end_to_end.projects import Project, create_project
+from tests.end_to_end.scenes import airplane_scene, airplanes, corners, inner_point
+
+pytestmark = pytest.mark.timeout(900)
+
+UPPER = "the airplane in the top of the image"
+ALL = "all the airplanes"
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return airplane_scene()
+
+
+@pytest.fixture
+def project(
+    studio: Studio,
+    personal_access_token: str,
+    start_backend: StartBackend,
+    scene: Scene,
+    request: pytest.FixtureRequest,
+) -> Project:
+    """A project with two pre-labelled tasks."""
+    backend = start_backend(personal_access_token)
+    project = create_project(studio, request.node.name[:50], scene, UPPER, ALL)
+    studio.client.connect_backend(project.id, backend.url)
+    studio.client.retrieve_predictions(project.id, list(project.tasks.values()))
+    assert sorted(item.task for item in studio.client.predictions(project.id)) == sorted(project.tasks.values())
+    return project
+
+
+@pytest.fixture
+def editor(studio: Studio, chromium: Path, artifacts: Path) -> Iterator[Editor]:
+    with open_editor(studio, chromium, artifacts) as editor:
+        yield editor
+        assert editor.problems == []
+
+
+def _masks(result: list[dict[str, Any]], scene: Scene) -> list[Mask]:
+    height, width = scene.image.shape[:2]
+    return [brush_rle.decode(region["value"]["rle"], height, width) for region in result]
+
+
+def _union(masks: list[Mask]) -> Mask:
+    return np.asarray(np.logical_or.reduce(masks), np.bool_)
+
+
+def _stored(studio: Studio, project: Project, expression: str, scene: Scene) -> list[Mask]:
+    (prediction,) = [item for item in studio.client.predictions(project.id) if item.task == project.tasks[expression]]
+    return _masks(prediction.result, scene)
+
+
+def test_prelabels_are_painted_where_the_objects_are(
+    studio: Studio, project: Project, scene: Scene, editor: Editor
+) -> None:
+    editor.open_task(project.id, project.tasks[ALL])
+    editor.wait_for_regions(3)
+    assert [region["labels"] for region in editor.regions()] == [["airplane"]] * 3
+    editor.unselect()
+    painted = editor.painted("prelabels", scene.image)
+    assert metrics.iou(painted, _union(_stored(studio, project, ALL, scene))) > 0.8
+    assert metrics.iou(painted, _union(list(airplanes(scene)))) > 0.6
+
+
+def test_a_session_of_clicks_a_box_and_a_new_expression(
+    studio: Studio, project: Project, scene: Scene, editor: Editor
+) -> None:
+    left, upper, right = airplanes(scene)
+    editor.open_task(project.id, project.tasks[UPPER])
+    editor.wait_for_regions(1)
+    (prelabel,) = _stored(studio, project, UPPER, scene)
+    assert metrics.iou(prelabel, upper) > 0.5
+    editor.auto_annotation()
+
+    # A positive click on another airplane, then a negative one beside it.
+    editor.pick_label("point", "airplane")
+    editor.pick_smart_tool("KeyPointTool")
+    editor.click(*inner_point(right))
+    after_click = editor.painted("positive-click", scene.image)
+    assert metrics.iou(after_click & ~prelabel, right) > 0.5
+    editor.pick_label("point", "airplane")
+    editor.pick_smart_tool("KeyPointTool")
+    beside = corners(right, 12)[0]
+    editor.click(*beside, negative=True)
+    after_negative = editor.painted("negative-click", scene.image)
+    assert metrics.iou(after_negative & ~prelabel, right) > 0.5
+    editor.accept()
+    assert [region["type"] for region in editor.regions()] == ["brushregion"] * 2
+
+    # A box around the left one.
+    editor.pick_label("box", "airplane")
+    editor.pick_smart_tool("RectangleTool")
+    editor.drag_box(*corners(left))
+    after_box = editor.painted("box", scene.image)
+    assert metrics.iou(after_box & ~after_negative, left) > 0.5
+    editor.accept()
+    assert len(editor.regions()) == 3
+
+    # A new expression for what is not labelled yet.
+    editor.prompt("all the vehicles")
+    editor.screenshot("expression")
+    editor.accept()
+    regions = editor.regions()
+    assert {tuple(region["labels"]) for region in regions[3:]} == {("vehicle",)}
+    assert {region["type"] for region in regions} == {"brushregion"}
+
+    editor.unselect()
+    shown = editor.painted("accepted", scene.image)
+    editor.submit()
+    (annotation,) = studio.client.annotations(project.tasks[UPPER])
+    assert len(annotation["result"]) == len(regions)
+    assert metrics.iou(shown, _union(_masks(_brushes(annotation), scene))) > 0.8
+    assert metrics.iou(_union(_masks(_brushes(annotation, "airplane"), scene)), left | upper | right) > 0.6
+
+    # One region less, updated: what is stored follows.
+    editor.delete_last_region()
+    editor.update()
+    editor.screenshot("updated")
+    (annotation,) = studio.client.annotations(project.tasks[UPPER])
+    assert len(_brushes(annotation)) == len(regions) - 1
+
+
+def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project, scene: Scene, editor: Editor) -> None:
+    _, upper, _ = airplanes(scene)
+    task = project.tasks[UPPER]
+    editor.open_task(project.id, task)
+    editor.wait_for_regions(1)
+    editor.auto_annotation()
+    editor.pick_label("point", "airplane")
+    editor.pick_smart_tool("KeyPointTool")
+    editor.click(*inner_point(upper))
+    editor.screenshot("refined")
+    editor.accept()
+    (region,) = editor.regions()
+    editor.submit()
+    (annotation,) = studio.client.annotations(task)
+    (stored,) = _brushes(annotation)
+    assert stored["id"] == region["id"]
+    assert metrics.iou(_union(_masks([stored], scene)), upper) > 0.5
+    # After a reload the editor shows the same one region.
+    editor.open_task(project.id, task)
+    editor.wait_for_regions(1)
+    assert [item["id"] for item in editor.regions()] == [region["id"]]
+    editor.unselect()
+    assert metrics.iou(editor.painted("refined-reloaded", scene.image), _union(_masks([stored], scene))) > 0.8
+
+
+def _brushes(annotation: dict[str, Any], label: str | None = None) -> list[dict[str, Any]]:
+    return [
+        region
+        for region in annotation["result"]
+        if region["type"] == "brushlabels" and label in (None, region["value"]["brushlabels"][0])
+    ]
