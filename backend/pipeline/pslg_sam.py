@@ -76,13 +76,15 @@ class PslgSam:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
         """
         _require_rgb(image)
-        if not expression.strip():
+        query = expression_parser.parse(expression)
+        if query.is_empty:
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
         grounding = self.ground(image, expression)
         if grounding.abstention is not None:
             return Prelabels((), grounding.abstention)
-        category = expression_parser.parse(expression).category or default_category
-        return self.segment(image, grounding.groundings, expression, default_category=category, embed=embed)
+        return self.segment(
+            image, grounding.groundings, expression, default_category=query.category or default_category, embed=embed
+        )
 
     def ground(self, image: Image, expression: str) -> GroundingResult:
         """Coarse localization (stage 1): the boxes for ``expression``, or an abstention."""
@@ -99,7 +101,7 @@ class PslgSam:
     ) -> Prelabels:
         """Fine segmentation (stage 2): one mask per box, in the order of ``groundings``.
 
-        A box whose mask comes out empty gives no Prelabel; if that leaves none, the result abstains as ``absent``.
+        A box outside the image, or one whose mask comes out empty, gives no Prelabel; if that leaves none, the result abstains as ``absent``.
         """
         _require_rgb(image)
         height, width = image.shape[:2]
@@ -107,6 +109,8 @@ class PslgSam:
         prelabels = []
         for grounding in groundings:
             box = grounding.box.clip(width, height)
+            if box.area <= 0:
+                continue
             category = grounding.category or default_category
             window = self.segmenter.window_for(box, (height, width))
             if window not in embeddings:

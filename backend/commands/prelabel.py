@@ -1,0 +1,134 @@
+"""``pslg prelabel``: an image and an expression, or the tasks of a file -> masks."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backend.errors import ImageError
+
+if TYPE_CHECKING:
+    from backend.pipeline.types import Image, Prelabels
+
+MAX_PIXELS = 100_000_000
+_PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def read_image(path: Path) -> Image:
+    """An image file as uint8[H, W, 3] RGB, turned as its EXIF data say; ImageError naming the file if it cannot be."""
+    from backend.server.image_files import decode_image
+
+    try:
+        return decode_image(path.read_bytes(), MAX_PIXELS)
+    except OSError as error:
+        raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def check_picture_path(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Option callback: refuse a picture's path of an unknown type before any work is done."""
+    if path is not None and path.suffix.lower() not in _PICTURES:
+        raise click.BadParameter(f"{path.name!r} must end in {' or '.join(_PICTURES)}", context, parameter)
+    return path
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write uint8[H, W, 3] RGB to a PNG or JPEG file, making its folder."""
+    import cv2
+
+    from dataset_tools import atomic
+
+    _, data = cv2.imencode(path.suffix.lower(), picture[..., ::-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, data.tobytes())
+
+
+def _write_overlay(out: Path, pixels: Image, expression: str, found: Prelabels) -> None:
+    from dataset_tools.overlays import OverlayObject, panel
+
+    objects = [OverlayObject(item.mask, item.box, item.point, f"{item.category} {item.score:.2f}") for item in found]
+    detail = "" if found.abstained is None else f"no mask: {found.abstained.code}"
+    if found.abstained is not None:
+        objects = [OverlayObject(box=candidate.box) for candidate in found.abstained.candidates[:10]]
+    picture = panel(pixels, objects, expression, detail, size=max(600, min(1600, max(pixels.shape[:2]))))
+    write_picture(out, picture)
+
+
+def _as_json(found: Prelabels, expression: str, model_version: str, seconds: float) -> dict[str, Any]:
+    from dataset_tools.masks import to_coco_rle
+
+    abstained = None
+    if found.abstained is not None:
+        candidates = [
+            {"box": list(candidate.box), "score": candidate.score, "category": candidate.category}
+            for candidate in found.abstained.candidates
+        ]
+        abstained = {"code": found.abstained.code, "message": found.abstained.message, "candidates": candidates}
+    return {
+        "expression": expression,
+        "prelabels": [
+            {
+                "category": item.category,
+                "box": [float(value) for value in item.box],
+                "point": None if item.point is None else [float(value) for value in item.point],
+                "score": item.score,
+                "scores": dict(item.scores),
+                "mask": to_coco_rle(item.mask),
+            }
+            for item in found
+        ],
+        "abstained": abstained,
+        "model_version": model_version,
+        "seconds": round(seconds, 4),
+    }
+
+
+@click.command()
+@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("expression")
+@click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=check_picture_path,
+    help="Write the image with mask, box and point (.png or .jpg).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with COCO RLE masks to stdout.")
+@click.option(
+    "--foreground-points/--no-foreground-points", default=True, help="CFPG, as the config says or not at all."
+)
+@click.option("--boundary/--no-boundary", default=True, help="MBO, as the config says or not at all.")
+def prelabel(
+    image: Path, expression: str, config: str, out: Path | None, as_json: bool, foreground_points: bool, boundary: bool
+) -> None:
+    """Turn IMAGE and a referring EXPRESSION ("the left-most ship") into masks.
+
+    Exit status 0 with a mask, 3 if the pipeline abstains (it says why).
+    """
+    from backend.pipeline import load_config, load_pipeline
+
+    pixels = read_image(image)
+    settings = load_config(config).ablated(foreground_points=foreground_points, boundary=boundary)
+    pipeline = load_pipeline(settings)
+    start = time.perf_counter()
+    found = pipeline.prelabel(pixels, expression)
+    seconds = time.perf_counter() - start
+    if out is not None:
+        _write_overlay(out, pixels, expression, found)
+    if as_json:
+        click.echo(json.dumps(_as_json(found, expression, pipeline.model_version, seconds)))
+    else:
+        for item in found:
+            parts = ", ".join(f"{name} {value:.2f}" for name, value in item.scores.items())
+            box = ", ".join(f"{value:.0f}" for value in item.box)
+            click.echo(f"{item.category}: box ({box}), {int(item.mask.sum())} px, score {item.score:.2f} ({parts})")
+        if found.abstained is not None:
+            click.echo(f"no mask ({found.abstained.code}): {found.abstained.message}")
+        click.echo(f"{seconds:.2f} s, {pipeline.model_version}" + (f", {out}" if out is not None else ""))
+    if found.abstained is not None:
+        raise SystemExit(3)
