@@ -38,7 +38,7 @@ GROUNDERS: Mapping[str, str] = {
 }
 SEGMENTERS: Mapping[str, str] = {
     "compact-sam": "backend.pipeline.segmentation.compact_sam:load_compact_segmenter",
-    "sam": "backend.pipeline.segmentation.sam:load_sam",
+    "sam": "backend.pipeline.segmentation.vit_sam:load_sam",
     "hf-sam": "backend.pipeline.segmentation.hf_sam:load_hf_sam",
 }
 

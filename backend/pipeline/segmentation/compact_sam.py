@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.errors import WeightsError
-from backend.pipeline.segmentation.sam import SamSegmenter, StorageDtype
+from backend.pipeline.segmentation.sam import EmbeddingDtype, SamSegmenter
 from backend.pipeline.types import Box
 
 __all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size", "window_for"]
@@ -170,7 +170,7 @@ def set_img_size(sam: Sam, img_size: int) -> None:
 def load_compact_segmenter(
     weights: Path,
     *,
-    storage_dtype: StorageDtype = "float16",
+    embedding_dtype: EmbeddingDtype = "float16",
     device: str = "cpu",
     threads: int | None = None,
     autocast: bool = False,
@@ -179,8 +179,8 @@ def load_compact_segmenter(
 
     Args:
         weights: file written by ``pslg train compact-segmenter``.
-        storage_dtype: type of stored features, see ``SamSegmenter``.
-        device: where the network runs.
+        embedding_dtype: type of stored features, see ``SamSegmenter``.
+        device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads, a setting of the whole process; None leaves it alone.
         autocast: run the encoder in bfloat16.
 
@@ -209,7 +209,7 @@ def load_compact_segmenter(
     return SamSegmenter(
         sam,
         window_rule=window_for,
-        storage_dtype=storage_dtype,
+        embedding_dtype=embedding_dtype,
         device=device,
         threads=threads,
         autocast=autocast,

@@ -23,14 +23,14 @@ from torch import Tensor
 from backend.errors import ImageError, PromptError
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
-__all__ = ["MASK_PROMPT_LOGIT", "SamSegmenter", "StorageDtype", "WindowRule", "hash_image"]
+__all__ = ["MASK_PROMPT_LOGIT", "EmbeddingDtype", "SamSegmenter", "WindowRule", "hash_image"]
 
 MASK_PROMPT_LOGIT = 6.0
 """Logit of the object in a mask prompt made from a binary mask, minus this outside; the compact model is trained so."""
 STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 
-StorageDtype: TypeAlias = Literal["float16", "float32"]
+EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 WindowRule: TypeAlias = Callable[[Box, tuple[int, int]], Box]
 """(box, (height, width) of the image) -> window, both in pixels."""
 
@@ -50,8 +50,8 @@ class SamSegmenter:
     Args:
         sam: the network; put into evaluation mode on ``device``.
         window_rule: the window for an object's box; None embeds whole images.
-        storage_dtype: type of stored features: ``float16`` halves memory and disk, ``float32`` is exact.
-        device: where the network runs.
+        embedding_dtype: type of stored features: ``float16`` halves memory and disk, ``float32`` is exact.
+        device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads within one operation, a setting of the whole process; None leaves it alone.
         autocast: run the encoder in bfloat16. The decoder stays in float32: bfloat16 there flips mask pixels.
         weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
@@ -62,16 +62,16 @@ class SamSegmenter:
         sam: Sam,
         *,
         window_rule: WindowRule | None = None,
-        storage_dtype: StorageDtype = "float16",
-        device: str | torch.device = "cpu",
+        embedding_dtype: EmbeddingDtype = "float16",
+        device: str = "cpu",
         threads: int | None = None,
         autocast: bool = False,
         weights_hash: str | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self.sam = sam.to(device).eval().requires_grad_(False)
-        self.storage_dtype = np.dtype(storage_dtype)
+        self.sam = sam.to(_resolve(device)).eval().requires_grad_(False)
+        self.embedding_dtype = np.dtype(embedding_dtype)
         self._window_rule = window_rule
         self._autocast = autocast
         self._weights_hash = weights_hash
@@ -89,7 +89,7 @@ class SamSegmenter:
             for name, tensor in self.sam.image_encoder.state_dict().items():
                 digest.update(name.encode())
                 digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-        settings = (self.sam.image_encoder.img_size, self.storage_dtype.name, self._autocast)
+        settings = (self.sam.image_encoder.img_size, self.embedding_dtype.name, self._autocast)
         digest.update(repr(settings).encode())
         return digest.hexdigest()[:16]
 
@@ -142,8 +142,8 @@ class SamSegmenter:
         inputs = self.sam.preprocess(resized.permute(2, 0, 1).contiguous()[None])
         with torch.autocast(self.sam.device.type, torch.bfloat16, enabled=self._autocast):
             features = self.sam.image_encoder(inputs)[0].float().cpu().numpy()
-        limit = np.finfo(self.storage_dtype).max
-        stored: npt.NDArray[np.floating] = np.clip(features, -limit, limit).astype(self.storage_dtype)
+        limit = np.finfo(self.embedding_dtype).max
+        stored: npt.NDArray[np.floating] = np.clip(features, -limit, limit).astype(self.embedding_dtype)
         return stored
 
     @torch.inference_mode()
@@ -249,6 +249,12 @@ class SamSegmenter:
         if points is None and box is None and logits is None:
             raise PromptError("every point is a negative one outside the embedded window: a positive point is needed")
         return points, labels, box, logits
+
+
+def _resolve(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def _window_size(window: Box) -> tuple[int, int]:

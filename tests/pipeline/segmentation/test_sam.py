@@ -28,7 +28,7 @@ def clicks(*points: tuple[float, float, int]) -> Prompts:
 
 @pytest.fixture(scope="module")
 def segmenter() -> SamSegmenter:
-    return SamSegmenter(small_vit_sam(), storage_dtype="float32")
+    return SamSegmenter(small_vit_sam(), embedding_dtype="float32")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -68,8 +68,8 @@ def test_masks_equal_sam_predictor(
 
 def test_half_precision_features_are_rounded_once() -> None:
     image = picture(60, 80)
-    exact = SamSegmenter(small_vit_sam(), storage_dtype="float32").embed(image)
-    half = SamSegmenter(small_vit_sam(), storage_dtype="float16").embed(image)
+    exact = SamSegmenter(small_vit_sam(), embedding_dtype="float32").embed(image)
+    half = SamSegmenter(small_vit_sam(), embedding_dtype="float16").embed(image)
     assert half.features.dtype == np.float16
     assert np.array_equal(half.features, exact.features.astype(np.float16))
 
@@ -102,12 +102,12 @@ def test_key_changes_with_pixels_window_encoder_and_dtype(segmenter: SamSegmente
         segmenter.embed(image).key,
         segmenter.embed(other).key,
         segmenter.embed(image, Box(0, 0, 20, 20)).key,
-        SamSegmenter(small_vit_sam(1), storage_dtype="float32").embed(image).key,
-        SamSegmenter(small_vit_sam(), storage_dtype="float16").embed(image).key,
+        SamSegmenter(small_vit_sam(1), embedding_dtype="float32").embed(image).key,
+        SamSegmenter(small_vit_sam(), embedding_dtype="float16").embed(image).key,
     ]
     assert len(set(keys)) == len(keys)
     assert segmenter.embedding_key(hash_image(image), Box(0, 0, 40, 30)) == keys[0]
-    assert SamSegmenter(small_vit_sam(), storage_dtype="float32").embed(image).key == keys[0]
+    assert SamSegmenter(small_vit_sam(), embedding_dtype="float32").embed(image).key == keys[0]
 
 
 def test_images_of_equal_bytes_and_other_shape_have_other_hashes() -> None:
