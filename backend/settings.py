@@ -158,5 +158,5 @@ class Settings(BaseModel):
 def _problem(location: tuple[int | str, ...], message: str, value: object) -> str:
     field = str(location[0]) if location else "settings"
     names = " or ".join((PREFIX + field.upper(), *ALIASES.get(field, ())))
-    secret = "key" in field or "password" in field
+    secret = "key" in field or "password" in field or "@" in str(value)
     return f"{names}: {message} (value {'hidden' if secret else repr(value)})"

@@ -100,7 +100,7 @@ class RegionLookup:
         digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
         hit = self._hits.get((digest, x, y))
         if hit is None:
-            hit = brush_rle.value_at(code, y, x, height, width)
+            hit = brush_rle.value_at(code, x=x, y=y, height=height, width=width)
             self._hits.put((digest, x, y), hit, 200)
         if not hit:
             return None

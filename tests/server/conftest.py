@@ -85,7 +85,7 @@ def make_site() -> Iterator[Site]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield Site(f"http://127.0.0.1:{server.server_address[1]}", replies, seen)
     server.shutdown()

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import SecretStr
+
+from backend.errors import ImageError
+from backend.server.database import Database
+from backend.server.images import TaskImages
+from backend.server.label_studio import LabelStudio
+from backend.settings import Settings
+from tests.server.conftest import Reply, Site, encode, png
+from tests.server.test_label_studio import LEGACY, jwt
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "server.sqlite3")
+    yield database
+    database.close()
+
+
+def images(database: Database, **options: object) -> TaskImages:
+    values = {"image_hosts": ("127.0.0.1",), "state_dir": Path("unused"), **options}
+    if "label_studio_api_key" in options:
+        values["label_studio_api_key"] = SecretStr(str(options["label_studio_api_key"]))
+    settings = Settings.model_validate(values)
+    return TaskImages(settings, LabelStudio.from_settings(settings), database)
+
+
+def studio(database: Database, site: Site, token: str = LEGACY, **options: object) -> TaskImages:
+    options = {"image_hosts": (), **options}
+    return images(database, label_studio_url=site.url, label_studio_api_key=token, **options)
+
+
+def test_an_image_by_http_is_fetched_once(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png(80, 60))
+    source = images(database)
+    identity, pixels = source.load(url)
+    assert identity.size == (60, 80)
+    assert pixels.shape == (60, 80, 3)
+    again, _ = source.load(url)
+    assert again == identity
+    assert site.paths() == ["/a.png"]
+
+
+def test_another_process_knows_the_hash_without_fetching(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png())
+    identity = images(database).identify(url)
+    del site.replies["/a.png"]
+    assert images(database).identify(url) == identity
+
+
+def test_a_changed_image_is_noticed_by_its_etag(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png(seed=1), ETag='"one"')
+    source = images(database, revalidate_after=0)
+    first = source.identify(url)
+
+    def conditional(headers: dict[str, str], _: bytes) -> Reply:
+        assert headers["If-None-Match"] == '"one"'
+        return Reply(b"", 304)
+
+    site.replies["/a.png"] = conditional
+    assert source.identify(url) == first
+    site.put("/a.png", png(seed=2), ETag='"two"')
+    assert source.identify(url) != first
+    assert not np.array_equal(source.load(url)[1], np.asarray(Image.new("RGB", (80, 60))))
+
+
+@pytest.mark.parametrize("path", ["/data/upload/2/9391f062-scene_one.png", "/data/local-files/?d=rs/local%20scene.png"])
+def test_paths_of_label_studio_get_the_token(database: Database, site: Site, path: str) -> None:
+    site.put(path, png())
+    studio(database, site).load(path)
+    assert site.seen[0][1] == path
+    assert site.seen[0][2]["Authorization"] == f"Token {LEGACY}"
+
+
+def test_a_personal_token_is_exchanged_for_an_image(database: Database, site: Site) -> None:
+    access = jwt("access")
+    site.put("/api/token/refresh/", f'{{"access": "{access}"}}'.encode())
+    site.put("/data/upload/1/a.png", png())
+    studio(database, site, jwt("refresh")).load("/data/upload/1/a.png")
+    assert site.seen[-1][2]["Authorization"] == f"Bearer {access}"
+
+
+def test_no_token_leaves_label_studios_origin(database: Database, site: Site, other_site: Site) -> None:
+    url = other_site.put("/a.png", png())
+    studio(database, site, image_hosts=("127.0.0.1",)).load(url)
+    assert "Authorization" not in other_site.seen[0][2]
+
+
+def test_the_token_is_dropped_at_a_redirect_and_not_taken_up_again(
+    database: Database, site: Site, other_site: Site
+) -> None:
+    site.replies["/data/upload/1/a.png"] = Reply(status=302, headers={"Location": other_site.url + "/b.png"})
+    other_site.replies["/b.png"] = Reply(status=302, headers={"Location": site.url + "/c.png"})
+    site.put("/c.png", png())
+    studio(database, site, image_hosts=("127.0.0.1",)).load("/data/upload/1/a.png")
+    assert "Authorization" in site.seen[0][2]
+    assert "Authorization" not in other_site.seen[0][2]
+    assert "Authorization" not in site.seen[1][2]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
+def test_storage_uris_go_through_label_studio(database: Database, site: Site, other_site: Site, scheme: str) -> None:
+    uri = f"{scheme}://bucket/ä/scene 1.png"
+    encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+    signed = other_site.put("/bucket/scene.png?signature=secret", png())
+    site.replies[f"/tasks/12/presign/?fileuri={encoded}"] = Reply(status=303, headers={"Location": signed})
+    source = studio(database, site, image_hosts=("127.0.0.1",))
+    assert source.identify(uri, 12).size == (60, 80)
+    assert "Authorization" not in other_site.seen[0][2]
+
+
+def test_storage_uris_without_credentials_say_what_is_missing(database: Database) -> None:
+    with pytest.raises(ImageError, match="LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY"):
+        images(database).load("s3://bucket/a.png", 1)
+
+
+def test_a_private_address_is_refused_before_anything_is_sent(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png())
+    with pytest.raises(ImageError, match=r"private address 127\.0\.0\.1.*PSLG_IMAGE_HOSTS"):
+        images(database, image_hosts=()).load(url)
+    assert site.seen == []
+
+
+def test_a_redirect_to_a_private_address_is_refused(database: Database, site: Site, other_site: Site) -> None:
+    site.replies["/data/upload/1/a.png"] = Reply(status=302, headers={"Location": other_site.put("/b.png", png())})
+    with pytest.raises(ImageError, match="private address"):
+        studio(database, site).load("/data/upload/1/a.png")
+    assert other_site.seen == []
+
+
+def test_only_hosts_of_the_list_are_asked(database: Database, site: Site) -> None:
+    with pytest.raises(ImageError, match="not allowed"):
+        images(database, image_hosts=("tiles.example.org",)).load(site.put("/a.png", png()))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a.png", "scene.png", "", "javascript:1"])
+def test_other_schemes_are_refused(database: Database, site: Site, url: str) -> None:
+    with pytest.raises(ImageError):
+        studio(database, site).load(url)
+
+
+def test_a_redirect_to_another_scheme_is_refused(database: Database, site: Site) -> None:
+    site.replies["/a.png"] = Reply(status=302, headers={"Location": "file:///etc/passwd"})
+    with pytest.raises(ImageError, match="file:"):
+        images(database).load(site.url + "/a.png")
+
+
+def test_endless_redirects_end(database: Database, site: Site) -> None:
+    site.replies["/a.png"] = Reply(status=302, headers={"Location": "/a.png"})
+    with pytest.raises(ImageError, match="redirects more than"):
+        images(database).load(site.url + "/a.png")
+
+
+def test_a_large_file_is_refused_by_its_announced_size(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png())
+    with pytest.raises(ImageError, match="PSLG_IMAGE_BYTES"):
+        images(database, image_bytes=100).load(url)
+
+
+def test_a_refused_legacy_token_says_what_to_do(database: Database, site: Site) -> None:
+    detail = b'{"detail": "legacy token authentication has been disabled for this organization"}'
+    site.replies["/data/upload/1/a.png"] = Reply(detail, 401)
+    with pytest.raises(ImageError, match="personal access token") as caught:
+        studio(database, site).load("/data/upload/1/a.png")
+    assert LEGACY not in str(caught.value)
+
+
+def test_without_a_url_or_token_the_message_names_the_variable(database: Database, site: Site) -> None:
+    with pytest.raises(ImageError, match="LABEL_STUDIO_URL"):
+        images(database).load("/data/upload/1/a.png")
+    with pytest.raises(ImageError, match="LABEL_STUDIO_API_KEY"):
+        images(database, label_studio_url=site.url).load("/data/upload/1/a.png")
+
+
+def test_signatures_do_not_show_in_messages(database: Database, site: Site) -> None:
+    with pytest.raises(ImageError) as caught:
+        images(database).load(site.url + "/a.png?signature=swordfish")
+    assert "swordfish" not in str(caught.value)
+
+
+def test_two_label_studios_do_not_share_paths(database: Database, site: Site, other_site: Site) -> None:
+    site.put("/data/upload/1/a.png", encode(Image.new("RGB", (10, 10))))
+    other_site.put("/data/upload/1/a.png", encode(Image.new("RGB", (20, 20))))
+    assert studio(database, site).identify("/data/upload/1/a.png").size == (10, 10)
+    assert studio(database, other_site).identify("/data/upload/1/a.png").size == (20, 20)
