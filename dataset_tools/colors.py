@@ -100,7 +100,7 @@ def color_of_mask(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> 
 
 
 def color_of_box(image: npt.NDArray[np.uint8], box: Box) -> str | None:
-    """The colour of most pixels in the middle of a box (60 % of each side, where the object is); None for an empty one."""
+    """The colour of most pixels in the middle of a box (60 % of each side); None for an empty one."""
     height, width = image.shape[:2]
     core = box.expand(0.6).clip(width, height)
     columns = slice(int(core.x0), max(int(np.ceil(core.x1)), int(core.x0)))

@@ -1,7 +1,7 @@
 """The words of referring expressions: tokenizer and phrase tables that turn a text into lexemes for the parser.
 
-A lexeme is a word or phrase with a grammatical kind. Everything the parser understands is listed here; a word that is in
-no table and names no category has the kind ``unknown``.
+A lexeme is a word or phrase with a grammatical kind. Everything the parser understands is listed here; a word that
+is in no table and names no category has the kind ``unknown``.
 """
 
 from __future__ import annotations
@@ -100,27 +100,29 @@ _PLAIN: dict[str, str] = {
     "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, aerial image, "
     "satellite image, remote sensing image, aerial photo, whole image, entire image, whole picture, canvas, shot, pic, "
     "whole scene, field of view, snapshot, images, photo frame, image frame, given image",
-    "part": "side, sides, hand side, edge, border, end, direction, boundary, margin, rim, hand, rim, most side, position",
+    "part": "side, sides, hand side, edge, border, end, direction, boundary, margin, rim, hand, rim, most side, "
+    "position",
     "image_part": "part, corner, half, third, quadrant, portion, section, region, area, zone, quarter, parts, sector, "
     "corner area, corner region, hand corner, edge area, hand part, hand half, location, place",
-    "most": "most, furthest, farthest, utmost, extreme, very, extremely, outermost, all the way, absolute, nearest most",
+    "most": "most, furthest, farthest, utmost, extreme, very, extremely, outermost, all the way, absolute, "
+    "nearest most",
     "far": "far, distant, far away, remote",
-    "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, most distant, "
-    "farthest away, furthest away, most remote from, most far from, farther from, further from, farther away from, "
-    "further away from, remotest from",
+    "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, "
+    "most distant, farthest away, furthest away, most remote from, most far from, farther from, further from, "
+    "farther away from, further away from, remotest from",
     "far_from": "far from, far away from, away from, distant from, at a distance from, a long way from, remote from",
-    "nearest": "nearest, closest, closer, nearer, nearest to, closest to, closer to, nearer to, most near, nearest from, "
-    "closest from, nearest neighbor of, nearest neighbour of, least far from, most close to, in closest proximity to, "
-    "immediately next to, right next to, directly adjacent to, immediately adjacent to, directly next to, next closest to, "
-    "right beside, right by, directly beside, immediately beside",
+    "nearest": "nearest, closest, closer, nearer, nearest to, closest to, closer to, nearer to, most near, "
+    "nearest from, closest from, nearest neighbor of, nearest neighbour of, least far from, most close to, "
+    "in closest proximity to, immediately next to, right next to, directly adjacent to, immediately adjacent to, "
+    "directly next to, next closest to, right beside, right by, directly beside, immediately beside",
     "near": "near, near to, next to, beside, besides, close to, close by, by, adjacent to, alongside, alongside of, "
     "along, at, in the vicinity of, in proximity to, neighboring, neighbouring, bordering, adjoining, by the side of, "
     "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, opposite to, "
-    "across from, facing, against, outside, outside of, in front of, behind, not far from, around, at the edge of, off, "
-    "at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, accompanied by, "
-    "right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
-    "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, on the bank of, "
-    "on the edge of, on the shore of, past, beyond, via",
+    "across from, facing, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
+    "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
+    "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
+    "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, "
+    "on the bank of, on the edge of, on the shore of, past, beyond, via",
     "between": "between, in between, in the middle of the two, in the gap between, flanked by, sandwiched between, "
     "halfway between, midway between, sandwiched by, situated between, amid, amidst, bracketed by",
     "on": "on, upon, onto, over, atop, on top of, across, crossing, spanning, through, passing over, straddling",
@@ -139,20 +141,21 @@ _PLAIN: dict[str, str] = {
     "and": "and, as well as, but, while, plus, also, or",
     "copula": "is, are, was, were, be, s, lies, lie, stands, sits, appears, comes, exists, resides",
     "there": "there, where, you can see, we can see, we see, you see, one can see, here",
-    "group": "group, groups, row, rows, line, cluster, clusters, pair, pairs, set, fleet, number, bunch, series, couple, "
-    "column, array, collection, lot, lots, block, majority, rest, squadron, formation, plurality, kind, type, kinds, types",
+    "group": "group, groups, row, rows, line, cluster, clusters, pair, pairs, set, fleet, number, bunch, series, "
+    "couple, column, array, collection, lot, lots, block, majority, rest, squadron, formation, plurality, kind, "
+    "type, kinds, types",
     "filler": "that, which, who, whose, it, located, situated, positioned, placed, lying, sitting, standing, parked, "
-    "docked, moored, anchored, seen, found, visible, shown, can, could, has, have, been, being, as, please, find, show, "
-    "me, locate, detect, select, mark, label, highlight, segment, want, need, see, identify, point, give, get, look, "
-    "for, i, we, you, what, only, just, directly, immediately, exactly, slightly, roughly, approximately, almost, "
-    "nearly, somewhat, quite, rather, relatively, more, less, them, they, whole, entire, colored, coloured, color, "
-    "colour, shaped, shape, size, sized, in size, in color, in colour, by size, in area, in shape, in length, by area, "
-    "so, then, will, would, should, must, do, does, out, single, sole, lone, particular, certain, specific, facing north, "
-    "facing south, facing east, facing west, shows, showing, extract, outline, draw, pick, choose, mask, depicted, "
-    "pictured, displayed, present, named, called, looks, like, same, other, others, another, each other, one another, "
-    "s, t, let, us, referred, referring, described, sailing, driving, flying, running, moving, traveling, travelling, "
-    "stopped, resting, overall, numbered, remaining, total, in total, here, "
-    "kindly, help, in terms of, compared, comparison, compared with, compared to, when, if, nearby each other",
+    "docked, moored, anchored, seen, found, visible, shown, can, could, has, have, been, being, as, please, find, "
+    "show, me, locate, detect, select, mark, label, highlight, segment, want, need, see, identify, point, give, get, "
+    "look, for, i, we, you, what, only, just, directly, immediately, exactly, slightly, roughly, approximately, "
+    "almost, nearly, somewhat, quite, rather, relatively, more, less, them, they, whole, entire, colored, coloured, "
+    "color, colour, shaped, shape, size, sized, in size, in color, in colour, by size, in area, in shape, in length, "
+    "by area, so, then, will, would, should, must, do, does, out, single, sole, lone, particular, certain, specific, "
+    "facing north, facing south, facing east, facing west, shows, showing, extract, outline, draw, pick, choose, "
+    "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
+    "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
+    "moving, traveling, travelling, stopped, resting, overall, numbered, remaining, total, in total, here, kindly, "
+    "help, in terms of, compared, comparison, compared with, compared to, when, if, nearby each other",
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
@@ -199,8 +202,8 @@ _SIZES = (
     (
         1,
         "area",
-        "large, big, huge, giant, enormous, sizable, sizeable, massive, great, vast, larger sized, large sized, big sized, "
-        "large scale, gigantic, spacious, oversized",
+        "large, big, huge, giant, enormous, sizable, sizeable, massive, great, vast, larger sized, large sized, "
+        "big sized, large scale, gigantic, spacious, oversized",
         "larger, bigger, greater, huger",
         "largest, biggest, hugest, greatest, most massive, most enormous, most sizable, most huge, maximum",
     ),
@@ -231,19 +234,21 @@ _COLORS = {
     "purple": "purple, violet, lilac, magenta",
     "pink": "pink, rose",
     "dark": "dark, darker, darkest, dark colored, dark coloured, darkish, shadowy",
-    "light": "light, bright, pale, lighter, brighter, brightest, lightest, light colored, light coloured, bright colored",
+    "light": "light, bright, pale, lighter, brighter, brightest, lightest, light colored, light coloured, "
+    "bright colored",
 }
 
 _SHAPES = {
-    "round": "round, circular, rounded, circle, ring shaped, annular, disc shaped, circle shaped, spherical, cylindrical",
+    "round": "round, circular, rounded, circle, ring shaped, annular, disc shaped, circle shaped, spherical, "
+    "cylindrical",
     "square": "square, squared, cubic, square shaped",
     "rectangular": "rectangular, rectangle, oblong, rectangle shaped",
     "oval": "oval, elliptical, ellipse, oval shaped",
     "triangular": "triangular, triangle",
     "curved": "curved, arched, bent, winding, curving, arc shaped",
     "straight": "straight, linear",
-    "irregular": "irregular, irregularly shaped, l shaped, u shaped, t shaped, y shaped, cross shaped, fan shaped, x shaped, "
-    "irregular shaped, cruciform",
+    "irregular": "irregular, irregularly shaped, l shaped, u shaped, t shaped, y shaped, cross shaped, fan shaped, "
+    "x shaped, irregular shaped, cruciform",
 }
 
 _ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]

@@ -468,7 +468,7 @@ class _Parser:
             phrase.add(Relation("near", (target,)))
 
     def _partitive(self, phrase: _NounPhrase, depth: int) -> None:
-        """ "the largest of the ships", "a group of ships", "all of them"; else "the ships of the harbor" is nearness."""
+        """ "the largest of the ships", "a group of ships"; otherwise ("the ships of the harbor") nearness."""
         if self.peek().kind == "frame" or depth >= _MAX_DEPTH:
             return
         if phrase.category is not None or phrase.noun:

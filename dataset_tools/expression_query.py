@@ -1,7 +1,7 @@
 """What a referring expression asks for: the result of :func:`dataset_tools.expression_parser.parse`.
 
-Directions are pairs (x, y) of -1, 0, 1 or None: -1 is left or top, 1 is right or bottom, 0 the middle, None is not said.
-"upper left" is (-1, -1), "on the left" is (-1, None), "in the middle" is (0, 0). North is up.
+Directions are pairs (x, y) of -1, 0, 1 or None: -1 is left or top, 1 is right or bottom, 0 the middle, None is not
+said. "upper left" is (-1, -1), "on the left" is (-1, None), "in the middle" is (0, 0). North is up.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Size:
     Attributes:
         sign: 1 large, -1 small.
         superlative: True for "largest" and for "the larger of the two", False for "large".
-        measure: ``area`` or, for long and short, ``length`` (the longer side), or, for wide and narrow, ``width`` (the shorter).
+        measure: ``area`` or, for long and short, ``length`` (the longer side), or, for wide and narrow, ``width``
+            (the shorter).
         rank: 2 for "second largest".
         negated: "not the largest".
     """
@@ -94,8 +95,8 @@ class Relation:
     """How the object stands to others.
 
     Attributes:
-        kind: ``direction`` uses ``direction``: the object lies that way FROM the target; ``holds`` means that the target lies
-            on or in the object ("the harbor with ships"); the other kinds are as their names say.
+        kind: ``direction`` uses ``direction``: the object lies that way FROM the target; ``holds`` means that the
+            target lies on or in the object ("the harbor with ships"); the other kinds are as their names say.
         targets: what it relates to; two or more only for ``between``. A target may be of an unknown category.
         direction: for kind ``direction``.
         negated: "not near the bridge".

@@ -1,9 +1,9 @@
 """Which of the labelled boxes a query describes: position, order, size, colour and relations, computed over boxes.
 
-Everything is soft. A box is a detection that exists with the probability ``score``; a condition gives each box a score in
-[0, 1]; an order ("the leftmost", "the second largest") is judged over the boxes that exist and meet the conditions
-(see :func:`dataset_tools.spatial_scores.ranked`). The product orders the candidates. So a box a few pixels off, a doubtful
-detection at the border or a missed one costs confidence and not at once the answer.
+Everything is soft. A box is a detection that exists with the probability ``score``; a condition gives each box a
+score in [0, 1]; an order ("the leftmost", "the second largest") is judged over the boxes that exist and meet the
+conditions (see :func:`dataset_tools.spatial_scores.ranked`). The product orders the candidates. So a box a few
+pixels off, a doubtful detection at the border or a missed one costs confidence and not at once the answer.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class Choice:
             that fits about as well as the best; else empty.
         code: None if there is an answer.
         message: why there is none, for the annotator; empty if there is one.
-        margin: how far the best is ahead of the second best (for "all": the last chosen of the first left out), in [0, 1].
+        margin: how far the best is ahead of the second best (for "all": the last chosen of the first left out), in
+            [0, 1].
         scores: how well each candidate fits, in [0, 1], in the candidates' order; 0 for other categories.
     """
 
@@ -103,8 +104,8 @@ def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[in
         candidates: boxes of any categories; those of other categories serve the relations.
         image_size: (height, width) in pixels.
 
-    A query with no noun ("the upper one") takes the candidates if all are of one category. A condition on something that is
-    no candidate ("near the river") is passed over.
+    A query with no noun ("the upper one") takes the candidates if all are of one category. A condition on something
+    that is no candidate ("near the river") is passed over.
     """
     none = tuple(0.0 for _ in candidates)
     if query.is_empty:
@@ -163,7 +164,7 @@ def _several(query: Query, fit: Floats, score: Floats, scores: tuple[float, ...]
 
 
 def _fit(query: Query, scene: _Scene) -> tuple[Floats, Floats]:
-    """How well each candidate meets the conditions, and that times its presence and its place in the orders asked for."""
+    """How well each candidate meets the conditions; and that times its presence and its place in the orders."""
     fit = scene.of_category(query.category)
     if not fit.any():
         return fit, fit
@@ -180,7 +181,7 @@ def _fit(query: Query, scene: _Scene) -> tuple[Floats, Floats]:
 
 
 def _is_order(constraint: Constraint, query: Query) -> bool:
-    """Whether a constraint compares the candidates that meet the others. In "all the ..." without a number none does."""
+    """Whether a constraint compares the candidates that meet the others; in "all the ..." none does."""
     if query.is_all and query.count in (None, 1):
         return False
     match constraint:
@@ -213,7 +214,7 @@ def _condition(constraint: Constraint, query: Query, scene: _Scene, peers: Bools
 
 
 def _relative_size(constraint: Size, scene: _Scene, peers: Bools, *, single: bool) -> Floats:
-    """ "large": against the middle of the candidates' sizes; for one object the largest is meant rather than the second."""
+    """ "large": against the middle of the candidates' sizes; for one object rather the largest than the second."""
     if peers.sum() < 2:
         return np.ones(len(peers))
     logs = np.log(scene.sizes(constraint.measure)) * constraint.sign
@@ -225,7 +226,7 @@ def _relative_size(constraint: Size, scene: _Scene, peers: Bools, *, single: boo
 
 
 def _place(constraint: Constraint, query: Query, scene: _Scene, presence: Floats) -> Floats:
-    """Probability of holding the place in the order: the rank-th, or one of the first ``count`` for "the two leftmost"."""
+    """Probability of the place asked for: the rank-th, or one of the first ``count`` for "the two leftmost"."""
     key: Floats
     noise: Floats
     if isinstance(constraint, Size):

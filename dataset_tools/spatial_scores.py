@@ -1,7 +1,7 @@
 """How well boxes fit spatial words: soft scores in [0, 1], vectorised over candidates. Pure numpy.
 
-Boxes are float64[N, 4] (x0, y0, x1, y1) in pixels. Soft, so that a box a few pixels off changes a score a little and never
-flips it; all scales are relative to the image or to the boxes.
+Boxes are float64[N, 4] (x0, y0, x1, y1) in pixels. Soft, so that a box a few pixels off changes a score a little and
+never flips it; all scales are relative to the image or to the boxes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def centers(boxes: Floats) -> Floats:
 
 
 def sizes(boxes: Floats, measure: str) -> Floats:
-    """float64[N]: ``area`` in square pixels, ``length`` (longer side) or ``width`` (shorter side) in pixels; at least 1e-6."""
+    """float64[N], at least 1e-6: ``area`` in square pixels, ``length`` (longer side) or ``width`` (shorter) in pixels."""
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     by_measure = {"area": extent.prod(axis=1), "length": extent.max(axis=1), "width": extent.min(axis=1)}
     return np.asarray(np.maximum(by_measure[measure], 1e-6), np.float64)
@@ -50,8 +50,8 @@ def sizes(boxes: Floats, measure: str) -> Floats:
 def in_region(boxes: Floats, direction: Direction, image_size: tuple[int, int]) -> Floats:
     """float64[N]: membership in a part of an image of ``image_size`` (height, width).
 
-    A side is its half, best in its outer third; the middle is the middle third. Of "left" without "upper" or "lower" the
-    part at half height fits a little better than the corners.
+    A side is its half, best in its outer third; the middle is the middle third. Of "left" without "upper" or "lower"
+    the part at half height fits a little better than the corners.
     """
     height, width = image_size
     score = np.ones(len(boxes))
@@ -70,8 +70,8 @@ def in_region(boxes: Floats, direction: Direction, image_size: tuple[int, int]) 
 def order_key(boxes: Floats, direction: Direction, image_size: tuple[int, int]) -> tuple[Floats, Floats]:
     """How far each box lies in a direction, and by how much that is uncertain, both float64[N], in pixels.
 
-    Sides and corners go by the middle of the box; the middle of the image by the distance to it. The uncertainty grows with
-    the box: middles of two large boxes must be further apart to tell which is first.
+    Sides and corners go by the middle of the box; the middle of the image by the distance to it. The uncertainty
+    grows with the box: middles of two large boxes must be further apart to tell which is first.
     """
     height, width = image_size
     middles = centers(boxes)
@@ -89,11 +89,12 @@ def order_key(boxes: Floats, direction: Direction, image_size: tuple[int, int]) 
 
 
 def ranked(key: Floats, noise: Floats, presence: Floats, rank: int = 1) -> Floats:
-    """float64[N]: probability that each box is the ``rank``-th by ``key`` (highest first), if box j exists with ``presence[j]``.
+    """float64[N]: probability that each box is the ``rank``-th by ``key`` (highest first), if box j exists with
+    ``presence[j]``.
 
     Each box is judged against all others: the number of those that exist and lie before it follows a Poisson binomial
-    distribution. So a doubtful detection before the true one takes little from it. The box's own presence is not included.
-    """
+    distribution. So a doubtful detection before the true one takes little from it. The box's own presence is not
+    included."""
     count = len(key)
     scale = np.maximum((noise[:, None] + noise[None, :]) / 2, 1e-9)
     before = sigmoid((key[None, :] - key[:, None]) / scale) * presence[None, :]
@@ -116,8 +117,8 @@ def gaps(boxes: Floats, targets: Floats) -> Floats:
 def directed(boxes: Floats, targets: Floats, direction: Direction) -> Floats:
     """float64[N, M]: whether a box lies in ``direction`` from a target.
 
-    Judged by the angle between the middles and, for a single direction, by the borders too: who is clear of the target's
-    outline lies more plainly to its left than who overlaps it.
+    Judged by the angle between the middles and, for a single direction, by the borders too: who is clear of the
+    target's outline lies more plainly to its left than who overlaps it.
     """
     offset = centers(boxes)[:, None] - centers(targets)[None]
     x, y = direction[0] or 0, direction[1] or 0
