@@ -180,14 +180,23 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     grounder_options = dict(config.grounder.options)
     if files.tokenizer is not None:
         grounder_options["tokenizer"] = files.tokenizer
-    grounder = _adapter(GROUNDERS[config.grounder.kind])(files.grounder, device=config.device, **grounder_options)
+    device = _device(config.device)
+    grounder = _adapter(GROUNDERS[config.grounder.kind])(files.grounder, device=device, **grounder_options)
     segmenter = _adapter(SEGMENTERS[config.segmenter.kind])(
         files.segmenter,
-        device=config.device,
+        device=device,
         embedding_dtype=config.segmenter.embedding_dtype,
         **config.segmenter.options,
     )
     return PslgSam(cast(Grounder, grounder), cast(Segmenter, segmenter), config, weight_files.model_version(config))
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _adapter(target: str) -> Callable[..., Any]:
