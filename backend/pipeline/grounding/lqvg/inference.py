@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,26 @@ import torch
 from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding.lqvg.checkpoint import load_lqvg
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
+from backend.pipeline.grounding.lqvg.network import LqvgNetwork
 from backend.pipeline.types import Abstention, AbstentionCode, Box, Grounding, GroundingResult, Image
 from dataset_tools.expression_parser import parse
 
-Tokenizer = Callable[[str], list[int]]
-"""An expression -> RoBERTa's token ids with ``<s>`` and ``</s>``."""
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """RoBERTa's byte-level BPE.
+
+    Attributes:
+        encode: text -> token ids with ``<s>`` and ``</s>``.
+        vocabulary: number of entries; ids are below it.
+    """
+
+    encode: Callable[[str], list[int]]
+    vocabulary: int
+
+    def __call__(self, expression: str) -> list[int]:
+        """Token ids of ``expression`` in the form the network was trained on: lower case, single spaces."""
+        return self.encode(" ".join(expression.lower().split()))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -42,7 +59,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise WeightsError(
             f"{folder} is not roberta-base's vocabulary: <s>, <pad>, </s> must be 0, 1, 2 and are {special}."
         )
-    return lambda expression: list(tokenizer(expression)["input_ids"])
+    return Tokenizer(lambda text: list(tokenizer(text)["input_ids"]), len(tokenizer))
 
 
 class LqvgGrounder:
@@ -71,13 +88,22 @@ class LqvgGrounder:
             image_size: side of the letterbox in pixels; 800 for weights of DIOR-RSVG, 1024 for RSVG-HR.
             score_threshold: a best score below it is an abstention (``absent``).
             device: where to run, for example ``cpu`` or ``cuda:0``.
+
+        Raises:
+            WeightsError: the tokenizer has more entries than the network.
         """
         self._network = network.to(device).eval()
         self._tokenizer = tokenizer
         self._image_size = image_size
         self._score_threshold = score_threshold
         self._device = torch.device(device)
-        self._longest_text = int(network.architecture.text_positions) - 2  # type: ignore[union-attr, arg-type]
+        architecture = cast(LqvgNetwork, network).architecture
+        self._longest_text = architecture.text_positions - 2
+        if tokenizer.vocabulary > architecture.vocabulary:
+            raise WeightsError(
+                f"the tokenizer has {tokenizer.vocabulary} entries, the network was trained with "
+                f"{architecture.vocabulary}: give the tokenizer files that belong to these weights"
+            )
 
     def ground(self, image: Image, expression: str) -> GroundingResult:
         """The box for ``expression`` in ``image`` uint8[H, W, 3] RGB, with every query's box as a candidate.
@@ -88,7 +114,7 @@ class LqvgGrounder:
         query = parse(expression)
         if query.is_empty:
             return _abstain("empty-expression", "The expression is empty: describe one object of the image.")
-        boxes, scores = self._propose(image, " ".join(expression.lower().split()))
+        boxes, scores = self._propose(image, expression)
         height, width = image.shape[:2]
         candidates = tuple(
             Grounding(clipped, float(scores[i]), query.category)
@@ -111,9 +137,9 @@ class LqvgGrounder:
         return GroundingResult((Grounding(clipped, float(scores[best]), query.category),), candidates=candidates)
 
     @torch.inference_mode()
-    def _propose(self, image: Image, caption: str) -> tuple[list[Box], npt.NDArray[np.float32]]:
+    def _propose(self, image: Image, expression: str) -> tuple[list[Box], npt.NDArray[np.float32]]:
         """Every query's box in pixels of the image, not clipped, and its score in [0, 1]."""
-        token_ids = self._tokenizer(caption)
+        token_ids = self._tokenizer(expression)
         if len(token_ids) > self._longest_text:
             raise PromptError(
                 f"The expression has {len(token_ids)} word pieces, LQVG reads at most {self._longest_text}: shorten it."

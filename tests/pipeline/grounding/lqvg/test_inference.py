@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.grounding.lqvg import LqvgGrounder, load_lqvg, load_lqvg_grounder
-from backend.pipeline.grounding.lqvg.inference import load_tokenizer
+from backend.pipeline.grounding.lqvg.inference import Tokenizer, load_tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
 from backend.pipeline.types import Box
 from tests.lqvg_tiny import write_checkpoint, write_tokenizer
@@ -26,7 +26,7 @@ from tests.lqvg_tiny import write_checkpoint, write_tokenizer
 class FixedProposals(nn.Module):
     """Answers every image with the same boxes (pixels of the square) and scores."""
 
-    architecture = SimpleNamespace(text_positions=64)
+    architecture = SimpleNamespace(text_positions=64, vocabulary=400)
 
     def __init__(self, boxes: list[Box], scores: list[float], size: int) -> None:
         super().__init__()
@@ -43,8 +43,7 @@ def image_of(height: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def tokens(expression: str) -> list[int]:
-    return [0, *range(5, 5 + len(expression.split())), 2]
+tokens = Tokenizer(lambda text: [0, *range(5, 5 + len(text.split())), 2], vocabulary=400)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +157,8 @@ def test_tokenizer_files_are_named_when_missing_or_wrong(tmp_path: Path) -> None
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(WeightsError, match=r"must be 0, 1, 2 and are \(1, 2, 3\)"):
         load_tokenizer(tmp_path)
+    with pytest.raises(WeightsError, match="has 401 entries, the network was trained with 400"):
+        LqvgGrounder(FixedProposals([Box(0, 0, 9, 9)], [0.3], 100), Tokenizer(tokens.encode, 401))
     (tmp_path / "vocab.json").write_text("not json")
     with pytest.raises(WeightsError, match="no usable byte-level BPE vocabulary"):
         load_tokenizer(tmp_path)
