@@ -49,6 +49,7 @@ def serve(**options: Any) -> None:
             self.cfg.set("worker_class", "gthread")
             self.cfg.set("timeout", 0)  # a thread that computes for long does not mean a stuck worker
             self.cfg.set("graceful_timeout", 5)
+            self.cfg.set("control_socket_disable", True)  # it would be one file in the home folder for all servers
             self.cfg.set("loglevel", settings.log_level.lower())
 
         def load(self) -> Any:

@@ -16,6 +16,7 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.errors import PslgError, UnavailableError
 from backend.pipeline import PslgSam
+from backend.pipeline.segmentation.clicks import click_window
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.types import Box, Embedding, Image, MaskPrediction, Point, Prompts
 from backend.server.click_queue import ClickQueue
@@ -35,6 +36,7 @@ __all__ = ["Clicks"]
 logger = logging.getLogger(__name__)
 
 _PREDICTION_BYTES = 64_000_000
+_WINDOW_BYTES = 1_000_000
 
 
 class Clicks:
@@ -55,6 +57,7 @@ class Clicks:
         self._metrics = metrics
         self._lookup = RegionLookup()
         self._replayed: BoundedCache[bytes, MaskPrediction] = BoundedCache(_PREDICTION_BYTES)
+        self._windows: BoundedCache[tuple[str, str, tuple[Point, ...]], Box] = BoundedCache(_WINDOW_BYTES)
         # One image is embedded at a time: two would only take each other's cores and memory.
         self._encode = threading.Lock()
 
@@ -160,7 +163,7 @@ class Clicks:
         identity: ImageIdentity,
     ) -> MaskPrediction:
         """Decode the prompts one after the other, each with the logits of the one before, as they were drawn."""
-        window = self._window(pipeline, prompt, region, identity.size)
+        window = self._window(pipeline, prompt, region, query, identity)
         embedding = self._embedding(pipeline, window, query, identity)
         logits = None if region is None else pipeline.segmenter.mask_prompt(embedding, region.mask)
         state = hashlib.sha256(f"{pipeline.model_version} {embedding.key} {prompt.box}".encode())
@@ -184,24 +187,35 @@ class Clicks:
         return prediction
 
     def _window(
-        self, pipeline: PslgSam, prompt: ObjectPrompt, region: FoundRegion | None, image_size: tuple[int, int]
+        self,
+        pipeline: PslgSam,
+        prompt: ObjectPrompt,
+        region: FoundRegion | None,
+        query: TaskQuery,
+        identity: ImageIdentity,
     ) -> Box:
-        """The part of the image to embed: around the region or box that is refined, else around the first click."""
-        height, width = image_size
-        if region is not None:
-            target = Box.of_mask(region.mask)
-        elif prompt.box is not None:
-            target = prompt.box
-        else:
-            x, y = prompt.clicks[0].point
-            side = min(height, width) / 8
-            target = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2).clip(width, height)
-        window = pipeline.segmenter.window_for(target, image_size)
+        """The part of the image to embed: around the region or box that is refined, else what the clicks suggest."""
+        target = prompt.box if region is None else Box.of_mask(region.mask)
+        positive = [click.point for click in prompt.clicks if click.positive]
+        if target is None:
+            key = (identity.sha256, pipeline.model_version, tuple(positive))
+            window = self._windows.get(key)
+            if window is None:
+                window = click_window(
+                    pipeline.segmenter,
+                    lambda tried: self._embedding(pipeline, tried, query, identity),
+                    identity.size,
+                    np.array(positive, np.float32),
+                    np.ones(len(positive), np.int64),
+                )
+                self._windows.put(key, window, 500)
+            return window
+        window = pipeline.segmenter.window_for(target, identity.size)
         # Negative clicks outside change nothing: the mask ends at the window.
-        outside = [click.point for click in prompt.clicks if click.positive and not window.contains(click.point)]
+        outside = [point for point in positive if not window.contains(point)]
         if outside:
             target = _around([Point(target.x0, target.y0), Point(target.x1, target.y1), *outside])
-            window = pipeline.segmenter.window_for(target, image_size)
+            window = pipeline.segmenter.window_for(target, identity.size)
         return window
 
     def _embedding(self, pipeline: PslgSam, window: Box, query: TaskQuery, identity: ImageIdentity) -> Embedding:
