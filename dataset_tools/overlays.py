@@ -92,6 +92,7 @@ def panel(
     *,
     truth: npt.NDArray[np.bool_] | None = None,
     size: int = 420,
+    height: int | None = None,
 ) -> RGB:
     """One picture of a contact sheet: the overlay in a square of ``size`` px, title (expression) and detail below.
 
@@ -102,22 +103,24 @@ def panel(
         detail: one smaller line, for instance scores.
         truth: bool[H, W], drawn as a white contour.
         size: width of the panel in px; all panels of one size have the same height.
+        height: of the overlay's part in px, for sheets whose images are all wider than high; None makes it square.
     """
-    scale = size / max(image.shape[:2])
+    picture = size if height is None else height
+    scale = min(size / image.shape[1], picture / image.shape[0])
     drawn = draw_overlay(image, objects, truth=truth, scale=scale)
     title_size, detail_size = max(12, size // 26), max(11, size // 30)
     line_height = round(title_size * 1.3)
     text_height = 3 * line_height + round(detail_size * 1.3) + 14
-    page = Image.new("RGB", (size, size + text_height), _PAPER)
-    page.paste(Image.fromarray(drawn), ((size - drawn.shape[1]) // 2, (size - drawn.shape[0]) // 2))
+    page = Image.new("RGB", (size, picture + text_height), _PAPER)
+    page.paste(Image.fromarray(drawn), ((size - drawn.shape[1]) // 2, (picture - drawn.shape[0]) // 2))
     draw = ImageDraw.Draw(page)
     font, small = ImageFont.load_default(title_size), ImageFont.load_default(detail_size)
-    y = size + 4
+    y = picture + 4
     for text in _wrap(title, size - 12, font, 3):
         draw.text((6, y), text, fill=_INK, font=font)
         y += line_height
     for text in _wrap(detail, size - 12, small, 1):
-        draw.text((6, size + 4 + 3 * line_height), text, fill=_MUTED, font=small)
+        draw.text((6, picture + 4 + 3 * line_height), text, fill=_MUTED, font=small)
     return np.asarray(page, np.uint8)
 
 

@@ -14,6 +14,9 @@ from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools import atomic, overlays
 from dataset_tools.formats.coco_jsonl import CocoJsonl
 
+PANEL_WIDTH = 420
+"""Pixels."""
+
 
 def write_contact_sheet(
     path: Path,
@@ -34,6 +37,8 @@ def write_contact_sheet(
         pipeline: the config that the backend serves.
         progress: called after each panel.
     """
+    entries = [dataset.image(outcome.expression.image) for outcome in outcomes]
+    height = round(PANEL_WIDTH * min(1.0, max(entry.height / entry.width for entry in entries)))
     panels = []
     for outcome in outcomes:
         expression = outcome.expression
@@ -46,7 +51,9 @@ def write_contact_sheet(
             objects[index : index + 1] = [drawn]
         truth = dataset.target(expression) if expression.ann_ids else None
         title = f"{outcome.task}: {expression.expression}"
-        panels.append(overlays.panel(image, objects, title, _detail(outcome), truth=truth))
+        panels.append(
+            overlays.panel(image, objects, title, _detail(outcome), truth=truth, size=PANEL_WIDTH, height=height)
+        )
         progress()
     sheet = overlays.contact_sheet(panels)
     ok, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))

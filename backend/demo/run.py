@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -95,7 +97,7 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
                 _retrieve(client, project, list(tasks))
                 stored = client.predictions(project)
                 outcomes = verification.check_predictions(dataset, tasks, stored, pipeline.model_version, label_config)
-                with tqdm(total=len(outcomes), desc="Drawing the contact sheet", unit="task") as bar:
+                with _bar(len(outcomes), "Drawing the contact sheet", "task") as bar:
                     sheet = folder / "contact_sheet.png"
                     write_contact_sheet(sheet, dataset, outcomes, pipeline, bar.update)
                 summary = _summarize(outcomes, len(stored), pipeline.model_version, sheet, gated=data is None)
@@ -110,9 +112,14 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
                 )
 
 
+def _bar(total: int, what: str, unit: str) -> tqdm[Any]:
+    # In a log file every update is a line: few of them.
+    return tqdm(total=total, desc=what, unit=unit, mininterval=0.2 if sys.stderr.isatty() else 10.0)
+
+
 def _data(folder: Path, data: Path | None) -> tuple[CocoJsonl, list[Expression]]:
     if data is None:
-        with tqdm(total=len(SEEDS), desc="Drawing scenes", unit="scene") as bar:
+        with _bar(len(SEEDS), "Drawing scenes", "scene") as bar:
             write_scenes(folder / "scenes", bar.update)
     dataset = read_dataset(data or folder / "scenes")
     expressions = sample_expressions(dataset.expressions, DRAWN_TASKS if data is None else GIVEN_TASKS)
@@ -127,9 +134,11 @@ def _create_project(
     project = client.create_project("PSLG-SAM demo", label_config)
     names = sorted({expression.image for expression in expressions})
     addresses = {}
-    for name in tqdm(names, desc="Uploading images", unit="image"):
-        path = dataset.image(name).path
-        addresses[name] = client.upload_image(project, path.name, path.read_bytes())
+    with _bar(len(names), "Uploading images", "image") as bar:
+        for name in names:
+            path = dataset.image(name).path
+            addresses[name] = client.upload_image(project, path.name, path.read_bytes())
+            bar.update()
     ids = client.import_tasks(
         project, [{"image": addresses[item.image], "expression": item.expression} for item in expressions]
     )
@@ -137,7 +146,7 @@ def _create_project(
 
 
 def _retrieve(client: LabelStudioClient, project: int, tasks: list[int]) -> None:
-    with tqdm(total=len(tasks), desc="Retrieving predictions", unit="task") as bar:
+    with _bar(len(tasks), "Retrieving predictions", "task") as bar:
         for start in range(0, len(tasks), AT_ONCE):
             some = tasks[start : start + AT_ONCE]
             client.retrieve_predictions(project, some)
@@ -202,6 +211,12 @@ def _exclusive(folder: Path) -> Iterator[None]:
 def _step(what: str) -> Iterator[Callable[[float], None]]:
     """A line of progress: the step's name, the seconds it has taken, and at last that it is done."""
     began = time.monotonic()
-    with tqdm(desc=what, bar_format="{desc} ... {elapsed}") as bar:
-        yield lambda _waited: bar.update()
-        bar.set_description_str(f"{what}, done in {time.monotonic() - began:.0f} s")
+    with tqdm(desc=f"{what} ...", bar_format="{desc}") as line:
+
+        def progress(waited: float) -> None:
+            if sys.stderr.isatty():  # in a log file every update would be a line
+                line.set_description_str(f"{what} ... {waited:.0f} s")
+
+        progress(0)
+        yield progress
+        line.set_description_str(f"{what}: {time.monotonic() - began:.0f} s")
