@@ -1,0 +1,97 @@
+"""The demo must not pass with predictions that are missing, double, damaged, mislabelled or wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.demo.verification import absent_abstained, check_predictions, present_figures, quality_failures
+from backend.label_studio_client import StoredPrediction
+from dataset_tools import brush_rle, synthetic
+from dataset_tools.formats import coco_jsonl
+from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
+
+LABEL_CONFIG = (
+    '<View><Header value="$expression"/><Image name="image" value="$image"/>'
+    '<BrushLabels name="mask" toName="image"><Label value="ship"/></BrushLabels></View>'
+)
+VERSION = "compact-00000000"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> CocoJsonl:
+    folder = tmp_path_factory.mktemp("scenes")
+    synthetic.write(folder, [synthetic.draw_scene(1, 320, 240, theme="coast")])
+    return coco_jsonl.read(folder)
+
+
+@pytest.fixture
+def present(dataset: CocoJsonl) -> Expression:
+    (image,) = dataset.images
+    annotation = image.annotations[0]
+    return Expression(0, image.file_name, annotation.category, "the ship", "single", (annotation.id,))
+
+
+@pytest.fixture
+def absent(dataset: CocoJsonl) -> Expression:
+    return Expression(1, dataset.images[0].file_name, "dam", "the dam", "absent", ())
+
+
+def _region(mask: np.ndarray[Any, np.dtype[np.bool_]], label: str = "ship", **changes: Any) -> dict[str, Any]:
+    height, width = mask.shape
+    return {
+        "id": "r1",
+        "from_name": "mask",
+        "to_name": "image",
+        "type": "brushlabels",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": {"format": "rle", "rle": brush_rle.encode(mask), "brushlabels": [label]},
+        **changes,
+    }
+
+
+def _prediction(*regions: dict[str, Any], version: str = VERSION, task: int = 1) -> StoredPrediction:
+    return StoredPrediction(1, task, version, 0.5, list(regions))
+
+
+def test_a_right_mask_passes(dataset: CocoJsonl, present: Expression, absent: Expression) -> None:
+    stored = [_prediction(_region(dataset.target(present))), _prediction(task=2)]
+    outcomes = check_predictions(dataset, {1: present, 2: absent}, stored, VERSION, LABEL_CONFIG)
+    assert [outcome.problems for outcome in outcomes] == [(), ()]
+    assert present_figures(outcomes) == (1.0, 1.0)
+    assert absent_abstained(outcomes) is True
+    assert quality_failures(outcomes, 0.7) == []
+
+
+def test_wrong_answers_fail(dataset: CocoJsonl, present: Expression, absent: Expression) -> None:
+    wrong = np.zeros_like(dataset.target(present))
+    wrong[:5, :5] = True
+    stored = [_prediction(_region(wrong)), _prediction(_region(wrong), task=2), _prediction(task=3)]
+    outcomes = check_predictions(dataset, {1: present, 2: absent, 3: present}, stored, VERSION, LABEL_CONFIG)
+    assert absent_abstained(outcomes) is False
+    failures = "\n".join(quality_failures(outcomes, 0.7))
+    assert "task 2: a mask for 'the dam', which is not in the image" in failures
+    assert "task 3: no mask for 'the ship', which is in the image" in failures
+    assert "mIoU 0.000 is below 0.70" in failures
+
+
+def _problems(dataset: CocoJsonl, expression: Expression, *stored: StoredPrediction) -> str:
+    (outcome,) = check_predictions(dataset, {1: expression}, stored, VERSION, LABEL_CONFIG)
+    return "\n".join(outcome.problems)
+
+
+def test_malformed_predictions_are_found(dataset: CocoJsonl, present: Expression) -> None:
+    mask = dataset.target(present)
+    good = _region(mask)
+    assert "expected exactly one" in _problems(dataset, present)
+    assert "expected exactly one" in _problems(dataset, present, _prediction(good), _prediction(good))
+    assert "expected exactly one" in _problems(dataset, present, _prediction(good, version="older-1"))
+    assert "labeling config" in _problems(dataset, present, _prediction(_region(mask, "dam")))
+    half = _region(mask[::2, ::2])
+    assert "instead of (240, 320)" in _problems(dataset, present, _prediction(half))
+    garbled = _region(mask, value={**half["value"]})
+    assert "does not decode at 240 x 320" in _problems(dataset, present, _prediction(garbled))
