@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["CATEGORIES", "Category", "Mention", "canonical", "find_mentions", "plural_of"]
+__all__ = ["CATEGORIES", "OTHER_COMPOUNDS", "Category", "Mention", "canonical", "find_mentions", "plural_of"]
 
 
 @dataclass(frozen=True)
@@ -213,16 +213,17 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType(
 )
 """Canonical name -> :class:`Category`, RRSIS-D's ids 0..19 first, then ``building``."""
 
-# Compounds that contain a category word without naming that category; longest match lets them win.
-_NO_CATEGORY = (
-    "car park, parking lot, bus stop, bus station, bus terminal, boat house, truck stop, car wash, bus lane, bridge "
-    "pier, car lane, tank farm, stack interchange, football field, football pitch, football ground, soccer field, "
-    "soccer pitch, rugby field, hockey field, cricket field, volleyball court, badminton court, handball court, "
-    "squash court, train track, railway track, railroad track, rail track, container crane, dock crane, home plate, "
-    "track lane, harbor crane, harbour crane, port crane, airport runway, airport taxiway, airport apron, building "
-    "site, construction site, construction area, bus depot, ferry terminal, tennis ball, car dealership, roof "
-    "garden, vehicle lane, home run"
+_COMPOUNDS = (
+    "car park, parking lot, bus stop, bus station, bus terminal, boat house, truck stop, car wash, bus lane, "
+    "bridge pier, car lane, tank farm, stack interchange, football field, football pitch, football ground, soccer "
+    "field, soccer pitch, rugby field, hockey field, cricket field, volleyball court, badminton court, handball "
+    "court, squash court, train track, railway track, railroad track, rail track, container crane, dock crane, "
+    "home plate, track lane, harbor crane, harbour crane, port crane, airport runway, airport taxiway, airport "
+    "apron, building site, construction site, construction area, bus depot, ferry terminal, tennis ball, car "
+    "dealership, roof garden, vehicle lane, home run, soccer ball field"
 )
+OTHER_COMPOUNDS = tuple(_COMPOUNDS.split(", "))
+"""Names of things that are no category although a category's name is in them."""
 
 _SEPARATORS = re.compile(r"[\s_\-\u2010-\u2015]+")
 
@@ -236,7 +237,7 @@ def _index() -> tuple[dict[str, tuple[str | None, bool | None]], int]:
     forms: dict[str, tuple[str | None, bool | None]] = {}
     longest = 1
     named = [(c.name, (_SEPARATORS.sub(" ", c.name.lower()), c.display, *c.aliases)) for c in CATEGORIES.values()]
-    for name, nouns in (*named, (None, tuple(n.strip() for n in _NO_CATEGORY.split(",")))):
+    for name, nouns in (*named, (None, OTHER_COMPOUNDS)):
         for noun in nouns:
             longest = max(longest, noun.count(" ") + 1)
             plurals = _plurals(noun)

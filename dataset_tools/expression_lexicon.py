@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_tools.categories import find_mentions
+from dataset_tools.categories import OTHER_COMPOUNDS, find_mentions, plural_of
 from dataset_tools.expression_query import Direction
 
 __all__ = ["Lexeme", "combine", "lexemes"]
@@ -118,7 +118,7 @@ _PLAIN: dict[str, str] = {
     "near": "near, near to, next to, beside, besides, close to, close by, by, adjacent to, alongside, alongside of, "
     "along, at, in the vicinity of, in proximity to, neighboring, neighbouring, bordering, adjoining, by the side of, "
     "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, opposite to, "
-    "across from, facing, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
+    "across from, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
     "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
     "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
     "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, "
@@ -126,13 +126,14 @@ _PLAIN: dict[str, str] = {
     "between": "between, in between, in the middle of the two, in the gap between, flanked by, sandwiched between, "
     "halfway between, midway between, sandwiched by, situated between, amid, amidst, bracketed by",
     "on": "on, upon, onto, over, atop, on top of, across, crossing, spanning, through, passing over, straddling",
-    "in": "in, inside, within, inside of, into, enclosed in, contained in, amongst, among",
+    "in": "in, inside, within, inside of, into, enclosed in, contained in",
     "surrounded": "surrounded by, encircled by, enclosed by, ringed by, encompassed by, bordered by, in the midst of, "
     "surrounded with, surrounded on all sides by, circled by",
     "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
     "covered with, lined with, that has, which has, having, that have, that contains, which contains, including",
+    "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose",
     "with": "with",
-    "of": "of, out of",
+    "of": "of, out of, among, amongst",
     "from": "from, starting from, counting from, counted from, starting at, as seen from, beginning from, viewed from",
     "to": "to",
     "than": "than",
@@ -154,8 +155,9 @@ _PLAIN: dict[str, str] = {
     "facing north, facing south, facing east, facing west, shows, showing, extract, outline, draw, pick, choose, "
     "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
-    "moving, traveling, travelling, stopped, resting, overall, numbered, remaining, total, in total, here, kindly, "
-    "help, in terms of, compared, comparison, compared with, compared to, when, if, nearby each other",
+    "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
+    "resting, overall, numbered, remaining, total, in total, here, kindly, help, in terms of, compared, comparison, "
+    "compared with, compared to, when, if, nearby each other",
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
@@ -281,6 +283,9 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         entries[f"right {word}"] = entries[f"just {word}"] = entries[word]
     for inverse, target_direction in _inverses().items():
         entries[inverse] = ("inverse", target_direction)
+    for compound in OTHER_COMPOUNDS:
+        entries[compound] = ("unknown", compound)
+        entries[plural_of(compound)] = ("unknown", compound)
     return {tuple(phrase.split()): entry for phrase, entry in entries.items()}
 
 
@@ -307,14 +312,15 @@ def _inverses() -> dict[str, Direction | None]:
 _TABLE = _table()
 _LONGEST = max(map(len, _TABLE))
 _WORD = re.compile(r"[^\W_]+|[,.;:!?()\n]")
+_POSSESSIVE = re.compile(r"'s\b")
 _MAX_WORDS = 400
 _MAX_NUMBER = 999
 
 
 def lexemes(expression: str) -> list[Lexeme]:
     """The lexemes of a text, longest phrase first; punctuation becomes ``break``. Words after the 400th are ignored."""
-    text = unicodedata.normalize("NFKC", expression).lower().replace("\u2019", "'").replace("'s ", " s ")
-    words = _WORD.findall(text)[:_MAX_WORDS]
+    text = unicodedata.normalize("NFKC", expression).lower().replace("\u2019", "'")
+    words = _WORD.findall(_POSSESSIVE.sub("", text))[:_MAX_WORDS]
     mentions = {mention.start: mention for mention in find_mentions(words)}
     found: list[Lexeme] = []
     start = 0

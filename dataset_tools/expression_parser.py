@@ -190,14 +190,17 @@ class _Parser:
             return True
         if kind == "copula":
             return not self.root_has_noun and following in _OPENS_NOUN
+        if kind == "article" and not self.root_has_noun and self._starts_noun(or_one=True):
+            return True
         return kind in ("article", "indefinite", "number", "category") and self._starts_noun()
 
-    def _starts_noun(self, also_unknown: bool = False) -> bool:
+    def _starts_noun(self, *, also_unknown: bool = False, or_one: bool = False) -> bool:
         """Whether a noun phrase with a known noun comes next, with no preposition in between."""
         ahead = 0
         openers = (*_OPENS_NOUN, "direction", "extreme", "unknown", "filler", "group", "most")
         while self.peek(ahead).kind in openers:
-            if self.peek(ahead).kind == "category" or (also_unknown and self.peek(ahead).kind == "unknown"):
+            kind = self.peek(ahead).kind
+            if kind == "category" or (also_unknown and kind == "unknown") or (or_one and kind == "one"):
                 return True
             ahead += 1
         return False
@@ -215,6 +218,8 @@ class _Parser:
                 phrase.close_pending()
             if lexeme.text == "one" and not phrase.has_noun and self._starts_noun():
                 phrase.count = 1
+            elif phrase.has_noun and phrase.root and lexeme.text == "one" and not phrase.negate:
+                phrase.partitive, phrase.all, phrase.count = True, False, None  # "there are two ships, the left one"
             elif not phrase.has_noun:
                 phrase.has_noun, phrase.plural = True, lexeme.text.endswith("s")
         elif lexeme.kind == "category":
@@ -279,8 +284,8 @@ class _Parser:
             ahead = next((n for n in range(3) if self.peek(n).kind == "than"), None)
             if ahead is not None:
                 self.at += ahead + 1
-                self._relate(phrase, "larger" if sign > 0 else "smaller", depth)
-                return
+                if self._relate(phrase, "larger" if sign > 0 else "smaller", depth):
+                    return
         phrase.add(Size(sign, degree != "positive", measure))
 
     def _position(self, phrase: _NounPhrase, depth: int, *, nearest: bool = False, in_image: bool = False) -> bool:
@@ -341,7 +346,7 @@ class _Parser:
                 if joint.kind in ("of", "from", "to") and self._refers(phrase, extreme, bare):
                     self.at += 1
                     if direction == (0, 0):
-                        self._relate(phrase, "in", depth)
+                        self._middle_of(phrase, depth)
                     else:
                         self._relate(phrase, "direction", depth, direction)
                     return
@@ -350,6 +355,14 @@ class _Parser:
         else:
             before = self.words[bare - 1].kind if bare else ""
             phrase.add(Region(direction, in_image or before == "frame"))
+
+    def _middle_of(self, phrase: _NounPhrase, depth: int) -> None:
+        """ "in the middle of": of its own kind a place in their midst, of several others between them, else inside."""
+        target = self._target(depth)
+        if target.category == phrase.category:
+            phrase.add(Region((0, 0), of_image=False))
+        elif target.noun:
+            phrase.add(Relation("between" if target.is_all else "in", (target,)))
 
     def _refers(self, phrase: _NounPhrase, extreme: bool, bare: int) -> bool:
         """Whether "left of ..." is a relation: not for "the leftmost of the ships", "the upper of the two"."""
@@ -378,7 +391,9 @@ class _Parser:
         elif kind == "of":
             self._partitive(phrase, depth)
         elif kind == "relative":
-            self._relate(phrase, "direction", depth, lexeme.value)
+            self._relate(phrase, "direction", depth, self._more_direction(lexeme.value))
+        elif kind == "heading":
+            self._heading(phrase, lexeme, depth)
         elif kind == "between":
             self._relate(phrase, "between", depth)
         elif kind == "with":
@@ -394,6 +409,34 @@ class _Parser:
                 self._relate(phrase, waiting.kind, depth)
         elif kind in _RELATIONS and not self._place(phrase, depth):
             self._relate(phrase, _RELATIONS[kind], depth)
+
+    def _more_direction(self, direction: Direction) -> Direction:
+        """The direction after "above and to the left of ..."; leaves ``at`` before the target."""
+        start = self.at
+        if self.peek().kind == "and":
+            self.at += 1
+            self.skip("to", "on", "article", "in")
+            more = self.peek()
+            if more.kind in ("direction", "relative"):
+                self.at += 1
+                self.skip("part", "of", "from")
+                return combine(direction, more.value)
+        self.at = start
+        return direction
+
+    def _heading(self, phrase: _NounPhrase, lexeme: Lexeme, depth: int) -> None:
+        """Where an object points to ("facing left") is not where it lies; what it faces is near."""
+        start = self.at
+        while self.peek().kind in ("to", "article", "filler", "copula", "heading") or self.peek().text.startswith(
+            "toward"
+        ):
+            self.at += 1
+        if self.peek().kind == "direction":
+            self.skip("direction")
+            return
+        self.at = start
+        if lexeme.text in ("facing", "faces"):
+            self._relate(phrase, "near", depth)
 
     def _place(self, phrase: _NounPhrase, depth: int, *, extreme: bool = False) -> bool:
         """ "[in] the upper left corner", "[in] the image": a place that is not a noun phrase of its own."""
@@ -428,8 +471,9 @@ class _Parser:
         else:
             self._relate(phrase, kind, depth)
 
-    def _relate(self, phrase: _NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> None:
-        """Reads the target, and more targets after "and"."""
+    def _relate(self, phrase: _NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
+        """Reads the target, and more targets after "and"; whether there was one."""
+        found = False
         while depth < _MAX_DEPTH:
             targets = [self._target(depth)]
             if kind == "between" and self.peek().kind == "and" and self._after_and(also_unknown=True):
@@ -437,14 +481,16 @@ class _Parser:
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
             )
+            found |= bool(known)
             if known:
                 phrase.add(Relation(kind, known, direction))
             if not (phrase.has_noun and self.peek().kind == "and" and self._after_and()):
-                return
+                break
+        return found
 
     def _after_and(self, *, also_unknown: bool = False) -> bool:
         self.at += 1
-        if self._starts_noun(also_unknown):
+        if self._starts_noun(also_unknown=also_unknown):
             return True
         self.at -= 1
         return False

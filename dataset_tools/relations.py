@@ -17,7 +17,7 @@ import numpy as np
 
 from dataset_tools import colors
 from dataset_tools import spatial_scores as spatial
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import CATEGORIES, Category, plural_of
 from dataset_tools.expression_query import Color, Constraint, Extreme, Query, Region, Relation, Size
 from dataset_tools.geometry import Box
 from dataset_tools.spatial_scores import Bools, Floats
@@ -127,7 +127,8 @@ def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[in
         image_size,
     )
     fit, score = _fit(replace(query, category=category), scene)
-    display = CATEGORIES[category].display if category in CATEGORIES else category
+    known = CATEGORIES.get(category, Category(category, category, plural_of(category), ()))
+    display = known.display
     seen = int(scene.of_category(category).sum())
     if not seen:
         return Choice((), "absent", f"No {display} was found in the image.", 0.0, none)
@@ -135,31 +136,48 @@ def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[in
     if fit.max() < _ABSENT_BELOW:
         found = f"{seen} found, none fits {query.text.strip()[:120]!r}"
         return Choice((), "absent", f"No such {display} in the image: {found}.", 0.0, scores)
-    return _several(query, fit, score, scores) if query.is_all else _one(query, display, score, scene.presence, scores)
+    if query.is_all:
+        return _several(query, known.plural, fit, score, scene.presence, scores)
+    return _one(query, display, score, scene.presence, scores)
 
 
 def _one(query: Query, display: str, score: Floats, presence: Floats, scores: tuple[float, ...]) -> Choice:
     order = np.argsort(-score, kind="stable")
-    best = order[0]
+    best = int(order[0])
     margin = float(1.0 - score[order[1]] / score[best]) if len(order) > 1 and score[best] > 0 else 1.0
-    words = score / np.maximum(presence, 1e-9)
-    rivals = (score >= (1.0 - _ALIKE_IN_PRESENCE) * score[best]) & (words >= (1.0 - _ALIKE_IN_WORDS) * words[best])
-    alike = tuple(int(i) for i in order if rivals[i] and score[i] > 0)
+    rivals = _alike(score, presence, best)
+    alike = tuple(int(i) for i in order if rivals[i])
     if len(alike) < 2:
-        return Choice((int(best),), None, "", margin, scores)
+        return Choice((best,), None, "", margin, scores)
     message = f"{len(alike)} objects fit {query.text.strip()[:120]!r} alike: say which, e.g. 'the leftmost {display}'."
     return Choice(alike, "ambiguous", message, margin, scores)
 
 
-def _several(query: Query, fit: Floats, score: Floats, scores: tuple[float, ...]) -> Choice:
+def _alike(score: Floats, presence: Floats, best: int) -> Bools:
+    """Which candidates nothing tells apart from ``best``."""
+    words = score / np.maximum(presence, 1e-9)
+    rivals = (score >= (1.0 - _ALIKE_IN_PRESENCE) * score[best]) & (words >= (1.0 - _ALIKE_IN_WORDS) * words[best])
+    return np.asarray(rivals & (score > 0))
+
+
+def _several(
+    query: Query, display: str, fit: Floats, score: Floats, presence: Floats, scores: tuple[float, ...]
+) -> Choice:
     order = np.argsort(-score, kind="stable")
-    if query.count is not None and query.count > 1:
+    counted = query.count is not None and query.count > 1
+    if counted:
         chosen = [int(i) for i in order[: query.count] if fit[i] >= 0.4 * _MEMBER]
     else:
         chosen = [int(i) for i in order if fit[i] >= _MEMBER]
     chosen = chosen or [int(i) for i in order if fit[i] >= 0.7 * fit.max()]
     left_out = np.delete(score, chosen).max(initial=0.0)
     margin = float(np.clip(1.0 - left_out / max(score[chosen].min(), 1e-9), 0.0, 1.0))
+    if counted and np.delete(_alike(score, presence, chosen[-1]), chosen).any():
+        alike = tuple(int(i) for i in order if score[i] > 0 and fit[i] >= 0.4 * _MEMBER)
+        message = (
+            f"More than {len(chosen)} objects fit {query.text.strip()[:120]!r}: say which, or 'all the {display}'."
+        )
+        return Choice(alike, "ambiguous", message, margin, scores)
     return Choice(tuple(chosen), None, "", margin, scores)
 
 
@@ -203,7 +221,7 @@ def _negated(constraint: Constraint, score: Floats) -> Floats:
 def _condition(constraint: Constraint, query: Query, scene: _Scene, peers: Bools) -> Floats:
     match constraint:
         case Region() | Extreme():
-            return spatial.in_region(scene.boxes, constraint.direction, scene.image_size)
+            return spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not query.is_all)
         case Size():
             return _relative_size(constraint, scene, peers, single=not query.is_all)
         case Color():

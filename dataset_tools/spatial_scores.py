@@ -41,29 +41,30 @@ def centers(boxes: Floats) -> Floats:
 
 
 def sizes(boxes: Floats, measure: str) -> Floats:
-    """float64[N], at least 1e-6: ``area`` in square pixels, ``length`` (longer side) or ``width`` (shorter) in pixels."""
+    """float64[N], at least 1e-6: ``area`` in pixels squared, ``length`` (longer side) or ``width`` (shorter side)."""
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     by_measure = {"area": extent.prod(axis=1), "length": extent.max(axis=1), "width": extent.min(axis=1)}
     return np.asarray(np.maximum(by_measure[measure], 1e-6), np.float64)
 
 
-def in_region(boxes: Floats, direction: Direction, image_size: tuple[int, int]) -> Floats:
+def in_region(boxes: Floats, direction: Direction, image_size: tuple[int, int], *, single: bool) -> Floats:
     """float64[N]: membership in a part of an image of ``image_size`` (height, width).
 
-    A side is its half, best in its outer third; the middle is the middle third. Of "left" without "upper" or "lower"
-    the part at half height fits a little better than the corners.
-    """
+    A side is its half, the middle is the middle third. Where a ``single`` object is asked for, the outer third of a
+    side fits best, and of "left" without "upper" or "lower" the part at half height fits a little better than the
+    corners. """
     height, width = image_size
     score = np.ones(len(boxes))
+    inner = 0.08 if single else 0.0
     for axis, extent in ((0, width), (1, height)):
         wanted, position = direction[axis], centers(boxes)[:, axis] / max(extent, 1)
         off_middle = np.abs(position - 0.5)
         if wanted is None:
-            score *= 1.0 - 0.4 * sigmoid((off_middle - 0.22) / 0.05)
+            score *= 1.0 - 0.4 * sigmoid((off_middle - 0.22) / 0.05) * single
         elif wanted == 0:
             score *= sigmoid((0.21 - off_middle) / 0.05)
         else:
-            score *= sigmoid(((position - 0.5) * wanted - 0.08) / 0.06)
+            score *= sigmoid(((position - 0.5) * wanted - inner) / 0.06)
     return score
 
 
