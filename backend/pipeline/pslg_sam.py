@@ -101,7 +101,8 @@ class PslgSam:
     ) -> Prelabels:
         """Fine segmentation (stage 2): one mask per box, in the order of ``groundings``.
 
-        A box outside the image, or one whose mask comes out empty, gives no Prelabel; if that leaves none, the result abstains as ``absent``.
+        A box outside the image, or one whose mask comes out empty, gives no Prelabel; if that leaves none, the result
+        abstains as ``absent``.
         """
         _require_rgb(image)
         height, width = image.shape[:2]
