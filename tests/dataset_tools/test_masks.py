@@ -1,0 +1,105 @@
+"""Masks and COCO codes: equal to pycocotools', exact where they can be, explained where they cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco
+
+from dataset_tools import masks
+from dataset_tools.errors import MaskError
+
+Mask = npt.NDArray[np.bool_]
+small = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+
+
+@given(small)
+@settings(deadline=None)
+def test_coco_rle_round_trip_is_exact_and_pycocotools_own(mask: Mask) -> None:
+    code = masks.to_coco_rle(mask)
+    assert code["counts"].encode() == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+    assert np.array_equal(masks.from_coco(code, *mask.shape), mask)
+    assert masks.area_of(code, *mask.shape) == mask.sum()
+
+
+def test_uncompressed_counts_and_lists_of_codes_are_read() -> None:
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 2:4] = True
+    counts = [9, 2, 2, 2, 5]  # down the columns
+    assert np.array_equal(masks.from_coco({"size": [4, 5], "counts": counts}, 4, 5), mask)
+    other = np.zeros((4, 5), bool)
+    other[0, 0] = True
+    assert np.array_equal(masks.from_coco([masks.to_coco_rle(mask), masks.to_coco_rle(other)], 4, 5), mask | other)
+    assert not masks.from_coco([], 4, 5).any()
+
+
+@given(st.lists(st.tuples(st.floats(-5, 45), st.floats(-5, 35)), min_size=3, max_size=8))
+@settings(deadline=None)
+def test_polygons_are_rasterised_as_pycocotools_does(points: list[tuple[float, float]]) -> None:
+    polygon = [value for point in points for value in point]
+    expected = coco.area(coco.merge(coco.frPyObjects([polygon], 30, 40)))
+    assert masks.from_coco([polygon], 30, 40).sum() == expected
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [5, 4], "counts": "0"}, "size [5, 4], the image has [height, width] = [4, 5]"),
+        ({"size": [4, 5], "counts": "z" * 30}, "damaged"),
+        ({"size": [4, 5], "counts": ""}, "truncated or damaged"),
+        ({"size": [4, 5], "counts": "5"}, "does not cover 4 x 5"),
+        ({"size": [4, 5], "counts": [1, -1]}, "non-negative"),
+        ([[1, 2, 3, 4]], "at least 3 points"),
+        ([[1, 2, 3, 4, 5, "6"]], "finite numbers"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "finite numbers"),
+        ("abc", "list of polygons"),
+        (7, "list of polygons"),
+    ],
+)
+def test_damaged_codes_are_explained(segmentation: Any, message: str) -> None:
+    with pytest.raises(MaskError) as caught:
+        masks.from_coco(segmentation, 4, 5)
+    assert message in str(caught.value)
+
+
+@given(st.text(max_size=20))
+@settings(deadline=None)
+def test_any_text_as_counts_is_refused_or_decoded(counts: str) -> None:
+    try:
+        mask = masks.from_coco({"size": [4, 5], "counts": counts}, 4, 5)
+    except MaskError:
+        return
+    assert mask.shape == (4, 5)
+
+
+def test_components_specks_and_holes() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[2:12, 2:12] = True
+    mask[5:7, 5:7] = False  # a hole of 4
+    mask[8, 8] = False  # a hole of 1
+    mask[15:17, 20:23] = True  # a speck of 6
+    mask[0, 29] = True
+    parts = masks.components(mask)
+    assert [int(part.sum()) for part in parts] == [95, 6, 1]
+    assert np.array_equal(np.any(parts, axis=0), mask)
+    assert np.array_equal(masks.remove_specks(mask, 7), parts[0])
+    filled = masks.fill_holes(mask, 4)
+    assert filled[8, 8]
+    assert not filled[5, 5]
+    assert masks.fill_holes(mask, 5)[5, 5]
+    assert not masks.fill_holes(mask, 10_000)[0, 0]  # background at the border is no hole
+
+
+def test_polygons_of_a_mask_cover_it() -> None:
+    mask = np.zeros((40, 40), bool)
+    mask[5:30, 8:35] = True
+    (polygon,) = masks.to_polygons(mask)
+    again = masks.from_coco([polygon], 40, 40)
+    assert (again & mask).sum() / (again | mask).sum() > 0.9
+    assert masks.to_polygons(np.zeros((5, 5), bool)) == []
