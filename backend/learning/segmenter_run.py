@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from backend.errors import ConfigError
@@ -55,13 +54,14 @@ def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[
         training += read_scenes(folder, train_names, config["exclude_categories"])
         validation += read_scenes(folder, validation_names, config["exclude_categories"])
     for number in range(config["synthetic_scenes"]):
-        training.append(_synthetic_scene(config["seed"] * 100_003 + number))
-    return [scene for scene in training if scene.objects], validation
+        scene = _synthetic_scene(config["seed"] * 100_003 + number, config["exclude_categories"])
+        training += [scene] if scene.objects else []
+    return training, validation
 
 
-def _synthetic_scene(seed: int) -> Scene:
+def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Scene:
     from dataset_tools import synthetic
 
     scene = synthetic.draw_scene(seed)
-    masks = [(target.category, np.asarray(target.mask)) for target in scene.objects]
-    return scene_of(f"synthetic-{seed}", scene.image, masks)
+    masks = ((o.category, o.mask) for o in scene.objects if o.category not in exclude_categories)
+    return scene_of(f"synthetic-{seed}", scene.image, masks, synthetic=True)

@@ -67,6 +67,7 @@ class Scene:
     name: str
     image: npt.NDArray[np.uint8]
     objects: tuple[TrainingObject, ...]
+    synthetic: bool = False
     pyramid: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
     def level(self, number: int) -> npt.NDArray[np.uint8]:
@@ -100,7 +101,12 @@ class Sample:
     category: str
 
 
-def scene_of(name: str, image: npt.NDArray[np.uint8], masks: Iterable[tuple[str, npt.NDArray[np.bool_]]]) -> Scene:
+def scene_of(
+    name: str,
+    image: npt.NDArray[np.uint8],
+    masks: Iterable[tuple[str, npt.NDArray[np.bool_]]],
+    synthetic: bool = False,
+) -> Scene:
     """A scene from an image uint8[H, W, 3] RGB and its (category, mask bool[H, W]); empty masks are left out."""
     objects = []
     for category, mask in masks:
@@ -114,7 +120,7 @@ def scene_of(name: str, image: npt.NDArray[np.uint8], masks: Iterable[tuple[str,
         outline = np.concatenate([corners + shift for shift in ((0, 0), (1, 0), (0, 1), (1, 1))]).astype(np.float32)
         outline = cv2.convexHull(outline)[:, 0]
         objects.append(TrainingObject(category, crop, (x0, y0), outline, int(mask.sum())))
-    return Scene(name, image, tuple(objects))
+    return Scene(name, image, tuple(objects), synthetic)
 
 
 def read_scenes(

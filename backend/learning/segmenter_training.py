@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,11 @@ def train_segmenter(
         ema.load_state_dict(state["ema"])
         first = int(state["step"])
 
-    draw = _BalancedDraw(scenes, config["category_power"])
+    draw = _BalancedDraw(scenes, config["category_power"], config["synthetic_share"])
     averaged = copy.deepcopy(sam).eval()
     steps, logged = int(config["steps"]), []
-    progress = tqdm(range(first, steps), initial=first, total=steps, desc="compact segmenter", unit="step")
+    last = steps if config["stop_after"] is None else min(steps, int(config["stop_after"]))
+    progress = tqdm(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
     for step in progress:
         rng = step_generator(config["seed"], step)
         set_img_size(sam, _size_at(step / steps, config["sizes"]))
@@ -85,12 +87,12 @@ def train_segmenter(
         ema.update(sam)
         logged.append(parts)
         done = step + 1
-        if done % config["log_every"] == 0 or done == steps:
+        if done % config["log_every"] == 0 or done == last:
             means = _means(logged)
             run.log("train", done, **means)
             progress.set_postfix(loss=f"{means['loss']:.3f}", iou=f"{means['iou']:.3f}")
             logged = []
-        if done % config["validate_every"] == 0 or done == steps:
+        if done % config["validate_every"] == 0 or done == last:
             averaged.load_state_dict(ema.tensors)
             set_img_size(averaged, sam.image_encoder.img_size)
             metrics = validate(averaged, held_out, config["seed"])
@@ -187,12 +189,20 @@ def _mask_loss(logits: Tensor, targets: Tensor, areas: Tensor) -> tuple[Tensor, 
 
 
 class _BalancedDraw:
-    """Draws objects with category weights count ** power: 1 follows the data, 0 makes categories equal."""
+    """Draws objects with category weights count ** power: 1 follows the data, 0 makes categories equal.
 
-    def __init__(self, scenes: list[Scene], power: float) -> None:
+    ``synthetic_share`` of the draws goes to drawn scenes where there are any.
+    """
+
+    def __init__(self, scenes: list[Scene], power: float, synthetic_share: float) -> None:
         self.pairs = [(scene, target) for scene in scenes for target in scene.objects]
-        names = [target.category for _, target in self.pairs]
-        weights = np.array([names.count(name) ** (power - 1.0) for name in names])
+        names = [(scene.synthetic, target.category) for scene, target in self.pairs]
+        counts = Counter(names)
+        weights = np.array([counts[name] ** (power - 1.0) for name in names])
+        drawn = np.array([synthetic for synthetic, _ in names])
+        if drawn.any() and not drawn.all():
+            for part, share in ((drawn, synthetic_share), (~drawn, 1 - synthetic_share)):
+                weights[part] *= share / weights[part].sum()
         self.cumulative = np.cumsum(weights / weights.sum())
 
     def __call__(self, rng: np.random.Generator) -> tuple[Scene, Any]:
