@@ -70,7 +70,7 @@ class RegionWriter:
         if not mask.any():
             return []
         values = [(control, value) for control in controls for value in self._values(mask, control)]
-        ids = [region_id or _fresh_id()] + [_fresh_id() for _ in values[1:]]
+        ids = [region_id or _fresh_id(), *(_fresh_id() for _ in values)][: len(values)]
         height, width = mask.shape
         return [
             {

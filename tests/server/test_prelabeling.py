@@ -1,0 +1,369 @@
+"""Batches: labels, abstentions, failures, the deadline, what is kept, and what is pushed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from backend.pipeline import PslgSam
+from backend.pipeline.types import GroundingResult, Image
+from backend.server.protocol import PredictRequest, validate
+from backend.server.service import LabelingService
+from backend.settings import Settings
+from dataset_tools import brush_rle
+from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, encode, png, task
+from tests.server.test_image_files import huge_png_header
+from tests.server.test_label_studio import LEGACY
+from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
+
+EMPTY = {"result": [], "score": 0.0, "model_version": VERSION}
+
+
+def predict(service: LabelingService, *tasks: dict[str, Any], label_config: str = LABEL_CONFIG) -> list[Any]:
+    return service.predict(validate(PredictRequest, batch(*tasks, label_config=label_config)))
+
+
+def labels(slot: Any) -> list[str]:
+    return [region["value"][region["type"]][0] for region in slot["result"]]
+
+
+def config(control: str) -> str:
+    return f'<View><Image name="image" value="$image"/><Header value="$expression"/>{control}</View>'
+
+
+def test_masks_have_the_images_natural_size(service: LabelingService, site: Site) -> None:
+    (slot,) = predict(service, task(1, site.put("/a.png", png(123, 77))))
+    (region,) = slot["result"]
+    assert (region["original_width"], region["original_height"]) == (123, 77)
+    assert brush_rle.decode(region["value"]["rle"], 77, 123).any()
+    assert region["meta"]["text"][0].startswith(f"pslg model={VERSION} clicks=0 score=")
+
+
+def test_several_objects_and_several_expressions(service: LabelingService, site: Site) -> None:
+    url = site.put("/a.png", png())
+    slot, listed = predict(service, task(1, url, "two ships"), task(2, url, ["the building", "two ships"]))
+    assert labels(slot) == ["ship", "ship"]
+    assert labels(listed) == ["building", "ship", "ship"]
+
+
+def test_ids_are_fresh_although_the_answer_is_kept(service: LabelingService, site: Site) -> None:
+    found = task(1, site.put("/a.png", png()))
+    first, second = predict(service, found)[0]["result"][0], predict(service, found)[0]["result"][0]
+    assert first["id"] != second["id"]
+    assert first["value"] == second["value"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "category", "label_config", "expected"),
+    [
+        ("the ship", None, LABEL_CONFIG, ["ship"]),
+        ("the harbor", None, LABEL_CONFIG, []),  # known, but the config has no label for it
+        ("the house", None, LABEL_CONFIG, ["building"]),
+        (
+            "the boat",
+            None,
+            config(
+                '<BrushLabels name="m" toName="image"><Label value="Vessels" predicted_values="ship"/><Label value="building"/></BrushLabels>'
+            ),
+            ["Vessels"],
+        ),
+        ("the ship", None, config('<BrushLabels name="m" toName="image"><Label value="building"/></BrushLabels>'), []),
+        (
+            "the ship",
+            None,
+            config('<BrushLabels name="m" toName="image"><Label value="object"/></BrushLabels>'),
+            ["object"],
+        ),
+    ],
+)
+def test_the_label_comes_from_the_expressions_category(
+    service: LabelingService, site: Site, expression: str, category: str | None, label_config: str, expected: list[str]
+) -> None:
+    (slot,) = predict(service, task(1, site.put("/a.png", png()), expression), label_config=label_config)
+    assert labels(slot) == expected
+    if not expected:
+        assert slot == EMPTY
+
+
+class NamelessGrounder(WordGrounder):
+    """Like LQVG: boxes without a category, for any expression."""
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        found = super().ground(image, "building")
+        groundings = tuple(type(item)(item.box, item.score) for item in found.groundings)
+        return GroundingResult(groundings)
+
+
+@pytest.fixture
+def nameless(settings: Settings) -> Iterator[LabelingService]:
+    def load() -> PslgSam:
+        pipeline = tiny_pipeline()
+        pipeline.grounder = NamelessGrounder()
+        return pipeline
+
+    service = LabelingService(settings, load)
+    service.start()
+    assert service.model.wait(60)
+    yield service
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"expression": "the thing on the left", "category": "Ships"}, ["ship"]),
+        ({"expression": "the thing on the left", "category": "water"}, ["water"]),
+        ({"expression": "the thing on the left", "category": "lagoon"}, []),
+        ({"expression": "the thing on the left"}, []),
+        ({"expression": "the building", "category": "ship"}, ["building"]),
+    ],
+)
+def test_a_grounder_without_categories_takes_expression_then_field(
+    nameless: LabelingService, site: Site, data: dict[str, Any], expected: list[str]
+) -> None:
+    found = {"id": 1, "data": {"image": site.put("/a.png", png()), **data}}
+    assert labels(predict(nameless, found)[0]) == expected
+
+
+def test_a_grounder_without_categories_takes_the_only_label(nameless: LabelingService, site: Site) -> None:
+    only = config('<BrushLabels name="m" toName="image"><Label value="lagoon"/></BrushLabels>')
+    assert labels(predict(nameless, task(1, site.put("/a.png", png()), "the thing"), label_config=only)[0]) == [
+        "lagoon"
+    ]
+
+
+def test_a_missing_label_is_logged_with_the_task(
+    service: LabelingService, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    predict(service, task(4711, site.put("/a.png", png()), "the harbor"))
+    assert "task 4711" in caplog.text
+    assert "'harbor'" in caplog.text
+    assert "building, ship, water" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "expression", ["", "   ", None, 5, [], "建筑物在左边", "x" * 5000, "the lagoon", "the absent ship"]
+)
+def test_what_has_no_answer_is_stored_as_empty(service: LabelingService, site: Site, expression: Any) -> None:
+    assert predict(service, task(1, site.put("/a.png", png()), expression)) == [EMPTY]
+
+
+def test_a_very_long_expression_with_a_category_is_answered(service: LabelingService, site: Site) -> None:
+    assert labels(predict(service, task(1, site.put("/a.png", png()), "the ship " + "x" * 5000))[0]) == ["ship"]
+
+
+def test_failures_leave_a_slot_and_the_other_tasks_unharmed(
+    service: LabelingService, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = site.put("/a.png", png())
+    tasks = [
+        task(1, good),
+        task(2, site.put("/broken.png", png()[:100])),
+        task(3, site.url + "/missing.png"),
+        task(4, site.put("/huge.png", huge_png_header())),
+        {"id": 5, "data": {"expression": "the building"}},
+        {"id": 6, "data": None},
+        task(7, "file:///etc/passwd"),
+        task(8, good, "the ship"),
+    ]
+    slots = predict(service, *tasks)
+    assert [bool(slot) for slot in slots] == [True, False, False, False, False, False, False, True]
+    assert slots[1:7] == [[]] * 6
+    for number in range(2, 8):
+        assert f"task {number}: not computed" in caplog.text
+
+
+def test_an_error_of_the_model_costs_one_slot_only(settings: Settings, site: Site) -> None:
+    class Fragile(WordGrounder):
+        def ground(self, image: Image, expression: str) -> GroundingResult:
+            if "ship" in expression:
+                raise RuntimeError("out of memory")
+            return super().ground(image, expression)
+
+    def load() -> PslgSam:
+        pipeline = tiny_pipeline()
+        pipeline.grounder = Fragile()
+        return pipeline
+
+    service = LabelingService(settings, load)
+    service.start()
+    assert service.model.wait(60)
+    url = site.put("/a.png", png())
+    slots = predict(service, task(1, url, "the ship"), task(2, url))
+    assert slots[0] == []
+    assert labels(slots[1]) == ["building"]
+    service.close()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (2000, 3)])
+def test_odd_image_sizes_are_answered(service: LabelingService, site: Site, size: tuple[int, int]) -> None:
+    from PIL import Image as PillowImage
+
+    (slot,) = predict(service, task(1, site.put("/a.png", encode(PillowImage.new("RGB", size, "red")))))
+    assert isinstance(slot, dict)
+    for region in slot["result"]:
+        assert (region["original_width"], region["original_height"]) == size
+
+
+def test_polygons_and_boxes_where_the_config_has_them(service: LabelingService, site: Site) -> None:
+    controls = "".join(
+        f'<{tag} name="{tag}" toName="image"><Label value="building"/></{tag}>'
+        for tag in ("PolygonLabels", "RectangleLabels", "BrushLabels")
+    )
+    (slot,) = predict(service, task(1, site.put("/a.png", png())), label_config=config(controls))
+    assert {region["type"] for region in slot["result"]} == {"polygonlabels", "rectanglelabels", "brushlabels"}
+
+
+class Gate(WordGrounder):
+    """Holds back ships until it is opened, and counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.asked: list[str] = []
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        self.asked.append(expression)
+        if "ship" in expression:
+            self.opened.wait(60)
+        return super().ground(image, expression)
+
+
+def gated(settings: Settings, gate: Gate) -> LabelingService:
+    def load() -> PslgSam:
+        pipeline = tiny_pipeline()
+        pipeline.grounder = gate
+        return pipeline
+
+    service = LabelingService(settings, load)
+    service.start()
+    assert service.model.wait(60)
+    return service
+
+
+def test_the_deadline_returns_what_there_is_and_the_rest_is_kept(settings: Settings, site: Site) -> None:
+    gate = Gate()
+    service = gated(settings.model_copy(update={"deadline": 3.0, "prelabel_fetchers": 1}), gate)
+    url = site.put("/a.png", png())
+    ready, late = predict(service, task(1, url), task(2, url, "the ship"))
+    assert labels(ready) == ["building"]
+    assert late == []
+    gate.opened.set()
+    assert labels(predict(service, task(2, url, "the ship"))[0]) == ["ship"]
+    assert gate.asked.count("the ship") == 1  # computed once, for both requests
+    service.close()
+
+
+def test_computed_answers_survive_a_restart(settings: Settings, site: Site) -> None:
+    url = site.put("/a.png", png())
+    first = gated(settings, Gate())
+    expected = predict(first, task(1, url, "two buildings"))
+    first.close()
+    gate = Gate()
+    second = gated(settings, gate)
+    again = predict(second, task(1, url, "two buildings"))
+    assert gate.asked == []
+    assert [region["value"] for region in again[0]["result"]] == [region["value"] for region in expected[0]["result"]]
+    assert again[0]["score"] == expected[0]["score"]
+    second.close()
+
+
+def test_another_model_version_or_expression_is_computed_anew(settings: Settings, site: Site) -> None:
+    url = site.put("/a.png", png())
+    first = gated(settings, Gate())
+    predict(first, task(1, url))
+    first.close()
+    other = LabelingService(settings, lambda: tiny_pipeline(version="tiny-ffffffff"))
+    other.start()
+    assert other.model.wait(60)
+    assert predict(other, task(1, url))[0]["model_version"] == "tiny-ffffffff"
+    assert other.versions() == ["tiny-ffffffff", VERSION]
+    other.close()
+
+
+def pushing(settings: Settings, site: Site, stored: list[dict[str, Any]]) -> Settings:
+    """Settings with a Label Studio at ``site`` that keeps what is pushed in ``stored``; sets ``site.pushed``."""
+
+    def store(_: dict[str, str], body: bytes) -> Reply:
+        stored.append(json.loads(body))
+        return Reply(b"{}", 201)
+
+    site.replies["/api/predictions/"] = store
+    site.replies["/api/predictions/?task=2"] = lambda _, __: Reply(json.dumps(stored).encode())
+    return settings.model_copy(
+        update={"deadline": 1.0, "label_studio_url": site.url, "label_studio_api_key": SecretStr(LEGACY)}
+    )
+
+
+def wait_for(condition: Any) -> None:
+    pause = threading.Event()
+    for _ in range(600):
+        if condition():
+            return
+        pause.wait(0.05)
+    pytest.fail("it did not happen within 30 s")
+
+
+def test_what_came_late_is_pushed(settings: Settings, site: Site) -> None:
+    gate, stored = Gate(), list[dict[str, Any]]()
+    service = gated(pushing(settings, site, stored), gate)
+    assert predict(service, task(2, site.put("/a.png", png()), "the ship")) == [[]]
+    gate.opened.set()
+    wait_for(lambda: stored)
+    assert stored[0]["task"] == 2
+    assert stored[0]["model_version"] == VERSION
+    assert labels(stored[0]) == ["ship"]
+    service.close()
+
+
+def test_what_label_studio_asked_for_again_is_not_pushed_too(settings: Settings, site: Site) -> None:
+    gate, stored = Gate(), list[dict[str, Any]]()
+    service = gated(pushing(settings, site, stored), gate)
+    url = site.put("/a.png", png())
+    assert predict(service, task(2, url, "the ship")) == [[]]
+    asked_again: list[Any] = []
+    thread = threading.Thread(target=lambda: asked_again.extend(predict(service, task(2, url, "the ship"))))
+    thread.start()
+    wait_for(lambda: 2 not in service.prelabeler._late)
+    gate.opened.set()
+    thread.join()
+    assert labels(asked_again[0]) == ["ship"]
+    predict(service, task(3, url, "the building"))
+    assert stored == []
+    service.close()
+
+
+def test_pixels_decide_not_the_address(service: LabelingService, site: Site) -> None:
+    same = [task(1, site.put("/a.png", png(seed=3))), task(2, site.put("/b.png", png(seed=3)))]
+    first, second = predict(service, *same)
+    assert first["result"][0]["value"] == second["result"][0]["value"]
+    text = service.render_metrics().decode()
+    assert 'pslg_prelabel_cache_total{result="miss"}' in text
+
+
+def test_the_reason_of_an_abstention_is_logged(
+    service: LabelingService, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    predict(service, task(12, site.put("/a.png", png()), "the absent ship"))
+    assert "task 12: no mask for 'the absent ship' (absent): there is none" in caplog.text
+
+
+def test_a_tiny_mask_is_cleaned(service: LabelingService, site: Site) -> None:
+    (slot,) = predict(service, task(1, site.put("/a.png", png(200, 200))))
+    for region in slot["result"]:
+        mask = brush_rle.decode(region["value"]["rle"], 200, 200)
+        assert np.count_nonzero(mask) >= 4
+
+
+def test_state_is_kept_in_the_state_folder(service: LabelingService, settings: Settings, site: Site) -> None:
+    predict(service, task(1, site.put("/a.png", png())))
+    assert (Path(settings.state_dir) / "server.sqlite3").is_file()
+    assert list((Path(settings.state_dir) / "embeddings").glob("*/*.embedding"))
