@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
 from dataset_tools.expression_lexicon import Lexeme, combine, lexemes
 from dataset_tools.expression_query import (
+    Among,
     Color,
     Constraint,
     Direction,
@@ -46,6 +47,7 @@ _RELATIONS: dict[str, RelationKind] = {
     "holds": "holds",
 }
 _PREPOSITIONS = ("in", "on", "near", "of", "from", "to", "nearest")
+_ARRANGEMENTS = ("row", "line", "column", "group", "cluster")
 _OPENS_NOUN = ("article", "indefinite", "all", "both", "number", "color", "shape", "size", "ordinal", "one", "category")
 _END = Lexeme("end", "")
 
@@ -318,7 +320,7 @@ class _Parser:
                 extreme = True
             if lexeme.kind in ("direction", "extreme"):
                 direction = combine(direction, lexeme.value)
-        while self.peek().kind in ("part", "image_part") or self.peek().text in ("most", "edge"):
+        while self.peek().kind in ("part", "image_part") or self.peek().text in (*_ARRANGEMENTS, "most", "edge"):
             in_image |= self.peek().kind == "image_part"
             self.at += 1
         self._of(phrase, direction, depth, extreme=extreme, in_image=in_image, bare=start)
@@ -446,7 +448,8 @@ class _Parser:
             self.at += 1
             return True
         ahead = 0
-        while self.peek(ahead).kind in ("direction", "extreme", "most", "far", "part", "image_part"):
+        places = ("direction", "extreme", "most", "far", "part", "image_part")
+        while self.peek(ahead).kind in places or (ahead and self.peek(ahead).text in _ARRANGEMENTS):
             ahead += 1
         noun_follows = self.peek(ahead).kind in ("category", "one", "color", "size") and phrase.has_noun
         if ahead and not noun_follows and self._position(phrase, depth, nearest=extreme):
@@ -507,11 +510,15 @@ class _Parser:
             phrase.constraints += target.constraints
             return
         direction = self.take().value if self.peek().kind == "inverse" else None
-        if direction:
+        if direction is None:
+            phrase.add(Relation("near", (target,)))
+        while direction:
             opposite = tuple(None if v is None else -v for v in direction)
             phrase.add(Relation("direction", (target,), (opposite[0], opposite[1])))
-        else:
-            phrase.add(Relation("near", (target,)))
+            direction = None
+            if self.peek().kind == "and" and self.peek(1).kind in ("direction", "inverse"):  # "to its left and right"
+                self.at += 1
+                direction = self.take().value
 
     def _partitive(self, phrase: _NounPhrase, depth: int) -> None:
         """ "the largest of the ships", "a group of ships"; otherwise ("the ships of the harbor") nearness."""
@@ -531,6 +538,9 @@ class _Parser:
         pool.close_pending()
         phrase.category, phrase.noun, phrase.has_noun = pool.category, pool.noun, True
         phrase.plural, phrase.partitive = pool.plural, partitive
-        phrase.constraints[:0] = pool.constraints
+        if partitive and pool.count is not None and pool.constraints:
+            phrase.constraints.insert(0, Among(pool.query()))
+        else:
+            phrase.constraints[:0] = pool.constraints
         if not partitive and phrase.count is None:
             phrase.count = pool.count

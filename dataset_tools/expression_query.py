@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "Among",
     "Color",
     "Constraint",
     "Direction",
@@ -85,6 +86,14 @@ class Shape:
     negated: bool = False
 
 
+@dataclass(frozen=True)
+class Among:
+    """The object is one of those that another query asks for: "the larger of [the two ships on the left]"."""
+
+    pool: Query
+    negated: bool = False
+
+
 RelationKind = Literal[
     "direction", "near", "nearest", "far", "farthest", "between", "on", "in", "surrounded", "holds", "larger", "smaller"
 ]
@@ -108,7 +117,7 @@ class Relation:
     negated: bool = False
 
 
-Constraint = Region | Extreme | Size | Color | Shape | Relation
+Constraint = Region | Extreme | Size | Color | Shape | Relation | Among
 
 
 @dataclass(frozen=True)

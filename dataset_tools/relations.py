@@ -18,7 +18,7 @@ import numpy as np
 from dataset_tools import colors
 from dataset_tools import spatial_scores as spatial
 from dataset_tools.categories import CATEGORIES, Category, plural_of
-from dataset_tools.expression_query import Color, Constraint, Extreme, Query, Region, Relation, Size
+from dataset_tools.expression_query import Among, Color, Constraint, Extreme, Query, Region, Relation, Size
 from dataset_tools.geometry import Box
 from dataset_tools.spatial_scores import Bools, Floats
 
@@ -31,6 +31,8 @@ _ABSENT_BELOW = 0.03
 _ALIKE_IN_WORDS = 0.04
 _ALIKE_IN_PRESENCE = 0.3
 """Two candidates are told apart if the words fit them differently, or one is that much likelier to exist at all."""
+_CONFLICT = 0.02
+"""What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
 _MEMBER = 0.5
 """Meets the conditions well enough for "all the ..."."""
 _MAX_PAIRS = 66
@@ -194,7 +196,8 @@ def _fit(query: Query, scene: _Scene) -> tuple[Floats, Floats]:
     for order in query.constraints:
         if _is_order(order, query):
             place = _negated(order, _place(order, query, scene, presence))
-            score, fit = score * place, fit * np.where(place > 1e-4, 1.0, 0.0)
+            fit = fit * (place.max() > 1e-3)  # "the fifth ship" of three is absent; otherwise an order has a first
+            score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return fit, score
 
 
@@ -207,8 +210,9 @@ def _is_order(constraint: Constraint, query: Query) -> bool:
             return True
         case Size():
             return constraint.superlative
-        case Region():
-            return not constraint.of_image and not constraint.negated
+        case Region():  # "the largest on the left" is the largest of a side, "the one on the left" the leftmost
+            strong = any(not isinstance(c, Region) and _is_order(c, query) for c in query.constraints)
+            return not constraint.of_image and not constraint.negated and not strong
         case Relation():
             return constraint.kind in ("nearest", "farthest")
     return False
@@ -221,13 +225,20 @@ def _negated(constraint: Constraint, score: Floats) -> Floats:
 def _condition(constraint: Constraint, query: Query, scene: _Scene, peers: Bools) -> Floats:
     match constraint:
         case Region() | Extreme():
-            return spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not query.is_all)
+            filters = query.is_all or any(_is_order(other, query) for other in query.constraints)
+            region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
+            if isinstance(constraint, Region) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
+                return spatial.side(scene.boxes, constraint.direction, peers)
+            return region
         case Size():
             return _relative_size(constraint, scene, peers, single=not query.is_all)
         case Color():
             return np.array([colors.similarity(constraint.name, c.color) for c in scene.candidates], np.float64)
         case Relation():
-            return _relation(constraint, scene, single=not query.is_all)
+            return _relation(constraint, scene, peers, single=not query.is_all)
+        case Among():
+            score = _fit(replace(constraint.pool, category=query.category), scene)[1]
+            return np.asarray(np.clip(score / np.maximum(scene.presence, 1e-9), 0.0, 1.0), np.float64)
     return np.ones(len(scene.candidates))
 
 
@@ -292,7 +303,7 @@ def _distance(relation: Relation, scene: _Scene) -> Floats | None:
     return np.asarray(np.where(np.isfinite(nearest), nearest, far), np.float64)
 
 
-def _relation(relation: Relation, scene: _Scene, *, single: bool) -> Floats:
+def _relation(relation: Relation, scene: _Scene, peers: Bools, *, single: bool) -> Floats:
     neutral = np.ones(len(scene.candidates))
     weights = [_targets(target, scene) for target in relation.targets]
     weight = weights[0]
@@ -327,6 +338,11 @@ def _relation(relation: Relation, scene: _Scene, *, single: bool) -> Floats:
             logs = np.log(scene.sizes("area"))
             pairs = spatial.sigmoid((logs[:, None] - logs[None]) / 0.15 * (1 if relation.kind == "larger" else -1))
     pairs = pairs.copy()
+    if single and relation.kind == "near":  # the nearest is meant rather than one that is near as well
+        distance = _distance(relation, scene)
+        if distance is not None:
+            noise = 0.03 * np.sqrt(spatial.sizes(boxes, "area")) + 0.5
+            pairs *= 0.7 + 0.3 * spatial.ranked(-distance, noise, scene.presence * peers)[:, None]
     np.fill_diagonal(pairs, 0.0)
     everyone = relation.kind in ("far", "farthest", "larger", "smaller") or (
         relation.kind == "direction" and relation.targets[0].is_all

@@ -21,6 +21,7 @@ __all__ = [
     "near",
     "order_key",
     "ranked",
+    "side",
     "sigmoid",
     "sizes",
     "surrounded",
@@ -52,7 +53,7 @@ def in_region(boxes: Floats, direction: Direction, image_size: tuple[int, int], 
 
     A side is its half, the middle is the middle third. Where a ``single`` object is asked for, the outer third of a
     side fits best, and of "left" without "upper" or "lower" the part at half height fits a little better than the
-    corners. """
+    corners."""
     height, width = image_size
     score = np.ones(len(boxes))
     inner = 0.08 if single else 0.0
@@ -66,6 +67,14 @@ def in_region(boxes: Floats, direction: Direction, image_size: tuple[int, int], 
         else:
             score *= sigmoid(((position - 0.5) * wanted - inner) / 0.06)
     return score
+
+
+def side(boxes: Floats, direction: Direction, peers: Bools) -> Floats:
+    """float64[N]: membership in a side or corner of the group that ``peers`` bool[N] form, wherever it lies."""
+    middles = centers(boxes)
+    low, high = middles[peers].min(axis=0), middles[peers].max(axis=0)
+    position = (middles - low) / np.maximum(high - low, 1e-6)
+    return in_region(np.concatenate([position, position], axis=1), direction, (1, 1), single=False)
 
 
 def order_key(boxes: Floats, direction: Direction, image_size: tuple[int, int]) -> tuple[Floats, Floats]:
@@ -134,7 +143,7 @@ def directed(boxes: Floats, targets: Floats, direction: Direction) -> Floats:
     clearance = (boxes[:, None, near_side] - targets[None, :, far_side]) * sign
     extent = np.sqrt(np.minimum(sizes(boxes, "area")[:, None], sizes(targets, "area")[None]))
     clear = sigmoid((clearance / np.maximum(extent, 1.0) + 0.1) / 0.08)
-    straight = sigmoid((cosine - 0.5) / 0.1)
+    straight = sigmoid((cosine - 0.65) / 0.12)
     return np.asarray((0.55 * straight + 0.45 * clear) * sigmoid((cosine - 0.2) / 0.05), np.float64)
 
 

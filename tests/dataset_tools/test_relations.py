@@ -1,0 +1,256 @@
+"""Expressions over small hand-made layouts: what a reader of the sentence would point at."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataset_tools.expression_parser import parse
+from dataset_tools.geometry import Box
+from dataset_tools.relations import Choice, LabelledBox, choose
+
+SIZE = (600, 800)
+Layout = dict[str, LabelledBox]
+
+
+def at(x: float, y: float, category: str, width: float = 40, height: float = 40, color: str | None = None) -> LabelledBox:
+    """A box by its middle."""
+    return LabelledBox(Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2), category, color=color)
+
+
+# Four planes in the quarters and one in the middle, sizes growing from a to e.
+APRON: Layout = {
+    "a": at(120, 100, "airplane", 30, 30),
+    "b": at(680, 130, "airplane", 40, 40),
+    "c": at(400, 290, "airplane", 52, 52),
+    "d": at(150, 500, "airplane", 66, 66),
+    "e": at(640, 480, "airplane", 84, 84),
+    "car": at(560, 60, "vehicle", 16, 10),
+    "hall": at(300, 120, "building", 120, 80),
+}
+# Five ships side by side, a harbor over the left two, a bridge at the right, another one at the bottom.
+PORT: Layout = {
+    "s1": at(100, 300, "ship", 40, 40, "white"),
+    "s2": at(220, 305, "ship", 50, 50, "red"),
+    "s3": at(360, 298, "ship", 60, 60, "white"),
+    "s4": at(520, 302, "ship", 45, 45, "blue"),
+    "s5": at(660, 290, "ship", 70, 70, "gray"),
+    "pier": at(160, 200, "harbor", 240, 90),
+    "east": at(765, 290, "bridge", 40, 220),
+    "south": at(400, 560, "bridge", 300, 30),
+}
+# Courts and fields of a school: the tennis courts stand in a column between two basketball courts.
+SCHOOL: Layout = {
+    "t1": at(400, 100, "tenniscourt", 40, 70),
+    "t2": at(400, 220, "tenniscourt", 40, 70),
+    "t3": at(400, 340, "tenniscourt", 40, 70),
+    "bb_left": at(200, 220, "basketballcourt", 70, 100),
+    "bb_right": at(600, 230, "basketballcourt", 50, 80),
+    "track": at(230, 470, "groundtrackfield", 300, 180),
+    "diamond": at(620, 470, "baseballfield", 110, 110),
+    "diamond2": at(720, 80, "baseballfield", 60, 60),
+    "on_track": at(240, 470, "vehicle", 14, 10),
+    "by_diamond": at(540, 420, "vehicle", 16, 10),
+    "alone": at(60, 40, "vehicle", 15, 10),
+}
+# Tanks in two rows, one chimney, two windmills.
+PLANT: Layout = {
+    "n1": at(150, 150, "storagetank", 60, 60, "white"),
+    "n2": at(300, 150, "storagetank", 90, 90, "white"),
+    "n3": at(450, 150, "storagetank", 30, 30, "brown"),
+    "m1": at(150, 330, "storagetank", 50, 50, "green"),
+    "m2": at(300, 330, "storagetank", 120, 120, "gray"),
+    "stack": at(600, 160, "chimney", 30, 60),
+    "mill_w": at(120, 520, "windmill", 30, 60),
+    "mill_e": at(700, 540, "windmill", 40, 80),
+    "dam": at(420, 560, "dam", 240, 40),
+}
+
+CASES: list[tuple[Layout, str, str]] = [
+    # One object of its kind, by any of its names.
+    (PLANT, "the chimney", "stack"),
+    (PLANT, "smokestack", "stack"),
+    (PLANT, "a weir at the lower edge", "dam"),
+    (SCHOOL, "athletics track", "track"),
+    (SCHOOL, "please outline the running track", "track"),
+    (APRON, "the automobile", "car"),
+    (APRON, "the roof", "hall"),
+    (PORT, "where is the jetty?", "pier"),
+    # Extremes.
+    (APRON, "left-most plane", "a"),
+    (APRON, "the plane furthest to the right", "b"),
+    (APRON, "the uppermost aircraft", "a"),
+    (APRON, "lowest jet", "d"),
+    (APRON, "the airplane nearest to the top-left corner", "a"),
+    (APRON, "the aeroplane closest to the lower right corner of the picture", "e"),
+    (APRON, "the plane closest to the bottom edge", "d"),
+    (APRON, "the northernmost plane", "a"),
+    (APRON, "the easternmost of the planes", "b"),
+    (APRON, "the plane that lies farthest south", "d"),
+    (APRON, "plane at the very top", "a"),
+    (APRON, "the plane closest to the centre", "c"),
+    (PORT, "the rightmost vessel", "s5"),
+    (PORT, "the boat on the far left", "s1"),
+    (PORT, "the most western boat", "s1"),
+    # Parts of the image.
+    (APRON, "the plane in the upper left part of the image", "a"),
+    (APRON, "an airplane in the top right corner", "b"),
+    (APRON, "the plane in the lower-left", "d"),
+    (APRON, "bottom right plane", "e"),
+    (APRON, "the aircraft in the middle of the image", "c"),
+    (APRON, "the plane in the centre", "c"),
+    (APRON, "plane, southwest", "d"),
+    (APRON, "the airplane in the north-east of the scene", "b"),
+    (APRON, "in the lower right of the picture there is a plane", "e"),
+    (APRON, "on the image's lower left, the plane", "d"),
+    (PLANT, "the windmill in the right half of the photo", "mill_e"),
+    # Sides among the candidates.
+    (PLANT, "the windmill on the left", "mill_w"),
+    (PLANT, "the right wind turbine", "mill_e"),
+    (SCHOOL, "the lower baseball diamond", "diamond"),
+    (SCHOOL, "the upper one of the two baseball fields", "diamond2"),
+    (SCHOOL, "the top tennis court", "t1"),
+    (SCHOOL, "the tennis court at the bottom", "t3"),
+    (SCHOOL, "the middle tennis court", "t2"),
+    (SCHOOL, "tennis court in the middle of the three tennis courts", "t2"),
+    (SCHOOL, "the basketball court on the left-hand side", "bb_left"),
+    (SCHOOL, "the left of the two basketball courts", "bb_left"),
+    (PORT, "the bridge on the right", "east"),
+    (PORT, "the bridge to the south", "south"),
+    # Order.
+    (PORT, "the second ship from the left", "s2"),
+    (PORT, "second from the right ship", "s4"),
+    (PORT, "the 4th ship from left to right", "s4"),
+    (PORT, "the third boat counting from the right", "s3"),
+    (PORT, "first ship from the left", "s1"),
+    (PORT, "the last ship on the right", "s5"),
+    (SCHOOL, "the second tennis court from the top", "t2"),
+    (PLANT, "the second largest storage tank", "n2"),
+    (PLANT, "third largest oil tank", "n1"),
+    (PLANT, "the second smallest of the tanks", "m1"),
+    # Size.
+    (APRON, "the biggest plane", "e"),
+    (APRON, "the tiniest aircraft", "a"),
+    (APRON, "the smallest of all the airplanes", "a"),
+    (APRON, "the plane that is largest in size", "e"),
+    (PLANT, "the tiniest of the storage tanks", "n3"),
+    (PLANT, "the huge tank", "m2"),
+    (PLANT, "the larger windmill", "mill_e"),
+    (PLANT, "the smaller of the two wind turbines", "mill_w"),
+    (PLANT, "the windmill that is smaller than the other one", "mill_w"),
+    (SCHOOL, "the bigger baseball field", "diamond"),
+    (SCHOOL, "a small baseball diamond", "diamond2"),
+    (SCHOOL, "the larger of the basketball courts", "bb_left"),
+    (PORT, "the longest bridge", "south"),
+    (PORT, "the larger of the two ships on the left", "s2"),
+    # Colour.
+    (PLANT, "the green tank", "m1"),
+    (PLANT, "a brown oil tank", "n3"),
+    (PLANT, "the grey storage tank", "m2"),
+    (PORT, "the red vessel", "s2"),
+    (PORT, "a boat that is blue", "s4"),
+    (PORT, "the ship with a red deck", "s2"),
+    (PORT, "the leftmost white ship", "s1"),
+    (PORT, "the right white ship", "s3"),
+    (PLANT, "the largest white tank", "n2"),
+    (PLANT, "the white tank, which is the smaller one", "n1"),
+    # Relations in a direction.
+    (SCHOOL, "the basketball court to the left of the tennis courts", "bb_left"),
+    (SCHOOL, "the basketball court right of the tennis courts", "bb_right"),
+    (SCHOOL, "the basketball court that is east of the tennis courts", "bb_right"),
+    (SCHOOL, "the basketball court on the left side of the tennis court in the middle", "bb_left"),
+    (SCHOOL, "left of the tennis courts there is a basketball court", "bb_left"),
+    (SCHOOL, "a car that is northeast of the ground track field", "by_diamond"),
+    (SCHOOL, "the baseball diamond to the right of the track", "diamond"),
+    (SCHOOL, "the baseball field is on the upper right of the tennis courts", "diamond2"),
+    (PLANT, "a storage tank is on the lower left of the storage tank on the right", "m2"),
+    (PLANT, "the tank directly below the largest white tank", "m2"),
+    (PLANT, "the tank left of the largest tank", "m1"),
+    (PLANT, "the tank above the gray tank", "n2"),
+    (PLANT, "the oil tank nearest to the chimney on its left", "n3"),
+    (PLANT, "windmill to the west of the dam", "mill_w"),
+    (PLANT, "the wind turbine that is on the right of the dam", "mill_e"),
+    (PORT, "the ship right below the harbor, on the left of the red ship", "s1"),
+    (PORT, "the ship to the left of the second ship from the left", "s1"),
+    (APRON, "the plane above the largest plane and right of the building", "b"),
+    (SCHOOL, "a tennis court with a basketball court to its left and right", "t2"),
+    (PLANT, "the tank with a chimney on its right", "n3"),
+    # Nearness.
+    (PLANT, "the storage tank closest to the chimney", "n3"),
+    (PLANT, "the nearest tank to the chimney", "n3"),
+    (PLANT, "the tank farthest from the chimney", "m1"),
+    (SCHOOL, "the car next to the baseball diamond", "by_diamond"),
+    (SCHOOL, "the vehicle beside the lower baseball field", "by_diamond"),
+    (SCHOOL, "the vehicle furthest away from the diamonds", "alone"),
+    (SCHOOL, "the vehicle that is far from the track", "alone"),
+    (PORT, "the boat by the eastern bridge", "s5"),
+    (PORT, "the ship closest to the bridge on the right", "s5"),
+    (APRON, "the plane near the house", "a"),
+    (SCHOOL, "the tennis court nearest the ground track field", "t3"),
+    # Between, on, in.
+    (PORT, "the ship between the red ship and the blue ship", "s3"),
+    (SCHOOL, "the tennis court between the two basketball courts", "t2"),
+    (SCHOOL, "the tennis court that lies between the other tennis courts", "t2"),
+    (SCHOOL, "the car on the running track", "on_track"),
+    (SCHOOL, "a vehicle inside the ground track field", "on_track"),
+    (SCHOOL, "the track with a car on it", "track"),
+    # Negation.
+    (PLANT, "the windmill that is not on the left", "mill_e"),
+    (SCHOOL, "the baseball field, not the one at the bottom", "diamond2"),
+    (PLANT, "the windmill that is not the largest", "mill_w"),
+    # Conditions together; words in another order.
+    (PLANT, "the largest tank in the upper row", "n2"),
+    (PORT, "of the two bridges, the lower one", "south"),
+    (PORT, "there are two bridges, the right one", "east"),
+    (PORT, "among the ships the one closest to the right edge", "s5"),
+    (PORT, "ship, red", "s2"),
+    (PORT, "the biggest white ship on the left half of the image", "s3"),
+    (PORT, "the small boat at the left", "s1"),
+    # Several.
+    (APRON, "all the planes", "a b c d e"),
+    (APRON, "every aircraft", "a b c d e"),
+    (APRON, "planes", "a b c d e"),
+    (APRON, "each of the airplanes in the lower half of the image", "d e"),
+    (APRON, "both planes on the left", "a d"),
+    (APRON, "the two planes at the top", "a b"),
+    (APRON, "the three largest planes", "c d e"),
+    (PORT, "all ships except the red one", "s1 s3 s4 s5"),
+    (PORT, "every white vessel", "s1 s3"),
+    (PORT, "the two leftmost ships", "s1 s2"),
+    (PORT, "all boats to the right of the red boat", "s3 s4 s5"),
+    (PORT, "both bridges", "east south"),
+    (SCHOOL, "all of the tennis courts", "t1 t2 t3"),
+    (SCHOOL, "the pair of basketball courts", "bb_left bb_right"),
+    (SCHOOL, "all cars that are not on the track", "alone by_diamond"),
+    (PLANT, "the wind turbines", "mill_e mill_w"),
+    (PLANT, "two windmills", "mill_e mill_w"),
+    (PLANT, "all the storage tanks above the dam", "m1 m2 n1 n2 n3"),
+    # No answer.
+    (APRON, "the ship", "absent"),
+    (PORT, "every tennis court", "absent"),
+    (PLANT, "the aircraft closest to the chimney", "absent"),
+    (APRON, "the plane", "ambiguous"),
+    (PORT, "a ship", "ambiguous"),
+    (SCHOOL, "tennis court", "ambiguous"),
+    (PORT, "two ships", "ambiguous"),
+    (APRON, "the helicopter left of the plane", "unknown-category"),
+    (PORT, "the lighthouse near the harbor", "unknown-category"),
+    (SCHOOL, "the car park", "unknown-category"),
+    (PORT, "the left one", "unknown-category"),
+    (PORT, "", "empty-expression"),
+    (PORT, " \n\t ", "empty-expression"),
+    (PORT, "?!...", "empty-expression"),
+]
+
+
+def outcome(layout: Layout, expression: str) -> tuple[str, Choice]:
+    names = list(layout)
+    choice = choose(parse(expression), list(layout.values()), SIZE)
+    return choice.code or " ".join(sorted(names[i] for i in choice.indices)), choice
+
+
+@pytest.mark.parametrize(("layout", "expression", "expected"), CASES, ids=[expression for _, expression, _ in CASES])
+def test_picks_what_the_words_describe(layout: Layout, expression: str, expected: str) -> None:
+    found, choice = outcome(layout, expression)
+    assert found == expected, (parse(expression).constraints, choice.scores)
