@@ -197,7 +197,7 @@ class SampleMaker:
         matrix = np.concatenate([linear, (target - linear @ center)[:, None]], axis=1)
         shift = matrix.copy()
         shift[:, 2] -= area[:2]
-        image, shift = _reduced(source.image, shift, scale)
+        image, shift = _reduced(source, shift, scale)
         fill = tuple(int(v) for v in rng.integers(0, 256, 3)) if rng.random() < 0.3 else (102, 105, 94)
         view = cv2.warpAffine(
             image,
@@ -245,7 +245,7 @@ class SampleMaker:
         y1 = min(config.size, math.ceil(extent[3]) + margin)
         shift = matrix.copy()
         shift[:, 2] -= (x0, y0)
-        image, reduced = _reduced(source.image, shift, scale)
+        image, reduced = _reduced(source, shift, scale)
         patch = cv2.warpAffine(
             image, _pixel_centers(reduced), (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
@@ -296,16 +296,15 @@ def _area(box: tuple[float, float, float, float]) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _reduced(image: Image, matrix: npt.NDArray[np.float64], scale: float) -> tuple[Image, npt.NDArray[np.float64]]:
-    """Halve the image before a strong reduction: bilinear sampling alone would alias."""
-    if scale >= 0.6:
-        return image, matrix
-    factor = max(scale * 1.2, 0.1)
-    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+def _reduced(
+    source: TrainingImage, matrix: npt.NDArray[np.float64], scale: float
+) -> tuple[Image, npt.NDArray[np.float64]]:
+    """The image, halved once or twice before a strong reduction (bilinear sampling alone would alias), and its map."""
+    image = source.image if scale >= 0.55 else source.half if scale >= 0.275 else source.quarter
     matrix = matrix.copy()
-    matrix[:, 0] *= image.shape[1] / small.shape[1]
-    matrix[:, 1] *= image.shape[0] / small.shape[0]
-    return small, matrix
+    matrix[:, 0] *= source.image.shape[1] / image.shape[1]
+    matrix[:, 1] *= source.image.shape[0] / image.shape[0]
+    return image, matrix
 
 
 def _pixel_centers(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

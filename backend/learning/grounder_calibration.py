@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.torch import load_file
 
 from backend.errors import WeightsError
@@ -21,10 +23,9 @@ from backend.pipeline.grounding.detector import (
 )
 
 LOWEST_SCORE = 0.05
-_THRESHOLDS = np.round(np.arange(0.10, 0.71, 0.01), 2)
+_THRESHOLDS = np.round(np.arange(0.08, 0.71, 0.01), 2)
 _PRIOR_OBJECTS = 20
 """A category's own best threshold counts as much as that of all categories together when it has so many objects."""
-_SUPPORT_FACTOR = 0.6
 
 
 def calibrate(
@@ -33,21 +34,48 @@ def calibrate(
     categories: Sequence[str],
     scales: Sequence[int],
 ) -> Calibration:
-    """Per category, the threshold with the best F1 score over ``images``, drawn towards the best common one.
+    """Scores to probabilities, and the probability from which an expression is answered.
 
-    Few objects say little about a threshold: with n of them the category's own one has the weight
-    n / (n + ``_PRIOR_OBJECTS``). The support threshold is a fixed share of the answer threshold.
+    Per category, the score with the best F1 over ``images`` counts as even odds, drawn towards the best common one: few
+    objects say little about a threshold, so with n of them the category's own has the weight n / (n +
+    ``_PRIOR_OBJECTS``). The slope is the logistic regression of "is an object" on the score's distance from it. The
+    probability to answer from is the one at which images with and without a category are told apart best.
     """
-    curves = {category: _counts(detections, images, category) for category in categories}
+    rated = {category: _rated(detections, images, category) for category in categories}
+    curves = {category: _curve(*rated[category]) for category in categories}
     common = _best(np.stack(list(curves.values())).sum(axis=0))
-    answer = {}
-    for category, counts in curves.items():
-        objects = counts[0, 2]
+    even = {}
+    for category, curve in curves.items():
+        objects = rated[category][2]
         weight = objects / (objects + _PRIOR_OBJECTS)
-        own = _best(counts) if objects else common
-        answer[category] = round(float(weight * own + (1 - weight) * common), 3)
-    support = {category: round(value * _SUPPORT_FACTOR, 3) for category, value in answer.items()}
-    return Calibration(answer, support, tuple(scales))
+        even[category] = round(float(weight * _best(curve) + (1 - weight) * common), 3)
+    plain = Calibration(even)
+    logits, hits = [], []
+    for category, (scores, correct, _) in rated.items():
+        logits += [_log_odds(plain.probability(category, score)) for score in scores]
+        hits += correct
+    calibration = Calibration(even, round(_slope(np.array(logits), np.array(hits)), 3), 0.5, tuple(scales))
+    return replace(calibration, answer=_answer_from(calibration, detections, images))
+
+
+def _answer_from(
+    calibration: Calibration, detections: Sequence[Sequence[Detection]], images: Sequence[TrainingImage]
+) -> float:
+    """The probability that balances unanswered categories of an image against answers for absent ones."""
+    best: dict[bool, list[float]] = {True: [], False: []}
+    for found, image in zip(detections, images, strict=True):
+        present = {item.category for item in image.objects}
+        for category in calibration.even:
+            if image.unlabelled.get(category, 1.0) > 0:
+                likeliest = max((d.score for d in found if d.category == category), default=0.0)
+                best[category in present].append(calibration.probability(category, likeliest))
+    if not best[True] or not best[False]:
+        return 0.5
+    steps = np.round(np.arange(0.2, 0.81, 0.01), 2)
+    missed = (np.array(best[True])[None] < steps[:, None]).mean(axis=1)
+    invented = (np.array(best[False])[None] >= steps[:, None]).mean(axis=1)
+    error = missed + invented
+    return float(np.median(steps[error <= error.min() + 1e-9]).round(2))
 
 
 def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]) -> Path:
@@ -78,10 +106,10 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
     return target
 
 
-def _counts(
+def _rated(
     detections: Sequence[Sequence[Detection]], images: Sequence[TrainingImage], category: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """[len(_THRESHOLDS), 3]: true positives, detections and objects of ``category`` at each threshold."""
+) -> tuple[list[float], list[bool], int]:
+    """All detections' scores of ``category``, whether each finds an object not found yet, and the number of objects."""
     scores, hits, objects = [], [], 0
     for found, image in zip(detections, images, strict=True):
         if image.unlabelled.get(category, 1.0) == 0:
@@ -96,18 +124,31 @@ def _counts(
                 free.discard(best)
             scores.append(detection.score)
             hits.append(hit)
+    return scores, hits, objects
+
+
+def _curve(scores: Sequence[float], hits: Sequence[bool], objects: int) -> npt.NDArray[np.float64]:
+    """[len(_THRESHOLDS), 3]: true positives, detections and objects at each threshold."""
     above = np.array(scores, float)[None, :] >= _THRESHOLDS[:, None]
-    return np.stack(
-        [
-            (above & np.array(hits, bool)[None, :]).sum(axis=1),
-            above.sum(axis=1),
-            np.full(len(_THRESHOLDS), objects),
-        ],
-        axis=1,
-    ).astype(float)
+    found = (above & np.array(hits, bool)[None, :]).sum(axis=1)
+    return np.stack([found, above.sum(axis=1), np.full(len(_THRESHOLDS), objects)], axis=1).astype(float)
 
 
-def _best(counts: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _best(curve: npt.NDArray[np.float64]) -> float:
     """The threshold with the best F1 score; the middle of all that are within 0.005 of it."""
-    f1 = 2 * counts[:, 0] / np.maximum(counts[:, 1] + counts[:, 2], 1)
+    f1 = 2 * curve[:, 0] / np.maximum(curve[:, 1] + curve[:, 2], 1)
     return float(np.median(_THRESHOLDS[f1 >= f1.max() - 0.005]))
+
+
+def _slope(distances: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> float:
+    """Slope in [0.5, 3] of the logistic regression without offset of ``hits`` on ``distances``."""
+    slopes = np.arange(0.5, 3.01, 0.05)
+    if not len(distances):
+        return 1.0
+    signed = np.where(hits, distances, -distances)
+    likelihood = [-np.logaddexp(0, -slope * signed).sum() for slope in slopes]
+    return float(slopes[int(np.argmax(likelihood))])
+
+
+def _log_odds(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))

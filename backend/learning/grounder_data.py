@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,6 +54,21 @@ class TrainingImage:
     image: Image
     objects: tuple[OutlinedObject, ...]
     unlabelled: dict[str, float]
+
+    @cached_property
+    def half(self) -> Image:
+        """The image at half its size; kept."""
+        return _halved(self.image)
+
+    @cached_property
+    def quarter(self) -> Image:
+        """The image at a quarter of its size; kept."""
+        return _halved(self.half)
+
+
+def _halved(image: Image) -> Image:
+    height, width = (max(1, side // 2) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def outline(mask: Mask, scale: float) -> tuple[Outline, ...]:

@@ -8,8 +8,9 @@ TTFNet (arXiv 1909.00700) and FCOS (arXiv 1904.01355). Small objects are read at
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,28 @@ class DetectorConfig:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How detections become answers; chosen on the validation split and stored beside the weights.
+    """How scores become probabilities and answers; chosen on the validation split and stored beside the weights.
 
     Attributes:
-        answer: per category, the score from which a detection is an object that may be answered with.
-        support: per category, the lower score from which a detection may serve as the target of a relation.
+        even: per category, the score at which a detection is as likely an object as not.
+        slope: how fast the probability rises with the score's logit.
+        answer: an expression is answered if the likeliest object of its category has at least this probability.
         scales: long sides in pixels at which an image is read; the detections of all are merged.
     """
 
-    answer: Mapping[str, float] = field(default_factory=dict)
-    support: Mapping[str, float] = field(default_factory=dict)
+    even: Mapping[str, float]
+    slope: float = 1.0
+    answer: float = 0.5
     scales: tuple[int, ...] = (640,)
+
+    def probability(self, category: str, score: float) -> float:
+        """Probability in [0, 1] that a detection of ``category`` with ``score`` in [0, 1] is such an object."""
+        return 1 / (1 + math.exp(-self.slope * (_logit(score) - _logit(self.even[category]))))
+
+
+def _logit(score: float) -> float:
+    score = min(max(score, 1e-4), 1 - 1e-4)
+    return math.log(score / (1 - score))
 
 
 class _ConvNormRelu(nn.Module):
@@ -213,13 +225,7 @@ def save_detector(detector: Detector, calibration: Calibration, path: Path) -> N
     metadata = {
         "format": _FORMAT,
         "detector": json.dumps(asdict(detector.config)),
-        "calibration": json.dumps(
-            {
-                "answer": dict(calibration.answer),
-                "support": dict(calibration.support),
-                "scales": calibration.scales,
-            }
-        ),
+        "calibration": json.dumps(asdict(calibration)),
     }
     write_bytes(path, serialize(state, metadata))
 
@@ -244,6 +250,5 @@ def load_detector(path: Path) -> tuple[Detector, Calibration]:
     detector.eval()
     detector.fuse()
     calibration = json.loads(metadata["calibration"])
-    return detector.to(memory_format=torch.channels_last), Calibration(
-        calibration["answer"], calibration["support"], tuple(calibration["scales"])
-    )
+    calibration["scales"] = tuple(calibration["scales"])
+    return detector.to(memory_format=torch.channels_last), Calibration(**calibration)

@@ -60,15 +60,11 @@ def test_fusing_changes_nothing_but_speed() -> None:
 def test_saved_weights_give_the_same_maps(tmp_path: Path) -> None:
     torch.manual_seed(1)
     detector = Detector(TINY).eval()
-    calibration = Calibration({"ship": 0.4, "vehicle": 0.3}, {"ship": 0.2, "vehicle": 0.1}, (640, 960))
+    calibration = Calibration({"ship": 0.4, "vehicle": 0.3}, 1.5, 0.45, (640, 960))
     save_detector(detector, calibration, tmp_path / "model.safetensors")
     loaded, read = load_detector(tmp_path / "model.safetensors")
     assert loaded.config == TINY
-    assert (dict(read.answer), dict(read.support), read.scales) == (
-        dict(calibration.answer),
-        dict(calibration.support),
-        calibration.scales,
-    )
+    assert read == calibration
     image = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():
         assert torch.allclose(detector(image).sides[1], loaded(image).sides[1], atol=1e-2)
@@ -101,8 +97,8 @@ def test_a_peak_becomes_its_box(level: int) -> None:
     boxes, scores, labels = peaks(output, 0.3)
     center_x, center_y = 2.5 * stride, 3.5 * stride
     expected: list[float] = [center_x - stride, center_y - 2 * stride, center_x + 1.5 * stride, center_y + 0.5 * stride]
-    assert np.allclose(boxes, [expected], atol=1e-3)
-    assert np.allclose(scores, [torch.tensor(2.0).sigmoid()])
+    assert np.allclose(boxes, np.array([expected]), atol=1e-3)
+    assert np.allclose(scores, torch.tensor([2.0]).sigmoid().numpy())
     assert labels.tolist() == [1]
 
 
@@ -115,7 +111,7 @@ def test_suppression_keeps_the_best_per_category_and_votes() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 10], [30, 30, 40, 40]], np.float32)
     scores = np.array([0.9, 0.3, 0.8, 0.5], np.float32)
     kept, kept_scores, labels = suppress(boxes, scores, np.array([0, 0, 1, 0]), 0.5)
-    assert np.allclose(kept, [[0, 0, 10, 10.5], [0, 0, 10, 10], [30, 30, 40, 40]])
+    assert np.allclose(kept, np.array([[0, 0, 10, 10.5], [0, 0, 10, 10], [30, 30, 40, 40]]))
     assert np.allclose(kept_scores, [0.9, 0.8, 0.5])
     assert labels.tolist() == [0, 1, 0]
 
@@ -147,3 +143,13 @@ def test_any_image_size_gives_boxes_inside_the_image(shape: tuple[int, int]) -> 
     for detection in found:
         assert detection.box == detection.box.clip(shape[1], shape[0])
         assert detection.category in TINY.categories
+
+
+def test_probability_is_even_where_it_was_calibrated_and_rises_with_the_score() -> None:
+    calibration = Calibration({"ship": 0.3, "vehicle": 0.6}, slope=1.5)
+    assert calibration.probability("ship", 0.3) == pytest.approx(0.5)
+    assert calibration.probability("vehicle", 0.6) == pytest.approx(0.5)
+    values = [calibration.probability("ship", score) for score in (0.0, 0.1, 0.4, 0.8, 1.0)]
+    assert values == sorted(values)
+    assert 0 < values[0] < 0.01
+    assert 0.99 < values[-1] < 1

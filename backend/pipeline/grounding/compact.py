@@ -1,0 +1,155 @@
+"""The compact grounder: detections of the categories it knows, then a relation program over the expression.
+
+Coarse localization without a language model: ``expression_parser`` turns the words into a query, the detector finds
+every object of the categories it knows, ``relations`` picks the ones that the query describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from backend.bounded_cache import BoundedCache
+from backend.pipeline.grounding.detections import Detection, detect
+from backend.pipeline.grounding.detector import Calibration, Detector, load_detector
+from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
+from dataset_tools import expression_parser, relations
+from dataset_tools.categories import CATEGORIES
+from dataset_tools.colors import color_of_box
+from dataset_tools.expression_query import Color, Query
+from dataset_tools.geometry import Box
+
+_LOWEST_SCORE = 0.05
+"""Detections below this score are never looked at."""
+_DETECTION_BYTES = 256
+"""What a kept detection takes in memory, about."""
+_PLAUSIBLE = 0.15
+"""Probability from which a detection is considered for a place in an order or as what a relation refers to."""
+_EVEN = 0.5
+_WIDER_CONFIG = "grounding_dino_sam_vit_b"
+
+
+class CompactGrounder:
+    """Implements ``Grounder`` for ``known_categories``; safe to call from several threads.
+
+    Args:
+        detector: in evaluation mode.
+        calibration: its thresholds and the scales it reads images at.
+        cache_bytes: how much memory the detections of past images may take; many expressions share an image.
+    """
+
+    def __init__(self, detector: Detector, calibration: Calibration, cache_bytes: int = 4_000_000) -> None:
+        self.detector = detector
+        self.calibration = calibration
+        self._cache: BoundedCache[bytes, tuple[Detection, ...]] = BoundedCache(cache_bytes)
+
+    @property
+    def known_categories(self) -> frozenset[str]:
+        """The detector's categories, canonical names."""
+        return frozenset(self.detector.config.categories)
+
+    def detections(self, image: Image) -> tuple[Detection, ...]:
+        """Everything found in ``image`` uint8[H, W, 3] RGB, best first, however weak; kept for the next expression."""
+        key = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+        found = self._cache.get(key)
+        if found is None:
+            found = tuple(detect(self.detector, image, self.calibration.scales, _LOWEST_SCORE))
+            self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
+        return found
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
+        query = expression_parser.parse(expression)
+        refusal = self._refusal(query)
+        if refusal is not None:
+            return GroundingResult((), refusal)
+        size = (image.shape[0], image.shape[1])
+        return answer(query, self.detections(image), self.calibration, size, partial(color_of_box, image))
+
+    def _refusal(self, query: Query) -> Abstention | None:
+        """An abstention for what no image could change: nothing asked for, or a category that is not known."""
+        if query.is_empty:
+            return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
+        if query.category in self.known_categories or (query.category is None and not query.unknown_words):
+            return None
+        unknown = CATEGORIES[query.category].display if query.category else " ".join(query.unknown_words)
+        return Abstention(
+            "unknown-category",
+            f"The compact grounder does not know {_shortened(unknown)!r}. It knows "
+            f"{_listed(CATEGORIES[name].display for name in self.detector.config.categories)}. "
+            f"The config {_WIDER_CONFIG} knows more: it takes any word.",
+        )
+
+
+def answer(
+    query: Query,
+    detections: Sequence[Detection],
+    calibration: Calibration,
+    image_size: tuple[int, int],
+    color_of: Callable[[Box], str | None] | None = None,
+) -> GroundingResult:
+    """Pick the detections that ``query`` describes; pure, so that it can be measured with true boxes.
+
+    Args:
+        query: its category is one of the detector's, or None where the words name none ("the upper one").
+        detections: everything found in the image, best first.
+        calibration: what their scores mean.
+        image_size: (height, width) in pixels.
+        color_of: colour name of what is in a box; None to pass over colour words.
+    """
+    groundings = [Grounding(d.box, calibration.probability(d.category, d.score), d.category) for d in detections]
+    subjects = [g for g in groundings if query.category in (g.category, None) and g.score >= _PLAUSIBLE]
+    considered = tuple(subjects)
+    if query.is_all or query.category is None:
+        # Orders weigh doubtful objects by their probability; a list of objects has to draw the line.
+        subjects = [g for g in subjects if g.score >= max(calibration.answer, _EVEN)]
+    elif max((g.score for g in subjects), default=0.0) < calibration.answer:
+        subjects = []
+    targets = [
+        g for g in groundings if g.category in query.target_categories - {query.category} and g.score >= _PLAUSIBLE
+    ]
+    candidates = subjects + targets
+    name_color = color_of if color_of is not None and _mentions_color(query) else None
+    labelled = [
+        relations.LabelledBox(g.box, g.category or "", g.score, name_color(g.box) if name_color else None)
+        for g in candidates
+    ]
+    choice = relations.choose(query, labelled, image_size)
+    if choice.code is not None:
+        closest = tuple(candidates[i] for i in choice.indices) or considered
+        return GroundingResult((), Abstention(choice.code, choice.message, closest), considered)
+    return GroundingResult(tuple(candidates[i] for i in choice.indices), None, considered)
+
+
+def load_compact_grounder(weights: Path, *, device: str = "cpu", cache_bytes: int = 4_000_000) -> CompactGrounder:
+    """The grounder of the weights file ``weights``.
+
+    Args:
+        weights: written by ``pslg train compact-grounder``.
+        device: where the detector runs.
+        cache_bytes: see ``CompactGrounder``.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds something else.
+    """
+    detector, calibration = load_detector(weights)
+    return CompactGrounder(detector.to(torch.device(device)), calibration, cache_bytes)
+
+
+def _mentions_color(query: Query) -> bool:
+    return any(isinstance(constraint, Color) for constraint in query.constraints) or any(
+        _mentions_color(target) for relation in query.relations for target in relation.targets
+    )
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _listed(names: Iterable[str]) -> str:
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}"

@@ -1,0 +1,120 @@
+"""The compact grounder: which detections answer which expressions, and what it says when none does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from backend.pipeline.grounding.compact import CompactGrounder, answer
+from backend.pipeline.grounding.detections import Detection
+from backend.pipeline.grounding.detector import COMPACT_CATEGORIES, Calibration, Detector, DetectorConfig
+from backend.pipeline.types import GroundingResult
+from dataset_tools.expression_parser import parse
+from dataset_tools.geometry import Box
+
+CALIBRATION = Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.4))
+SIZE = (600, 800)
+LEFT, RIGHT, FAR = Box(50, 280, 110, 340), Box(600, 270, 690, 360), Box(700, 20, 760, 80)
+
+
+def ask(expression: str, *detections: Detection) -> GroundingResult:
+    ranked = sorted(detections, key=lambda d: -d.score)
+    return answer(parse(expression), ranked, CALIBRATION, SIZE)
+
+
+def boxes(result: GroundingResult) -> list[Box]:
+    return [grounding.box for grounding in result.groundings]
+
+
+def test_one_strong_detection_answers_despite_weak_ones() -> None:
+    result = ask("the airplane", Detection(LEFT, "airplane", 0.9), Detection(RIGHT, "airplane", 0.25))
+    assert boxes(result) == [LEFT]
+    assert result.groundings[0].category == "airplane"
+    assert result.groundings[0].score == CALIBRATION.probability("airplane", 0.9)
+    assert [c.box for c in result.candidates] == [LEFT, RIGHT]
+
+
+def test_position_chooses_among_equals() -> None:
+    ships = Detection(LEFT, "ship", 0.7), Detection(RIGHT, "ship", 0.9)
+    assert boxes(ask("the left-most vessel", *ships)) == [LEFT]
+    assert boxes(ask("the ship in the right of the image", *ships)) == [RIGHT]
+    assert sorted(boxes(ask("every ship", *ships))) == [LEFT, RIGHT]
+
+
+def test_weak_detections_do_not_take_part_in_all() -> None:
+    found = Detection(LEFT, "ship", 0.9), Detection(RIGHT, "ship", 0.7), Detection(FAR, "ship", 0.22)
+    assert sorted(boxes(ask("all the ships", *found))) == [LEFT, RIGHT]
+
+
+def test_nothing_found_is_absent_with_the_closest_candidates() -> None:
+    result = ask("the bridge", Detection(LEFT, "airplane", 0.9), Detection(RIGHT, "bridge", 0.21))
+    assert result.groundings == ()
+    assert result.abstention is not None
+    assert result.abstention.code == "absent"
+    assert [c.box for c in result.abstention.candidates] == [RIGHT]
+
+
+def test_weak_objects_may_be_referred_to() -> None:
+    found = (
+        Detection(LEFT, "vehicle", 0.8),
+        Detection(RIGHT, "vehicle", 0.8),
+        Detection(Box(620, 380, 780, 560), "building", 0.25),
+    )
+    assert boxes(ask("the car nearest to the building", *found)) == [RIGHT]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> CompactGrounder:
+    torch.manual_seed(0)
+    config = DetectorConfig(widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1), pyramid_width=8)
+    return CompactGrounder(Detector(config).eval(), Calibration(CALIBRATION.even, scales=(96,)))
+
+
+@pytest.mark.parametrize("expression", ["the windmill", "the giraffe next to the bridge", "the frobnicator"])
+def test_unknown_category_names_the_word_and_what_is_known(tiny: CompactGrounder, expression: str) -> None:
+    result = tiny.ground(np.zeros((40, 50, 3), np.uint8), expression)
+    assert result.abstention is not None
+    assert result.abstention.code == "unknown-category"
+    assert f"'{expression.split()[1]}'" in result.abstention.message
+    for words in ("airplane", "storage tank", "building", "grounding_dino_sam_vit_b"):
+        assert words in result.abstention.message
+
+
+@pytest.mark.parametrize("expression", ["", "   ", "...", "?"])
+def test_empty_expression(tiny: CompactGrounder, expression: str) -> None:
+    result = tiny.ground(np.zeros((40, 50, 3), np.uint8), expression)
+    assert result.abstention is not None
+    assert result.abstention.code == "empty-expression"
+
+
+def test_a_long_expression_gets_a_short_message(tiny: CompactGrounder) -> None:
+    result = tiny.ground(np.zeros((40, 50, 3), np.uint8), "blah" * 1250)
+    assert result.abstention is not None
+    assert len(result.abstention.message) < 500
+
+
+def test_an_image_is_read_once_for_many_expressions_and_threads(tiny: CompactGrounder) -> None:
+    runs: list[int] = []
+    handle = tiny.detector.register_forward_hook(lambda *_: runs.append(1))
+    rng = np.random.default_rng(5)
+    image, other = rng.integers(0, 256, (2, 40, 50, 3)).astype(np.uint8)
+    try:
+        first = tiny.ground(image, "the ship")
+        assert tiny.ground(image.copy(), "the ship") == first
+        tiny.ground(image, "all the airplanes")
+        assert len(runs) == 1
+        tiny.ground(other, "the ship")
+        assert len(runs) == 2
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: tiny.ground(image, "the ship"), range(8)))
+        assert results == [first] * 8
+        assert len(runs) == 2
+    finally:
+        handle.remove()
+
+
+def test_known_categories_are_the_detectors(tiny: CompactGrounder) -> None:
+    assert tiny.known_categories == frozenset(COMPACT_CATEGORIES)
