@@ -1,0 +1,178 @@
+"""``pslg evaluate``: the paper's metrics of a config on a dataset."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backend.commands.prelabel import check_picture_path, read_image, write_picture
+from backend.errors import DatasetError
+from dataset_tools.metrics import CONVENTIONS, Convention
+
+if TYPE_CHECKING:
+    from backend.evaluation import Example, Outcome
+    from backend.pipeline.types import Image, Mask, Prelabels
+
+_GALLERY_SIZE = 24
+
+
+def _read_examples(data: Path, split: str | None) -> list[Example]:
+    from backend.evaluation import Example, Target
+    from dataset_tools.formats import coco_jsonl
+
+    chosen: str | Path | None = Path(split) if split is not None and Path(split).is_file() else split
+    dataset = coco_jsonl.read(data, chosen)
+    examples = []
+    for row in dataset.expressions:
+        objects = [dataset.annotation(ann_id) for ann_id in row.ann_ids]
+        targets = tuple(Target(one.id, one.category, one.box, one.mask) for one in objects)
+        examples.append(Example(dataset.image(row.image).path, row.expression, row.kind, row.category, targets))
+    if not examples:
+        raise DatasetError(f"{data} has no expressions" + (f" in the split {split!r}" if split else ""))
+    return examples
+
+
+def _spread(examples: list[Example], limit: int | None) -> list[Example]:
+    """``limit`` of the examples at even distances, so that every part of the dataset stays in."""
+    if limit is None or limit >= len(examples):
+        return examples
+    return [examples[index * len(examples) // limit] for index in range(limit)]
+
+
+class _Gallery:
+    """Keeps the worst cases as pictures while they go by."""
+
+    def __init__(self, convention: Convention) -> None:
+        self._convention = convention
+        self._kept: list[tuple[float, int, Image]] = []
+        self._count = 0
+
+    def add(self, outcome: Outcome, image: Image, found: Prelabels, target: Mask) -> None:
+        """Look at one outcome; draw it only if it is among the worst so far."""
+        from dataset_tools.overlays import OverlayObject, panel
+
+        iou = outcome.iou(self._convention)
+        self._count += 1
+        if len(self._kept) == _GALLERY_SIZE and -self._kept[0][0] <= iou:
+            return
+        objects = [OverlayObject(item.mask, item.box, item.point, f"{item.score:.2f}") for item in found]
+        detail = f"IoU {iou:.2f}, {outcome.example.kind}, {outcome.example.image.name}"
+        if found.abstained is not None:
+            detail += f", no mask: {found.abstained.code}"
+        picture = panel(image, objects, outcome.example.expression, detail, truth=target if target.any() else None)
+        entry = (-iou, -self._count, picture)
+        if len(self._kept) < _GALLERY_SIZE:
+            heapq.heappush(self._kept, entry)
+        else:
+            heapq.heapreplace(self._kept, entry)
+
+    def sheet(self) -> Image:
+        """The contact sheet, worst first."""
+        from dataset_tools.overlays import contact_sheet
+
+        return contact_sheet(
+            [picture for _, _, picture in sorted(self._kept, key=lambda entry: entry[:2], reverse=True)]
+        )
+
+
+def _table(report: dict[str, Any]) -> str:
+    """The figures for people: one row per group."""
+    names = ("mIoU", "oIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
+    rows: list[tuple[str, dict[str, Any]]] = [("all with a target", report), ("single target", report["single_target"])]
+    rows.append(("  small (< 32 x 32 px)", report["small_objects"]))
+    rows += [(f"  kind {kind}", values) for kind, values in report["by_kind"].items()]
+    rows += [(f"  {category}", values) for category, values in report["by_category"].items()]
+    if "instances" in report:
+        rows.append(("objects, each once", report["instances"]))
+        rows += [(f"  {category}", values) for category, values in report["instances"]["by_category"].items()]
+    lines = [f"{'':28}{'n':>6}" + "".join(f"{name:>8}" for name in names)]
+    for label, values in rows:
+        lines.append(f"{label:28}{values['n']:>6}" + "".join(f"{100 * values[name]:8.1f}" for name in names))
+    absent, present, grounding = report["absent"], report["present"], report["grounding"]
+    lines += [
+        "",
+        f"boxes: {report['boxes']};"
+        f" P@0.5 of the boxes of single targets: {100 * grounding['P@0.5']:.1f} (n {grounding['n']})",
+        f"absent objects: abstained from {absent['abstained']} of {absent['n']};"
+        f" present objects: answered {present['answered']} of {present['n']}",
+        f"seconds per expression: {report['seconds']:.3f}, with stored embeddings {report['seconds_embedded']:.3f}",
+        f"convention: {report['convention']}",
+        f"model: {report['model_version']}, data: {report['data']}, split: {report['split'] or 'everything'}"
+        + (f", {report['limit']} expressions spread evenly" if report["limit"] else ""),
+    ]
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="A coco_jsonl folder or a REFER root.")
+@click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
+@click.option(
+    "--boxes",
+    type=click.Choice(["predicted", "ground-truth"]),
+    default="predicted",
+    show_default=True,
+    help="ground-truth measures stage 2 alone.",
+)
+@click.option("--box-jitter", type=click.FloatRange(0, 0.5), default=0.0, help="Move each side of such a box (share).")
+@click.option("--split", help="A split of the dataset, or a file of image names; default: everything.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many expressions, spread evenly over the dataset.")
+@click.option(
+    "--convention",
+    type=click.Choice(list(CONVENTIONS)),
+    default="native",
+    show_default=True,
+    help="How pixels are counted: at image size, as RMSIN's or as SegEarth-R1's test script.",
+)
+@click.option(
+    "--foreground-points/--no-foreground-points", default=True, help="CFPG, as the config says or not at all."
+)
+@click.option("--boundary/--no-boundary", default=True, help="MBO, as the config says or not at all.")
+@click.option(
+    "--gallery",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=check_picture_path,
+    help=f"Write the {_GALLERY_SIZE} worst cases as a contact sheet.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+def evaluate(
+    data: Path,
+    config: str,
+    boxes: str,
+    box_jitter: float,
+    split: str | None,
+    limit: int | None,
+    convention: str,
+    foreground_points: bool,
+    boundary: bool,
+    gallery: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a config on a dataset: mIoU, oIoU, P@X over every expression that has a target."""
+    from tqdm import tqdm
+
+    from backend import evaluation
+    from backend.pipeline import load_config, load_pipeline
+
+    examples = _spread(_read_examples(data, split), limit)
+    counting = CONVENTIONS[convention]
+    pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
+    worst = _Gallery(counting)
+    with tqdm(total=len(examples), unit="expression", desc=pipeline.model_version) as bar:
+        result = evaluation.evaluate(
+            pipeline,
+            examples,
+            read_image,
+            boxes="ground-truth" if boxes == "ground-truth" else "predicted",
+            box_jitter=box_jitter,
+            convention=counting,
+            progress=bar.update,
+            seen=worst.add if gallery is not None else lambda *_: None,
+        )
+    if gallery is not None:
+        write_picture(gallery, worst.sheet())
+    report = {"data": data.name, "split": split, "limit": limit, **result.report()}
+    click.echo(json.dumps(report) if as_json else _table(report))

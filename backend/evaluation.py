@@ -1,0 +1,267 @@
+"""Measuring a pipeline on a dataset with the paper's metrics: what ``pslg evaluate`` prints.
+
+Every expression that has a target counts, "all the ..." included: the union of the predicted masks against the union of
+the masks it names; no answer is an IoU of 0. Expressions that name something absent count only as answered or not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from backend.pipeline import PslgSam
+from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels
+from dataset_tools import categories
+from dataset_tools.metrics import Convention, Overlap, group, summarize
+
+__all__ = ["Boxes", "Evaluation", "Example", "Outcome", "Target", "evaluate", "jittered"]
+
+Boxes = Literal["predicted", "ground-truth"]
+
+Timed = tuple[Prelabels, float, float]
+"""Prelabels, seconds, and seconds without embedding."""
+SMALL_AREA = 32 * 32
+"""An object of fewer pixels is a small one (COCO's definition)."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One object that an expression names.
+
+    Attributes:
+        id: unique within the dataset.
+        category: as the dataset spells it.
+        box: in pixels.
+        mask: makes bool[H, W]; called when it is needed.
+    """
+
+    id: int
+    category: str
+    box: Box
+    mask: Callable[[], Mask]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One expression: its image file, the words, their kind, the category asked for, and the objects they name."""
+
+    image: Path
+    expression: str
+    kind: str
+    category: str
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one expression (or one object) went.
+
+    Attributes:
+        example: what was asked.
+        overlap: pixels of prediction and target; None for expressions without a target.
+        answered: there was at least one mask.
+        box_iou: first predicted box against the one target's box; None unless there is exactly one target.
+        target_area: pixels of the target at the image's own size.
+        seconds: for the whole expression, embedding its windows included.
+        embedded_seconds: of which not spent on embedding: what it takes when the embeddings are stored.
+    """
+
+    example: Example
+    overlap: Overlap | None
+    answered: bool
+    box_iou: float | None
+    target_area: int
+    seconds: float
+    embedded_seconds: float
+
+    def iou(self, convention: Convention) -> float:
+        """The IoU; for an absent object 1 if the pipeline abstained, else 0."""
+        return float(not self.answered) if self.overlap is None else convention.iou(self.overlap)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All outcomes, and what they sum up to."""
+
+    outcomes: tuple[Outcome, ...]
+    instances: tuple[Outcome, ...]
+    convention: Convention
+    model_version: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        """One JSON object; shares are fractions, seconds are means per expression."""
+        present = [one for one in self.outcomes if one.example.targets]
+        absent = [one for one in self.outcomes if not one.example.targets]
+        single = [one for one in present if one.example.kind != "all"]
+        boxes = [one.box_iou for one in single if one.box_iou is not None]
+        report: dict[str, Any] = {
+            **self._summary(present),
+            "by_kind": self._grouped(present, lambda one: one.example.kind),
+            "by_category": self._grouped(present, lambda one: one.example.category),
+            "single_target": self._summary(single),
+            "small_objects": self._summary([one for one in single if one.target_area < SMALL_AREA]),
+            "grounding": {"n": len(boxes), "P@0.5": float(np.mean([iou >= 0.5 for iou in boxes])) if boxes else 0.0},
+            "absent": {"n": len(absent), "abstained": sum(not one.answered for one in absent)},
+            "present": {"n": len(present), "answered": sum(one.answered for one in present)},
+            "seconds": _mean([one.seconds for one in self.outcomes]),
+            "seconds_embedded": _mean([one.embedded_seconds for one in self.outcomes]),
+            "model_version": self.model_version,
+            "convention": self.convention.describe(),
+            **self.settings,
+        }
+        if self.instances:
+            report["instances"] = {
+                **self._summary(self.instances),
+                "by_category": self._grouped(self.instances, lambda one: one.example.category),
+            }
+        return report
+
+    def _summary(self, outcomes: Iterable[Outcome]) -> dict[str, Any]:
+        return summarize([one.overlap for one in outcomes if one.overlap is not None], self.convention)
+
+    def _grouped(self, outcomes: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, Any]:
+        return {name: self._summary(members) for name, members in sorted(group(outcomes, key).items())}
+
+
+def evaluate(
+    pipeline: PslgSam,
+    examples: Sequence[Example],
+    read_image: Callable[[Path], Image],
+    *,
+    boxes: Boxes = "predicted",
+    box_jitter: float = 0.0,
+    convention: Convention,
+    progress: Callable[[int], object] = lambda _: None,
+    seen: Callable[[Outcome, Image, Prelabels, Mask], object] = lambda *_: None,
+) -> Evaluation:
+    """Run ``pipeline`` over ``examples``, image by image.
+
+    Args:
+        pipeline: what is measured.
+        examples: in any order; those of one image are run together.
+        read_image: image file -> uint8[H, W, 3] RGB.
+        boxes: ``ground-truth`` hands stage 2 one box per target, so that it is measured alone; expressions without a
+            target are left out then.
+        box_jitter: each side of such a box is moved by up to this share of the box's width or height, at random but
+            the same in every run.
+        convention: how pixels are counted.
+        progress: called with the number of expressions done since the last call.
+        seen: called with every outcome, its image, the prelabels and the target bool[H, W] (for galleries).
+    """
+    outcomes: list[Outcome] = []
+    instances: list[Outcome] = []
+    if boxes == "ground-truth":
+        examples = [example for example in examples if example.targets]
+    for path, members in group(examples, lambda example: example.image).items():
+        image = read_image(path)
+        runner = _Runner(pipeline, image, box_jitter)
+        for example in members:
+            if boxes == "predicted":
+                found, seconds, embedded = runner.prelabel(example.expression)
+            else:
+                found, seconds, embedded = runner.segment(example)
+            target = _union([target.mask() for target in example.targets], image)
+            outcome = _outcome(example, found, target, convention, seconds, embedded)
+            outcomes.append(outcome)
+            seen(outcome, image, found, target)
+            progress(1)
+        for target_object, (found, seconds, embedded) in runner.segmented.values():
+            alone = Example(path, "", "instance", target_object.category, (target_object,))
+            instances.append(_outcome(alone, found, target_object.mask(), convention, seconds, embedded))
+    settings: dict[str, Any] = {"boxes": boxes}
+    if boxes == "ground-truth":
+        settings["box_jitter"] = box_jitter
+    return Evaluation(tuple(outcomes), tuple(instances), convention, pipeline.model_version, settings)
+
+
+def jittered(box: Box, share: float, seed: int) -> Box:
+    """``box`` with each side moved by up to ``share`` of its width or height; a function of its arguments only."""
+    moves = np.random.default_rng(seed).uniform(-share, share, 4)
+    sides = np.array([box.width, box.height, box.width, box.height])
+    return Box(*(float(value) for value in np.array(box) + moves * sides))
+
+
+class _Runner:
+    """Runs one image's expressions; embeds each window once and keeps count of what that took.
+
+    Attributes:
+        segmented: id of a target -> target, and stage 2 on its ground-truth box: prelabels, seconds, seconds without
+            embedding.
+    """
+
+    def __init__(self, pipeline: PslgSam, image: Image, box_jitter: float) -> None:
+        self._pipeline, self._image, self._box_jitter = pipeline, image, box_jitter
+        self._embeddings: dict[Box | None, tuple[Embedding, float]] = {}
+        self._embed_spent = self._embed_due = 0.0
+        self.segmented: dict[int, tuple[Target, Timed]] = {}
+
+    def prelabel(self, expression: str) -> Timed:
+        return self._timed(lambda: self._pipeline.prelabel(self._image, expression, embed=self._embed))
+
+    def segment(self, example: Example) -> Timed:
+        for target in example.targets:
+            if target.id not in self.segmented:
+                box = jittered(target.box, self._box_jitter, target.id)
+                given = (Grounding(box, 1.0, categories.canonical(target.category)),)
+                run = partial(self._pipeline.segment, self._image, given, embed=self._embed)
+                self.segmented[target.id] = (target, self._timed(run))
+        parts = [self.segmented[target.id][1] for target in example.targets]
+        items = tuple(item for found, _, _ in parts for item in found)
+        return Prelabels(items), sum(part[1] for part in parts), sum(part[2] for part in parts)
+
+    def _timed(self, run: Callable[[], Prelabels]) -> Timed:
+        """Result, seconds as if nothing had been embedded before, seconds as if everything had."""
+        self._embed_spent = self._embed_due = 0.0
+        start = time.perf_counter()
+        found = run()
+        embedded = time.perf_counter() - start - self._embed_spent
+        return found, embedded + self._embed_due, embedded
+
+    def _embed(self, image: Image, window: Box | None) -> Embedding:
+        if window not in self._embeddings:
+            start = time.perf_counter()
+            embedding = self._pipeline.embed(image, window)
+            seconds = time.perf_counter() - start
+            self._embeddings[window] = (embedding, seconds)
+            self._embed_spent += seconds
+        embedding, seconds = self._embeddings[window]
+        self._embed_due += seconds
+        return embedding
+
+
+def _union(masks: Sequence[Mask], image: Image) -> Mask:
+    union = np.zeros(image.shape[:2], np.bool_)
+    for mask in masks:
+        union |= mask
+    return union
+
+
+def _outcome(
+    example: Example, found: Prelabels, target: Mask, convention: Convention, seconds: float, embedded: float
+) -> Outcome:
+    predicted = np.zeros_like(target)
+    for item in found:
+        predicted |= item.mask
+    box_iou = None
+    if len(example.targets) == 1:
+        box_iou = found[0].box.iou(example.targets[0].box) if len(found) else 0.0
+    return Outcome(
+        example=example,
+        overlap=convention.overlap(predicted, target) if example.targets else None,
+        answered=len(found) > 0,
+        box_iou=box_iou,
+        target_area=int(target.sum()),
+        seconds=seconds,
+        embedded_seconds=embedded,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(float(np.mean(values)), 4) if values else 0.0
