@@ -53,7 +53,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     image = Image.fromarray(gray)
     if mode in ("I;16", "I"):
         image = (
-            Image.fromarray((gray.astype(np.uint16) * 257)).convert(mode)
+            Image.fromarray(gray.astype(np.uint16) * 257).convert(mode)
             if mode == "I"
             else Image.fromarray(gray.astype(np.uint16) * 257)
         )
@@ -88,7 +88,7 @@ def huge_png_header() -> bytes:
 
 @pytest.mark.parametrize("limit", [LIMIT, 89_000_000])
 def test_a_huge_image_is_refused_by_its_header(limit: int) -> None:
-    with pytest.raises(ImageError, match="large|20000 x 20000"):
+    with pytest.raises(ImageError, match=r"large|20000 x 20000"):
         decode_image(huge_png_header(), limit)
 
 

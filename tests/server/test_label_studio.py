@@ -84,7 +84,7 @@ def test_a_refused_legacy_token_is_explained_without_showing_it(site: Site) -> N
 
 def test_a_personal_token_that_is_not_exchanged_is_explained(site: Site) -> None:
     site.replies["/api/token/refresh/"] = Reply(b'{"detail": "Token is blacklisted"}', 401)
-    with pytest.raises(LabelStudioError, match="Token is blacklisted.*create a new one"):
+    with pytest.raises(LabelStudioError, match=r"Token is blacklisted.*create a new one"):
         LabelStudio(site.url, jwt("refresh")).whoami()
 
 

@@ -24,6 +24,7 @@ from tests.server.test_image_files import huge_png_header
 from tests.server.test_label_studio import LEGACY
 from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
 
+VESSELS = '<Label value="Vessels" predicted_values="ship"/><Label value="building"/>'
 EMPTY = {"result": [], "score": 0.0, "model_version": VERSION}
 
 
@@ -61,31 +62,23 @@ def test_ids_are_fresh_although_the_answer_is_kept(service: LabelingService, sit
     assert first["value"] == second["value"]
 
 
+def brush(labels: str) -> str:
+    return f'<BrushLabels name="m" toName="image">{labels}</BrushLabels>'
+
+
 @pytest.mark.parametrize(
-    ("expression", "category", "label_config", "expected"),
+    ("expression", "label_config", "expected"),
     [
-        ("the ship", None, LABEL_CONFIG, ["ship"]),
-        ("the harbor", None, LABEL_CONFIG, []),  # known, but the config has no label for it
-        ("the house", None, LABEL_CONFIG, ["building"]),
-        (
-            "the boat",
-            None,
-            config(
-                '<BrushLabels name="m" toName="image"><Label value="Vessels" predicted_values="ship"/><Label value="building"/></BrushLabels>'
-            ),
-            ["Vessels"],
-        ),
-        ("the ship", None, config('<BrushLabels name="m" toName="image"><Label value="building"/></BrushLabels>'), []),
-        (
-            "the ship",
-            None,
-            config('<BrushLabels name="m" toName="image"><Label value="object"/></BrushLabels>'),
-            ["object"],
-        ),
+        ("the ship", LABEL_CONFIG, ["ship"]),
+        ("the harbor", LABEL_CONFIG, []),  # known, but the config has no label for it
+        ("the house", LABEL_CONFIG, ["building"]),
+        ("the boat", config(brush(VESSELS)), ["Vessels"]),
+        ("the ship", config(brush('<Label value="building"/>')), []),
+        ("the ship", config(brush('<Label value="object"/>')), ["object"]),
     ],
 )
 def test_the_label_comes_from_the_expressions_category(
-    service: LabelingService, site: Site, expression: str, category: str | None, label_config: str, expected: list[str]
+    service: LabelingService, site: Site, expression: str, label_config: str, expected: list[str]
 ) -> None:
     (slot,) = predict(service, task(1, site.put("/a.png", png()), expression), label_config=label_config)
     assert labels(slot) == expected

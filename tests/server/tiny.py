@@ -1,4 +1,4 @@
-"""A real pipeline small enough for tests: a Sam with random weights behind a grounder that reads boxes from the words."""
+"""A real pipeline small enough for tests: a Sam with random weights behind a grounder that reads the words only."""
 
 from __future__ import annotations
 
