@@ -305,7 +305,7 @@ class _Parser:
                 self.at += 1
         if self.peek().kind not in ("direction", "extreme"):
             self.at = start + (0 if nearest else 1)
-            if self.words[start].text in ("farthest", "furthest") and not nearest:
+            if not nearest and self.words[start].text in ("farthest", "furthest"):
                 phrase.constraints.append(Relation("farthest", ()))
             return False
         direction: Direction = (None, None)

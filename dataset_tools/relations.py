@@ -135,7 +135,7 @@ def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[in
     if not seen:
         return Choice((), "absent", f"No {display} was found in the image.", 0.0, none)
     scores = tuple(float(value) for value in score)
-    if fit.max() < _ABSENT_BELOW:
+    if fit.max() < _ABSENT_BELOW or score.max() <= 0:
         found = f"{seen} found, none fits {query.text.strip()[:120]!r}"
         return Choice((), "absent", f"No such {display} in the image: {found}.", 0.0, scores)
     if query.is_all:

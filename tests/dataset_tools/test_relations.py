@@ -14,7 +14,9 @@ SIZE = (600, 800)
 Layout = dict[str, LabelledBox]
 
 
-def at(x: float, y: float, category: str, width: float = 40, height: float = 40, color: str | None = None) -> LabelledBox:
+def at(
+    x: float, y: float, category: str, width: float = 40, height: float = 40, color: str | None = None
+) -> LabelledBox:
     """A box by its middle."""
     return LabelledBox(Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2), category, color=color)
 
@@ -254,3 +256,83 @@ def outcome(layout: Layout, expression: str) -> tuple[str, Choice]:
 def test_picks_what_the_words_describe(layout: Layout, expression: str, expected: str) -> None:
     found, choice = outcome(layout, expression)
     assert found == expected, (parse(expression).constraints, choice.scores)
+
+
+def test_a_noun_less_query_takes_the_only_category() -> None:
+    tanks = {name: box for name, box in PLANT.items() if box.category == "storagetank"}
+    assert outcome(tanks, "the largest one")[0] == "m2"
+
+
+def test_messages_name_what_is_missing() -> None:
+    assert "tennis court" in outcome(PORT, "the tennis court")[1].message
+    assert "lighthouse" in outcome(PORT, "the lighthouse")[1].message
+    assert "leftmost ship" in outcome(PORT, "the ship")[1].message
+
+
+def test_what_the_words_describe_may_not_be_there_although_its_kind_is() -> None:
+    assert outcome({"a": APRON["a"]}, "the plane in the lower right corner of the image")[0] == "absent"
+    assert outcome({"s1": PORT["s1"], "s2": PORT["s2"]}, "the fifth ship from the left")[0] == "absent"
+
+
+def test_relation_to_something_that_is_no_candidate_is_passed_over() -> None:
+    assert outcome(PLANT, "the chimney near the river")[0] == "stack"
+    found, choice = outcome(PORT, "the ship nearest to the lighthouse")
+    assert found == "ambiguous"
+    assert len(choice.indices) == 5
+
+
+def test_a_doubtful_detection_at_the_border_does_not_take_the_place_of_the_leftmost() -> None:
+    doubtful = {**PORT, "shadow": LabelledBox(Box(2, 280, 40, 320), "ship", score=0.15)}
+    assert outcome(doubtful, "the leftmost ship")[0] == "s1"
+    certain = {**PORT, "moored": LabelledBox(Box(2, 280, 40, 320), "ship", score=0.9)}
+    assert outcome(certain, "the leftmost ship")[0] == "moored"
+
+
+def test_a_much_likelier_detection_settles_what_the_words_leave_open() -> None:
+    strong = LabelledBox(Box(10, 10, 60, 60), "ship", score=0.9)
+    weak = LabelledBox(Box(300, 300, 350, 350), "ship", score=0.3)
+    assert choose(parse("the ship"), [weak, strong], SIZE).indices == (1,)
+    choice = choose(parse("the ship"), [LabelledBox(weak.box, "ship", 0.88), strong], SIZE)
+    assert choice.code == "ambiguous"
+    assert choice.indices == (1, 0)
+
+
+def test_mask_area_counts_before_box_area() -> None:
+    diagonal = LabelledBox(Box(0, 0, 200, 200), "bridge", area=6000)
+    upright = LabelledBox(Box(300, 100, 400, 200), "bridge", area=9000)
+    assert choose(parse("the largest bridge"), [diagonal, upright], SIZE).indices == (1,)
+
+
+EXPRESSIONS = sorted({expression for _, expression, _ in CASES if expression.strip()})
+boxes = st.tuples(
+    st.floats(0, 800), st.floats(0, 600), st.floats(0, 300), st.floats(0, 300), st.sampled_from(["ship", "storagetank"])
+)
+
+
+@given(
+    st.sampled_from(EXPRESSIONS).map(lambda text: text.replace("plane", "ship").replace("tank", "ship")),
+    st.lists(st.tuples(boxes, st.floats(0, 1)), max_size=7),
+)
+def test_any_layout_gives_a_consistent_choice(
+    expression: str, drawn: list[tuple[tuple[float, float, float, float, str], float]]
+) -> None:
+    candidates = [LabelledBox(Box(x, y, x + w, y + h), kind, score) for (x, y, w, h, kind), score in drawn]
+    query = parse(expression)
+    choice = choose(query, candidates, SIZE)
+    assert len(choice.scores) == len(candidates)
+    assert all(0.0 <= score <= 1.0 for score in choice.scores)
+    assert 0.0 <= choice.margin <= 1.0
+    assert len(set(choice.indices)) == len(choice.indices)
+    assert bool(choice.indices) == (choice.code in (None, "ambiguous"))
+    assert (choice.code is None) == (choice.message == "")
+    if query.category:
+        assert all(candidates[i].category == query.category for i in choice.indices)
+    if choice.code is None and not query.is_all:
+        assert len(choice.indices) == 1
+
+
+@given(st.permutations(range(5)), st.sampled_from([case for case in CASES if case[0] is PORT and case[1].strip()]))
+def test_the_order_of_the_candidates_does_not_matter(order: list[int], case: tuple[Layout, str, str]) -> None:
+    layout, expression, expected = case
+    names = [*(list(layout)[i] for i in order), *list(layout)[5:]]
+    assert outcome({name: layout[name] for name in names}, expression)[0] == expected
