@@ -12,6 +12,7 @@ from label_studio_sdk.label_interface import LabelInterface
 
 from backend.label_studio_client import StoredPrediction
 from dataset_tools import brush_rle, metrics
+from dataset_tools.errors import MaskError
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
 
 Mask = npt.NDArray[np.bool_]
@@ -181,7 +182,7 @@ def _decode(prediction: StoredPrediction, height: int, width: int) -> tuple[list
             continue
         try:
             masks.append(brush_rle.decode(region["value"]["rle"], height, width))
-        except ValueError as error:
+        except (KeyError, MaskError) as error:
             problems.append(f"has a mask that does not decode at {height} x {width}: {error}")
     return masks, problems
 
