@@ -14,8 +14,11 @@ from backend.label_studio_client import StoredPrediction
 from dataset_tools import brush_rle, metrics
 from dataset_tools.errors import MaskError
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
+from dataset_tools.metrics import Overlap
 
 Mask = npt.NDArray[np.bool_]
+
+CONVENTION = metrics.CONVENTIONS["native"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +29,7 @@ class Outcome:
         task: Label Studio's task id.
         expression: the task's expression with its true targets.
         masks: bool[H, W] of each stored region.
-        iou: of the union of ``masks`` with the union of the true masks; None for an absent object.
+        overlap: of the union of ``masks`` with the union of the true masks; None for an absent object.
         score: as stored, None without one.
         problems: what is wrong with the prediction itself; empty when it is well formed.
     """
@@ -34,9 +37,14 @@ class Outcome:
     task: int
     expression: Expression
     masks: tuple[Mask, ...]
-    iou: float | None
+    overlap: Overlap | None
     score: float | None
     problems: tuple[str, ...] = ()
+
+    @property
+    def iou(self) -> float | None:
+        """IoU with the true masks, None for an absent object."""
+        return None if self.overlap is None else CONVENTION.iou(self.overlap)
 
     @property
     def absent(self) -> bool:
@@ -123,7 +131,7 @@ def check_predictions(
                 task=task,
                 expression=expression,
                 masks=tuple(masks),
-                iou=_iou(dataset, expression, masks) if expression.ann_ids else None,
+                overlap=_overlap(dataset, expression, masks) if expression.ann_ids else None,
                 score=matching[0].score if matching else None,
                 problems=tuple(problems),
             )
@@ -151,10 +159,11 @@ def quality_failures(outcomes: Sequence[Outcome], minimum_miou: float) -> list[s
 
 def present_figures(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
     """mIoU and P@0.5 over the tasks whose object is present; (None, None) without such a task."""
-    ious = [outcome.iou for outcome in outcomes if outcome.iou is not None]
-    if not ious:
+    overlaps = [outcome.overlap for outcome in outcomes if outcome.overlap is not None]
+    if not overlaps:
         return None, None
-    return float(np.mean(ious)), float(np.mean([iou >= 0.5 for iou in ious]))
+    figures = metrics.summarize(overlaps, CONVENTION)
+    return figures["mIoU"], figures["P@0.5"]
 
 
 def absent_abstained(outcomes: Sequence[Outcome]) -> bool | None:
@@ -187,9 +196,9 @@ def _decode(prediction: StoredPrediction, height: int, width: int) -> tuple[list
     return masks, problems
 
 
-def _iou(dataset: CocoJsonl, expression: Expression, masks: Sequence[Mask]) -> float:
+def _overlap(dataset: CocoJsonl, expression: Expression, masks: Sequence[Mask]) -> Overlap:
     truth = dataset.target(expression)
     union = np.zeros_like(truth)
     for mask in masks:
         union |= mask
-    return metrics.iou(union, truth)
+    return CONVENTION.overlap(union, truth)
