@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from backend.errors import DatasetError
+
+if TYPE_CHECKING:
+    from backend.learning.click_evaluation import ClickTarget
 
 THRESHOLDS = (0.80, 0.85)
 
 
 @click.command("evaluate-clicks")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="coco_jsonl folder: images/, annotations.json, optional split.json.",
-)
-@click.option("--config", default="compact", show_default=True, help="Shipped config's name or a YAML file.")
-@click.option("--split", default=None, metavar="NAME|FILE", help="A name in split.json or a file of image names.")
-@click.option("--limit", type=click.IntRange(1), default=None, help="Only so many objects, spread over the images.")
-@click.option("--cap", type=click.IntRange(1), default=20, show_default=True, help="Most clicks per object.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="A coco_jsonl folder or a REFER root.")
+@click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
+@click.option("--split", help="A split of the dataset, or a file of image names; default: everything.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many objects, spread evenly over the dataset.")
+@click.option("--cap", type=click.IntRange(min=1), default=20, show_default=True, help="Most clicks per object.")
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
 def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | None, cap: int, as_json: bool) -> None:
     """Count the clicks until the IoU reaches 0.80 and 0.85 (NoC).
 
@@ -30,63 +31,56 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
     """
     import json
 
-    from backend.errors import DatasetError
-    from backend.pipeline import load_pipeline
-    from dataset_tools.errors import DatasetError as FormatError
-    from dataset_tools.formats import coco_jsonl
-
-    try:
-        dataset = coco_jsonl.read(data, split)
-    except FormatError as error:
-        raise DatasetError(str(error)) from error
-    pipeline = load_pipeline(config)
-    summary = measure(pipeline.segmenter, dataset, limit, cap)
-    summary |= {
-        "convention": f"no box; next click in the deepest point of the largest error region; cap {cap}; >=",
-        "model_version": pipeline.model_version,
-    }
-    if as_json:
-        click.echo(json.dumps(summary))
-        return
-    for name, value in summary.items():
-        if name != "by_category":
-            click.echo(f"{name:12} {value:.4f}" if isinstance(value, float) else f"{name:12} {value}")
-    click.echo(f"{'category':20} {'NoC@0.80':>9} {'NoC@0.85':>9} {'n':>5}")
-    for category, part in summary["by_category"].items():
-        click.echo(f"{category:20} {part['NoC@0.80']:9.2f} {part['NoC@0.85']:9.2f} {part['n']:5}")
-
-
-def measure(segmenter: Any, dataset: Any, limit: int | None, cap: int) -> dict[str, Any]:
-    """NoC of ``segmenter`` over the annotations of a read ``coco_jsonl`` folder, in total and by category."""
-    import time
-
-    import cv2
-    import numpy as np
     from tqdm import tqdm
 
-    from backend.errors import ImageError
-    from backend.learning.click_evaluation import click_ious, summarize_clicks
-    from dataset_tools.categories import canonical
+    from backend.commands.prelabel import read_image
+    from backend.learning.click_evaluation import evaluate_clicks as measure
+    from backend.pipeline import load_pipeline
 
-    pairs = [(entry, annotation) for entry in dataset.images for annotation in entry.annotations]
-    if limit is not None and limit < len(pairs):
-        pairs = [pairs[index] for index in np.linspace(0, len(pairs) - 1, limit).round().astype(int)]
-    started = time.perf_counter()
-    sequences: dict[str, list[list[float]]] = {}
-    loaded, image = None, np.zeros((0, 0, 3), np.uint8)
-    for entry, annotation in tqdm(pairs, desc="objects", unit="object"):
-        if loaded != entry.path:
-            pixels = cv2.imread(str(entry.path), cv2.IMREAD_COLOR)
-            if pixels is None:
-                raise ImageError(f"cannot read the image {entry.path}: it is missing or damaged")
-            image, loaded = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8), entry.path
-        target = annotation.mask()
-        if target.any():
-            ious = click_ious(segmenter, image, target, cap, enough=max(THRESHOLDS))
-            sequences.setdefault(canonical(annotation.category) or annotation.category, []).append(ious)
-    every = [ious for part in sequences.values() for ious in part]
-    return {
-        **summarize_clicks(every, THRESHOLDS, cap),
-        "by_category": {name: summarize_clicks(part, THRESHOLDS, cap) for name, part in sorted(sequences.items())},
-        "seconds": round(time.perf_counter() - started, 2),
-    }
+    targets = _read_targets(data, split)
+    if limit is not None and limit < len(targets):
+        targets = [targets[index * len(targets) // limit] for index in range(limit)]
+    pipeline = load_pipeline(config)
+    bar = tqdm(targets, desc=pipeline.model_version, unit="object")
+    report: dict[str, Any] = {"data": data.name, "split": split, "limit": limit}
+    report |= measure(pipeline.segmenter, bar, read_image, THRESHOLDS, cap)
+    report |= {"convention": f"clicks only, no box; IoU at image size, >=; cap {cap}"}
+    report |= {"model_version": pipeline.model_version}
+    click.echo(json.dumps(report) if as_json else _table(report))
+
+
+def _read_targets(data: Path, split: str | None) -> list[ClickTarget]:
+    """Every object of a coco_jsonl folder or a REFER root once, of one split if given."""
+    from backend.learning.click_evaluation import ClickTarget
+    from dataset_tools.errors import DatasetError as FormatError
+    from dataset_tools.formats import coco_jsonl, refer
+    from dataset_tools.records import local_path
+
+    targets = []
+    try:
+        if (data / "rrsisd").is_dir():
+            for sample in refer.read(data):
+                for record in sample.records:
+                    if split is None or record.split == split:
+                        path = local_path(sample.image)
+                        targets.append(ClickTarget(path, record.category, partial(sample.union, record)))
+        else:
+            chosen: str | Path | None = Path(split) if split is not None and Path(split).is_file() else split
+            for image in coco_jsonl.read(data, chosen).images:
+                targets += [ClickTarget(image.path, one.category, one.mask) for one in image.annotations]
+    except FormatError as error:
+        raise DatasetError(str(error)) from error
+    if not targets:
+        raise DatasetError(f"{data} has no objects" + (f" in the split {split!r}" if split else ""))
+    return targets
+
+
+def _table(report: dict[str, Any]) -> str:
+    names = [name for name in report["total"] if name != "n"]
+    lines = [f"{'':20}{'n':>6}" + "".join(f"{name:>13}" for name in names)]
+    rows = {"all objects": report["total"], **report["by_category"]}
+    for label, values in rows.items():
+        lines.append(f"{label:20}{values['n']:>6}" + "".join(f"{values[name]:13.2f}" for name in names))
+    lines += ["", f"convention: {report['convention']}", f"seconds per object: {report['seconds']:.3f}"]
+    lines.append(f"model: {report['model_version']}, data: {report['data']}, split: {report['split'] or 'everything'}")
+    return "\n".join(lines)

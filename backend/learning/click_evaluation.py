@@ -6,7 +6,10 @@ point. Clicks come without a box, so that the window is found by ``click_window`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,51 @@ from backend.learning.segmenter_clicks import next_click
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.segmentation.clicks import click_window, decode_clicks
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from dataset_tools.categories import canonical
 
-__all__ = ["click_ious", "summarize_clicks"]
+__all__ = ["ClickTarget", "click_ious", "evaluate_clicks", "summarize_clicks"]
+
+
+@dataclass(frozen=True)
+class ClickTarget:
+    """One object to be clicked: its image file, its category as the dataset spells it, and what makes its mask."""
+
+    image: Path
+    category: str
+    mask: Callable[[], Mask]
+
+
+def evaluate_clicks(
+    segmenter: Segmenter,
+    targets: Iterable[ClickTarget],
+    read_image: Callable[[Path], Image],
+    thresholds: Sequence[float],
+    cap: int,
+) -> dict[str, Any]:
+    """NoC over ``targets``, those of one image in succession; objects without pixels are left out.
+
+    Returns:
+        What ``summarize_clicks`` returns, for all objects at the top and under ``total``, and ``by_category``;
+        ``seconds`` per object.
+    """
+    started = time.perf_counter()
+    sequences: dict[str, list[list[float]]] = {}
+    path: Path | None = None
+    for target in targets:
+        if path != target.image:
+            path, image = target.image, read_image(target.image)
+        mask = target.mask()
+        if mask.any():
+            name = canonical(target.category) or target.category
+            sequences.setdefault(name, []).append(click_ious(segmenter, image, mask, cap, enough=max(thresholds)))
+    every = [ious for part in sequences.values() for ious in part]
+    total = summarize_clicks(every, thresholds, cap)
+    return {
+        **total,
+        "total": total,
+        "by_category": {name: summarize_clicks(part, thresholds, cap) for name, part in sorted(sequences.items())},
+        "seconds": (time.perf_counter() - started) / max(1, len(every)),
+    }
 
 
 def click_ious(segmenter: Segmenter, image: Image, target: Mask, cap: int = 20, enough: float = 1.0) -> list[float]:
