@@ -103,9 +103,9 @@ class Clicks:
         scores: list[float] = []
         if prompts.texts:
             texts = read_task(task, config, prompts.texts)
-            found, score = self._prelabeler.answer(pipeline, texts, config)
-            regions += found
-            scores.append(score)
+            prediction = self._prelabeler.answer(pipeline, texts, config)
+            regions += prediction["result"]
+            scores.append(prediction["score"])
         for prompt in prompts.objects:
             found, score = self._refine(pipeline, prompt, request, config, query, identity)
             regions += found

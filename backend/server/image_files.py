@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +26,13 @@ def decode_image(data: bytes, max_pixels: int) -> Image:
         ImageError: not an image, damaged, or of more than ``max_pixels`` pixels (checked before decoding).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)  # our own limit is the stricter one
-            with PillowImage.open(io.BytesIO(data)) as file:
-                width, height = file.size
-                if width * height > max_pixels:
-                    raise ImageError(_too_large(width, height, max_pixels))
-                file.load()
-                oriented = ImageOps.exif_transpose(file)
-                return _rgb(oriented)
-    except PillowImage.DecompressionBombError as error:
+        with PillowImage.open(io.BytesIO(data)) as file:
+            width, height = file.size
+            if width * height > max_pixels:
+                raise ImageError(_too_large(width, height, max_pixels))
+            file.load()
+            return _rgb(ImageOps.exif_transpose(file))
+    except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning) as error:
         raise ImageError(f"the image is too large ({error}); cut it into tiles (pslg dataset tile)") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image that can be read: {len(data)} bytes beginning with {data[:8]!r}") from error

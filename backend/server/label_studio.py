@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ __all__ = ["LabelStudio", "TokenKind", "token_kind"]
 
 TokenKind = Literal["legacy", "personal", "access"]
 _CONNECT_TIMEOUT = 5.0
+_PAGE = 100
 _RENEW_EARLY = 30.0  # seconds before the end of an access token's life at which a new one is fetched
 
 
@@ -116,6 +118,27 @@ class LabelStudio:
         """The token's user."""
         user: Mapping[str, Any] = self.call("GET", "/api/current-user/whoami")
         return user
+
+    def tasks(self, project: int) -> Iterator[dict[str, Any]]:
+        """All tasks of a project with their data, in pages."""
+        seen = 0
+        for page in itertools.count(1):
+            answer = self.call("GET", f"/api/tasks?project={project}&page={page}&page_size={_PAGE}")
+            rows = answer["tasks"]
+            yield from rows
+            seen += len(rows)
+            if not rows or seen >= answer["total"]:
+                return
+
+    def projects(self) -> list[dict[str, Any]]:
+        """The projects that the token's user sees, with their labeling configs."""
+        found: list[dict[str, Any]] = []
+        for page in itertools.count(1):
+            answer = self.call("GET", f"/api/projects/?page={page}&page_size={_PAGE}")
+            found += answer["results"]
+            if not answer.get("next"):
+                return found
+        raise AssertionError("unreachable")  # pragma: no cover
 
     def presigned(self, task_id: int | str, uri: str) -> str:
         """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task."""

@@ -25,6 +25,8 @@ __all__ = ["Control", "Label", "LabelingConfig", "parse_labeling_config"]
 
 OUTPUT_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 PROMPT_TAGS = ("KeyPointLabels", "RectangleLabels", "BrushLabels")
+# A config whose only label is one of these words labels whatever the expression names.
+_GENERIC_LABELS = frozenset({"object", "target", "mask", "region", "instance", "referent", "referred object"})
 _VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
@@ -120,6 +122,11 @@ class LabelingConfig:
     def labels(self) -> tuple[Label, ...]:
         """The labels of all outputs, each stored text once."""
         return tuple({label.stored: label for control in self.outputs for label in control.labels}.values())
+
+    @property
+    def takes_any_category(self) -> bool:
+        """Whether the only label is a word like ``object``, which says nothing of a category."""
+        return len(self.labels) == 1 and self.labels[0].names[0].strip().casefold() in _GENERIC_LABELS
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""

@@ -34,9 +34,6 @@ __all__ = ["Prelabeler", "TaskQuery", "read_task"]
 
 logger = logging.getLogger(__name__)
 
-# A config whose only label is one of these words labels whatever the expression names.
-GENERIC_LABELS = frozenset({"object", "target", "mask", "region", "instance", "referent", "referred object"})
-
 
 @dataclass(frozen=True)
 class TaskQuery:
@@ -111,15 +108,38 @@ class Prelabeler:
         started = [self._start(pipeline, task, config, priority) for task in tasks]
         return [self._slot(pipeline, job, config, until) for job in started]
 
-    def answer(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> tuple[list[Region], float]:
-        """Regions and score for one query now (a text prompt in the editor).
+    def answer(
+        self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
+    ) -> Prediction:
+        """The prediction for one query, however long it takes (a text prompt in the editor, ``pslg warm``).
 
         Raises:
             PslgError: the image cannot be had.
         """
-        futures = [self._submit(pipeline, query, text, config, Priority.EDITOR) for text in query.expressions]
-        prediction = self._prediction(pipeline, query, [future.result() for future in futures], config)
-        return prediction["result"], prediction["score"]
+        futures = [self._submit(pipeline, query, text, config, priority) for text in query.expressions]
+        return self._prediction(pipeline, query, [future.result() for future in futures], config)
+
+    def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> Prediction:
+        """The prediction for a task, with everything on disk that makes its first click a warm one.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        query = read_task(task, config)
+        futures = [self._submit(pipeline, query, text, config, Priority.BATCH) for text in query.expressions]
+        answers = [future.result() for future in futures]
+        identity = self._images.identify(query.url, query.task_id)
+        height, width = identity.size
+        whole = Box(0.0, 0.0, float(width), float(height))
+        windows = [self._click_window(pipeline, item, identity) for answer in answers for item in answer]
+        if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), identity.size) == whole:
+            windows.append(whole)  # a model of whole images is warm for any click
+        for window in dict.fromkeys(windows):
+            address = embedding_address(identity.sha256, pipeline.segmenter.encoder_hash, window)
+            if address not in self._embeddings:
+                _, image = self._images.load(query.url, query.task_id)
+                self.embedding(pipeline, identity, window, image)
+        return self._prediction(pipeline, query, answers, config)
 
     def embedding(self, pipeline: PslgSam, identity: ImageIdentity, window: Box | None, image: Image) -> Embedding:
         """The stored embedding of an image's window, computed when it is not there."""
@@ -215,12 +235,13 @@ class Prelabeler:
                 embed=lambda pixels, window: self.embedding(pipeline, identity, window, pixels),
             )
             for item in answer:
-                # A click on this region will want the window around its mask, which is not the one around its box.
-                mask = self._clean(item)
-                window = pipeline.segmenter.window_for(Box.of_mask(mask), identity.size)
-                self.embedding(pipeline, identity, window, image)
+                self.embedding(pipeline, identity, self._click_window(pipeline, item, identity), image)
         self._cache.put(*wanted, answer)
         return answer
+
+    def _click_window(self, pipeline: PslgSam, item: Prelabel, identity: ImageIdentity) -> Box:
+        """The window that a click on this object's region will want: around its mask, not around its box."""
+        return pipeline.segmenter.window_for(Box.of_mask(self._clean(item)), identity.size)
 
     def _clean(self, item: Prelabel) -> Mask:
         return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)
@@ -305,10 +326,10 @@ def _default_category(query: TaskQuery, config: LabelingConfig) -> str | None:
 
 def _label(item: Prelabel, query: TaskQuery, config: LabelingConfig) -> str | None:
     """The stored label for an object; None when the config has none that fits, never a wrong one."""
-    labels = config.labels
-    if len(labels) == 1 and labels[0].names[0].strip().casefold() in GENERIC_LABELS:
-        return labels[0].stored
+    only = config.labels[0].stored if len(config.labels) == 1 else None
+    if config.takes_any_category:
+        return only
     category = item.category or query.category
     if category is None:
-        return labels[0].stored if len(labels) == 1 else None
+        return only
     return config.label_for(category)
