@@ -107,7 +107,7 @@ class Relation:
         kind: ``direction`` uses ``direction``: the object lies that way FROM the target; ``holds`` means that the
             target lies on or in the object ("the harbor with ships"); the other kinds are as their names say.
         targets: what it relates to; two or more only for ``between``. A target may be of an unknown category.
-        direction: for kind ``direction``.
+        direction: for kind ``direction``; for ``on``, the way that "over" and "under" may mean as well.
         negated: "not near the bridge".
     """
 
@@ -131,7 +131,6 @@ class Query:
         unknown_words: the head noun if it names no known category, else empty.
         is_all: every fitting object is asked for ("all the", "both", plurals), not one.
         count: the number said with it ("two ships", "both"), else None.
-        is_indefinite: introduced by "a", "an", "any" or nothing at all.
         constraints: every other condition, in the order of the words.
         is_empty: there is not one letter or digit in the expression.
     """
@@ -142,7 +141,6 @@ class Query:
     unknown_words: tuple[str, ...] = ()
     is_all: bool = False
     count: int | None = None
-    is_indefinite: bool = False
     constraints: tuple[Constraint, ...] = ()
     is_empty: bool = False
 

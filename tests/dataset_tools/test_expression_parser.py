@@ -12,7 +12,7 @@ from dataset_tools.expression_query import Among, Color, Constraint, Extreme, Qu
 _WORDS = (
     "the a all every both two 3 second ship ships left right of from to the upper lower most closest nearest farthest "
     "near between and not with in on image corner side largest smaller than white round one , . there is bridge "
-    "helicopter it its middle row group above that"
+    "helicopter it its middle row group above that than among facing second"
 )
 VOCABULARY = _WORDS.split()
 
@@ -64,7 +64,7 @@ def test_conditions(expression: str, expected: tuple[str, tuple[Constraint, ...]
         ("the plane above and to the right of the hangar", "direction", (1, -1), "hangar", "building"),
         ("next to the bridge is a ship", "near", (None, None), "bridge", "bridge"),
         ("the car inside the car park", "in", (None, None), "car park", None),
-        ("the bridge over the river", "on", (None, None), "river", None),
+        ("the bridge over the river", "on", (None, -1), "river", None),
         ("the ship furthest away from the pier", "farthest", (None, None), "pier", "harbor"),
         ("the closest ship to the pier", "nearest", (None, None), "pier", "harbor"),
         ("the stadium with a tennis court to its left", "direction", (1, None), "tennis court", "tenniscourt"),
