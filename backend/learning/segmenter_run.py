@@ -7,14 +7,17 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from backend.errors import ConfigError
 from backend.learning.segmenter_samples import Scene, read_scenes, scene_of
 from backend.learning.segmenter_training import read_init, train_segmenter
+from backend.learning.segmenter_validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
 from backend.learning.training_run import TrainingRun, save_weights
+from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 
-__all__ = ["read_data", "run_segmenter_training"]
+__all__ = ["export_weights", "read_data", "run_segmenter_training"]
 
 
 def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume: bool) -> Path:
@@ -28,12 +31,25 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
     training, validation = read_data(data, config)
     init = read_init(Path(config["init"])) if config["init"] else None
     train_segmenter(run, config, training, validation, init)
-    weights = out / "model.safetensors"
-    best = read_init(out / "best.safetensors")
+    return export_weights(out, config, validation)
+
+
+def export_weights(out: Path, config: Mapping[str, Any], validation: list[Scene]) -> Path:
+    """Calibrate the best weights of the run ``out`` and write them as the pipeline loads them.
+
+    Writes ``model.safetensors`` (half precision), ``reliability.png`` and ``validation.json`` (after calibration).
+    """
     size = int(config["sizes"][-1][1])
-    metadata = {"architecture": "compact_sam", "img_size": str(size), "model": json.dumps(config["model"])}
-    save_weights(weights, best, torch.float16, metadata)
-    return weights
+    sam = build_compact_sam(size, **config["model"])
+    sam.load_state_dict(read_init(out / "best.safetensors"))
+    sam = sam.to(memory_format=torch.channels_last).eval()
+    line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, config["seed"]).values())))
+    plot_reliability(out / "reliability.png", score_prompts(sam, validation, config["seed"]))
+    report = {"calibration": line, **validate(sam, validation, config["seed"])}
+    (out / "validation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    metadata = {"architecture": ARCHITECTURE, "img_size": str(size), "model": json.dumps(config["model"])}
+    save_weights(out / "model.safetensors", sam.state_dict(), torch.float16, metadata)
+    return out / "model.safetensors"
 
 
 def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[Scene]]:

@@ -1,6 +1,13 @@
-"""Validation of the compact segmenter in its own windows: fast, on fixed prompts, without augmentation."""
+"""Validation of the compact segmenter in its own windows: fast, on fixed prompts, without augmentation.
+
+Also calibrates the predicted IoU: a network is surer of itself on scenes it has seen, so the last layer of the IoU head
+is corrected by a straight line fitted on validation scenes.
+"""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +20,17 @@ from backend.learning.segmenter_prompts import BatchPrompts, decode_batch, encod
 from backend.learning.segmenter_samples import Sample, Scene, TrainingObject, plain_sample
 from dataset_tools.geometry import Box
 
-__all__ = ["validate"]
+__all__ = ["Scores", "calibrate_predicted_iou", "plot_reliability", "score_prompts", "validate"]
 
 JITTER = 0.1
 CLICKS = 3
 
+Scores = npt.NDArray[np.float64]
+"""float64[N, 2]: IoU and predicted IoU of N objects."""
 
-@torch.no_grad()
-def validate(sam: Sam, scenes: list[Scene], seed: int, batch: int = 32) -> dict[str, float]:
-    """Mean IoU over all objects of ``scenes`` by prompt, in windows that follow from the true or jittered box.
+
+def validate(sam: Sam, scenes: list[Scene], seed: int) -> dict[str, float]:
+    """Means over all objects of ``scenes`` by prompt.
 
     Returns:
         ``score``, the criterion for the best weights: mean of the box, jittered, first- and third-click figures;
@@ -29,38 +38,81 @@ def validate(sam: Sam, scenes: list[Scene], seed: int, batch: int = 32) -> dict[
         corrective clicks), ``iou_error`` (mean absolute error of the predicted IoU for boxes),
         ``<category>_iou`` for true boxes.
     """
-    with torch.autocast("cpu", torch.bfloat16):
-        return _validate(sam, scenes, np.random.default_rng(seed), batch)
+    scores = score_prompts(sam, scenes, seed)
+    means = {f"{kind}_iou": float(values[:, 0].mean()) for kind, values in scores.items()}
+    means["score"] = float(np.mean([means[f"{kind}_iou"] for kind in ("box", "jittered", "click_1", "click_3")]))
+    means["iou_error"] = float(np.abs(scores["box"][:, 0] - scores["box"][:, 1]).mean())
+    categories = np.array([target.category for scene in scenes for target in scene.objects])
+    for category in np.unique(categories):
+        means[f"{category}_iou"] = float(scores["box"][categories == category, 0].mean())
+    return means
 
 
-def _validate(sam: Sam, scenes: list[Scene], rng: np.random.Generator, batch: int) -> dict[str, float]:
+@torch.no_grad()
+def score_prompts(sam: Sam, scenes: list[Scene], seed: int, batch: int = 32) -> dict[str, Scores]:
+    """IoU and predicted IoU of every object of ``scenes`` in turn, by kind of prompt.
+
+    Windows follow from the true or the jittered box; the kinds are ``box``, ``jittered``, ``click_1`` ... ``click_3``.
+    """
+    rng = np.random.default_rng(seed)
     pairs = [(scene, target) for scene in scenes for target in scene.objects]
-    ious: dict[str, list[float]] = {}
+    scores: dict[str, list[Scores]] = {}
     size = sam.image_encoder.img_size
-    for start in range(0, len(pairs), batch):
-        chosen = pairs[start : start + batch]
-        exact = [plain_sample(scene, target, target.box, size) for scene, target in chosen]
-        loose = [plain_sample(scene, target, _jittered(target, rng), size) for scene, target in chosen]
-        features = _features(sam, exact)
-        boxes = torch.from_numpy(np.stack([sample.box for sample in exact]))
-        none = BatchPrompts(torch.zeros(len(chosen), 0, 2), torch.zeros(len(chosen), 0, dtype=torch.int64))
-        values, masks, predicted_iou, _ = _decode(sam, features, BatchPrompts(none.points, none.labels, boxes), exact)
-        ious.setdefault("box_iou", []).extend(values)
-        ious.setdefault("iou_error", []).extend(np.abs(predicted_iou - values))
-        for value, (_, target) in zip(values, chosen, strict=True):
-            ious.setdefault(f"{target.category}_iou", []).append(value)
-        boxes = torch.from_numpy(np.stack([sample.box for sample in loose]))
-        values, _, _, _ = _decode(sam, _features(sam, loose), BatchPrompts(none.points, none.labels, boxes), loose)
-        ious.setdefault("jittered_iou", []).extend(values)
-        targets = np.stack([sample.mask for sample in exact]).astype(bool)
-        prompts, masks, logits = none, np.zeros_like(targets), None
-        for number in range(1, CLICKS + 1):
-            prompts = with_corrective_clicks(prompts, masks, targets, logits, keep_box=False)
-            values, masks, _, logits = _decode(sam, features, prompts, exact)
-            ious.setdefault(f"click_{number}_iou", []).extend(values)
-    means = {name: float(np.mean(values)) for name, values in ious.items()}
-    used = ("box_iou", "jittered_iou", "click_1_iou", "click_3_iou")
-    return {"score": float(np.mean([means[name] for name in used])), **means}
+    with torch.autocast("cpu", torch.bfloat16):
+        for start in range(0, len(pairs), batch):
+            chosen = pairs[start : start + batch]
+            none = BatchPrompts(torch.zeros(len(chosen), 0, 2), torch.zeros(len(chosen), 0, dtype=torch.int64))
+            exact = [plain_sample(scene, target, target.box, size) for scene, target in chosen]
+            loose = [plain_sample(scene, target, _jittered(target, rng), size) for scene, target in chosen]
+            for kind, samples in (("jittered", loose), ("box", exact)):
+                features = encode(sam, np.stack([sample.image for sample in samples])).float()
+                boxes = torch.from_numpy(np.stack([sample.box for sample in samples]))
+                prompts = BatchPrompts(none.points, none.labels, boxes)
+                scores.setdefault(kind, []).append(_decode(sam, features, prompts, samples)[0])
+            targets = np.stack([sample.mask for sample in exact]).astype(bool)
+            prompts, masks, logits = none, np.zeros_like(targets), None
+            for number in range(1, CLICKS + 1):
+                prompts = with_corrective_clicks(prompts, masks, targets, logits, keep_box=False)
+                values, masks, logits = _decode(sam, features, prompts, exact)
+                scores.setdefault(f"click_{number}", []).append(values)
+    return {kind: np.concatenate(parts) for kind, parts in scores.items()}
+
+
+@torch.no_grad()
+def calibrate_predicted_iou(sam: Sam, scores: Scores) -> tuple[float, float]:
+    """Correct the IoU head of ``sam`` in place by the line that maps predicted to true IoU best (least squares).
+
+    Returns:
+        Slope and offset of the line; the slope is kept between 0.5 and 1.5.
+    """
+    true, predicted = scores.T
+    variance = float(predicted.var())
+    covariance = float(((predicted - predicted.mean()) * (true - true.mean())).mean())
+    slope = float(np.clip(covariance / variance, 0.5, 1.5)) if variance > 0 else 1.0
+    offset = float(true.mean() - slope * predicted.mean())
+    last = sam.mask_decoder.iou_prediction_head.layers[-1]
+    last.weight.mul_(slope)
+    last.bias.mul_(slope).add_(offset)
+    return slope, offset
+
+
+def plot_reliability(path: Path, scores: dict[str, Scores]) -> None:
+    """Write a plot of true against predicted IoU to the PNG ``path``: means of bins of equal counts, by prompt."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, label="perfect")
+    for kind, values in scores.items():
+        order = values[values[:, 1].argsort()]
+        bins = [part.mean(axis=0) for part in np.array_split(order, min(8, len(order)))]
+        axes.plot([part[1] for part in bins], [part[0] for part in bins], marker="o", markersize=3, label=kind)
+    low = max(0.0, min(float(np.quantile(values, 0.01)) for values in scores.values()) - 0.05)
+    axes.set(xlim=(low, 1), ylim=(low, 1), xlabel="predicted IoU", ylabel="IoU", aspect="equal")
+    axes.legend(fontsize=7)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
+    figure.savefig(temporary, dpi=80)
+    temporary.replace(path)
 
 
 def _jittered(target: TrainingObject, rng: np.random.Generator) -> Box:
@@ -70,13 +122,10 @@ def _jittered(target: TrainingObject, rng: np.random.Generator) -> Box:
     return Box(x0 + left, y0 + top, x1 + right, y1 + bottom)
 
 
-def _features(sam: Sam, samples: list[Sample]) -> Tensor:
-    return encode(sam, np.stack([sample.image for sample in samples])).float()
-
-
 def _decode(
     sam: Sam, features: Tensor, prompts: BatchPrompts, samples: list[Sample]
-) -> tuple[list[float], npt.NDArray[np.bool_], npt.NDArray[np.float32], Tensor]:
+) -> tuple[Scores, npt.NDArray[np.bool_], Tensor]:
+    """Scores, masks bool[B, S, S] and low-resolution logits for one batch."""
     low, predicted_iou = decode_batch(sam, features, prompts)
     size = samples[0].mask.shape
     masks = (functional.interpolate(low[:, None], size, mode="bilinear", align_corners=False)[:, 0] > 0).numpy()
@@ -86,4 +135,4 @@ def _decode(
         hit = int((mask & target).sum())
         union = int(mask.sum()) + max(sample.full_area, float(target.sum())) - hit
         values.append(hit / max(1.0, union))
-    return values, masks, predicted_iou.numpy(), low
+    return np.column_stack([values, predicted_iou.numpy()]).astype(np.float64), masks, low

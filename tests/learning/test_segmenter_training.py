@@ -22,6 +22,7 @@ from backend.learning.segmenter_prompts import (
 )
 from backend.learning.segmenter_run import read_data, run_segmenter_training
 from backend.learning.segmenter_samples import augment_colors, draw_sample, plain_sample, scene_of
+from backend.learning.segmenter_validation import calibrate_predicted_iou, score_prompts
 from backend.learning.training_run import load_config
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
@@ -107,6 +108,19 @@ def test_training_writes_weights_that_the_pipeline_loads(data: Path, config: dic
     assert [line["step"] for line in log if line["kind"] == "validation"] == [2, 4]
     assert {"score", "box_iou", "jittered_iou", "click_1_iou", "vehicle_iou"} <= set(log[-1])
     assert (tmp_path / "run" / "curves.png").exists()
+    assert (tmp_path / "run" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert 0 <= json.loads((tmp_path / "run" / "validation.json").read_text())["box_iou"] <= 1
+
+
+def test_calibration_brings_predicted_iou_closer(data: Path, config: dict[str, Any]) -> None:
+    _, validation = read_data(data, config)
+    sam = small_compact_sam()
+    before = np.concatenate(list(score_prompts(sam, validation, 0).values()))
+    slope, _ = calibrate_predicted_iou(sam, before)
+    after = np.concatenate(list(score_prompts(sam, validation, 0).values()))
+    assert 0.5 <= slope <= 1.5
+    assert ((after[:, 0] - after[:, 1]) ** 2).mean() < ((before[:, 0] - before[:, 1]) ** 2).mean()
+    assert abs((after[:, 0] - after[:, 1]).mean()) < 0.02
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(data: Path, config: dict[str, Any], tmp_path: Path) -> None:
