@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from backend.bounded_cache import BoundedCache
+from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.grounding.detections import Detection, detect
 from backend.pipeline.grounding.detector import Calibration, Detector, load_detector
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools import expression_parser, relations
 from dataset_tools.categories import CATEGORIES
-from dataset_tools.colors import color_of_box
 from dataset_tools.expression_query import Color, Query
 from dataset_tools.geometry import Box
 
@@ -68,7 +68,7 @@ class CompactGrounder:
         if refusal is not None:
             return GroundingResult((), refusal)
         size = (image.shape[0], image.shape[1])
-        return answer(query, self.detections(image), self.calibration, size, partial(color_of_box, image))
+        return answer(query, self.detections(image), self.calibration, size, partial(color_in_box, image))
 
     def _refusal(self, query: Query) -> Abstention | None:
         """An abstention for what no image could change: nothing asked for, or a category that is not known."""
