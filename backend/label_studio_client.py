@@ -59,11 +59,16 @@ class LabelStudioClient:
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
         # Loopback only: a proxy of the environment must not get between.
-        http = httpx.Client(trust_env=False, timeout=TIMEOUT, follow_redirects=True)
-        self._sdk = LabelStudio(base_url=self.url, api_key=token, httpx_client=http, timeout=TIMEOUT)
+        self._http = httpx.Client(trust_env=False, timeout=TIMEOUT, follow_redirects=True)
+        self._sdk = LabelStudio(base_url=self.url, api_key=token, httpx_client=self._http, timeout=TIMEOUT)
         self._session = requests.Session()
         self._session.trust_env = False
         self._token = token
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        self._session.close()
 
     def create_project(self, title: str, label_config: str) -> int:
         """Create a project; its id."""

@@ -80,10 +80,12 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
         with LabelStudioProcess(program, folder / "label-studio") as studio:
             with _step("Starting Label Studio (the first start sets up its database)") as progress:
                 studio.start(progress)
-            client = LabelStudioClient(studio.url, studio.token)
-            with BackendProcess(
-                folder / "backend", studio.url, client.personal_access_token(), CONFIG
-            ) as backend_process:
+            with (
+                contextlib.closing(LabelStudioClient(studio.url, studio.token)) as client,
+                BackendProcess(
+                    folder / "backend", studio.url, client.personal_access_token(), CONFIG
+                ) as backend_process,
+            ):
                 with _step("Starting the ML backend") as progress:
                     backend_process.start_and_wait(progress)
                 project, tasks = _create_project(client, dataset, expressions, label_config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -46,7 +47,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         missing("label-studio", str(error))
     with LabelStudioProcess(program, tmp_path_factory.mktemp("label-studio")) as process:
         process.start()
-        yield Studio(process, LabelStudioClient(process.url, process.token))
+        with contextlib.closing(LabelStudioClient(process.url, process.token)) as client:
+            yield Studio(process, client)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,10 +98,10 @@ def test_an_image_that_is_gone_costs_only_its_own_task(
     assert [item.task for item in studio.client.predictions(project.id)] == list(project.tasks.values())
 
 
+@pytest.mark.filterwarnings("ignore:The `parse_obj` method:DeprecationWarning")  # label-studio-sdk's own code
 def test_a_legacy_token_fetches_images_where_it_is_allowed_and_a_personal_one_where_it_is_not(
     studio: Studio, personal_access_token: str, start_backend: StartBackend
 ) -> None:
-    by_personal_token = LabelStudioClient(studio.url, personal_access_token)
     legacy = start_backend(studio.process.token)
     project = create_project(studio, "Tokens", airplane_scene(), "all the airplanes", "the airplane on the left")
     first, second = project.tasks.values()
@@ -109,14 +110,14 @@ def test_a_legacy_token_fetches_images_where_it_is_allowed_and_a_personal_one_wh
     assert [item.task for item in studio.client.predictions(project.id)] == [first]
     port = legacy.port
     legacy.stop()
-    try:
-        by_personal_token.set_legacy_tokens(enabled=False)
-        personal = start_backend(personal_access_token, port)
-        by_personal_token.retrieve_predictions(project.id, [second])
-        assert sorted(item.task for item in by_personal_token.predictions(project.id)) == [first, second]
-        assert personal.running
-    finally:
-        by_personal_token.set_legacy_tokens(enabled=True)
+    with contextlib.closing(LabelStudioClient(studio.url, personal_access_token)) as client:
+        try:
+            client.set_legacy_tokens(enabled=False)
+            start_backend(personal_access_token, port)
+            client.retrieve_predictions(project.id, [second])
+            assert sorted(item.task for item in client.predictions(project.id)) == [first, second]
+        finally:
+            client.set_legacy_tokens(enabled=True)
 
 
 def test_a_refused_token_stores_nothing_names_the_cure_and_is_asked_again(
