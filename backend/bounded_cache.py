@@ -19,7 +19,6 @@ class BoundedCache(Generic[Key, Value]):
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.size = 0
-        self.evictions = 0
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -35,17 +34,19 @@ class BoundedCache(Generic[Key, Value]):
             self._entries.move_to_end(key)
             return entry[0]
 
-    def put(self, key: Key, value: Value, size: int) -> None:
-        """Keep ``value``, which takes ``size`` bytes, and drop old entries to make room."""
+    def put(self, key: Key, value: Value, size: int) -> int:
+        """Keep ``value``, which takes ``size`` bytes; the number of old entries dropped to make room."""
         with self._lock:
             self._drop(key)
             if size > self.capacity:
-                return
+                return 0
             self._entries[key] = (value, size)
             self.size += size
+            dropped = 0
             while self.size > self.capacity:
                 self._drop(next(iter(self._entries)))
-                self.evictions += 1
+                dropped += 1
+            return dropped
 
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)

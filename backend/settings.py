@@ -26,6 +26,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 # Pillow warns above this; refusing at most there keeps its limit and ours from contradicting each other.
 _PILLOW_PIXELS = 89_478_485
+_SPARE_THREADS = 8
 
 
 def _comma_separated(value: object) -> object:
@@ -46,7 +47,8 @@ class Settings(BaseModel):
         host: address to listen on.
         port: port to listen on.
         workers: server processes; each loads the models.
-        threads: request threads per process; waiting requests hold one, so keep it above ``click_queue`` + 20.
+        threads: request threads per process; waiting requests hold one, so at least
+            ``click_queue`` + ``batch_limit`` + 8.
         model_threads: threads of the numerical libraries per process; None leaves them at half of the cores.
         state_dir: folder for the event log, computed pre-labels and embeddings.
         label_studio_url: where Label Studio is reached from this machine, with http:// or https://.
@@ -150,6 +152,12 @@ class Settings(BaseModel):
             problems += [_problem(item["loc"], item["msg"], item["input"]) for item in error.errors()]
         if settings is not None and (settings.basic_auth_user is None) != (settings.basic_auth_password is None):
             problems.append("PSLG_BASIC_AUTH_USER, PSLG_BASIC_AUTH_PASSWORD: set both or neither")
+        if settings is not None and settings.threads < settings.click_queue + settings.batch_limit + _SPARE_THREADS:
+            problems.append(
+                f"PSLG_THREADS: {settings.threads} is too few for PSLG_CLICK_QUEUE {settings.click_queue} and"
+                f" PSLG_BATCH_LIMIT {settings.batch_limit}: waiting requests hold a thread each, and {_SPARE_THREADS}"
+                " must stay free for /health and /setup"
+            )
         if settings is None or problems:
             raise ConfigError("the settings cannot work:\n" + "\n".join(f"  {line}" for line in problems))
         return settings

@@ -11,6 +11,7 @@ from backend.settings import Settings
 def test_environment_is_read_and_options_win(tmp_path: Path) -> None:
     environ = {
         "PSLG_PORT": "9191",
+        "PSLG_THREADS": "128",
         "PSLG_STATE_DIR": str(tmp_path),
         "PSLG_IMAGE_HOSTS": "tiles.example.org, *.cdn.example.org",
         "LABEL_STUDIO_HOST": "http://localhost:8080/",
@@ -58,3 +59,8 @@ def test_a_url_with_credentials_is_refused_without_repeating_them() -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load({"LABEL_STUDIO_URL": "http://user:swordfish@host.org"})
     assert "swordfish" not in str(caught.value)
+
+
+def test_too_few_threads_for_the_queues_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"PSLG_THREADS: 40 .* PSLG_CLICK_QUEUE 32"):
+        Settings.load({"PSLG_THREADS": "40"})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,9 @@ def serve(**options: Any) -> None:
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
+    if settings.workers > 1:
+        _share_metrics(settings.state_dir / "metrics")
+
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
             self.cfg.set("bind", f"{settings.host}:{settings.port}")
@@ -51,6 +56,7 @@ def serve(**options: Any) -> None:
             self.cfg.set("graceful_timeout", 5)
             self.cfg.set("control_socket_disable", True)  # it would be one file in the home folder for all servers
             self.cfg.set("loglevel", settings.log_level.lower())
+            self.cfg.set("child_exit", _forget_metrics)
 
         def load(self) -> Any:
             from backend.server.app import create_app
@@ -58,6 +64,21 @@ def serve(**options: Any) -> None:
             return create_app(settings)
 
     Server().run()
+
+
+def _share_metrics(folder: Path) -> None:
+    """Let all workers count into one folder, so that /metrics of any of them answers for all."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def _forget_metrics(_: Any, worker: Any) -> None:
+    """Gauges of a worker that ended no longer count."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:

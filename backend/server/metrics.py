@@ -40,23 +40,20 @@ class Metrics:
         )
         self.embeddings = Counter(
             "pslg_embeddings",
-            "Embedding look-ups by result: memory, disk, computed, corrupt",
+            "Embeddings by what happened: memory, disk, computed, corrupt, evicted-memory, evicted-disk",
             ["result"],
             registry=self.registry,
-        )
-        self.embedding_evictions = Counter(
-            "pslg_embedding_evictions", "Embeddings dropped to keep a bound", ["where"], registry=self.registry
         )
         self.embedding_bytes = Gauge(
             "pslg_embedding_bytes",
             "Bytes of embeddings held",
             ["where"],
             registry=self.registry,
-            multiprocess_mode="max",
+            multiprocess_mode="livemax",
         )
         self.events = Counter("pslg_events", "Webhooks stored, by action", ["action"], registry=self.registry)
         self.model_ready = Gauge(
-            "pslg_model_ready", "1 when the models are loaded", registry=self.registry, multiprocess_mode="min"
+            "pslg_model_ready", "1 when the models are loaded", registry=self.registry, multiprocess_mode="livemin"
         )
 
     def render(self) -> bytes:

@@ -35,7 +35,8 @@ _SUFFIX = ".embedding"
 _SWEEP_TO = 0.9  # a sweep goes this far below the bound, so that not every write sweeps
 _STALE_PART = 3600.0  # seconds after which an unfinished file of a process that died is removed
 
-Result = Literal["memory", "disk", "computed", "corrupt"]
+Count = Literal["memory", "disk", "computed", "corrupt", "evicted-memory", "evicted-disk"]
+"""What happens to embeddings: found in memory or on disk, computed, found damaged, dropped to keep a bound."""
 
 
 def embedding_address(image_hash: str, encoder_hash: str, window: Box) -> str:
@@ -50,7 +51,7 @@ class EmbeddingStore:
         folder: where the files are; created.
         disk_bytes: bound on the files' bytes, kept by every process that writes.
         memory_bytes: bound on the bytes kept in memory by this process.
-        count: called with ``memory``, ``disk``, ``computed`` or ``corrupt`` at every look-up.
+        count: called with each thing that happens.
     """
 
     def __init__(
@@ -58,11 +59,10 @@ class EmbeddingStore:
         folder: Path,
         disk_bytes: int,
         memory_bytes: int,
-        count: Callable[[Result], None] = lambda _: None,
+        count: Callable[[Count], None] = lambda _: None,
     ) -> None:
         self.folder = folder
         self.disk_bytes = disk_bytes
-        self.disk_evictions = 0
         self._count = count
         self._memory: BoundedCache[str, Embedding] = BoundedCache(memory_bytes)
         self._computing: dict[str, Future[Embedding]] = {}
@@ -80,11 +80,6 @@ class EmbeddingStore:
     def bytes_on_disk(self) -> int:
         """Bytes of the files, as far as this process knows."""
         return self._bytes_on_disk
-
-    @property
-    def memory_evictions(self) -> int:
-        """Embeddings dropped from memory to keep the bound."""
-        return self._memory.evictions
 
     def get_or_compute(self, address: str, compute: Callable[[], Embedding]) -> Embedding:
         """The embedding at ``address`` from memory, disk, or ``compute`` (which must make exactly that one).
@@ -111,7 +106,8 @@ class EmbeddingStore:
                 self._write(address, embedding)
             else:
                 self._count("disk")
-            self._memory.put(address, embedding, embedding.features.nbytes)
+            for _ in range(self._memory.put(address, embedding, embedding.features.nbytes)):
+                self._count("evicted-memory")
             future.set_result(embedding)
         except BaseException as error:
             future.set_exception(error)
@@ -154,7 +150,7 @@ class EmbeddingStore:
                     if total <= self.disk_bytes * _SWEEP_TO:
                         break
                     self._remove(path, size)
-                    self.disk_evictions += 1
+                    self._count("evicted-disk")
                     total -= size
             self._bytes_on_disk = total
             for part in self.folder.glob("*/.*.part"):

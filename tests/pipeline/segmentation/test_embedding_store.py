@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -83,7 +84,6 @@ def test_damaged_files_are_noticed_and_made_again(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("store")
-    counted: Counter[str] = Counter()
     EmbeddingStore(folder, 10**7, 0).get_or_compute(address(), embedding)
     (path,) = folder.glob("*/*.embedding")
     content = bytearray(path.read_bytes())
@@ -93,10 +93,9 @@ def test_damaged_files_are_noticed_and_made_again(
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
 
-    def count(result: str) -> None:
-        counted[result] += 1
-
-    found = EmbeddingStore(folder, 10**7, 0, count).get_or_compute(address(), embedding)
+    counted: Counter[str] = Counter()
+    store = EmbeddingStore(folder, 10**7, 0, lambda happened: counted.update([happened]))
+    found = store.get_or_compute(address(), embedding)
     assert same(found, embedding())
     assert counted == {"corrupt": 1, "computed": 1}
     assert same(EmbeddingStore(folder, 10**7, 0).get_or_compute(address(), never), embedding())
@@ -136,7 +135,8 @@ def test_a_failure_reaches_the_callers_and_is_not_kept(tmp_path: Path) -> None:
 
 def test_the_disk_bound_holds_and_the_least_used_goes_first(tmp_path: Path) -> None:
     size = embedding().features.nbytes + 300
-    store = EmbeddingStore(tmp_path, 10 * size, 0)
+    counted: Counter[str] = Counter()
+    store = EmbeddingStore(tmp_path, 10 * size, 0, lambda happened: counted.update([happened]))
     for number in range(10):
         store.get_or_compute(address(number), make(number))
         if number:
@@ -145,7 +145,7 @@ def test_the_disk_bound_holds_and_the_least_used_goes_first(tmp_path: Path) -> N
         store.get_or_compute(address(number), make(number))
         store.get_or_compute(address(0), never)
         assert sum(path.stat().st_size for path in tmp_path.glob("*/*.embedding")) <= 10 * size
-    assert store.disk_evictions > 0
+    assert counted["evicted-disk"] > 0
     assert address(0) in store
     assert address(1) not in store
     assert address(29) in store
@@ -153,11 +153,12 @@ def test_the_disk_bound_holds_and_the_least_used_goes_first(tmp_path: Path) -> N
 
 def test_the_memory_bound_holds(tmp_path: Path) -> None:
     size = embedding().features.nbytes
-    store = EmbeddingStore(tmp_path, 10**7, 3 * size)
+    counted: Counter[str] = Counter()
+    store = EmbeddingStore(tmp_path, 10**7, 3 * size, lambda happened: counted.update([happened]))
     for number in range(10):
         store.get_or_compute(address(number), make(number))
     assert store.bytes_in_memory <= 3 * size
-    assert store.memory_evictions == 7
+    assert counted["evicted-memory"] == 7
 
 
 def test_a_bound_smaller_than_one_embedding_stores_nothing(tmp_path: Path) -> None:
@@ -176,8 +177,6 @@ def test_a_folder_that_cannot_be_written_does_not_stop_clicks(tmp_path: Path, ca
 
 
 def test_leftovers_of_a_process_that_died_are_removed(tmp_path: Path) -> None:
-    import os
-
     store = EmbeddingStore(tmp_path, 10**7, 10**7)
     store.get_or_compute(address(), embedding)
     part = tmp_path / address()[:2] / ".x.embedding.1-2.part"
