@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS prelabels (
     body BLOB NOT NULL
 );
 """
+_BUSY_TIMEOUT = 30.0
 
 
 class Database:
@@ -78,10 +80,23 @@ class Database:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             # Only close() touches it from another thread.
-            connection = sqlite3.connect(self.path, timeout=30.0, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
+            connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False)
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
             self._local.connection = connection
             with self._lock:
                 self._connections.append(connection)
         return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch a file to WAL mode; of several processes that do so at once, SQLite fails all but one without waiting."""
+    until = time.monotonic() + _BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
