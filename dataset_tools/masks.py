@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco
 
 from dataset_tools.errors import MaskError
+from dataset_tools.geometry import Box
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 CocoRle: TypeAlias = dict[str, Any]
@@ -104,6 +105,19 @@ def _counts_of(compressed: bytes) -> npt.NDArray[np.int64]:
 def area_of(segmentation: Segmentation, height: int, width: int) -> int:
     """Number of pixels of a COCO segmentation, counted on its run-length code; raises like :func:`from_coco`."""
     return int(coco.area(_compressed(segmentation, height, width)))
+
+
+def box_of(segmentation: Segmentation, height: int, width: int) -> Box:
+    """The tightest box around a COCO segmentation, read off its run-length code; raises like :func:`from_coco`."""
+    x, y, w, h = (float(value) for value in coco.toBbox(_compressed(segmentation, height, width)))
+    return Box(x, y, x + w, y + h) if w and h else Box(0.0, 0.0, 0.0, 0.0)
+
+
+def merge(codes: Sequence[str], height: int, width: int) -> str:
+    """The union of compressed ``counts`` of one image, as compressed counts; raises like :func:`from_coco`."""
+    parts = [_compressed({"size": [height, width], "counts": counts}, height, width) for counts in codes]
+    merged = coco.merge(parts) if parts else coco.encode(np.zeros((height, width), np.uint8, order="F"))
+    return str(merged["counts"].decode("ascii"))
 
 
 def to_polygons(mask: Mask, tolerance: float = 0.0) -> list[list[float]]:

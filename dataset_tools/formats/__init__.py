@@ -1,1 +1,90 @@
-"""Dataset formats, one file each: pure conversions between a folder on disk and canonical records."""
+"""Dataset formats, one file each: pure conversions between a folder on disk and canonical samples.
+
+:data:`FORMATS` lists them; a format's module is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataset_tools.errors import DatasetError
+
+if TYPE_CHECKING:
+    from dataset_tools.formats.items import Writer
+    from dataset_tools.records import Sample
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format: its module, the class that writes it, a file that tells it (a glob), and one line about it."""
+
+    name: str
+    module: str
+    writer: str
+    sign: str
+    help: str
+
+
+FORMATS = {
+    entry.name: entry
+    for entry in (
+        Format("refer", "refer", "ReferWriter", "rrsisd/refs(unc).p", "RRSIS-D's layout for RMSIN, FIANet and others"),
+        Format("coco", "coco", "CocoWriter", "annotations/*.json", "strict COCO instances (no expressions)"),
+        Format("refsegrs", "refsegrs", "RefSegRSWriter", "output_phrase_*.txt", "RefSegRS: image, mask, phrase"),
+        Format("rsrefseg", "rsrefseg", "RSRefSegWriter", "datainfo/*.jsonl", "RSRefSeg's JSON lines"),
+        Format("coco_jsonl", "coco_jsonl_samples", "CocoJsonlWriter", "annotations.json", "COCO and expressions.jsonl"),
+        Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),
+        Format("webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image"),
+        Format("huggingface", "huggingface", "HuggingFaceWriter", "data/*.parquet", "parquet for datasets (extra hf)"),
+    )
+}
+
+
+def writer(name: str) -> Writer:
+    """The writer of a format.
+
+    Raises:
+        DatasetError: no such format, or an optional package is missing.
+    """
+    made: Writer = getattr(_module(name), _entry(name).writer)()
+    return made
+
+
+def read(root: Path, name: str | None = None) -> Iterator[Sample]:
+    """Samples of a dataset; the format is recognised by its files unless it is named.
+
+    Raises:
+        DatasetError: the folder is of no known format, or is malformed.
+    """
+    module = _module(name or detect(root))
+    samples: Iterator[Sample] = module.read(root)
+    return samples
+
+
+def detect(root: Path) -> str:
+    """Name of the format of a folder.
+
+    Raises:
+        DatasetError: there is no such folder, or it shows no format's files.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root} is not a folder")
+    for name, entry in FORMATS.items():
+        if any(root.glob(entry.sign)):
+            return name
+    signs = ", ".join(f"{entry.sign} ({name})" for name, entry in FORMATS.items())
+    raise DatasetError(f"{root} is of no known format; none of these is there: {signs}")
+
+
+def _entry(name: str) -> Format:
+    if name not in FORMATS:
+        raise DatasetError(f"no format {name!r}; choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def _module(name: str):  # type: ignore[no-untyped-def]  # a module's members are only known at run time
+    return importlib.import_module(f"dataset_tools.formats.{_entry(name).module}")

@@ -28,6 +28,9 @@ KINDS = ("single", "region", "extreme", "size", "near", "relation", "all", "abse
 """Kinds of expression in the field's rule-made sets; a file may hold others."""
 
 
+_EXPRESSION_KEYS = {"id", "image", "category", "expression", "kind", "ann_ids", "bbox"}
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One object of one image.
@@ -62,7 +65,7 @@ class Annotation:
 @dataclass(frozen=True)
 class ImageEntry:
     """One image: COCO ``id``, ``file_name`` below ``images/`` (the name that expressions and splits use), the file's
-    ``path``, ``width`` and ``height`` in pixels, and its annotations.
+    ``path``, ``width`` and ``height`` in pixels, its annotations, and the name of its scene if the file has one.
     """
 
     id: int
@@ -71,11 +74,15 @@ class ImageEntry:
     width: int
     height: int
     annotations: tuple[Annotation, ...]
+    scene: str | None = None
 
 
 @dataclass(frozen=True)
 class Expression:
-    """One referring expression; ``image`` is a file name, ``ann_ids`` the targets (none for kind ``absent``)."""
+    """One referring expression.
+
+    ``image`` is a file name, ``ann_ids`` are the targets (none for kind ``absent``), ``extra`` the other keys.
+    """
 
     id: int
     image: str
@@ -83,6 +90,7 @@ class Expression:
     expression: str
     kind: str
     ann_ids: tuple[int, ...]
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -183,6 +191,7 @@ def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
         for i, c in enumerate(coco["categories"])
     }
     sizes: dict[int, tuple[str, int, int]] = {}
+    scenes: dict[int, str] = {}
     names: set[str] = set()
     for i, item in enumerate(coco["images"]):
         where = f"{file}: images[{i}]"
@@ -200,6 +209,8 @@ def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
             raise DatasetError(f"{where}: image file {folder / 'images' / name} does not exist")
         names.add(name)
         sizes[image_id] = name, width, height
+        if isinstance(item.get("scene"), str):
+            scenes[image_id] = item["scene"]
     annotations: dict[int, list[Annotation]] = {image_id: [] for image_id in sizes}
     seen: set[int] = set()
     for i, item in enumerate(coco["annotations"]):
@@ -223,7 +234,9 @@ def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
         box = _box(item, segmentation, height, width, where)
         annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box))
     return tuple(
-        ImageEntry(image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]))
+        ImageEntry(
+            image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]), scenes.get(image_id)
+        )
         for image_id, (name, width, height) in sizes.items()
     )
 
@@ -273,6 +286,7 @@ def _read_expressions(folder: Path, images: Mapping[str, ImageEntry]) -> Iterato
                 expression=_field(item, "expression", str, where),
                 kind=_field(item, "kind", str, where),
                 ann_ids=tuple(ann_ids),
+                extra={key: value for key, value in item.items() if key not in _EXPRESSION_KEYS},
             )
 
 

@@ -1,0 +1,78 @@
+"""``dataset.json`` and the dataset card (README.md) that go with every export."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dataset_tools import atomic
+from dataset_tools.formats.items import Items
+
+_VERSION = 1
+
+
+def write_card(
+    root: Path, format_name: str, items: Items, details: dict[str, Any], failed: Sequence[tuple[str, str]]
+) -> None:
+    """Count the export and write both files.
+
+    Args:
+        root: the dataset's folder.
+        format_name: its format.
+        items: all samples.
+        details: ``name``, ``licence``, ``source``, ``command``, ``split`` and whatever else belongs into dataset.json.
+        failed: (file name, why) of images that were left out.
+    """
+    counts = {name: Counter[str]() for name in ("split", "category", "kind", "origin", "model_version", "source")}
+    images, scenes, sizes = 0, set(), Counter[str]()
+    for item in items():
+        images += 1
+        scenes.add(item.sample.image.scene or item.sample.image.file_name)
+        sizes[f"{item.sample.image.width} x {item.sample.image.height}"] += 1
+        for record in item.sample.records:
+            if record.expression:
+                provenance = record.provenance
+                for name, value in {
+                    "split": record.split, "category": record.category, "kind": record.kind,
+                    "origin": provenance.origin, "model_version": provenance.model_version, "source": provenance.source,
+                }.items():  # fmt: skip
+                    counts[name][value or "not known"] += 1
+    description = {
+        "version": _VERSION, "format": format_name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "images": images, "scenes": len(scenes), "expressions": sum(counts["category"].values()),
+        **{f"by_{name}": dict(counter.most_common()) for name, counter in counts.items()},
+        "image_sizes": dict(sizes.most_common(10)), "left_out": [list(pair) for pair in failed], **details,
+    }  # fmt: skip
+    atomic.write_text(root / "dataset.json", json.dumps(description, indent=1) + "\n")
+    atomic.write_text(root / "README.md", _card(root.name, description))
+
+
+def _card(name: str, description: dict[str, Any]) -> str:
+    licence = description.get("licence") or "not stated; ask the owner of the images before passing it on"
+    made = [key for key in ("source", "command", "created", "split_rule") if description.get(key)]
+    tables = {
+        "Splits": "by_split", "Categories": "by_category", "Kinds of expression": "by_kind", "Masks": "by_origin",
+        "Models": "by_model_version",
+    }  # fmt: skip
+    parts = [
+        f"# {description.get('name') or name.strip('.').partition('.')[0]}",
+        "Referring segmentation of overhead images: an image, an expression, the mask of what it describes.",
+        f"{description['expressions']:,} expressions on {description['images']:,} images "
+        f"of {description['scenes']:,} scenes. Format: `{description['format']}`. Licence: {licence}.",
+        *(_table(title, description[key]) for title, key in tables.items()),
+        "## How it was made\n\n" + "\n".join(f"- {key}: {description[key]}" for key in made),
+    ]
+    if description["left_out"]:
+        parts.append("## Left out\n\n" + "\n".join(f"- {name}: {why}" for name, why in description["left_out"]))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(title: str, counts: dict[str, int]) -> str:
+    if set(counts) <= {"not known"}:
+        return ""
+    rows = "\n".join(f"| {name} | {number:,} |" for name, number in counts.items())
+    return f"## {title}\n\n| | expressions |\n|---|---|\n{rows}"

@@ -1,0 +1,237 @@
+"""The exporter: a stream of samples becomes a dataset folder, in parallel, in flat memory, all or nothing.
+
+Work goes to a staging folder beside the destination. Every finished sample is one line of its journal; started again
+after an interruption, the exporter skips what the journal holds. Index files are streamed from the journal at the end,
+then the folder is renamed into place. A sample that fails is reported and left out; the others are exported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dataset_tools import formats, image_files
+from dataset_tools.dataset_card import write_card
+from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.formats.items import Item, Writer
+from dataset_tools.records import Sample, local_path
+
+_JOURNAL = "journal.jsonl"
+_WINDOW = 4
+"""Samples in flight per worker."""
+
+
+@dataclass
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        images, records: exported, those of an earlier, interrupted run included.
+        resumed: images that an earlier run had exported.
+        failed: (file name, why) of every image that could not be exported.
+    """
+
+    images: int = 0
+    records: int = 0
+    resumed: int = 0
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def export(
+    samples: Iterable[Sample],
+    destination: Path,
+    format_name: str,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    restart: bool = False,
+    details: dict[str, Any] | None = None,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> ExportReport:
+    """Write ``samples`` as a dataset folder.
+
+    Args:
+        samples: the stream; taken lazily, a few samples at a time, always in the same order.
+        destination: the folder to be made.
+        format_name: a key of ``formats.FORMATS``.
+        workers: processes that read, check and write images and masks; 1 works in this process.
+        overwrite: replace an existing destination (only after everything is written).
+        restart: forget an interrupted export instead of going on with it.
+        details: JSON values for ``dataset.json`` (licence, source, command).
+        progress: called with 1 after every sample.
+
+    Returns:
+        What was exported and what failed.
+
+    Raises:
+        DatasetError: the destination exists, the staging folder belongs to another export, or nothing was exported.
+        OSError: the index files cannot be written; what is staged stays for the next try.
+    """
+    writer = formats.writer(format_name)
+    if destination.exists() and not overwrite:
+        raise DatasetError(f"{destination} exists; choose another folder or pass --overwrite")
+    staging = destination.with_name(f".{destination.name}.{format_name}.partial")
+    if restart:
+        shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True, exist_ok=True)
+    report = ExportReport()
+    with ExitStack() as stack:
+        journal = _Journal(staging / _JOURNAL)
+        stack.callback(journal.close)
+        run = _runner(format_name, staging, workers, stack)
+        waiting: deque[tuple[Item, Future[str | None]]] = deque()
+
+        def settle(item: Item, error: str | None) -> None:
+            if error is None:
+                journal.append(item)
+            else:
+                report.failed.append((item.sample.image.file_name, error))
+            progress(1)
+
+        for item in _numbered(samples, writer):
+            if journal.holds(item):
+                report.resumed += 1
+                progress(1)
+                continue
+            waiting.append((item, run(item)))
+            while len(waiting) > workers * _WINDOW or (waiting and waiting[0][1].done()):
+                first, future = waiting.popleft()
+                settle(first, future.result())
+        for first, future in waiting:
+            settle(first, future.result())
+    items = journal.items
+    report.images = sum(1 for _ in items())
+    report.records = sum(len(item.sample.records) for item in items())
+    if not report.images:
+        reasons = "; ".join(f"{name}: {why}" for name, why in report.failed[:3])
+        raise DatasetError(f"nothing was exported to {destination}" + (f" ({reasons})" if reasons else ": no samples"))
+    write_card(staging, format_name, items, {"name": destination.name, **(details or {})}, report.failed)
+    writer.finish(staging, items)
+    journal.path.unlink()
+    _put_in_place(staging, destination)
+    return report
+
+
+def _numbered(samples: Iterable[Sample], writer: Writer) -> Iterator[Item]:
+    first, taken = 1, set()
+    for number, sample in enumerate(samples, start=1):
+        name = str(PurePosixPath(sample.image.file_name).with_suffix(image_files.suffix_for(sample.image.file_name)))
+        path = writer.image_path(number, name)
+        if path in taken:  # two sources may use one name, and changing a suffix may make one
+            path = writer.image_path(number, f"{number}_{name.replace('/', '_')}")
+        taken.add(path)
+        yield Item(number, first, sample, path)
+        first += max(1, len(sample.records))
+
+
+def _runner(format_name: str, staging: Path, workers: int, stack: ExitStack) -> Callable[[Item], Future[str | None]]:
+    if workers <= 1:
+
+        def here(item: Item) -> Future[str | None]:
+            future: Future[str | None] = Future()
+            future.set_result(_write_sample(format_name, staging, item))
+            return future
+
+        return here
+    # Forking a process that has threads (OpenCV, a progress bar) can deadlock.
+    pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+    return lambda item: pool.submit(_write_sample, format_name, staging, item)
+
+
+def _write_sample(format_name: str, staging: Path, item: Item) -> str | None:
+    """Write the image and the per-sample files; returns None, or why it failed. Runs in a worker."""
+    writer = formats.writer(format_name)
+    written: list[Path] = []
+    try:
+        image = item.sample.image
+        suffix = PurePosixPath(item.image_path).suffix
+        content = image_files.as_rgb_file(local_path(image), suffix, (image.width, image.height))
+        for relative, data in [(item.image_path, content), *writer.files(item)]:
+            path = staging / relative
+            path.parent.mkdir(parents=True, exist_ok=True)
+            written.append(path)
+            path.write_bytes(data)
+    except (DatasetToolsError, OSError) as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        return str(error)
+    return None
+
+
+class _Journal:
+    """The finished samples of a staging folder: one JSON line each, appended as they finish."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._done: dict[int, bytes] = {}
+        end = 0
+        if path.is_file():
+            with path.open("rb") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # the line that was being written when the export was interrupted
+                    entry = json.loads(line)
+                    self._done[entry["number"]] = bytes.fromhex(entry["digest"])
+                    end += len(line)
+        self._file = path.open("r+b" if path.is_file() else "w+b")
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def holds(self, item: Item) -> bool:
+        """Whether the item was finished before.
+
+        Raises:
+            DatasetError: the journal holds another sample under its number.
+        """
+        digest = self._done.get(item.number)
+        if digest is not None and digest != _digest(item):
+            raise DatasetError(
+                f"{self.path.parent} holds an interrupted export of other samples (image {item.number} differs); "
+                "pass --restart to throw it away"
+            )
+        return digest is not None
+
+    def append(self, item: Item) -> None:
+        entry = {
+            "number": item.number, "first": item.first, "image_path": item.image_path,
+            "digest": _digest(item).hex(), "sample": item.sample.to_json(),
+        }  # fmt: skip
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+
+    def items(self) -> Iterator[Item]:
+        """All finished items in the order of their numbers."""
+        with self.path.open("rb") as file:
+            for line in file:
+                entry = json.loads(line)
+                yield Item(entry["number"], entry["first"], Sample.from_json(entry["sample"]), entry["image_path"])
+
+    def close(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def _digest(item: Item) -> bytes:
+    # Where the pixels are may change between two runs (a temporary folder); what they are must not.
+    sample = replace(item.sample, image=replace(item.sample.image, location=None))
+    return hashlib.blake2b(json.dumps([item.image_path, sample.to_json()]).encode(), digest_size=8).digest()
+
+
+def _put_in_place(staging: Path, destination: Path) -> None:
+    old = destination.with_name(f".{destination.name}.old")
+    if destination.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        destination.rename(old)
+    staging.rename(destination)
+    shutil.rmtree(old, ignore_errors=True)

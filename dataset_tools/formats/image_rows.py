@@ -1,0 +1,46 @@
+"""One row per image with its refs: what the WebDataset and the Hugging Face format share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dataset_tools.formats.items import Item, references, split_of
+from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
+
+
+def refs_of(item: Item, split: str) -> list[dict[str, Any]]:
+    """The refs of an image that belong to ``split``: sentences, bbox [x, y, width, height], mask as RLE."""
+    rows = []
+    image = item.sample.image
+    for reference in references(item):
+        record = reference.record
+        if split_of(record) == split:
+            x0, y0, x1, y1 = item.sample.box(record)
+            row = {
+                "id": reference.id, "sentences": list(reference.sentences), "category": record.category,
+                "kind": record.kind, "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "mask": {"size": [image.height, image.width], "counts": item.sample.merged(record)},
+                "provenance": {key: value for key, value in asdict(record.provenance).items() if value is not None},
+            }  # fmt: skip
+            rows.append(row)
+    return rows
+
+
+def read_row(row: Mapping[str, Any], split: str, location: str, source: str) -> Sample:
+    """The sample of a row; raises KeyError or TypeError where the row lacks something."""
+    image = SourceImage(row["file_name"], row["width"], row["height"], location, row.get("scene"))
+    records = tuple(
+        Record(
+            sentence,
+            ref["category"],
+            (Target(ref["mask"]["counts"], ref["id"]),),
+            split,
+            ref.get("kind"),
+            Provenance(**{"source": source, **ref["provenance"]}),
+        )
+        for ref in row["refs"]
+        for sentence in ref["sentences"]
+    )
+    return Sample(image, records)

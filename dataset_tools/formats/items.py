@@ -1,0 +1,163 @@
+"""What the writers share: numbered samples, referring expressions grouped by object, category ids, streamed JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeAlias
+
+import cv2
+import numpy as np
+
+from dataset_tools import atomic
+from dataset_tools.categories import CATEGORIES
+from dataset_tools.errors import DatasetError
+from dataset_tools.masks import Mask
+from dataset_tools.records import Record, Sample
+
+SPLITS = ("train", "val", "test")
+"""Names of the splits that the field's loaders know."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample with its ids in an export.
+
+    Attributes:
+        number: id of the image, from 1.
+        first: id of the first record; the others follow. Ids of samples that failed are not given again.
+        sample: image and records.
+        image_path: where the exporter put the image, relative to the dataset's root.
+    """
+
+    number: int
+    first: int
+    sample: Sample
+    image_path: str
+
+    def numbered(self) -> Iterator[tuple[int, Record]]:
+        """(id, record) of every record that has an expression and a target."""
+        for offset, record in enumerate(self.sample.records):
+            if record.expression and record.targets:
+                yield self.first + offset, record
+
+
+Items: TypeAlias = Callable[[], Iterator[Item]]
+"""Starts over at every call: index files are written in several passes, with one item in memory."""
+
+
+class Writer(Protocol):
+    """One output format. ``files`` may run in another process; ``finish`` runs once, at the end."""
+
+    def image_path(self, number: int, file_name: str, /) -> str:
+        """Where an image goes, relative to the root; its suffix says how it is encoded."""
+        ...
+
+    def files(self, item: Item, /) -> Iterator[tuple[str, bytes]]:
+        """Files of one sample besides its image: (path relative to the root, content)."""
+        ...
+
+    def finish(self, root: Path, items: Items) -> None:
+        """Write the index files of the whole dataset."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sentences about the same targets of one image: what REFER calls a ref. Ids are those of its records."""
+
+    id: int
+    sentence_ids: tuple[int, ...]
+    sentences: tuple[str, ...]
+    record: Record
+
+
+def references(item: Item) -> list[Reference]:
+    """The records of an image grouped by targets, category and split."""
+    groups: dict[tuple[object, ...], list[tuple[int, Record]]] = {}
+    for number, record in item.numbered():
+        key = (tuple(t.counts for t in record.targets), record.category, record.split)
+        groups.setdefault(key, []).append((number, record))
+    return [
+        Reference(group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), group[0][1])
+        for group in groups.values()
+    ]
+
+
+def category_ids(items: Items) -> dict[str, int]:
+    """RRSIS-D's ids 0..19 and 20 for building; other categories follow in alphabetical order."""
+    ids = {name: number for number, name in enumerate(CATEGORIES)}
+    others = {record.category for item in items() for record in item.sample.records} - set(ids)
+    return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}
+
+
+def display_name(category: str) -> str:
+    """How a sentence names the category; the name itself where it is not canonical."""
+    return CATEGORIES[category].display if category in CATEGORIES else category
+
+
+def flat_name(file_name: str, suffix: str | None = None) -> str:
+    """``file_name`` without folders and with another suffix, for formats whose images lie in one folder."""
+    path = PurePosixPath(file_name)
+    flat = "__".join(part for part in path.parts if part not in ("/", ".."))
+    return flat if suffix is None else str(PurePosixPath(flat).with_suffix(suffix))
+
+
+def to_png(mask: Mask) -> bytes:
+    """A mask bool[H, W] as an 8-bit PNG of 0 and 255; run-length strategy, which suits masks and is fast."""
+    encoded, data = cv2.imencode(
+        ".png",
+        mask.astype(np.uint8) * np.uint8(255),
+        [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1],
+    )
+    assert encoded  # noqa: S101 - PNG takes every 8-bit array
+    return bytes(data)
+
+
+def write_json(path: Path, head: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:
+    """A JSON object whose lists are written element by element, so that they never lie in memory."""
+    with atomic.open_bytes(path) as file:
+        file.write(b"{" + json.dumps(dict(head)).encode()[1:-1])
+        separator = b", " if head else b""
+        for key, values in lists.items():
+            file.write(separator + json.dumps(key).encode() + b": [")
+            separator = b", "
+            for number, value in enumerate(values):
+                file.write((b",\n" if number else b"\n") + json.dumps(value).encode())
+            file.write(b"\n]")
+        file.write(b"}\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """A text file of one entry per line."""
+    with atomic.open_bytes(path) as file:
+        for line in lines:
+            file.write(line.encode() + b"\n")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, JSON object) of a JSON-lines file.
+
+    Raises:
+        DatasetError: the file is missing or a line is no JSON object.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise DatasetError(f"{path}, line {number}: not valid JSON ({error}): {line[:80]!r}") from error
+            if not isinstance(value, dict):
+                raise DatasetError(f"{path}, line {number}: a JSON object was expected, got {line[:80]!r}")
+            yield number, value
+
+
+def split_of(record: Record) -> str:
+    """The record's split; ``train`` where none was decided."""
+    return record.split or "train"

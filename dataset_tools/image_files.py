@@ -1,0 +1,107 @@
+"""Image files as they are and as loaders want them: 8-bit RGB, upright, of the recorded size."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dataset_tools.errors import DatasetError
+
+MAX_PIXELS = 400_000_000
+"""Larger images are refused: one would not fit in memory several times over."""
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
+_ORIENTATION = 0x0112
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels after EXIF orientation, from the header alone.
+
+    Raises:
+        DatasetError: the file is missing or no image.
+    """
+    with _open(path) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
+    """The upright image as uint8[H, W, 3] RGB; 16-bit data is scaled by 1/257, alpha is dropped.
+
+    Raises:
+        DatasetError: the file is missing, no image, damaged, or larger than ``MAX_PIXELS``.
+    """
+    with _open(path) as image:
+        try:
+            return np.asarray(_rgb(image))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DatasetError(f"{path} is damaged: {error}") from error
+
+
+def as_rgb_file(path: Path, suffix: str, size: tuple[int, int]) -> bytes:
+    """The bytes of an 8-bit RGB file: the file itself where it already is one, else a new one.
+
+    Args:
+        path: the source image.
+        suffix: of the file wanted: ``.jpg`` or ``.jpeg``, ``.png``, ``.tif`` or ``.tiff``.
+        size: (width, height) that the records were made for.
+
+    Raises:
+        DatasetError: the source is unreadable, of another size, or the suffix is unknown.
+    """
+    kind = _FORMATS.get(suffix.lower())
+    if kind is None:
+        raise DatasetError(f"images cannot be written as {suffix!r}; choose one of {', '.join(_FORMATS)}")
+    with _open(path) as image:
+        oriented = image.getexif().get(_ORIENTATION, 1) != 1
+        actual = (image.height, image.width) if oriented and image.getexif()[_ORIENTATION] >= 5 else image.size
+        if actual != size:
+            raise DatasetError(f"{path} has {actual[0]} x {actual[1]} pixels, its masks are for {size[0]} x {size[1]}")
+        if image.format == kind and image.mode == "RGB" and not oriented:
+            try:
+                image.load()  # a truncated file must not be copied into a dataset
+            except (OSError, SyntaxError, ValueError) as error:
+                raise DatasetError(f"{path} is damaged: {error}") from error
+            return path.read_bytes()
+        try:
+            rgb = _rgb(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DatasetError(f"{path} is damaged: {error}") from error
+    buffer = io.BytesIO()
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 3}, "TIFF": {}}[kind]
+    rgb.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def suffix_for(file_name: str) -> str:
+    """The suffix under which an image is exported: its own where loaders read it, ``.png`` (lossless) elsewhere."""
+    suffix = PurePosixPath(file_name).suffix.lower()
+    return suffix if suffix in (".jpg", ".jpeg", ".png") else ".png"
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit, just below, decides
+            image = Image.open(path)
+    except FileNotFoundError:
+        raise DatasetError(f"{path} does not exist") from None
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{path} is not a readable image: {error}") from error
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise DatasetError(f"{path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; tile it first")
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):
+        values = np.asarray(upright).astype(np.int64)
+        grey = np.clip(values // 257 if values.max(initial=0) > 255 else values, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    return upright.convert("RGB")

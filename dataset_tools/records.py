@@ -1,0 +1,191 @@
+"""The canonical record that every format is read into and written from: one image, its expressions, their masks.
+
+Masks are kept as COCO run-length codes: exact, small, JSON-ready, and decoded only when pixels are needed. A dataset is
+a stream of :class:`Sample`, one per image, so that nothing larger than one image has to be in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from dataset_tools.errors import DatasetError
+from dataset_tools.geometry import Box
+from dataset_tools.masks import Mask, area_of, box_of, from_coco, merge, to_coco_rle
+
+__all__ = ["Origin", "Provenance", "Record", "Sample", "SourceImage", "Target", "local_path", "target_of"]
+
+Origin: TypeAlias = Literal["prediction", "prediction-changed", "manual"]
+"""How a mask came about, in Label Studio's words: accepted as it was, accepted after changes, drawn by hand."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a record comes from. None where the source does not say.
+
+    Attributes:
+        source: kind of source: ``label-studio``, a format's name, ``synthetic`` or ``proposal``.
+        task, annotation: Label Studio ids.
+        annotator: id of the annotator, or its keyed hash.
+        lead_time: seconds spent on the annotation.
+        model_version: of the model whose mask was accepted or changed.
+        origin: how the mask came about; of several regions the one with the most manual work.
+        clicks: refinement clicks, summed over the regions.
+        score: the model's score, the lowest of the regions.
+        generated: the expression was made by a program, not by a person.
+    """
+
+    source: str | None = None
+    task: int | str | None = None
+    annotation: int | str | None = None
+    annotator: int | str | None = None
+    lead_time: float | None = None
+    model_version: str | None = None
+    origin: Origin | None = None
+    clicks: int | None = None
+    score: float | None = None
+    generated: bool | None = None
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image of a dataset.
+
+    Attributes:
+        file_name: its name in the dataset, a relative path that is unique there.
+        width, height: size in pixels.
+        location: where the pixels are: a local path, or a URL that a fetcher understands; None if they are not to be
+            had.
+        scene: name of the scene it was cut from; tiles of one scene share it.
+        extra: what else a source knows (``crs``, ``transform``, ``window``...), JSON values.
+    """
+
+    file_name: str
+    width: int
+    height: int
+    location: str | None = None
+    scene: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One object: COCO's compressed run-length text ``counts`` for the image's size, and its id in the source."""
+
+    counts: str
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One referring expression and what it means.
+
+    Attributes:
+        expression: the words.
+        category: canonical category name, or the source's own where no canonical one fits.
+        targets: the objects; several for "all the ...", none if nothing in the image is meant.
+        split: ``train``, ``val``, ``test`` or another name; None if undecided.
+        kind: kind of expression (``single``, ``extreme``...), None if unknown.
+        provenance: where it comes from.
+        id: id in the source, None if it has none.
+    """
+
+    expression: str
+    category: str
+    targets: tuple[Target, ...]
+    split: str | None = None
+    kind: str | None = None
+    provenance: Provenance = Provenance()
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with all its records. Methods that decode take time; attributes do not."""
+
+    image: SourceImage
+    records: tuple[Record, ...]
+
+    def masks(self, record: Record) -> list[Mask]:
+        """The masks bool[H, W] of the record's targets.
+
+        Raises:
+            MaskError: a code is damaged or of another size than the image.
+        """
+        height, width = self.image.height, self.image.width
+        return [from_coco({"size": [height, width], "counts": t.counts}, height, width) for t in record.targets]
+
+    def union(self, record: Record) -> Mask:
+        """All targets of the record as one mask bool[H, W]; all False without any. Raises like :meth:`masks`."""
+        total = np.zeros((self.image.height, self.image.width), bool)
+        for mask in self.masks(record):
+            total |= mask
+        return total
+
+    def merged(self, record: Record) -> str:
+        """Compressed counts of :meth:`union`, without decoding."""
+        if len(record.targets) == 1:
+            return record.targets[0].counts
+        return merge([target.counts for target in record.targets], self.image.height, self.image.width)
+
+    def box(self, record: Record) -> Box:
+        """The tightest box around all targets, without decoding; empty at 0, 0 without any."""
+        height, width = self.image.height, self.image.width
+        return box_of({"size": [height, width], "counts": self.merged(record)}, height, width)
+
+    def area(self, record: Record) -> int:
+        """Pixels of :meth:`union`, without decoding."""
+        height, width = self.image.height, self.image.width
+        return area_of({"size": [height, width], "counts": self.merged(record)}, height, width)
+
+    def with_split(self, split: str) -> Sample:
+        """The sample with every record in ``split``."""
+        return replace(self, records=tuple(replace(record, split=split) for record in self.records))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values from which :meth:`from_json` makes the same sample."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Sample:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            DatasetError: keys are missing or unknown.
+        """
+        try:
+            records = tuple(
+                Record(
+                    **{
+                        **record,
+                        "targets": tuple(Target(**target) for target in record["targets"]),
+                        "provenance": Provenance(**record["provenance"]),
+                    }
+                )
+                for record in value["records"]
+            )
+            return cls(SourceImage(**value["image"]), records)
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"not a sample as this version writes it: {error!r} in {str(value)[:120]}") from error
+
+
+def target_of(mask: Mask, identity: int | None = None) -> Target:
+    """The target of a mask bool[H, W]."""
+    return Target(str(to_coco_rle(mask)["counts"]), identity)
+
+
+def local_path(image: SourceImage) -> Path:
+    """The image's file.
+
+    Raises:
+        DatasetError: the image has no location, or it is a URL that was not fetched.
+    """
+    if image.location is None:
+        raise DatasetError(f"{image.file_name}: the source does not say where the image is; name a folder (--images)")
+    if "://" in image.location:
+        raise DatasetError(f"{image.file_name}: {image.location} was not fetched; name a folder of images (--images)")
+    return Path(image.location)
