@@ -34,6 +34,7 @@ ARGUMENTS = [
 TIMEOUT = 120_000
 """Milliseconds for one wait: generous, since CI machines are shared."""
 
+BRUSH_COUNT = "n => Htx.annotationStore.selected.regions.filter(r => r.type === 'brushregion').length === n"
 IMAGE = "Htx.annotationStore.selected.objects.find(o => o.type === 'image')"
 
 
@@ -80,14 +81,14 @@ class Editor:
         self.page.wait_for_timeout(700)
 
     def wait_for_regions(self, count: int) -> None:
-        self.page.wait_for_function("n => Htx.annotationStore.selected.regions.length === n", arg=count)
+        self.page.wait_for_function(BRUSH_COUNT, arg=count)
         self.page.wait_for_timeout(700)
 
-    def regions(self) -> list[dict[str, Any]]:
-        """The regions of the open annotation: type, labels, id and score."""
+    def brush_regions(self) -> list[dict[str, Any]]:
+        """The masks of the open annotation: labels, id and score of each region, oldest first."""
         found: list[dict[str, Any]] = self.page.evaluate(
-            """() => Htx.annotationStore.selected.regions.map(r => ({type: r.type, labels: r.labels, id: r.cleanId,
-            score: r.score}))"""
+            """() => Htx.annotationStore.selected.regions.filter(r => r.type === 'brushregion')
+            .map(r => ({labels: r.labels, id: r.cleanId, score: r.score}))"""
         )
         return found
 
@@ -206,13 +207,16 @@ class Editor:
         self.page.wait_for_function("() => Htx.annotationStore.selected.suggestions.size === 0")
         self.page.wait_for_timeout(700)
 
-    def delete_last_region(self) -> None:
-        count = len(self.regions())
+    def delete_region(self, identity: str) -> None:
+        """Select a region and press Backspace."""
+        count = len(self.brush_regions())
         self.page.evaluate(
-            "() => { const a = Htx.annotationStore.selected; a.selectArea(a.regions[a.regions.length - 1]); }"
+            """id => { const a = Htx.annotationStore.selected;
+            a.selectArea(a.regions.find(r => r.cleanId === id)); }""",
+            identity,
         )
         self.page.keyboard.press("Backspace")
-        self.wait_for_regions(count - 1)
+        self.page.wait_for_function(BRUSH_COUNT, arg=count - 1)
 
     def submit(self) -> None:
         """Submit the annotation; returns when Label Studio has stored it."""
@@ -221,7 +225,7 @@ class Editor:
         ) as stored:
             self.page.get_by_test_id("bottombar-submit-button").click()
         assert stored.value.ok, stored.value.text()
-        self.page.wait_for_timeout(1000)
+        self.wait_for_image()
 
     def update(self) -> None:
         """Update the submitted annotation; returns when Label Studio has stored it."""
@@ -230,7 +234,7 @@ class Editor:
         ) as stored:
             self.page.get_by_test_id("bottombar-update-button").click()
         assert stored.value.ok, stored.value.text()
-        self.page.wait_for_timeout(1000)
+        self.wait_for_image()
 
 
 @contextlib.contextmanager

@@ -60,6 +60,11 @@ def _union(masks: list[Mask]) -> Mask:
     return np.asarray(np.logical_or.reduce(masks), np.bool_)
 
 
+def _share(part: Mask, of: Mask) -> float:
+    """The share of ``part`` that lies in ``of``."""
+    return float((part & of).sum() / part.sum())
+
+
 def _stored(studio: Studio, project: Project, expression: str, scene: Scene) -> list[Mask]:
     (prediction,) = [item for item in studio.client.predictions(project.id) if item.task == project.tasks[expression]]
     return _masks(prediction.result, scene)
@@ -70,7 +75,7 @@ def test_prelabels_are_painted_where_the_objects_are(
 ) -> None:
     editor.open_task(project.id, project.tasks[ALL])
     editor.wait_for_regions(3)
-    assert [region["labels"] for region in editor.regions()] == [["airplane"]] * 3
+    assert [region["labels"] for region in editor.brush_regions()] == [["airplane"]] * 3
     editor.unselect()
     painted = editor.painted("prelabels", scene.image)
     assert metrics.iou(painted, _union(_stored(studio, project, ALL, scene))) > 0.8
@@ -87,52 +92,57 @@ def test_a_session_of_clicks_a_box_and_a_new_expression(
     assert metrics.iou(prelabel, upper) > 0.5
     editor.auto_annotation()
 
-    # A positive click on another airplane, then a negative one beside it.
+    # A positive click on another airplane, then a negative one beside it. The editor draws its own buttons and the
+    # prompts over a suggestion: until it is accepted, only what lies under the object is looked at.
     editor.pick_label("point", "airplane")
     editor.pick_smart_tool("KeyPointTool")
     editor.click(*inner_point(right))
-    after_click = editor.painted("positive-click", scene.image)
-    assert metrics.iou(after_click & ~prelabel, right) > 0.5
+    assert _share(right, editor.painted("positive-click", scene.image)) > 0.7
     editor.pick_label("point", "airplane")
     editor.pick_smart_tool("KeyPointTool")
-    beside = corners(right, 12)[0]
-    editor.click(*beside, negative=True)
-    after_negative = editor.painted("negative-click", scene.image)
-    assert metrics.iou(after_negative & ~prelabel, right) > 0.5
+    editor.click(*corners(right, 12)[0], negative=True)
+    assert _share(right, editor.painted("negative-click", scene.image)) > 0.7
     editor.accept()
-    assert [region["type"] for region in editor.regions()] == ["brushregion"] * 2
+    editor.unselect()
+    after_clicks = editor.painted("clicks-accepted", scene.image)
+    assert metrics.iou(after_clicks & ~prelabel, right) > 0.5
+    assert _share(left, after_clicks) < 0.1
+    assert [region["labels"] for region in editor.brush_regions()] == [["airplane"]] * 2
 
     # A box around the left one.
     editor.pick_label("box", "airplane")
     editor.pick_smart_tool("RectangleTool")
     editor.drag_box(*corners(left))
-    after_box = editor.painted("box", scene.image)
-    assert metrics.iou(after_box & ~after_negative, left) > 0.5
+    assert _share(left, editor.painted("box", scene.image)) > 0.7
     editor.accept()
-    assert len(editor.regions()) == 3
+    editor.unselect()
+    after_box = editor.painted("box-accepted", scene.image)
+    assert metrics.iou(after_box & ~after_clicks, left) > 0.5
+    assert len(editor.brush_regions()) == 3
 
     # A new expression for what is not labelled yet.
     editor.prompt("all the vehicles")
     editor.screenshot("expression")
     editor.accept()
-    regions = editor.regions()
+    regions = editor.brush_regions()
     assert {tuple(region["labels"]) for region in regions[3:]} == {("vehicle",)}
-    assert {region["type"] for region in regions} == {"brushregion"}
 
     editor.unselect()
-    shown = editor.painted("accepted", scene.image)
+    shown = editor.painted("expression-accepted", scene.image)
     editor.submit()
     (annotation,) = studio.client.annotations(project.tasks[UPPER])
-    assert len(annotation["result"]) == len(regions)
-    assert metrics.iou(shown, _union(_masks(_brushes(annotation), scene))) > 0.8
+    stored = _brushes(annotation)
+    assert len(stored) == len(regions)
+    assert metrics.iou(shown, _union(_masks(stored, scene))) > 0.8
     assert metrics.iou(_union(_masks(_brushes(annotation, "airplane"), scene)), left | upper | right) > 0.6
+    assert {region["type"] for region in annotation["result"]} == {"brushlabels", "textarea"}
 
     # One region less, updated: what is stored follows.
-    editor.delete_last_region()
+    editor.delete_region(regions[-1]["id"])
     editor.update()
     editor.screenshot("updated")
     (annotation,) = studio.client.annotations(project.tasks[UPPER])
-    assert len(_brushes(annotation)) == len(regions) - 1
+    assert [region["id"] for region in _brushes(annotation)] == [region["id"] for region in regions[:-1]]
 
 
 def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project, scene: Scene, editor: Editor) -> None:
@@ -146,7 +156,7 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
     editor.click(*inner_point(upper))
     editor.screenshot("refined")
     editor.accept()
-    (region,) = editor.regions()
+    (region,) = editor.brush_regions()
     editor.submit()
     (annotation,) = studio.client.annotations(task)
     (stored,) = _brushes(annotation)
@@ -155,7 +165,7 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
     # After a reload the editor shows the same one region.
     editor.open_task(project.id, task)
     editor.wait_for_regions(1)
-    assert [item["id"] for item in editor.regions()] == [region["id"]]
+    assert [item["id"] for item in editor.brush_regions()] == [region["id"]]
     editor.unselect()
     assert metrics.iou(editor.painted("refined-reloaded", scene.image), _union(_masks([stored], scene))) > 0.8
 
