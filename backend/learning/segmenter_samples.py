@@ -157,13 +157,14 @@ def draw_sample(
         target: one of the scene's objects.
         size: side of the window in pixels of the network's input.
         rng: all randomness.
-        jitter: largest shift of a box side, as a share of the box's extent.
+        jitter: largest shift of a box side, as a share of the box's extent; some boxes are shifted less.
         free_window: draw the window's side freely (what a lone click leads to) instead of from the box.
     """
     linear = _random_linear(rng)
     outline = target.outline @ linear.T
     low, high = outline.min(axis=0), outline.max(axis=0)
     extent = np.maximum(high - low, 1.0)
+    jitter *= rng.random()
     jittered = Box(
         *(low + rng.uniform(-jitter, jitter, 2) * extent), *(high + rng.uniform(-jitter, jitter, 2) * extent)
     )
@@ -238,35 +239,36 @@ def _cv(
 def augment_colors(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """``image`` uint8[S, S, 3] with random colours, colour-infrared mixes, blur, noise, lost resolution and JPEG."""
     mix = np.eye(3)
-    kind = rng.random()
+    strength = 1.0 if rng.random() < 0.5 else 0.4
+    kind = rng.random() / strength
     if kind < 0.12:  # colour-infrared: near infrared (bright on plants, like green minus blue), red, green
         infrared = np.array([0.2, rng.uniform(1.0, 1.8), rng.uniform(-0.9, -0.3)])
         mix = np.array([infrared, [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     elif kind < 0.17:
         mix = mix[rng.permutation(3)]
     luma = np.array([0.299, 0.587, 0.114])
-    saturation = 0.0 if rng.random() < 0.07 else rng.uniform(0.5, 1.5)
+    saturation = 0.0 if rng.random() < 0.07 * strength else 1 + strength * rng.uniform(-0.5, 0.5)
     mix = saturation * mix + (1 - saturation) * np.ones((3, 1)) * luma
     image = cv2.transform(image, mix).astype(np.uint8)
 
     levels = np.arange(256) / 255.0
-    gain = rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
-    contrast, gamma = rng.uniform(0.7, 1.35), math.exp(rng.uniform(-0.4, 0.4))
+    gain = 1 + strength * (rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, 3))
+    contrast, gamma = 1 + strength * rng.uniform(-0.3, 0.35), math.exp(strength * rng.uniform(-0.4, 0.4))
     table = ((levels[:, None] ** gamma - 0.5) * contrast + 0.5) * gain * 255
     image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[:, None, :]).astype(np.uint8)
 
     size = image.shape[0]
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * strength:
         small = max(16, round(size * rng.uniform(0.25, 0.7)))
         image = cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size)).astype(
             np.uint8
         )
-    elif rng.random() < 0.12:
+    elif rng.random() < 0.12 * strength:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.6)).astype(np.uint8)
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * strength:
         noise = rng.standard_normal(image.shape, dtype=np.float32) * rng.uniform(2, 14)
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * strength:
         _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
         image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
     return image

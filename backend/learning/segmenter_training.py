@@ -52,7 +52,7 @@ def train_segmenter(
         held_out: validation scenes.
         init: a state dict to start from.
     """
-    if unknown := {kind for group in config["groups"] for kind in group} - set(KINDS):
+    if unknown := {kind for group in config["groups"] for kind in group["prompts"]} - set(KINDS):
         raise ConfigError(f"groups may name {', '.join(KINDS)}; got {', '.join(sorted(unknown))}")
     seed_everything(config["seed"])
     sam = build_compact_sam(**config["model"])
@@ -107,21 +107,24 @@ def _step(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch, and what to log of it."""
     size = sam.image_encoder.img_size
-    kinds = [str(rng.choice(list(group), p=list(group.values()))) for group in config["groups"]]
-    count = int(config["group_size"])
+    groups = config["groups"]
+    kinds = [str(rng.choice(list(group["prompts"]), p=list(group["prompts"].values()))) for group in groups]
     samples = [
         draw_sample(*draw(rng), size, rng, jitter=config["jitter"], free_window=kind == "click" and rng.random() < 0.6)
-        for kind in kinds
-        for _ in range(count)
+        for group, kind in zip(groups, kinds, strict=True)
+        for _ in range(group["windows"])
     ]
     losses: list[Tensor] = []
     parts: dict[str, list[float]] = {"iou": [], "iou_error": []}
     with torch.autocast("cpu", torch.bfloat16, enabled=config["autocast"]):
         features = encode(sam, np.stack([sample.image for sample in samples]))
-        for start, kind in zip(range(0, len(samples), count), kinds, strict=True):
-            group = samples[start : start + count]
-            losses += _interactive_rounds(sam, features[start : start + count], group, kind, config, rng, parts)
-    total = torch.stack(losses).mean()
+        start = 0
+        for group, kind in zip(groups, kinds, strict=True):
+            part = slice(start, start + group["windows"])
+            rounds = 1 + int(rng.choice(len(group["rounds"]), p=group["rounds"]))
+            losses += _interactive_rounds(sam, features[part], samples[part], kind, rounds, config, rng, parts)
+            start = part.stop
+    total = torch.stack(losses).sum() / len(samples) / len(groups)
     return total, {"loss": float(total.detach()), **{name: float(np.mean(values)) for name, values in parts.items()}}
 
 
@@ -130,6 +133,7 @@ def _interactive_rounds(
     features: Tensor,
     samples: list[Sample],
     kind: str,
+    rounds: int,
     config: dict[str, Any],
     rng: np.random.Generator,
     parts: dict[str, list[float]],
@@ -141,12 +145,11 @@ def _interactive_rounds(
     areas = torch.tensor([sample.full_area for sample in samples])
     prompts = _first_prompts(kind, samples, masks, size, rng)
     losses = []
-    rounds = 1 + int(rng.choice(len(config["rounds"]), p=config["rounds"]))
     for number in range(rounds):
         low, predicted_iou = decode_batch(sam, features, prompts)
         logits = functional.interpolate(low[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
         loss, iou = _mask_loss(logits, targets, areas)
-        losses.append(loss + config["iou_weight"] * functional.mse_loss(predicted_iou, iou))
+        losses.append((loss + config["iou_weight"] * functional.mse_loss(predicted_iou, iou)) * len(samples))
         parts["iou"].append(float(iou.mean()))
         parts["iou_error"].append(float((predicted_iou.detach() - iou).abs().mean()))
         parts.setdefault(f"iou_{kind}_{min(number, 1)}", []).append(float(iou.mean()))

@@ -90,7 +90,7 @@ def config() -> dict[str, Any]:
         "synthetic_scenes": 0,
         "steps": 4,
         "sizes": [[0.0, 32], [0.5, 64]],
-        "group_size": 2,
+        "groups": [{**group, "windows": 2} for group in shipped["groups"]],
         "warmup": 1,
         "log_every": 1,
         "validate_every": 2,
@@ -168,8 +168,14 @@ def test_the_command_takes_overrides_and_explains_bad_ones(data: Path, tmp_path:
 
 
 def test_kinds_of_prompts_are_checked(data: Path, config: dict[str, Any], tmp_path: Path) -> None:
+    groups = [{"windows": 1, "prompts": {"scribble": 1.0}, "rounds": [1.0]}]
     with pytest.raises(ConfigError, match="scribble"):
-        run_segmenter_training(data, tmp_path / "run", config | {"groups": [{"scribble": 1.0}]}, resume=False)
+        run_segmenter_training(
+            data,
+            tmp_path / "run",
+            config | {"groups": groups},
+            resume=False,
+        )
 
 
 @pytest.mark.parametrize("seed", range(12))
