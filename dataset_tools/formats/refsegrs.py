@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from dataset_tools.categories import find_mentions
 from dataset_tools.errors import DatasetError
+from dataset_tools.expression_parser import parse
 from dataset_tools.formats.coco import splits_of
 from dataset_tools.formats.items import SPLITS, Item, Items, split_of, write_lines
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
@@ -80,10 +80,9 @@ def read(root: Path) -> Iterator[Sample]:
             mask = cv2.imread(str(root / "masks" / f"{number}.tif"), cv2.IMREAD_GRAYSCALE)
             if mask is None:
                 raise DatasetError(f"{file}, line {line}: {root / 'masks' / number}.tif is missing or unreadable")
-            mentions = find_mentions(expression)
             targets = (target_of(mask > 0),) if mask.any() else ()
             record = Record(
-                expression.strip(), mentions[0].category if mentions else "object", targets, split, None,
+                expression.strip(), parse(expression).category or "object", targets, split, None,
                 Provenance(source="refsegrs"), int(number),
             )  # fmt: skip
             height, width = mask.shape
