@@ -22,6 +22,10 @@ _MIN_SAMPLES = 5
 """OpenCV's mixtures have five components each: fewer pixels on one side cannot be described."""
 
 
+_MIXTURE_SAMPLES = 2000
+"""Pixels per side that are plenty for a mixture's start."""
+
+
 @dataclass(frozen=True, eq=False)
 class OptimizedBoundary:
     """Outcome of the optimization.
@@ -61,14 +65,12 @@ def optimize_boundary(image: Image, mask: Mask, config: BoundaryConfig) -> Optim
     crop, given = np.ascontiguousarray(image[y0:y1, x0:x1]), mask[y0:y1, x0:x1]
     labels = _trimap(given, radius)
     undecided = (labels == cv2.GC_PR_FGD) | (labels == cv2.GC_PR_BGD)
-    is_foreground = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    enough = min(int(is_foreground.sum()), int((~is_foreground).sum())) >= _MIN_SAMPLES
-    if not undecided.any() or not enough or min(crop.shape[:2]) < 2:
+    if not undecided.any() or min(_sides(labels)) < _MIN_SAMPLES or min(crop.shape[:2]) < 2:
         return OptimizedBoundary(mask, 1.0, kept=False, iterations=0)
 
     iterations = _cut_until_stable(crop, labels, config)
 
-    decided = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    decided = np.asarray(labels & 1, np.bool_)
     agreement = float((decided & given).sum() / (decided | given).sum())
     if agreement < config.min_agreement:
         return OptimizedBoundary(mask, agreement, kept=True, iterations=iterations)
@@ -81,14 +83,32 @@ def _cut_until_stable(crop: Image, labels: npt.NDArray[np.uint8], config: Bounda
     """Cut ``labels`` (GrabCut's codes) in place until nothing changes; the number of cuts."""
     background, foreground = np.zeros((1, 65), np.float64), np.zeros((1, 65), np.float64)
     cv2.setRNGSeed(config.seed)  # of this thread only; the mixtures start from K-means
-    mode = cv2.GC_INIT_WITH_MASK
+    few, few_labels = _for_mixtures(crop, labels)
+    cv2.grabCut(few, few_labels, None, background, foreground, 0, cv2.GC_INIT_WITH_MASK)  # 0 cuts: mixtures only
     for iteration in range(1, config.max_iterations + 1):
         before = labels.copy()
-        cv2.grabCut(crop, labels, None, background, foreground, 1, mode)
-        mode = cv2.GC_EVAL
+        cv2.grabCut(crop, labels, None, background, foreground, 1, cv2.GC_EVAL)
         if np.array_equal(before, labels):
             return iteration
     return config.max_iterations
+
+
+def _for_mixtures(crop: Image, labels: npt.NDArray[np.uint8]) -> tuple[Image, npt.NDArray[np.uint8]]:
+    """Every n-th row and column, for the mixtures' start: K-means over all pixels costs as much as a cut.
+
+    Every cut estimates the mixtures anew from all pixels, so only the start is coarse.
+    """
+    step = max(1, int((min(_sides(labels)) / _MIXTURE_SAMPLES) ** 0.5))
+    few_labels = np.ascontiguousarray(labels[::step, ::step])
+    if min(_sides(few_labels)) < _MIN_SAMPLES:  # stripes as wide as the steps
+        return crop, labels.copy()
+    return np.ascontiguousarray(crop[::step, ::step]), few_labels
+
+
+def _sides(labels: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """How many pixels are foreground and background, sure or probable."""
+    foreground = int(np.count_nonzero(labels & 1))  # GC_FGD is 1, GC_PR_FGD is 3
+    return foreground, labels.size - foreground
 
 
 def _trimap(mask: Mask, radius: int) -> npt.NDArray[np.uint8]:

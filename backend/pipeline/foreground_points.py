@@ -106,7 +106,7 @@ def clusters(crop: Image, seed: int) -> npt.NDArray[np.uint8] | None:
 def _histogram_clusters(crop: Image, seed: int) -> npt.NDArray[np.uint8] | None:
     from sklearn.cluster import KMeans
 
-    quantized = (crop >> _HISTOGRAM_SHIFT).astype(np.int32)
+    quantized = (crop >> _HISTOGRAM_SHIFT).astype(np.uint16)
     levels = 256 >> _HISTOGRAM_SHIFT
     bins = ((quantized[..., 0] * levels + quantized[..., 1]) * levels + quantized[..., 2]).ravel()
     counts = np.bincount(bins, minlength=levels**3)
@@ -159,8 +159,8 @@ def regions(crop: Image, foreground: Mask, config: ForegroundPointsConfig) -> li
     markers[~foreground] = 1
     if marker_count > 2:
         markers = cv2.watershed(np.ascontiguousarray(crop), markers)
-    else:
-        markers[foreground & np.isin(components, np.unique(components[marked > 0]))] = 2
+    elif marker_count == 2:
+        markers[components == components.ravel()[marked.argmax()]] = 2
     found = []
     for index in range(2, marker_count + 1):
         mask = np.asarray(markers == index, np.bool_)
@@ -172,14 +172,14 @@ def regions(crop: Image, foreground: Mask, config: ForegroundPointsConfig) -> li
 
 def _hull_area(mask: Mask) -> int:
     """Pixels of the convex hull, its border included, so that no region has more pixels than its hull."""
-    ys, xs = np.nonzero(mask)
-    hull = cv2.convexHull(np.stack([xs, ys], axis=1).astype(np.int32))
-    return int(cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), hull, 1).sum())
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    hull = cv2.convexHull(np.concatenate(contours))
+    return cv2.countNonZero(cv2.fillConvexPoly(np.zeros(mask.shape, np.uint8), hull, 1))
 
 
 def _center_inside(mask: Mask) -> Point:
-    ys, xs = np.nonzero(mask)
-    x, y = float(xs.mean()), float(ys.mean())
+    moments = cv2.moments(mask.astype(np.uint8), binaryImage=True)
+    x, y = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
     if mask[round(y), round(x)]:
         return Point(x, y)
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
