@@ -25,6 +25,7 @@ from backend.settings import Settings
 
 __all__ = ["ImageIdentity", "TaskImages"]
 
+_Headers = requests.structures.CaseInsensitiveDict[str]
 _REDIRECTS = 5
 _CONNECT_TIMEOUT = 5.0
 _STORAGE_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi")
@@ -66,6 +67,7 @@ class TaskImages:
         self._label_studio = label_studio
         self._database = database
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
+        self._locks = [threading.Lock() for _ in range(64)]
         self._local = threading.local()
 
     def identify(self, url: str, task_id: int | str | None = None) -> ImageIdentity:
@@ -74,31 +76,48 @@ class TaskImages:
         Raises:
             ImageError: it cannot be fetched or read; the message says what to change.
         """
-        known = self._known(url)
-        if known is not None and time.time() - known.checked_at < self._settings.revalidate_after:
-            return known.identity
-        return self._fetch(url, task_id, known)
+        asked = time.time()
+        identity = self._checked_since(url, asked - self._settings.revalidate_after)
+        if identity is not None:
+            return identity
+        with self._fetching(url):
+            # Many tasks of a batch have the same image: who waited here finds it fetched.
+            return self._checked_since(url, asked) or self._fetch(url, task_id, self._known(url))
 
     def load(self, url: str, task_id: int | str | None = None) -> tuple[ImageIdentity, Image]:
         """A task's image: hash and size, and uint8[H, W, 3] RGB; raises ImageError like ``identify``."""
         identity = self.identify(url, task_id)
         image = self._pixels.get(identity.sha256)
         if image is None:
-            identity = self._fetch(url, task_id, None)
-            image = self._pixels.get(identity.sha256)
-        if image is None:  # larger than the whole memory bound
-            data, _ = self._download(url, task_id, None) or (b"", None)
-            image = decode_image(data, self._settings.image_pixels)
+            with self._fetching(url):
+                image = self._pixels.get(identity.sha256)
+                if image is None:
+                    identity, image = self._fetch_pixels(url, task_id)
         return identity, image
+
+    def _checked_since(self, url: str, moment: float) -> ImageIdentity | None:
+        known = self._known(url)
+        return known.identity if known is not None and known.checked_at >= moment else None
+
+    def _fetching(self, url: str) -> threading.Lock:
+        """Held while ``url`` is fetched, and now and then by another URL too."""
+        return self._locks[hash(url) % len(self._locks)]
 
     def _fetch(self, url: str, task_id: int | str | None, known: _Known | None) -> ImageIdentity:
         fetched = self._download(url, task_id, known)
-        if fetched is None:
-            assert known is not None  # noqa: S101 - only a known image can be unchanged
-            with self._database.transaction() as connection:
-                connection.execute("UPDATE images SET checked_at = ? WHERE url = ?", (time.time(), self._key(url)))
-            return known.identity
-        data, headers = fetched
+        if fetched is not None:
+            return self._remember(url, *fetched)[0]
+        assert known is not None  # noqa: S101 - only a known image can be unchanged
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE images SET checked_at = ? WHERE url = ?", (time.time(), self._key(url)))
+        return known.identity
+
+    def _fetch_pixels(self, url: str, task_id: int | str | None) -> tuple[ImageIdentity, Image]:
+        fetched = self._download(url, task_id, None)
+        assert fetched is not None  # noqa: S101 - nothing is known that could be unchanged
+        return self._remember(url, *fetched)
+
+    def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[ImageIdentity, Image]:
         image = decode_image(data, self._settings.image_pixels)
         identity = ImageIdentity(hashlib.sha256(data).hexdigest(), (image.shape[0], image.shape[1]))
         self._pixels.put(identity.sha256, image, image.nbytes)
@@ -106,7 +125,7 @@ class TaskImages:
         row = (self._key(url), identity.sha256, *identity.size, len(data), *validators)
         with self._database.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, time.time()))
-        return identity
+        return identity, image
 
     def _known(self, url: str) -> _Known | None:
         with self._database.transaction() as connection:
@@ -144,9 +163,7 @@ class TaskImages:
             raise ImageError(f"{url} needs a token of Label Studio at {base}: set LABEL_STUDIO_API_KEY")
         return base + url
 
-    def _download(
-        self, url: str, task_id: int | str | None, known: _Known | None
-    ) -> tuple[bytes, requests.structures.CaseInsensitiveDict[str]] | None:
+    def _download(self, url: str, task_id: int | str | None, known: _Known | None) -> tuple[bytes, _Headers] | None:
         """The file and its headers, None when it is still what is known."""
         location = self._location(url, task_id)
         conditions = {}
