@@ -104,7 +104,8 @@ def test_polygons_and_rotated_rectangles(tmp_path: Path) -> None:
     [
         ([region(square(4, 5))], {}, ["the ship on the left"]),
         ([region(square(4, 5)), text("the red ship")], {}, ["the red ship"]),
-        ([region(square(4, 5)), text("the lake")], {}, ["the lake"]),
+        ([region(square(4, 5)), text("the lake")], {}, ["the ship on the left"]),
+        ([region(square(4, 5), "water"), text("the lake")], {}, ["the lake"]),
         ([region(square(4, 5)), text("the bridge")], {}, ["the ship on the left"]),
         ([region(square(4, 5)), text("my ship", region(square(4, 5))["id"])], {}, ["my ship"]),
         ([region(square(4, 5), meta={"text": ["expression: the tug"]})], {}, ["the tug"]),
