@@ -29,9 +29,9 @@ def _commands(group: click.Group, prefix: str) -> Iterator[str]:
             yield f"{prefix} {name}"
 
 
-@pytest.mark.parametrize("command", sorted(_commands(pslg, "pslg")))
-def test_every_command_is_mentioned(command: str) -> None:
-    assert re.search(rf"{re.escape(command)}\b", TEXT), f"no page mentions `{command}`"
+def test_every_command_is_mentioned() -> None:
+    commands = list(_commands(pslg, "pslg"))
+    assert [name for name in commands if not re.search(rf"{re.escape(name)}\b", TEXT)] == []
 
 
 def test_no_command_is_promised_that_does_not_exist() -> None:

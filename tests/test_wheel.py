@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dataset_tools import synthetic
+from dataset_tools import masks, metrics
 from tests.conftest import REPOSITORY
+from tests.end_to_end.scenes import airplane_scene, airplanes
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # The build backend stands in this environment, so that building needs no network.
-    _run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(REPOSITORY)])
+    _run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(REPOSITORY)]
+    )
     (built,) = folder.glob("*.whl")
     return built
 
@@ -55,13 +58,14 @@ def test_the_installed_wheel_prelabels_an_image(wheel: Path, tmp_path: Path) -> 
     # repository (a .pth file of its own) is not seen.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     _run([sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(site_packages), str(wheel)])
-    scene = synthetic.draw_scene(5)
+    scene = airplane_scene()
     Image.fromarray(scene.image).save(tmp_path / "scene.png")
     python = environment / "bin" / "python"
     found = _run([str(python), "-c", "import backend; print(backend.__file__)"], tmp_path).strip()
     assert Path(found).is_relative_to(site_packages)
-    category = scene.objects[0].category
-    answer = json.loads(
-        _run([str(python), "-m", "backend", "prelabel", "scene.png", f"all the {category}s", "--json"], tmp_path)
-    )
-    assert answer
+    command = [str(python), "-m", "backend", "prelabel", "scene.png", "the airplane in the top of the image"]
+    answer = json.loads(_run([*command, "--json", "--out", "overlay.png"], tmp_path))
+    (prelabel,) = answer["prelabels"]
+    mask = masks.from_coco(prelabel["mask"], *scene.image.shape[:2])
+    assert metrics.iou(mask, airplanes(scene)[1]) > 0.5
+    assert Image.open(tmp_path / "overlay.png").size[0] >= 600
