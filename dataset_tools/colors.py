@@ -1,4 +1,8 @@
-"""Colour names of objects in RGB images, as annotators use them: the name most pixels of a region go by. Pure numpy."""
+"""Colour names of objects in RGB images, as annotators use them. Pure numpy.
+
+A colour belongs to each name to a degree: the nearer to one of the name's prototypes in CIELAB, the more. So "the white
+tank" finds the whitest of several greyish ones, and "red" and "brown" roofs are told apart by comparison.
+"""
 
 from __future__ import annotations
 
@@ -7,115 +11,110 @@ import numpy.typing as npt
 
 from dataset_tools.geometry import Box
 
-__all__ = ["NAMES", "color_of_box", "color_of_mask", "name_pixels", "similarity"]
+__all__ = ["NAMES", "Rgb", "color_of_box", "color_of_mask", "memberships", "name_of", "similarity"]
 
-NAMES = ("white", "gray", "black", "red", "orange", "brown", "yellow", "green", "cyan", "blue", "purple", "pink")
-"""What a region can be called. Expressions also say ``dark`` and ``light``: see :func:`similarity`."""
+Rgb = tuple[int, int, int]
 
-_HUES = (  # (name, first hue in degrees, last hue); red wraps around
-    ("red", 345.0, 15.0),
-    ("orange", 15.0, 42.0),
-    ("yellow", 42.0, 68.0),
-    ("green", 68.0, 165.0),
-    ("cyan", 165.0, 195.0),
-    ("blue", 195.0, 260.0),
-    ("purple", 260.0, 305.0),
-    ("pink", 305.0, 345.0),
-)
-
-_ALIKE = {  # pairs that people and cameras confuse, and how well one fits the word for the other
-    frozenset(pair): fit
-    for pair, fit in (
-        (("white", "gray"), 0.45),
-        (("gray", "black"), 0.4),
-        (("gray", "blue"), 0.25),
-        (("red", "brown"), 0.5),
-        (("red", "orange"), 0.5),
-        (("red", "pink"), 0.5),
-        (("orange", "brown"), 0.6),
-        (("orange", "yellow"), 0.5),
-        (("brown", "yellow"), 0.3),
-        (("brown", "gray"), 0.3),
-        (("brown", "black"), 0.25),
-        (("yellow", "green"), 0.25),
-        (("yellow", "white"), 0.25),
-        (("green", "cyan"), 0.5),
-        (("green", "black"), 0.2),
-        (("cyan", "blue"), 0.6),
-        (("blue", "purple"), 0.5),
-        (("blue", "black"), 0.2),
-        (("purple", "pink"), 0.6),
-        (("light", "white"), 1.0),
-        (("light", "gray"), 0.5),
-        (("light", "yellow"), 0.6),
-        (("light", "cyan"), 0.5),
-        (("light", "pink"), 0.5),
-        (("light", "black"), 0.05),
-        (("dark", "black"), 1.0),
-        (("dark", "gray"), 0.5),
-        (("dark", "brown"), 0.5),
-        (("dark", "blue"), 0.5),
-        (("dark", "green"), 0.5),
-        (("dark", "white"), 0.05),
-    )
+_PROTOTYPES: dict[str, tuple[Rgb, ...]] = {
+    "white": ((245, 245, 245), (225, 228, 232), (235, 230, 220)),
+    "gray": ((128, 128, 128), (95, 98, 102), (160, 160, 158), (140, 135, 130)),
+    "black": ((15, 15, 15), (38, 40, 44)),
+    "red": ((200, 35, 35), (150, 30, 30), (165, 70, 58), (225, 80, 70)),
+    "orange": ((235, 130, 35), (215, 120, 60), (250, 165, 70)),
+    "brown": ((120, 80, 45), (90, 62, 42), (165, 135, 100), (140, 105, 80)),
+    "yellow": ((235, 215, 60), (250, 230, 120), (205, 180, 50)),
+    "green": ((60, 140, 60), (45, 85, 48), (110, 150, 80), (120, 180, 110), (70, 110, 75)),
+    "cyan": ((60, 200, 205), (130, 215, 215), (40, 150, 155)),
+    "blue": ((40, 80, 190), (75, 115, 165), (35, 50, 110), (110, 160, 220)),
+    "purple": ((120, 50, 160), (150, 110, 190), (85, 50, 100)),
+    "pink": ((240, 140, 185), (235, 180, 195), (220, 90, 150)),
 }
+NAMES = tuple(_PROTOTYPES)
+"""The names a colour can have; expressions also say ``dark`` and ``light``, which go by lightness."""
+
+_WIDTH = 16.0
+"""CIELAB distance over which belonging to a name fades."""
+_SAMPLES = 4096
 
 
-def name_pixels(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Index into :data:`NAMES` of every pixel of uint8[..., 3] RGB, as int64[...].
+def _lab(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """CIELAB (D65) of sRGB [..., 3] in 0..255."""
+    scaled = np.asarray(rgb, np.float64) / 255.0
+    linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
-    By hue where there is enough chroma, by value where not; dark orange and dark yellow are brown.
+
+_PROTOTYPE_LAB = _lab(np.array([rgb for group in _PROTOTYPES.values() for rgb in group]))
+_PROTOTYPE_NAME = np.array([index for index, group in enumerate(_PROTOTYPES.values()) for _ in group])
+
+
+def memberships(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """How much each colour of [..., 3] sRGB in 0..255 belongs to each of :data:`NAMES`, float64[..., 12], sum 1."""
+    offset = _lab(rgb)[..., None, :] - _PROTOTYPE_LAB
+    distance = np.sqrt((offset**2 * np.array([0.6, 1.0, 1.0])).sum(axis=-1))
+    nearest = np.stack([distance[..., n == _PROTOTYPE_NAME].min(axis=-1) for n in range(len(NAMES))], axis=-1)
+    weight = np.exp(-(nearest - nearest.min(axis=-1, keepdims=True)) / (_WIDTH / 2.0))
+    return np.asarray(weight / weight.sum(axis=-1, keepdims=True), np.float64)
+
+
+def name_of(rgb: Rgb) -> str:
+    """The name a colour goes by most."""
+    return NAMES[int(memberships(np.array(rgb)).argmax())]
+
+
+def color_of_mask(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Rgb | None:
+    """The colour of an object: the median of the pixels that go by the most common name among all of ``mask``.
+
+    Args:
+        image: uint8[H, W, 3] RGB.
+        mask: bool[H, W].
+
+    Returns:
+        None for an empty mask. Stripes, shadows and glints do not mix into the colour.
     """
-    rgb = pixels.astype(np.float64) / 255.0
-    value, low = rgb.max(axis=-1), rgb.min(axis=-1)
-    chroma = value - low
-    saturation = chroma / np.maximum(value, 1e-9)
-    red, green, blue = np.moveaxis(rgb, -1, 0)
-    safe = np.maximum(chroma, 1e-9)
-    sector = np.select(
-        [value == red, value == green],
-        [((green - blue) / safe) % 6.0, (blue - red) / safe + 2.0],
-        (red - green) / safe + 4.0,
-    )
-    hue = sector * 60.0
-    names = np.full(value.shape, NAMES.index("gray"))
-    for name, first, last in _HUES:
-        inside = (hue >= first) & (hue < last) if first < last else (hue >= first) | (hue < last)
-        names[inside] = NAMES.index(name)
-    warm = (hue >= 5.0) & (hue < 68.0)
-    names[warm & ((value < 0.62) | ((saturation < 0.45) & (value < 0.8))) & ~((hue < 15.0) & (saturation > 0.6))] = (
-        NAMES.index("brown")
-    )
-    names[((hue >= 345.0) | (hue < 15.0)) & (saturation < 0.5) & (value > 0.75)] = NAMES.index("pink")
-    colorless = (saturation < 0.18) | (chroma < 0.09)
-    names[colorless] = NAMES.index("gray")
-    names[colorless & (value > 0.78)] = NAMES.index("white")
-    names[value < 0.2] = NAMES.index("black")
-    return names
+    return _dominant(image[mask])
 
 
-def color_of_mask(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> str | None:
-    """The colour of most pixels of ``mask`` bool[H, W] in ``image`` uint8[H, W, 3] RGB; None for an empty mask."""
-    return _most_common(image[mask])
-
-
-def color_of_box(image: npt.NDArray[np.uint8], box: Box) -> str | None:
-    """The colour of most pixels in the middle of a box (60 % of each side); None for an empty one."""
+def color_of_box(image: npt.NDArray[np.uint8], box: Box) -> Rgb | None:
+    """As :func:`color_of_mask`, of the middle of a box (60 % of each side); None for an empty one."""
     height, width = image.shape[:2]
     core = box.expand(0.6).clip(width, height)
     columns = slice(int(core.x0), max(int(np.ceil(core.x1)), int(core.x0)))
     rows = slice(int(core.y0), max(int(np.ceil(core.y1)), int(core.y0)))
-    return _most_common(image[rows, columns].reshape(-1, 3))
+    return _dominant(image[rows, columns].reshape(-1, 3))
 
 
-def _most_common(pixels: npt.NDArray[np.uint8]) -> str | None:
+def _dominant(pixels: npt.NDArray[np.uint8]) -> Rgb | None:
     if not len(pixels):
         return None
-    return NAMES[int(np.bincount(name_pixels(pixels), minlength=len(NAMES)).argmax())]
+    pixels = pixels[:: max(1, len(pixels) // _SAMPLES)]
+    names = memberships(pixels).argmax(axis=-1)
+    most = np.bincount(names, minlength=len(NAMES)).argmax()
+    red, green, blue = np.median(pixels[names == most], axis=0)
+    return int(red), int(green), int(blue)
 
 
-def similarity(word: str, color: str | None) -> float:
-    """How well a colour word fits an object of ``color``, in [0.05, 1]; 1 if the colour is not known."""
+def similarity(word: str, color: Rgb | str | None) -> float:
+    """How well a colour word fits an object, in [0.05, 1].
+
+    Args:
+        word: one of :data:`NAMES`, ``dark`` or ``light``.
+        color: the object's colour, or its name; None if not known, which fits every word.
+    """
     if color is None or word == color:
         return 1.0
-    return _ALIKE.get(frozenset((word, color)), 0.2 if word in ("dark", "light") else 0.08)
+    if isinstance(color, str):
+        if color in ("dark", "light"):
+            return 0.5
+        return max(similarity(word, rgb) for rgb in _PROTOTYPES[color])
+    if word in ("dark", "light"):
+        lightness = float(_lab(np.array(color))[0]) / 100.0
+        fit = 1.0 / (1.0 + np.exp((lightness - 0.5) / (0.1 if word == "dark" else -0.1)))
+    else:
+        belongs = memberships(np.array(color))
+        fit = float(np.sqrt(belongs[NAMES.index(word)]))
+    return 0.05 + 0.95 * float(fit)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dataset_tools import colors
 from dataset_tools import spatial_scores as spatial
+from dataset_tools.colors import Rgb
 from dataset_tools.expression_query import Among, Color, Constraint, Extreme, Query, Region, Relation, Size
 from dataset_tools.geometry import Box
 from dataset_tools.spatial_scores import Bools, Floats
@@ -29,14 +30,14 @@ class LabelledBox:
         box: in pixels.
         category: canonical name.
         score: probability in [0, 1] that there is such an object; 1 for ground truth.
-        color: colour name (``dataset_tools.colors``), None if not known, which then fits every colour word.
+        color: as ``dataset_tools.colors`` gives it, or a name; None if not known, which then fits every colour word.
         area: of the object's mask in square pixels; None where only the box is known, whose area then counts.
     """
 
     box: Box
     category: str
     score: float = 1.0
-    color: str | None = None
+    color: Rgb | str | None = None
     area: float | None = None
 
 

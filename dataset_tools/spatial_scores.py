@@ -128,7 +128,8 @@ def directed(boxes: Floats, targets: Floats, direction: Direction) -> Floats:
     """float64[N, M]: whether a box lies in ``direction`` from a target.
 
     Judged by the angle between the middles and, for a single direction, by the borders too: who is clear of the
-    target's outline lies more plainly to its left than who overlaps it.
+    target's outline lies more plainly to its left than who overlaps it. Who is merely further left, far above or
+    below, fits badly but better than nobody.
     """
     offset = centers(boxes)[:, None] - centers(targets)[None]
     x, y = direction[0] or 0, direction[1] or 0
@@ -142,9 +143,11 @@ def directed(boxes: Floats, targets: Floats, direction: Direction) -> Floats:
     near_side, far_side = (axis, axis + 2) if sign > 0 else (axis + 2, axis)
     clearance = (boxes[:, None, near_side] - targets[None, :, far_side]) * sign
     extent = np.sqrt(np.minimum(sizes(boxes, "area")[:, None], sizes(targets, "area")[None]))
-    clear = sigmoid((clearance / np.maximum(extent, 1.0) + 0.1) / 0.08)
+    clear = sigmoid((clearance / np.maximum(extent, 1.0) + 0.15) / 0.08)
     straight = sigmoid((cosine - 0.65) / 0.12)
-    return np.asarray((0.55 * straight + 0.45 * clear) * sigmoid((cosine - 0.2) / 0.05), np.float64)
+    plain = (0.48 * straight + 0.52 * clear) * sigmoid((cosine - 0.08) / 0.03)
+    along = offset[..., axis] * sign / np.maximum(extent, 1.0)
+    return np.asarray(np.maximum(plain, 0.12 * sigmoid((along - 0.3) / 0.1)), np.float64)
 
 
 def near(boxes: Floats, targets: Floats, image_size: tuple[int, int]) -> Floats:
