@@ -141,8 +141,8 @@ def _best(curve: npt.NDArray[np.float64]) -> float:
 
 
 def _slope(distances: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> float:
-    """Slope in [0.5, 3] of the logistic regression without offset of ``hits`` on ``distances``."""
-    slopes = np.arange(0.5, 3.01, 0.05)
+    """Slope in [0.5, 5] of the logistic regression without offset of ``hits`` on ``distances``."""
+    slopes = np.arange(0.5, 5.01, 0.05)
     if not len(distances):
         return 1.0
     signed = np.where(hits, distances, -distances)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from backend.pipeline.types import Image
-from dataset_tools.colors import NAMES, name_pixels
+from dataset_tools.colors import NAMES, Rgb, memberships
 from dataset_tools.geometry import Box
 
 _SURROUNDINGS = 1.3
@@ -18,11 +18,11 @@ _LARGEST_SIDE = 96
 """Boxes are looked at with at most so many samples per side."""
 
 
-def color_in_box(image: Image, box: Box) -> str | None:
-    """Colour name (``dataset_tools.colors.NAMES``) of the object in ``box`` of ``image`` uint8[H, W, 3] RGB.
+def color_in_box(image: Image, box: Box) -> Rgb | None:
+    """Colour of the object in ``box`` of ``image`` uint8[H, W, 3] RGB.
 
-    The colour most frequent in the middle of the box, beyond its share of the surroundings: a slanted object fills
-    little of its box. None for an empty box.
+    Of the colour name most frequent in the middle of the box, beyond its share of the surroundings (a slanted object
+    fills little of its box), the median of the pixels that go by it. None for an empty box.
     """
     height, width = image.shape[:2]
     outer = box.expand(_SURROUNDINGS).clip(width, height)
@@ -34,11 +34,13 @@ def color_in_box(image: Image, box: Box) -> str | None:
     inside = in_rows[:, None] & in_columns[None, :]
     if not inside.any():
         return None
-    names = name_pixels(image[np.ix_(rows, columns)])
+    pixels = image[np.ix_(rows, columns)]
+    names = memberships(pixels).argmax(axis=-1)
     y = (rows + 0.5 - box.center.y) / (box.height / 2)
     x = (columns + 0.5 - box.center.x) / (box.width / 2)
     weights = np.exp(-_FALLOFF * (y[:, None] ** 2 + x[None, :] ** 2)) * inside
     in_box = np.bincount(names.ravel(), weights=weights.ravel(), minlength=len(NAMES))
     around = np.bincount(names[~inside], minlength=len(NAMES))
     excess = in_box / in_box.sum() - _SURROUNDINGS_SHARE * around / max(1, around.sum())
-    return NAMES[int(np.argmax(excess))]
+    red, green, blue = np.median(pixels[inside & (names == excess.argmax())], axis=0)
+    return int(red), int(green), int(blue)

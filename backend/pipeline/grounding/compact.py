@@ -20,6 +20,7 @@ from backend.pipeline.grounding.detector import Calibration, Detector, load_dete
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools import expression_parser, relations
 from dataset_tools.categories import CATEGORIES
+from dataset_tools.colors import Rgb
 from dataset_tools.expression_query import Color, Query
 from dataset_tools.geometry import Box
 
@@ -40,11 +41,20 @@ class CompactGrounder:
         detector: in evaluation mode.
         calibration: its thresholds and the scales it reads images at.
         cache_bytes: how much memory the detections of past images may take; many expressions share an image.
+        bfloat16: compute in bfloat16; None: where the CPU multiplies it natively.
     """
 
-    def __init__(self, detector: Detector, calibration: Calibration, cache_bytes: int = 4_000_000) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        calibration: Calibration,
+        *,
+        cache_bytes: int = 4_000_000,
+        bfloat16: bool | None = None,
+    ) -> None:
         self.detector = detector
         self.calibration = calibration
+        self.bfloat16 = _has_native_bfloat16(detector.mean.device) if bfloat16 is None else bfloat16
         self._cache: BoundedCache[bytes, tuple[Detection, ...]] = BoundedCache(cache_bytes)
 
     @property
@@ -57,7 +67,7 @@ class CompactGrounder:
         key = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
         found = self._cache.get(key)
         if found is None:
-            found = tuple(detect(self.detector, image, self.calibration.scales, _LOWEST_SCORE))
+            found = tuple(detect(self.detector, image, self.calibration.scales, _LOWEST_SCORE, bfloat16=self.bfloat16))
             self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
         return found
 
@@ -90,7 +100,7 @@ def answer(
     detections: Sequence[Detection],
     calibration: Calibration,
     image_size: tuple[int, int],
-    color_of: Callable[[Box], str | None] | None = None,
+    color_of: Callable[[Box], Rgb | None] | None = None,
 ) -> GroundingResult:
     """Pick the detections that ``query`` describes; pure, so that it can be measured with true boxes.
 
@@ -99,7 +109,7 @@ def answer(
         detections: everything found in the image, best first.
         calibration: what their scores mean.
         image_size: (height, width) in pixels.
-        color_of: colour name of what is in a box; None to pass over colour words.
+        color_of: colour of what is in a box; None to pass over colour words.
     """
     groundings = [Grounding(d.box, calibration.probability(d.category, d.score), d.category) for d in detections]
     subjects = [g for g in groundings if query.category in (g.category, None) and g.score >= _PLAUSIBLE]
@@ -125,19 +135,26 @@ def answer(
     return GroundingResult(tuple(candidates[i] for i in choice.indices), None, considered)
 
 
-def load_compact_grounder(weights: Path, *, device: str = "cpu", cache_bytes: int = 4_000_000) -> CompactGrounder:
+def load_compact_grounder(
+    weights: Path, *, device: str = "cpu", cache_bytes: int = 4_000_000, bfloat16: bool | None = None
+) -> CompactGrounder:
     """The grounder of the weights file ``weights``.
 
     Args:
         weights: written by ``pslg train compact-grounder``.
         device: where the detector runs.
         cache_bytes: see ``CompactGrounder``.
+        bfloat16: see ``CompactGrounder``.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds something else.
     """
     detector, calibration = load_detector(weights)
-    return CompactGrounder(detector.to(torch.device(device)), calibration, cache_bytes)
+    return CompactGrounder(detector.to(torch.device(device)), calibration, cache_bytes=cache_bytes, bfloat16=bfloat16)
+
+
+def _has_native_bfloat16(device: torch.device) -> bool:
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _mentions_color(query: Query) -> bool:

@@ -33,7 +33,13 @@ class Detection:
 
 @torch.inference_mode()
 def detect(
-    detector: Detector, image: Image, scales: Sequence[int], threshold: float, overlap: float = 0.5
+    detector: Detector,
+    image: Image,
+    scales: Sequence[int],
+    threshold: float,
+    *,
+    overlap: float = 0.5,
+    bfloat16: bool = False,
 ) -> list[Detection]:
     """Objects in ``image`` uint8[H, W, 3] RGB, best first.
 
@@ -44,12 +50,15 @@ def detect(
             no more than twice the image's size.
         threshold: detections below this score are dropped.
         overlap: of two boxes of one category with a larger IoU, the better one is kept.
+        bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
     height, width = image.shape[:2]
     boxes, scores, labels = [], [], []
     for side in _effective(scales, max(height, width)):
         factor = side / max(height, width)
-        output = detector(prepare(image, factor))
+        inputs = prepare(image, factor).to(detector.mean.device)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
+            output = detector(inputs)
         found = peaks(output, threshold)
         boxes.append(found[0] / factor)
         scores.append(found[1])
@@ -83,8 +92,8 @@ def cell_boxes(sides: Tensor, stride: int) -> Tensor:
     """Boxes [B, 4, h, w] as (x0, y0, x1, y1) in pixels from the output ``sides`` of the level with ``stride``."""
     height, width = sides.shape[-2:]
     lengths = sides.clamp(-4, 5).exp() * stride
-    y = (torch.arange(height, dtype=sides.dtype) + 0.5).view(1, -1, 1) * stride
-    x = (torch.arange(width, dtype=sides.dtype) + 0.5).view(1, 1, -1) * stride
+    y = (torch.arange(height, dtype=sides.dtype, device=sides.device) + 0.5).view(1, -1, 1) * stride
+    x = (torch.arange(width, dtype=sides.dtype, device=sides.device) + 0.5).view(1, 1, -1) * stride
     left, top, right, bottom = lengths.unbind(1)
     return torch.stack([x - left, y - top, x + right, y + bottom], dim=1)
 
@@ -105,7 +114,7 @@ def peaks(
         boxes.append(all_boxes[:, indices % cells].T)
         scores.append(values)
         labels.append(indices // cells)
-    return torch.cat(boxes).numpy(), torch.cat(scores).numpy(), torch.cat(labels).numpy()
+    return torch.cat(boxes).cpu().numpy(), torch.cat(scores).cpu().numpy(), torch.cat(labels).cpu().numpy()
 
 
 def suppress(

@@ -132,6 +132,14 @@ def test_prepared_image_is_scaled_then_padded() -> None:
     assert (tensor[0, 0, 50:, :] == 102).all()
 
 
+def test_bfloat16_finds_nearly_the_same() -> None:
+    torch.manual_seed(2)
+    detector = Detector(DetectorConfig(("ship",), widths=(8, 8, 8, 8, 8), depths=(1, 1, 1, 1), pyramid_width=8)).eval()
+    image = np.random.default_rng(1).integers(0, 256, (96, 96, 3)).astype(np.uint8)
+    exact, rounded = (detect(detector, image, (96,), 0.0, overlap=0.3, bfloat16=b) for b in (False, True))
+    assert exact[0].score == pytest.approx(rounded[0].score, rel=0.05)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (333, 40), (64, 64)])
 def test_any_image_size_gives_boxes_inside_the_image(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
