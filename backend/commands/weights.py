@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from backend.errors import WeightsError
 from backend.pipeline.weight_records import read_record, record, sha256_of
-from backend.pipeline.weights import REGISTRY, SHIPPED_FOLDER, WeightEntry, how_to_get, locate, weights_folder
+from backend.pipeline.weights import REGISTRY, WeightEntry, how_to_get, locate, weights_folder
 
 _NAMES = click.Choice(list(REGISTRY))
 
@@ -35,6 +35,7 @@ def list_weights() -> None:
             f"{'size unknown' if size is None else f'{size / 1e6:,.1f} MB':>14}  {entry.licence}"
         )
         click.echo(f"{'':24}{entry.description}")
+        click.echo(f"{'':24}{entry.path}")
         if not here:
             click.echo(f"{'':24}{how_to_get(entry.name)}")
 
@@ -144,7 +145,7 @@ def _verify(entry: WeightEntry) -> str:
 
 def _record(place: Path) -> str:
     with _bar(place) as bar:
-        return record(place, portable=place.resolve().is_relative_to(SHIPPED_FOLDER), progress=bar.update)
+        return record(place, progress=bar.update)
 
 
 def _bar(place: Path) -> tqdm:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from dataset_tools import atomic
 
-__all__ = ["Record", "read_record", "record", "recorded_sha256", "sha256_of"]
+__all__ = ["SHIPPED_FOLDER", "Record", "read_record", "record", "recorded_sha256", "sha256_of"]
 
+SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
+"""Weights that are part of this repository and its wheels."""
 _BLOCK = 1 << 20
 
 
@@ -67,10 +69,11 @@ def read_record(path: Path) -> Record | None:
     return None
 
 
-def record(path: Path, *, portable: bool = False, progress: Callable[[int], object] = lambda _: None) -> str:
-    """Hash ``path``, write its record, return the hash. ``portable`` leaves the modification time out."""
+def record(path: Path, *, progress: Callable[[int], object] = lambda _: None) -> str:
+    """Hash ``path``, write its record, return the hash."""
     size, mtime_ns = _size_and_time(path)
-    entry = Record(sha256_of(path, progress), size, None if portable else mtime_ns)
+    shipped = path.resolve().is_relative_to(SHIPPED_FOLDER)
+    entry = Record(sha256_of(path, progress), size, None if shipped else mtime_ns)
     text = json.dumps(asdict(entry), indent=1) + "\n"
     try:
         atomic.write_text(_beside(path), text)

@@ -20,7 +20,7 @@ from typing import Any
 
 from backend.errors import WeightsError
 from backend.pipeline.config import PipelineConfig
-from backend.pipeline.weight_records import record, recorded_sha256
+from backend.pipeline.weight_records import SHIPPED_FOLDER, record, recorded_sha256
 
 __all__ = [
     "REGISTRY",
@@ -33,8 +33,6 @@ __all__ = [
     "resolve",
     "weights_folder",
 ]
-
-SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 
 
 @dataclass(frozen=True)

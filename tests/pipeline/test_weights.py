@@ -22,8 +22,8 @@ from backend.pipeline import weights
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.weight_downloads import download
 from backend.pipeline.weight_kinds import checkpoint_kind, require_kind
-from backend.pipeline.weight_records import record, recorded_sha256, sha256_of
-from backend.pipeline.weights import REGISTRY, SHIPPED_FOLDER, WeightEntry, model_version, resolve
+from backend.pipeline.weight_records import SHIPPED_FOLDER, read_record, record, recorded_sha256, sha256_of
+from backend.pipeline.weights import REGISTRY, WeightEntry, model_version, resolve
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -184,6 +184,9 @@ def test_shipped_weights_are_the_recorded_ones(name: str) -> None:
     path = REGISTRY[name].path
     assert path.is_relative_to(SHIPPED_FOLDER)
     assert recorded_sha256(path) == sha256_of(path), f"run: pslg weights add {path}"
+    found = read_record(path)
+    assert found is not None
+    assert found.mtime_ns is None, "a checkout sets its own time"
 
 
 def test_a_changed_file_loses_its_record(tmp_path: Path) -> None:

@@ -1,0 +1,185 @@
+"""SAM models of transformers: masks equal the library's own processor and model, on tiny random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from backend.errors import ImageError, PromptError, WeightsError
+from backend.pipeline.segmentation.hf_sam import HfSamSegmenter, load_hf_sam
+from backend.pipeline.types import Box, Image, Prompts
+
+IMAGE: Image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+POINT = Prompts(np.array([[30, 20]], np.float32), np.ones(1, np.int64))
+POINTS = Prompts(np.array([[30, 20], [60, 40]], np.float32), np.array([1, 0]))
+BOX = Prompts(box=Box(10, 5, 60, 40))
+BOTH = Prompts(np.array([[30, 20]], np.float32), np.ones(1, np.int64), Box(10, 5, 60, 40))
+
+
+def save_sam(folder: Path, high_quality: bool) -> None:
+    import transformers
+
+    prefix = "SamHQ" if high_quality else "Sam"
+
+    def config(part: str) -> Any:
+        return getattr(transformers, f"{prefix}{part}Config")
+
+    vision = config("Vision")(
+        hidden_size=16, output_channels=16, num_hidden_layers=2, num_attention_heads=2, image_size=64, patch_size=8,
+        window_size=2, global_attn_indexes=[1], num_pos_feats=8, mlp_dim=32,
+    )  # fmt: skip
+    prompt = config("PromptEncoder")(hidden_size=16, image_size=64, patch_size=8, mask_input_channels=4)
+    sizes = {"hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    if high_quality:
+        sizes["vit_dim"] = 16
+    decoder = config("MaskDecoder")(**sizes)
+    model_config = config("")(
+        vision_config=vision.to_dict(), prompt_encoder_config=prompt.to_dict(), mask_decoder_config=decoder.to_dict()
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{prefix}Model")(model_config)
+    images = transformers.SamImageProcessor(
+        size={"longest_edge": 64}, mask_size={"longest_edge": 32},
+        pad_size={"height": 64, "width": 64}, mask_pad_size={"height": 32, "width": 32},
+    )  # fmt: skip
+    model.save_pretrained(folder)
+    getattr(transformers, f"{prefix}Processor")(images).save_pretrained(folder)
+
+
+def save_sam2(folder: Path) -> None:
+    import transformers
+
+    backbone = transformers.Sam2HieraDetConfig(
+        hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 2, 4, 8],
+        window_size_per_stage=[4, 4, 4, 2], window_positional_embedding_background_size=[4, 4],
+        global_attention_blocks=[3],
+    )  # fmt: skip
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=backbone.to_dict(), backbone_channel_list=[64, 32, 16, 8],
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=32,
+    )  # fmt: skip
+    prompt = transformers.Sam2PromptEncoderConfig(hidden_size=32, image_size=64, patch_size=16, mask_input_channels=4)
+    decoder = transformers.Sam2MaskDecoderConfig(
+        hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16
+    )
+    torch.manual_seed(0)
+    model = transformers.Sam2Model(
+        transformers.Sam2Config(
+            vision_config=vision.to_dict(),
+            prompt_encoder_config=prompt.to_dict(),
+            mask_decoder_config=decoder.to_dict(),
+        )
+    )
+    images = transformers.Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16})
+    model.save_pretrained(folder)
+    transformers.Sam2Processor(images, target_size=64).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=["sam", "sam_hq", "sam2"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp(request.param)
+    if request.param == "sam2":
+        save_sam2(path)
+    else:
+        save_sam(path, high_quality=request.param == "sam_hq")
+    return path
+
+
+@pytest.fixture(scope="module")
+def segmenter(folder: Path) -> HfSamSegmenter:
+    return load_hf_sam(folder, embedding_dtype="float32")
+
+
+def library_masks(folder: Path, prompts: Prompts, mask_logits: bool = False) -> tuple[np.ndarray[Any, Any], Any]:
+    """Mask and IoU as the library's documentation shows how to get them."""
+    from transformers import AutoModelForMaskGeneration, AutoProcessor
+
+    model = AutoModelForMaskGeneration.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    given: dict[str, Any] = {}
+    if len(prompts.points):
+        given["input_points"] = [[prompts.points.tolist()]]
+        given["input_labels"] = [[prompts.point_labels.tolist()]]
+    if prompts.box is not None:
+        given["input_boxes"] = [[list(prompts.box)]]
+    inputs = processor(images=IMAGE, return_tensors="pt", **given)
+    sizes = [inputs["original_sizes"]]
+    if "reshaped_input_sizes" in inputs:
+        sizes.append(inputs.pop("reshaped_input_sizes"))
+    inputs.pop("original_sizes")
+    if len(prompts.points) and inputs["input_points"].ndim == 3:
+        inputs["input_points"] = inputs["input_points"][None]
+    inputs = {key: value.float() if value.is_floating_point() else value for key, value in inputs.items()}
+    if prompts.mask_logits is not None:
+        inputs["input_masks"] = torch.from_numpy(prompts.mask_logits)[None, None]
+    lone = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
+    with torch.inference_mode():
+        outputs = model(**inputs, multimask_output=lone)
+    best = int(outputs.iou_scores[0, 0].argmax())
+    masks = processor.post_process_masks(outputs.pred_masks, *sizes)
+    return np.asarray(masks[0][0, best]), float(outputs.iou_scores[0, 0, best])
+
+
+@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX, BOTH], ids=["point", "points", "box", "both"])
+def test_masks_equal_the_library_s(folder: Path, segmenter: HfSamSegmenter, prompts: Prompts) -> None:
+    ours = segmenter.decode(segmenter.embed(IMAGE), prompts)
+    mask, iou = library_masks(folder, prompts)
+    assert ours.mask.shape == IMAGE.shape[:2]
+    assert np.array_equal(ours.mask, mask)
+    assert ours.predicted_iou == pytest.approx(min(1.0, max(0.0, iou)), abs=1e-5)
+
+
+def test_an_earlier_mask_is_a_prompt_too(folder: Path, segmenter: HfSamSegmenter) -> None:
+    embedding = segmenter.embed(IMAGE)
+    first = segmenter.decode(embedding, BOX)
+    again = Prompts(POINT.points, POINT.point_labels, mask_logits=first.low_res_logits)
+    mask, _ = library_masks(folder, again)
+    assert np.array_equal(segmenter.decode(embedding, again).mask, mask)
+
+
+def test_a_mask_becomes_logits_of_the_model_s_size(segmenter: HfSamSegmenter) -> None:
+    embedding = segmenter.embed(IMAGE)
+    half = np.zeros(IMAGE.shape[:2], np.bool_)
+    half[:, :40] = True
+    logits = segmenter.mask_prompt(embedding, half)
+    rows, columns = logits.shape
+    assert logits[1, 1] > 0 > logits[1, int(columns * 0.75)]
+    segmenter.decode(embedding, Prompts(mask_logits=logits))
+    with pytest.raises(PromptError, match="shape"):
+        segmenter.mask_prompt(embedding, half[1:])
+    with pytest.raises(PromptError, match="mask logits"):
+        segmenter.decode(embedding, Prompts(mask_logits=logits[1:]))
+    assert rows == columns
+
+
+def test_half_precision_embeddings_decode_the_same_from_another_object(folder: Path) -> None:
+    one, other = (load_hf_sam(folder, embedding_dtype="float16") for _ in range(2))
+    embedding = one.embed(IMAGE)
+    assert embedding.features.dtype == np.float16
+    assert one.encoder_hash == other.encoder_hash
+    assert np.array_equal(one.decode(embedding, BOX).mask, other.decode(embedding, BOX).mask)
+
+
+def test_prompts_and_windows_that_cannot_work_are_refused(segmenter: HfSamSegmenter) -> None:
+    embedding = segmenter.embed(IMAGE)
+    with pytest.raises(PromptError, match="a prompt is needed"):
+        segmenter.decode(embedding, Prompts())
+    with pytest.raises(PromptError, match="inside the image"):
+        segmenter.decode(embedding, Prompts(np.array([[90, 20]], np.float32), np.ones(1, np.int64)))
+    with pytest.raises(PromptError, match="beside the image"):
+        segmenter.decode(embedding, Prompts(box=Box(100, 100, 120, 120)))
+    with pytest.raises(ImageError, match="whole images"):
+        segmenter.embed(IMAGE, Box(0, 0, 10, 10))
+
+
+def test_other_folders_are_recognised(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="'unknown'"):
+        load_hf_sam(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(WeightsError, match="transformers bert"):
+        load_hf_sam(tmp_path)
