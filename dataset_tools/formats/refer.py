@@ -149,10 +149,12 @@ def read(root: Path) -> Iterator[Sample]:
     sizes: dict[str, tuple[int, int]] = {}
     for ref in refs:
         try:
-            image, annotation = images[ref["image_id"]], annotations[ref["ann_id"]]
+            image, annotation = images[_whole(ref["image_id"])], annotations[_whole(ref["ann_id"])]
             height, width = int(image["height"]), int(image["width"])
             code = to_coco_rle(from_coco(annotation["segmentation"], height, width))
-            category = names[ref.get("category_id", annotation.get("category_id", annotation.get("categories_id")))]
+            category = names[
+                _whole(ref.get("category_id", annotation.get("category_id", annotation.get("categories_id"))))
+            ]
             sentences = [(entry["sent_id"], entry.get("raw") or entry["sent"]) for entry in ref["sentences"]]
         except (KeyError, TypeError, MaskError) as error:
             where = ref.get("ref_id") if isinstance(ref, dict) else ref
@@ -168,3 +170,8 @@ def read(root: Path) -> Iterator[Sample]:
             records.setdefault(name, []).append(record)
     for name, (height, width) in sizes.items():
         yield Sample(SourceImage(name, width, height, str(root / IMAGES / name)), tuple(records[name]))
+
+
+def _whole(value: Any) -> Any:
+    """Ids that someone wrote as text, as numbers; the validator reports them."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value
