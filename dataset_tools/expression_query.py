@@ -148,9 +148,12 @@ class Query:
     def target_categories(self) -> frozenset[str]:
         """Canonical names of everything the relations refer to, at any depth; ``category`` itself not included."""
         found: set[str] = set()
-        for relation in self.relations:
-            for target in relation.targets:
-                found |= target.target_categories | ({target.category} if target.category else set())
+        for constraint in self.constraints:
+            if isinstance(constraint, Among):
+                found |= constraint.pool.target_categories
+            elif isinstance(constraint, Relation):
+                for target in constraint.targets:
+                    found |= target.target_categories | ({target.category} if target.category else set())
         return frozenset(found)
 
     @property
