@@ -59,7 +59,8 @@ def train_segmenter(
     if init is not None:
         sam.load_state_dict(init)
     sam = sam.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(_parameter_groups(sam, config["weight_decay"]), lr=config["learning_rate"])
+    parameters = _parameter_groups(sam, config["weight_decay"])
+    optimizer = torch.optim.AdamW(parameters, lr=config["learning_rate"], fused=True)
     ema = Ema(sam, config["ema_decay"])
     first = 0
     if (state := run.restore()) is not None:

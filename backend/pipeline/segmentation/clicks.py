@@ -19,8 +19,13 @@ from backend.pipeline.types import Box, Embedding, MaskPrediction, Prompts
 
 __all__ = ["CLICK_OBJECT_SIDES", "click_window", "decode_clicks"]
 
-CLICK_OBJECT_SIDES = (32.0, 80.0, 200.0)
+CLICK_OBJECT_SIDES = (40.0, 100.0, 250.0)
 """Sides in pixels of the objects supposed around a lone click; their windows are tried."""
+
+LAST_CLICK_FOR_WINDOW = 3
+"""Positive clicks after this one leave the window alone unless they lie outside it."""
+TOLERATED_ZOOM = 1.3
+"""Ratio of the sides of two windows up to which the present one is kept."""
 
 Embed = Callable[[Box], Embedding]
 """Features of one window of the image at hand: ``Segmenter.embed`` or a look-up in a store before it."""
@@ -36,8 +41,9 @@ def click_window(
     """The window in which to decode clicks that come without a box.
 
     The first positive click is decoded in the windows of objects of ``CLICK_OBJECT_SIDES``; the mask with the highest
-    predicted IoU times stability wins, and the window is ``segmenter.window_for`` its box. Later clicks therefore keep
-    the window, unless a positive one lies outside: then the window is the one for the box around mask and clicks.
+    predicted IoU wins, and the window is ``segmenter.window_for`` its box. The second and the third positive click move
+    the window only if the mask after them asks for one of quite another size, or if they lie outside; negative clicks
+    never do. Models that embed whole images get (0, 0, width, height) at once.
 
     Args:
         segmenter: decodes, and turns boxes into windows.
@@ -52,23 +58,40 @@ def click_window(
     positive = points[point_labels == 1]
     if not len(positive):
         raise PromptError("clicks without a box or a region need a positive one first: click on the object")
-    first = positive[:1]
-    x, y = (float(v) for v in first[0])
+    x, y = (float(v) for v in positive[0])
     supposed = (Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2) for side in CLICK_OBJECT_SIDES)
     windows = list(dict.fromkeys(segmenter.window_for(box, image_size) for box in supposed))
     if len(windows) == 1:
         return windows[0]
-    click = Prompts(points=first, point_labels=np.ones(1, np.int64))
-    predictions = [(window, segmenter.decode(embed(window), click)) for window in windows]
-    window, best = max(predictions, key=lambda item: item[1].predicted_iou * item[1].stability)
-    extent = Box.of_mask(best.mask)
-    if extent.area > 0:
-        window = segmenter.window_for(extent, image_size)
-    if not ((positive >= window[:2]) & (positive <= window[2:])).all():
-        corners = np.concatenate([positive, np.reshape(extent, (2, 2))]) if extent.area > 0 else positive
-        hull = Box(*(float(v) for v in (*corners.min(axis=0), *corners.max(axis=0))))
-        window = segmenter.window_for(hull, image_size)
+    first = [segmenter.decode(embed(window), _positive(positive[:1])) for window in windows]
+    best = max(first, key=lambda prediction: prediction.predicted_iou)
+    window = segmenter.window_for(_hull(best, positive[:1]), image_size)
+    for count in range(2, len(positive) + 1):
+        clicks = positive[:count]
+        if not _inside(clicks, window):
+            window = segmenter.window_for(_hull(best, clicks), image_size)
+        if count <= LAST_CLICK_FOR_WINDOW:
+            best = decode_clicks(segmenter, embed(window), _positive(clicks))
+            wanted = segmenter.window_for(_hull(best, clicks), image_size)
+            if not 1 / TOLERATED_ZOOM < wanted.width / window.width < TOLERATED_ZOOM:
+                window = wanted
     return window
+
+
+def _positive(points: npt.NDArray[np.float32]) -> Prompts:
+    return Prompts(points=points, point_labels=np.ones(len(points), np.int64))
+
+
+def _inside(points: npt.NDArray[np.float32], window: Box) -> bool:
+    return bool(((points >= window[:2]) & (points <= window[2:])).all())
+
+
+def _hull(prediction: MaskPrediction, points: npt.NDArray[np.float32]) -> Box:
+    """The box around a mask and the clicks that it should hold."""
+    extent = Box.of_mask(prediction.mask)
+    corners = np.concatenate([points, np.reshape(extent, (2, 2))]) if extent.area > 0 else points
+    x0, y0, x1, y1 = (float(v) for v in (*corners.min(axis=0), *corners.max(axis=0)))
+    return Box(x0, y0, x1, y1)
 
 
 def decode_clicks(segmenter: Segmenter, embedding: Embedding, prompts: Prompts) -> MaskPrediction:

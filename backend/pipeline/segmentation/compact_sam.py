@@ -22,7 +22,7 @@ from backend.pipeline.types import Box
 
 __all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size", "window_for"]
 
-IMG_SIZE = 192
+IMG_SIZE = 160
 STRIDE = 8
 ARCHITECTURE = "compact_sam"
 WINDOW_FACTOR = 1.75

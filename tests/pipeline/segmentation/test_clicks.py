@@ -26,12 +26,12 @@ def points(*coordinates: tuple[float, float]) -> npt.NDArray[np.float32]:
     return np.array(coordinates, np.float32)
 
 
-def test_later_clicks_keep_the_window_of_the_first(segmenter: SamSegmenter, image: Image) -> None:
+def test_negative_clicks_keep_the_window(segmenter: SamSegmenter, image: Image) -> None:
     def embed(window: Box) -> Embedding:
         return segmenter.embed(image, window)
 
     first = click_window(segmenter, embed, (240, 300), points((150, 120)), np.array([1]))
-    later = click_window(segmenter, embed, (240, 300), points((150, 120), (151, 121), (10, 10)), np.array([1, 1, 0]))
+    later = click_window(segmenter, embed, (240, 300), points((150, 120), (10, 10), (30, 90)), np.array([1, 0, 0]))
     assert first.contains(Box(150, 120, 151, 121).center)
     assert first == later
 
