@@ -20,6 +20,7 @@ from dataset_tools import colors, duplicates, formats, image_files
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, DatasetToolsError
 from dataset_tools.expression_parser import parse
+from dataset_tools.expression_query import Color, Query
 from dataset_tools.findings import Finding
 from dataset_tools.formats.items import SPLITS
 from dataset_tools.geometry import Box
@@ -188,33 +189,41 @@ def _check_meaning(sample: Sample, masks: list[Mask | None], image: RGB | None) 
             else:
                 yield _finding("expression-two-targets", sample, index, f"{words!r} has two different targets")
     objects = list(_objects(sample))
-    # A set that outlines only what was referred to says nothing about what else is in the image.
-    if len(objects) < 2:
-        return
+    queries = {
+        index: parse(record.expression)
+        for index, record in enumerate(sample.records)
+        if record.expression and len(record.targets) == 1 and masks[index] is not None
+    }
+    colored = image is not None and any(_asks_for_color(query) for query in queries.values())
     boxes = [
         LabelledBox(
             Box.of_mask(mask),
             category,
-            color=None if image is None else colors.color_of_mask(image, mask),
+            color=colors.color_of_mask(image, mask) if colored and image is not None else None,
             area=float(mask.sum()),
         )
         for category, mask in objects
     ]
-    for index, record in enumerate(sample.records):
-        if record.expression and len(record.targets) == 1 and masks[index] is not None:
-            yield from _check_relation(sample, index, record, boxes, [mask for _, mask in objects])
+    outlines = [mask for _, mask in objects]
+    for index, query in queries.items():
+        target = masks[index]
+        if target is not None and len(boxes) > 1:
+            yield from _check_relation(sample, index, query, target, boxes, outlines)
+
+
+def _asks_for_color(query: Query) -> bool:
+    return any(isinstance(constraint, Color) for constraint in query.constraints)
 
 
 def _check_relation(
-    sample: Sample, index: int, record: Record, boxes: list[LabelledBox], masks: list[Mask]
+    sample: Sample, index: int, query: Query, target: Mask, boxes: list[LabelledBox], masks: list[Mask]
 ) -> Iterator[Finding]:
-    query = parse(record.expression)
+    record = sample.records[index]
     if query.category != record.category or query.is_all or query.unknown_words:
         return
     choice = choose(query, boxes, (sample.image.height, sample.image.width))
-    target = sample.union(record)
     if choice.code == "ambiguous":
-        yield _finding("expression-ambiguous", sample, index, f"{record.expression!r}: {choice.message}")
+        yield _finding("expression-ambiguous", sample, index, choice.message)
     elif choice.code is None and choice.indices:
         chosen = masks[choice.indices[0]]
         if (chosen & target).sum() < _OVERLAP_SAME * min(chosen.sum(), target.sum()):
