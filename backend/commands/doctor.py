@@ -107,13 +107,6 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
     if settings.label_studio_url is None:
         yield Finding("note", "LABEL_STUDIO_URL is not set: images in Label Studio (/data/...) cannot be fetched")
         return
-    host = urlsplit(settings.label_studio_url).hostname
-    if Path("/.dockerenv").exists() and host in ("localhost", "127.0.0.1"):
-        yield Finding(
-            "note",
-            f"LABEL_STUDIO_URL is {settings.label_studio_url}, and this is a container: {host} is the container itself;"
-            " use host.docker.internal or the service's name",
-        )
     label_studio = LabelStudio.from_settings(settings)
     if label_studio is None:
         yield Finding("problem", "LABEL_STUDIO_API_KEY is not set: a personal access token or a legacy token is needed")
@@ -124,6 +117,10 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
         yield from _projects(label_studio, known)
     except PslgError as error:
         yield Finding("problem", str(error))
+        host = urlsplit(label_studio.url).hostname
+        if Path("/.dockerenv").exists() and host in ("localhost", "127.0.0.1"):
+            hint = "this is a container, and that is the container itself; use host.docker.internal or a service's name"
+            yield Finding("note", f"LABEL_STUDIO_URL names {host}: {hint}")
 
 
 def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Finding]:

@@ -215,4 +215,4 @@ def detail(response: requests.Response) -> str:
     except ValueError:
         return response.reason or ""
     text = body.get("detail") or body.get("error") or "" if isinstance(body, dict) else ""
-    return str(text)[:300]
+    return str(text)[:300].rstrip(".")
