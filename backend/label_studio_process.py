@@ -15,7 +15,7 @@ from backend.errors import LabelStudioError
 
 EMAIL = "demo@example.com"
 PASSWORD = "pslg-demo"  # noqa: S105 - shown on the screen; the server listens on the loopback interface only
-START_TIMEOUT = 600.0
+START_TIMEOUT = 900.0
 """Seconds. The first start runs Django's migrations: 25-46 s on an idle two-core machine."""
 
 
@@ -81,6 +81,10 @@ class LabelStudioProcess:
             # Backends on the loopback interface are refused unless both checks are off.
             "SSRF_PROTECTION_ENABLED": "false",
             "ML_BLOCK_LOCAL_IP": "false",
+            # Label Studio gives a backend 1 s to connect and 1 s to be healthy; a busy laptop needs more.
+            "ML_CONNECTION_TIMEOUT": "10",
+            "ML_TIMEOUT_HEALTH": "10",
+            "ML_TIMEOUT_SETUP": "20",
             # Nothing leaves the machine.
             "SENTRY_DSN": "",
             "FRONTEND_SENTRY_DSN": "",

@@ -11,7 +11,8 @@ import requests
 
 from backend.child_process import ChildProcess, free_port
 
-START_TIMEOUT = 180.0
+START_TIMEOUT = 600.0
+"""Seconds. Loading takes about ten on an idle two-core machine."""
 
 
 class BackendProcess(ChildProcess):

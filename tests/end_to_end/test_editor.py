@@ -16,7 +16,7 @@ from tests.end_to_end.editor import Editor, Mask, open_editor
 from tests.end_to_end.projects import Project, create_project
 from tests.end_to_end.scenes import airplane_scene, airplanes, corners, inner_point
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 UPPER = "the airplane in the top of the image"
 ALL = "all the airplanes"

@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.projects import Project, create_project
 from tests.end_to_end.scenes import airplane_scene
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def _without_ids(regions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
