@@ -1,0 +1,122 @@
+"""Where samples come from: a dataset folder, a Label Studio export, or a project; and splits dealt to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from dataset_tools import duplicates, formats, image_files, label_studio, splits
+from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.label_studio import ImportRules, Problem
+from dataset_tools.records import Sample, local_path
+from dataset_tools.splits import Scene
+
+Samples: TypeAlias = Callable[[], Iterator[Sample]]
+"""Starts over at every call."""
+
+
+def open_source(path: Path, name: str | None, rules: ImportRules, problems: list[Problem]) -> Samples:
+    """Samples of a Label Studio export (a JSON file), a fetched project, or a dataset folder.
+
+    Args:
+        path: the file or folder.
+        name: the format of a folder; None recognises it.
+        rules: what to take from Label Studio tasks.
+        problems: receives what was left out, once per pass.
+
+    Raises:
+        DatasetError: nothing of the kind is there.
+    """
+    if path.is_file() and path.suffix.lower() == ".json" and name is None:
+        return lambda: label_studio.read_export(path, rules, problems)
+    if (path / "fetch.json").is_file():
+        from dataset_tools.label_studio_api import fetched_tasks
+
+        local = rules if rules.images else replace(rules, images=path / "images")
+        return lambda: label_studio.samples_of(fetched_tasks(path), local, problems)
+    if not path.exists():
+        raise DatasetError(f"{path} does not exist; give a dataset folder, or a JSON export of Label Studio")
+    chosen = name or formats.detect(path)
+    return lambda: formats.read(path, chosen)
+
+
+def deal_splits(
+    samples: Samples,
+    *,
+    shares: Mapping[str, float] = splits.RRSISM,
+    seed: int = 0,
+    known: Mapping[str, str] | None = None,
+    keep: bool = False,
+    look: bool = True,
+    progress: Callable[[int], object] = lambda _n: None,
+) -> dict[str, str]:
+    """The split of every image, by scene: image file name -> part.
+
+    Args:
+        samples: all samples; read once.
+        shares: part -> share.
+        seed: of the dealing.
+        known: splits of images that must not change (an earlier version of the dataset).
+        keep: splits that records already have stay.
+        look: read the images to join near-duplicates; False goes by scene names alone.
+        progress: called with 1 after every image.
+
+    Raises:
+        DatasetError: one scene holds images of two known splits; the message names them.
+    """
+    scene_of: dict[str, str | None] = {}
+    strata: dict[str, Counter[str]] = {}
+    fixed: dict[str, str] = dict(known or {})
+    hashes: list[tuple[str, duplicates.Bits | None]] = []
+    for sample in samples():
+        name = sample.image.file_name
+        scene_of[name] = sample.image.scene
+        pixels = sample.image.width * sample.image.height
+        strata[name] = Counter(splits.stratum(r.category, sample.area(r) / pixels) for r in sample.records if r.targets)
+        present = {record.split for record in sample.records if record.split}
+        if keep and len(present) == 1:
+            fixed.setdefault(name, present.pop())
+        if look:
+            hashes.append((name, _hash(sample)))
+        progress(1)
+    joined = duplicates.scenes_of(scene_of, scene_of.__getitem__, duplicates.near_duplicates(hashes))
+    members: dict[str, list[str]] = {}
+    for name, scene in joined.items():
+        members.setdefault(scene, []).append(name)
+    scenes = []
+    for scene, names in members.items():
+        where = {name: fixed[name] for name in names if name in fixed}
+        if len(set(where.values())) > 1:
+            places = ", ".join(f"{name} in {split}" for name, split in list(where.items())[:4])
+            raise DatasetError(f"one scene is in two splits already: {places}; put them into one, or deal all anew")
+        total: Counter[str] = Counter()
+        for name in names:
+            total.update(strata[name])
+        scenes.append(Scene(scene, total, next(iter(where.values()), None)))
+    parts = splits.assign(scenes, shares, seed)
+    return {name: parts[scene] for name, scene in joined.items()}
+
+
+def with_splits(samples: Samples, parts: Mapping[str, str]) -> Samples:
+    """The samples with every record in its image's part."""
+    return lambda: (sample.with_split(parts[sample.image.file_name]) for sample in samples())
+
+
+def known_splits(folder: Path) -> dict[str, str]:
+    """Image file name -> split of a dataset, where all records of an image agree."""
+    found: dict[str, str] = {}
+    for sample in formats.read(folder):
+        present = {record.split for record in sample.records if record.split}
+        if len(present) == 1:
+            found[sample.image.file_name] = present.pop()
+    return found
+
+
+def _hash(sample: Sample) -> duplicates.Bits | None:
+    try:
+        return duplicates.perceptual_hash(image_files.read_rgb(local_path(sample.image)))
+    except (DatasetToolsError, OSError):
+        return None  # the exporter reports images that cannot be read
