@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,28 +20,14 @@ _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".ti
 _ORIENTATION = 0x0112
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels after EXIF orientation, from the header alone.
-
-    Raises:
-        DatasetError: the file is missing or no image.
-    """
-    with _open(path) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5
-        return (image.height, image.width) if turned else (image.width, image.height)
-
-
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
     """The upright image as uint8[H, W, 3] RGB; 16-bit data is scaled by 1/257, alpha is dropped.
 
     Raises:
         DatasetError: the file is missing, no image, damaged, or larger than ``MAX_PIXELS``.
     """
-    with _open(path) as image:
-        try:
-            return np.asarray(_rgb(image))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError(f"{path} is damaged: {error}") from error
+    with _opened(path) as image:
+        return np.asarray(_rgb(image))
 
 
 def as_rgb_file(path: Path, suffix: str, size: tuple[int, int]) -> bytes:
@@ -47,7 +35,7 @@ def as_rgb_file(path: Path, suffix: str, size: tuple[int, int]) -> bytes:
 
     Args:
         path: the source image.
-        suffix: of the file wanted: ``.jpg`` or ``.jpeg``, ``.png``, ``.tif`` or ``.tiff``.
+        suffix: of the file wanted: ``.jpg`` or ``.jpeg`` (quality 95), ``.png``, ``.tif`` or ``.tiff``.
         size: (width, height) that the records were made for.
 
     Raises:
@@ -56,21 +44,15 @@ def as_rgb_file(path: Path, suffix: str, size: tuple[int, int]) -> bytes:
     kind = _FORMATS.get(suffix.lower())
     if kind is None:
         raise DatasetError(f"images cannot be written as {suffix!r}; choose one of {', '.join(_FORMATS)}")
-    with _open(path) as image:
-        oriented = image.getexif().get(_ORIENTATION, 1) != 1
-        actual = (image.height, image.width) if oriented and image.getexif()[_ORIENTATION] >= 5 else image.size
-        if actual != size:
-            raise DatasetError(f"{path} has {actual[0]} x {actual[1]} pixels, its masks are for {size[0]} x {size[1]}")
-        if image.format == kind and image.mode == "RGB" and not oriented:
-            try:
-                image.load()  # a truncated file must not be copied into a dataset
-            except (OSError, SyntaxError, ValueError) as error:
-                raise DatasetError(f"{path} is damaged: {error}") from error
+    with _opened(path) as image:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        width, height = image.size[::-1] if orientation >= 5 else image.size
+        if (width, height) != size:
+            raise DatasetError(f"{path} has {width} x {height} pixels, its masks are for {size[0]} x {size[1]}")
+        if image.format == kind and image.mode == "RGB" and orientation == 1:
+            image.load()  # a truncated file must not be copied into a dataset
             return path.read_bytes()
-        try:
-            rgb = _rgb(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DatasetError(f"{path} is damaged: {error}") from error
+        rgb = _rgb(image)
     buffer = io.BytesIO()
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 3}, "TIFF": {}}[kind]
     rgb.save(buffer, kind, **options)
@@ -83,7 +65,9 @@ def suffix_for(file_name: str) -> str:
     return suffix if suffix in (".jpg", ".jpeg", ".png") else ".png"
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The opened image; what Pillow raises in the block, it raises because the file is damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit, just below, decides
@@ -92,10 +76,14 @@ def _open(path: Path) -> Image.Image:
         raise DatasetError(f"{path} does not exist") from None
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path} is not a readable image: {error}") from error
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise DatasetError(f"{path} has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}; tile it first")
-    return image
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width} x {image.height} pixels"
+            raise DatasetError(f"{path} has {size}, more than {MAX_PIXELS:,}; tile it first")
+        try:
+            yield image
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DatasetError(f"{path} is damaged: {error}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

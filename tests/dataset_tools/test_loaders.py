@@ -1,0 +1,109 @@
+"""Exports as the public loaders read them: an independent mini-reader always, the real ones where a checkout is named.
+
+PSLG_RMSIN=/path/to/RMSIN PSLG_FIANET=/path/to/FIANet pytest tests/dataset_tools/test_loaders.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset_tools import formats, synthetic
+from dataset_tools.export import export
+from dataset_tools.records import Sample
+from tests.dataset_tools.mini_refer import MiniRefer
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    folder = tmp_path_factory.mktemp("scenes")
+    synthetic.write(folder, [synthetic.draw_scene(k, 320, 300) for k in range(8)], split=(0.5, 0.25, 0.25))
+    samples = formats.read(folder)
+    return [replace(s, records=tuple(r for r in s.records if r.expression and r.targets)) for s in samples]
+
+
+@pytest.fixture(scope="module")
+def root(scenes: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refer") / "out"
+    export(scenes, folder, "refer")
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_mini_reader_sees_every_expression_with_its_exact_mask(root: Path, scenes: list[Sample], split: str) -> None:
+    expected = sorted(
+        (record.expression, sample.union(record).tobytes())
+        for sample in scenes
+        for record in sample.records
+        if record.split == split
+    )
+    found = MiniRefer(root).items(split)
+    assert sorted((text, target.astype(bool).tobytes()) for _, target, texts in found for text in texts) == expected
+    assert expected
+
+
+def test_pickle_is_protocol_2_of_builtins_and_ids_are_equal(root: Path) -> None:
+    index = MiniRefer(root)
+    assert index.protocol_header == b"\x80\x02"
+    assert all(ref["ref_id"] == ref["ann_id"] == ref["image_id"] for ref in index.refs.values())
+    assert all(len(ref["sent_ids"]) == len(ref["sentences"]) > 0 for ref in index.refs.values())
+    for ann in index.anns.values():
+        x0, y0, x1, y1 = ann["bbox"]
+        rows, columns = np.nonzero(index.get_mask(ann["id"]))
+        assert (x0, y0, x1, y1) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert ann["area"] == len(rows)
+        assert ann["category_id"] == ann["categories_id"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with numpy 2
+def test_pycocotools_reads_strict_coco(root: Path, scenes: list[Sample]) -> None:
+    from pycocotools.coco import COCO
+
+    for split in ("train", "val", "test"):
+        coco = COCO(str(root / "coco" / f"instances_{split}.json"))
+        assert coco.getImgIds()
+        for annotation in coco.loadAnns(coco.getAnnIds()):
+            mask = coco.annToMask(annotation)
+            x, y, width, height = annotation["bbox"]
+            assert mask.sum() == annotation["area"]
+            assert mask[int(y) : int(y + height), int(x) : int(x + width)].sum() == mask.sum()
+    objects = {(s.image.file_name, t.counts) for s in scenes for r in s.records for t in r.targets}
+    files = [json.loads(path.read_text()) for path in (root / "coco").glob("*.json")]
+    assert sum(len(file["annotations"]) for file in files) == len(objects)
+
+
+def test_supervision_reads_strict_coco(root: Path) -> None:
+    supervision = pytest.importorskip("supervision", reason="pip install supervision to run this")
+    data = supervision.DetectionDataset.from_coco(
+        str(root / "images/rrsisd/JPEGImages"), str(root / "coco/instances_train.json"), force_masks=True
+    )
+    assert len(data) > 0
+    assert sum(int(detections.mask.sum()) for _, _, detections in data) > 0
+
+
+@pytest.mark.parametrize("variable", ["PSLG_RMSIN", "PSLG_FIANET"])
+def test_real_refer_module_reads_it(root: Path, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkout's own refer.py: its index, its masks."""
+    if variable not in os.environ:
+        pytest.skip(f"set {variable} to a checkout of the repository")
+    file = Path(os.environ[variable]) / "refer" / "refer.py"
+    monkeypatch.setattr(sys, "path", [str(file.parent), *sys.path])
+    spec = importlib.util.spec_from_file_location(f"refer_of_{variable.lower()}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    theirs, ours = module.REFER(str(root), "rrsisd", "unc"), MiniRefer(root)
+    for split in ("train", "val", "test"):
+        ids = theirs.getRefIds(split=split)
+        assert sorted(ids) == sorted(ours.ref_ids(split))
+        for ref_id in ids:
+            mask = theirs.getMask(theirs.Refs[ref_id])["mask"]
+            assert np.array_equal(mask, ours.get_mask(ref_id))
