@@ -37,8 +37,9 @@ def test_every_command_is_mentioned() -> None:
 def test_no_command_is_promised_that_does_not_exist() -> None:
     code = re.findall(r"`([^`\n]+)`|^(?:    |\$ )?(pslg [^\n]*)$", TEXT, re.M)
     words = [found for pair in code for text in pair for found in re.findall(r"\bpslg ([a-z][a-z -]*)", text)]
-    commands = [tuple(name.split()[1:]) for name in _commands(pslg, "pslg")]
-    unknown = [text for text in words if not any(tuple(text.split()[: len(name)]) == name for name in commands)]
+    commands = [name.split()[1:] for name in _commands(pslg, "pslg")]
+    # "pslg dataset" alone names the group.
+    unknown = [text for text in words if not any(all(map(str.__eq__, text.split(), name)) for name in commands)]
     assert unknown == []
 
 
