@@ -50,7 +50,7 @@ def compact_grounder(
         load_sources(values["sources"], data, values["max_side"]),
         out,
         steps,
-        lambda detector: evaluate_detector(detector, images, values["scales"]),
+        lambda detector: evaluate_detector(detector, images, values["scales"], bfloat16=values["bfloat16"]),
         resume,
     )
     from backend.learning.grounder_calibration import export

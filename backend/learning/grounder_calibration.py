@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from backend.errors import WeightsError
 from backend.learning.grounder_data import TrainingImage
-from backend.learning.grounder_evaluation import MATCH_IOU
+from backend.learning.grounder_evaluation import LOWEST_SCORE, MATCH_IOU
 from backend.pipeline.grounding.detections import Detection, detect
 from backend.pipeline.grounding.detector import (
     Calibration,
@@ -22,7 +22,6 @@ from backend.pipeline.grounding.detector import (
     save_detector,
 )
 
-LOWEST_SCORE = 0.05
 _THRESHOLDS = np.round(np.arange(0.08, 0.71, 0.01), 2)
 _PRIOR_OBJECTS = 20
 """A category's own best threshold counts as much as that of all categories together when it has so many objects."""
@@ -100,7 +99,9 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
             f"{source} does not fit the config's detector sizes {config['detector']}: {error}"
         ) from error
     detector.eval()
-    found = [detect(detector, image.image, config["scales"], LOWEST_SCORE) for image in images]
+    found = [
+        detect(detector, image.image, config["scales"], LOWEST_SCORE, bfloat16=config["bfloat16"]) for image in images
+    ]
     target = run / "model.safetensors"
     save_detector(detector, calibrate(found, images, detector.config.categories, config["scales"]), target)
     return target

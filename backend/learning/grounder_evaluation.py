@@ -12,6 +12,8 @@ from backend.pipeline.grounding.detector import Detector
 from dataset_tools.geometry import Box
 
 MATCH_IOU = 0.5
+LOWEST_SCORE = 0.05
+"""Detections below this score are not looked at."""
 
 
 def average_precision(detections: Sequence[Sequence[tuple[Box, float]]], truth: Sequence[Sequence[Box]]) -> float:
@@ -60,8 +62,8 @@ def detection_quality(
 
 
 def evaluate_detector(
-    detector: Detector, images: Sequence[TrainingImage], scales: Sequence[int], threshold: float = 0.05
+    detector: Detector, images: Sequence[TrainingImage], scales: Sequence[int], *, bfloat16: bool = False
 ) -> dict[str, float]:
     """``detection_quality`` of ``detector`` read at ``scales``."""
-    detections = [detect(detector, image.image, scales, threshold) for image in images]
+    detections = [detect(detector, image.image, scales, LOWEST_SCORE, bfloat16=bfloat16) for image in images]
     return detection_quality(detections, images, detector.config.categories)

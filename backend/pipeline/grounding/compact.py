@@ -31,6 +31,8 @@ _DETECTION_BYTES = 256
 _PLAUSIBLE = 0.15
 """Probability from which a detection is considered for a place in an order or as what a relation refers to."""
 _EVEN = 0.5
+_CERTAIN = 0.9
+"""Objects that fit alike make an expression ambiguous if at least two of them are this probable."""
 _WIDER_CONFIG = "grounding_dino_sam_vit_b"
 
 
@@ -129,6 +131,9 @@ def answer(
         for g in candidates
     ]
     choice = relations.choose(query, labelled, image_size)
+    if choice.code == "ambiguous" and sum(candidates[i].score >= _CERTAIN for i in choice.indices) < 2:
+        # "the airplane" says that there is one: of a good detection and doubtful ones the good one is meant.
+        return GroundingResult((candidates[choice.indices[0]],), None, considered)
     if choice.code is not None:
         closest = tuple(candidates[i] for i in choice.indices) or considered
         return GroundingResult((), Abstention(choice.code, choice.message, closest), considered)

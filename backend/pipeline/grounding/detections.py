@@ -18,6 +18,9 @@ from dataset_tools.geometry import Box
 
 PADDING_VALUE = (102, 105, 94)
 """RGB around an image that does not fill the network's input; training pads with it too."""
+_LEGIBLE = 12.0
+_LOWEST_PEAK = 0.03
+_LARGEST_READING = 1280
 _PEAKS = 200
 """Peaks kept per level and scale."""
 
@@ -46,35 +49,46 @@ def detect(
     Args:
         detector: in evaluation mode.
         image: any size.
-        scales: long sides in pixels at which the image is read; a scale above the image's own long side is read at
-            no more than twice the image's size.
+        scales: long sides in pixels at which the image is read. The finest grows with images of more than 1280 pixels,
+            whose small objects it would lose; small images are enlarged at most twice.
         threshold: detections below this score are dropped.
         overlap: of two boxes of one category with a larger IoU, the better one is kept.
         bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
     height, width = image.shape[:2]
-    boxes, scores, labels = [], [], []
-    for side in _effective(scales, max(height, width)):
+    boxes, scores, labels, readings = [], [], [], []
+    sides = _effective(scales, max(height, width))
+    for reading, side in enumerate(sides):
         factor = side / max(height, width)
         inputs = prepare(image, factor).to(detector.mean.device)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
             output = detector(inputs)
-        found = peaks(output, threshold)
+        found = peaks(output, min(threshold, _LOWEST_PEAK))
         boxes.append(found[0] / factor)
         scores.append(found[1])
         labels.append(found[2])
-    kept = suppress(np.concatenate(boxes), np.concatenate(scores), np.concatenate(labels), overlap)
+        readings.append(np.full(len(found[1]), reading))
+    kept = merge(
+        np.concatenate(boxes),
+        np.concatenate(scores),
+        np.concatenate(labels),
+        np.concatenate(readings),
+        factors=np.array(sides) / max(height, width),
+        overlap=overlap,
+    )
     categories = detector.config.categories
     result = []
     for box, score, label in zip(*kept, strict=True):
         clipped = Box(*box.tolist()).clip(width, height)
-        if clipped.width >= 1 and clipped.height >= 1:
+        if score >= threshold and clipped.width >= 1 and clipped.height >= 1:
             result.append(Detection(clipped, categories[label], float(score)))
     return result
 
 
 def _effective(scales: Sequence[int], long_side: int) -> list[int]:
-    return sorted({max(PADDING_MULTIPLE, min(side, 2 * long_side)) for side in scales})
+    *coarse, finest = sorted(scales)
+    finest = max(finest, min(round(0.625 * long_side), _LARGEST_READING))
+    return sorted({max(PADDING_MULTIPLE, min(side, 2 * long_side)) for side in (*coarse, finest)})
 
 
 def prepare(image: Image, factor: float) -> Tensor:
@@ -117,29 +131,58 @@ def peaks(
     return torch.cat(boxes).cpu().numpy(), torch.cat(scores).cpu().numpy(), torch.cat(labels).cpu().numpy()
 
 
-def suppress(
-    boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], overlap: float
+def merge(
+    boxes: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    readings: npt.NDArray[np.int64],
+    *,
+    factors: npt.NDArray[np.float64],
+    overlap: float,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Non-maximum suppression per category with box voting; returns boxes, scores and labels, best first.
+    """Non-maximum suppression per category over several readings of an image, in which the readings vote.
 
     A kept box becomes the mean, weighted by score, of itself and the suppressed boxes that agree with it (IoU of at
-    least 0.65): levels and scales vote on its sides.
+    least 0.65); its score becomes the mean over the readings of the best score there at an IoU of 0.5, 0 where a
+    reading has none: what is seen at one scale only is doubtful. Readings in which the box is too small to be seen
+    (its longer side below ``_LEGIBLE`` network pixels) are not asked; the finest always is.
+
+    Args:
+        boxes: float32[N, 4].
+        scores: float32[N] in [0, 1].
+        labels: int64[N], category indices.
+        readings: int64[N], which reading each box is from, counted from 0.
+        factors: float64[R], network pixels per unit of ``boxes`` in each reading, ascending.
+        overlap: of two boxes of one category with a larger IoU, the better one is kept.
+
+    Returns:
+        Boxes [M, 4], scores [M] and labels [M], best first.
     """
     order = np.argsort(-scores, kind="stable")
-    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    boxes, scores, labels, readings = boxes[order], scores[order], labels[order], readings[order]
     alive = np.ones(len(boxes), bool)
-    kept, voted = [], []
+    voted, means, kept = [], [], []
     for index in range(len(boxes)):
         if not alive[index]:
             continue
         same = np.flatnonzero(alive & (labels == labels[index]))
         ratios = _iou(boxes[index], boxes[same])
-        voters = same[ratios >= 0.65]
+        voters, witnesses = same[ratios >= 0.65], same[ratios >= 0.5]
+        best = np.zeros(len(factors), np.float32)
+        np.maximum.at(best, readings[witnesses], scores[witnesses])
         voted.append(np.average(boxes[voters], axis=0, weights=scores[voters]))
+        asked = factors * (boxes[index, 2:] - boxes[index, :2]).max() >= _LEGIBLE
+        asked[-1] = True
+        means.append(best[asked].mean())
+        kept.append(labels[index])
         alive[same[ratios > overlap]] = False
         alive[index] = False
-        kept.append(index)
-    return np.array(voted, np.float32).reshape(-1, 4), scores[kept], labels[kept]
+    ranking = np.argsort(-np.array(means, np.float32), kind="stable")
+    return (
+        np.array(voted, np.float32).reshape(-1, 4)[ranking],
+        np.array(means, np.float32)[ranking],
+        np.array(kept, np.int64)[ranking],
+    )
 
 
 def _iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -37,6 +37,15 @@ def test_one_strong_detection_answers_despite_weak_ones() -> None:
     assert [c.box for c in result.candidates] == [LEFT, RIGHT]
 
 
+def test_ambiguous_only_if_several_are_certain() -> None:
+    certain = Detection(LEFT, "airplane", 0.97), Detection(RIGHT, "airplane", 0.96)
+    result = ask("the airplane", *certain)
+    assert result.abstention is not None
+    assert result.abstention.code == "ambiguous"
+    assert {c.box for c in result.abstention.candidates} == {LEFT, RIGHT}
+    assert boxes(ask("the airplane", certain[0], Detection(RIGHT, "airplane", 0.7))) == [LEFT]
+
+
 def test_position_chooses_among_equals() -> None:
     ships = Detection(LEFT, "ship", 0.7), Detection(RIGHT, "ship", 0.9)
     assert boxes(ask("the left-most vessel", *ships)) == [LEFT]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from backend.errors import WeightsError
-from backend.pipeline.grounding.detections import cell_boxes, detect, peaks, prepare, suppress
+from backend.pipeline.grounding.detections import cell_boxes, detect, merge, peaks, prepare
 from backend.pipeline.grounding.detector import (
     STRIDES,
     Calibration,
@@ -107,18 +107,49 @@ def test_cell_boxes_of_zero_reach_one_stride() -> None:
     assert box.tolist() == [20 - 8, 12 - 8, 20 + 8, 12 + 8]
 
 
-def test_suppression_keeps_the_best_per_category_and_votes() -> None:
+def test_the_best_box_per_category_is_kept_and_the_rest_votes() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 12], [0, 0, 10, 10], [30, 30, 40, 40]], np.float32)
     scores = np.array([0.9, 0.3, 0.8, 0.5], np.float32)
-    kept, kept_scores, labels = suppress(boxes, scores, np.array([0, 0, 1, 0]), 0.5)
+    kept, kept_scores, labels = merge(
+        boxes, scores, np.array([0, 0, 1, 0]), np.zeros(4, np.int64), factors=np.ones(1), overlap=0.5
+    )
     assert np.allclose(kept, np.array([[0, 0, 10, 10.5], [0, 0, 10, 10], [30, 30, 40, 40]]))
     assert np.allclose(kept_scores, [0.9, 0.8, 0.5])
     assert labels.tolist() == [0, 1, 0]
 
 
-def test_nothing_to_suppress() -> None:
-    empty = np.zeros((0, 4), np.float32)
-    boxes, scores, labels = suppress(empty, np.zeros(0, np.float32), np.zeros(0, np.int64), 0.5)
+def test_what_only_one_reading_sees_is_doubtful() -> None:
+    boxes = np.array([[0, 0, 10, 10], [30, 30, 40, 40], [30, 30, 40, 41]], np.float32)
+    kept, scores, _ = merge(
+        boxes,
+        np.array([0.9, 0.6, 0.5], np.float32),
+        np.zeros(3, np.int64),
+        np.array([0, 0, 1]),
+        factors=np.array([1.5, 2.0]),
+        overlap=0.5,
+    )
+    assert kept[0][0] == 30
+    assert np.allclose(scores, [0.55, 0.45])
+
+
+def test_a_reading_too_coarse_for_an_object_is_not_asked() -> None:
+    boxes = np.array([[0, 0, 20, 10], [30, 30, 130, 140]], np.float32)
+    _, scores, _ = merge(
+        boxes,
+        np.array([0.9, 0.8], np.float32),
+        np.zeros(2, np.int64),
+        np.ones(2, np.int64),
+        factors=np.array([0.4, 1.0]),
+        overlap=0.5,
+    )
+    assert np.allclose(scores, [0.9, 0.4])
+
+
+def test_nothing_to_merge() -> None:
+    none = np.zeros(0, np.int64)
+    boxes, scores, labels = merge(
+        np.zeros((0, 4), np.float32), none.astype(np.float32), none, none, factors=np.array([0.5, 1.0]), overlap=0.5
+    )
     assert boxes.shape == (0, 4)
     assert not len(scores)
     assert not len(labels)
