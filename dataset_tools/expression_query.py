@@ -157,6 +157,16 @@ class Query:
         return frozenset(found)
 
     @property
+    def mentions_color(self) -> bool:
+        """Whether it, or anything it refers to, is described by a colour."""
+        for constraint in self.constraints:
+            parts = constraint.targets if isinstance(constraint, Relation) else ()
+            parts = (constraint.pool,) if isinstance(constraint, Among) else parts
+            if isinstance(constraint, Color) or any(part.mentions_color for part in parts):
+                return True
+        return False
+
+    @property
     def relations(self) -> tuple[Relation, ...]:
         """The constraints that are relations."""
         return tuple(c for c in self.constraints if isinstance(c, Relation))
