@@ -105,6 +105,7 @@ def _positions(
                 near += [index] if off < 1 / 6 + 0.02 else []
             if len(inside) == 1 and near == inside:
                 place = " ".join(word for word in (down, across) if word != "center") or "center"
+                place = {"upper": "top", "lower": "bottom"}.get(place, place)
                 yield SceneExpression(f"the {name} in the {place} of the image", category, "region", (inside[0],))
     if len(members) < 2:
         return
