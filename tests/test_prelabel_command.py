@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from click.testing import CliRunner, Result
 from PIL import Image as PillowImage
 
 from backend.commands.prelabel import prelabel
-from backend.errors import ConfigError, ImageError
+from backend.errors import ConfigError, ImageError, PslgError
+from dataset_tools import brush_rle
 from dataset_tools.masks import from_coco
 from dataset_tools.metrics import iou
 from dataset_tools.synthetic import Scene, draw_scene
+from tests.server.conftest import make_site
 
 SIZE = (320, 400)  # height, width
 
@@ -86,3 +89,44 @@ def test_mistakes_are_named_before_any_model_is_loaded(image: Path, tmp_path: Pa
     done = run(str(image), "the ship", "--out", str(tmp_path / "overlay.gif"))
     assert done.exit_code == 2
     assert ".png" in done.output
+
+
+def test_a_file_of_tasks_becomes_importable_predictions(
+    scene: Scene, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PSLG_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("PSLG_IMAGE_HOSTS", "127.0.0.1")
+    sites = make_site()
+    site = next(sites)
+    url = site.put("/scene.png", image.read_bytes())
+    category = scene.objects[0].category
+    rows: list[dict[str, Any]] = [
+        {"id": 7, "data": {"image": url, "expression": f"the leftmost {category}"}},
+        {"data": {"image": url, "expression": "the windmill"}},
+        {"id": 9, "data": {"image": site.url + "/missing.png", "expression": "the ship"}},
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(rows))
+    out = tmp_path / "predictions.json"
+    arguments = ("--tasks", str(tmp_path / "tasks.json"), "--out", str(out), "--labeling-config", "rrsisd")
+    try:
+        with pytest.raises(PslgError, match=r"1 of 3 tasks failed:\ntask 9"):
+            run(*arguments)
+    finally:
+        next(sites, None)
+    done = json.loads(out.read_text())
+    assert [row.get("id") for row in done] == [7, None]
+    assert done[0]["data"] == rows[0]["data"]
+    (prediction,) = done[0]["predictions"]
+    assert prediction["model_version"].startswith("compact-")
+    for region in prediction["result"]:
+        assert region["type"] == "brushlabels"
+        assert brush_rle.decode(region["value"]["rle"], *SIZE).any()
+    assert done[1]["predictions"][0]["result"] == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("a.png",), ("--tasks", "{file}"), ("a.png", "ship", "--tasks", "{file}")])
+def test_either_an_image_or_tasks(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text("[]")
+    done = run(*(argument.format(file=tmp_path / "tasks.json") for argument in arguments))
+    assert done.exit_code == 2
+    assert "--tasks" in done.output

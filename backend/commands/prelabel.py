@@ -89,27 +89,54 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
 
 
 @click.command()
-@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("expression")
+@click.argument("image", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("expression", required=False)
 @click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=check_picture_path,
-    help="Write the image with mask, box and point (.png or .jpg).",
+    help="Write the image with mask, box and point (.png, .jpg); with --tasks the predictions (.json).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with COCO RLE masks to stdout.")
 @click.option(
     "--foreground-points/--no-foreground-points", default=True, help="CFPG, as the config says or not at all."
 )
 @click.option("--boundary/--no-boundary", default=True, help="MBO, as the config says or not at all.")
+@click.option(
+    "--tasks",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Pre-label the tasks of a Label Studio JSON file instead; needs --out.",
+)
+@click.option("--labeling-config", default="rrsisd", show_default=True, help="With --tasks: a shipped name or a file.")
 def prelabel(
-    image: Path, expression: str, config: str, out: Path | None, as_json: bool, foreground_points: bool, boundary: bool
+    image: Path | None,
+    expression: str | None,
+    config: str,
+    out: Path | None,
+    as_json: bool,
+    foreground_points: bool,
+    boundary: bool,
+    tasks: Path | None,
+    labeling_config: str,
 ) -> None:
     """Turn IMAGE and a referring EXPRESSION ("the left-most ship") into masks.
 
     Exit status 0 with a mask, 3 if the pipeline abstains (it says why).
+
+    With --tasks all tasks of a file get a prediction each, written as Label Studio imports them; images are fetched as
+    the server does. A run that was stopped goes on where it was.
     """
+    if tasks is not None:
+        if image is not None or out is None or not (foreground_points and boundary):
+            raise click.UsageError("--tasks takes --out, --config and --labeling-config, no IMAGE and no ablation")
+        from backend.commands.prelabel_tasks import prelabel_tasks
+
+        prelabel_tasks(tasks, labeling_config, out, config)
+        return
+    if image is None or expression is None:
+        raise click.UsageError("give IMAGE and EXPRESSION, or --tasks")
+    if out is not None and out.suffix.lower() not in _PICTURES:
+        raise click.UsageError(f"--out {out.name!r} must end in {' or '.join(_PICTURES)}")
     from backend.pipeline import load_config, load_pipeline
 
     pixels = read_image(image)
@@ -120,15 +147,21 @@ def prelabel(
     seconds = time.perf_counter() - start
     if out is not None:
         _write_overlay(out, pixels, expression, found)
-    if as_json:
-        click.echo(json.dumps(_as_json(found, expression, pipeline.model_version, seconds)))
-    else:
-        for item in found:
-            parts = ", ".join(f"{name} {value:.2f}" for name, value in item.scores.items())
-            box = ", ".join(f"{value:.0f}" for value in item.box)
-            click.echo(f"{item.category}: box ({box}), {int(item.mask.sum())} px, score {item.score:.2f} ({parts})")
-        if found.abstained is not None:
-            click.echo(f"no mask ({found.abstained.code}): {found.abstained.message}")
-        click.echo(f"{seconds:.2f} s, {pipeline.model_version}" + (f", {out}" if out is not None else ""))
+    _print(found, expression, pipeline.model_version, seconds, out, as_json)
     if found.abstained is not None:
         raise SystemExit(3)
+
+
+def _print(
+    found: Prelabels, expression: str, model_version: str, seconds: float, out: Path | None, as_json: bool
+) -> None:
+    if as_json:
+        click.echo(json.dumps(_as_json(found, expression, model_version, seconds)))
+        return
+    for item in found:
+        parts = ", ".join(f"{name} {value:.2f}" for name, value in item.scores.items())
+        box = ", ".join(f"{value:.0f}" for value in item.box)
+        click.echo(f"{item.category}: box ({box}), {int(item.mask.sum())} px, score {item.score:.2f} ({parts})")
+    if found.abstained is not None:
+        click.echo(f"no mask ({found.abstained.code}): {found.abstained.message}")
+    click.echo(f"{seconds:.2f} s, {model_version}" + (f", {out}" if out is not None else ""))

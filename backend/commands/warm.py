@@ -55,7 +55,7 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
             xml, rows = _project(service, project)
         else:
             assert tasks_file is not None  # noqa: S101 - checked above
-            xml, rows = read_config(labeling_config), _rows(tasks_file)
+            xml, rows = read_config(labeling_config), read_tasks(tasks_file)
         if push and (service.label_studio is None or project is None):
             raise ConfigError("--push needs --project, LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
         if not service.model.wait(LOAD_TIMEOUT):
@@ -122,7 +122,7 @@ def read_config(name: str) -> str:
         raise ConfigError(f"no labeling config {name!r} ({error.strerror}); shipped ones: {names}") from error
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_tasks(path: Path) -> list[dict[str, Any]]:
     """Tasks of a JSON file as Label Studio imports or exports it: with a ``data`` object each, or plain data."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
