@@ -18,6 +18,7 @@ TRAINERS: dict[str, tuple[str, str, str]] = {
         "compact_grounder",
         "Train the compact grounder's detector (stage 1).",
     ),
+    "lqvg": ("backend.commands.train_lqvg", "lqvg", "Train LQVG, the paper's grounding network (stage 1)."),
 }
 
 

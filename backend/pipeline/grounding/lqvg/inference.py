@@ -158,18 +158,14 @@ class LqvgGrounder:
 
 
 def load_lqvg_grounder(
-    weights: Path, tokenizer: Path, image_size: int = 800, score_threshold: float = 0.0, device: str = "auto"
+    weights: Path, tokenizer: Path, image_size: int = 800, score_threshold: float = 0.0, device: str = "cpu"
 ) -> LqvgGrounder:
     """The grounder from a checkpoint (``.pth``) and a folder with roberta-base's ``vocab.json`` and ``merges.txt``.
-
-    ``device`` ``auto`` is the first GPU, or the CPU where there is none.
 
     Raises:
         WeightsError: a file is missing, damaged or of another kind.
     """
     words = load_tokenizer(tokenizer)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return LqvgGrounder(load_lqvg(weights), words, image_size, score_threshold, device)
 
 

@@ -1,0 +1,69 @@
+"""``pslg train lqvg``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+CONFIGS = Path(__file__).resolve().parents[1] / "learning"
+
+
+@click.command("lqvg")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="A DIOR-RSVG folder, a REFER root (RRSIS-D) or a coco_jsonl folder.",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder with roberta-base's vocab.json and merges.txt.",
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=CONFIGS / "lqvg.yaml",
+    show_default="the paper's recipe; backend/learning/lqvg_reduced.yaml is a small one",
+    help="Training config.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@click.option("--split", default="train", show_default=True, help="Split to train on.")
+@click.option("--validation-split", default="val", show_default=True, help="Split that selects the best weights.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+def lqvg(
+    data: Path,
+    tokenizer: Path,
+    out: Path,
+    config_path: Path,
+    overrides: tuple[str, ...],
+    split: str,
+    validation_split: str,
+    device: str,
+    resume: bool,
+) -> None:
+    """Train LQVG, the paper's coarse localization network (stage 1).
+
+    The best weights by validation are written to OUT/lqvg.pth, in the layout of the published file.
+
+    On several GPUs: torchrun --nproc-per-node 2 -m backend train lqvg ...
+    """
+    from backend.learning.lqvg_run import run_lqvg_training
+    from backend.learning.training_run import load_config
+
+    weights = run_lqvg_training(
+        data,
+        tokenizer,
+        out,
+        load_config(config_path, overrides),
+        split=split,
+        validation_split=validation_split,
+        device=device,
+        resume=resume,
+    )
+    click.echo(f"weights: {weights}")
