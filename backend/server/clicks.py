@@ -11,6 +11,7 @@ import logging
 import threading
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from backend.bounded_cache import BoundedCache
@@ -24,18 +25,19 @@ from backend.server.images import ImageIdentity, TaskImages
 from backend.server.labeling_config import LabelingConfig
 from backend.server.mask_cleaning import clean_mask
 from backend.server.metrics import Metrics
-from backend.server.prelabeling import Prelabeler, TaskQuery, read_task
+from backend.server.prelabeling import Prelabeler
 from backend.server.prompts import ObjectPrompt, read_prompts
 from backend.server.protocol import Prediction, PredictRequest, Region
 from backend.server.region_lookup import FoundRegion, RegionLookup
 from backend.server.regions import RegionWriter
+from backend.server.task_query import TaskQuery, read_task
 from backend.settings import Settings
 
 __all__ = ["Clicks"]
 
 logger = logging.getLogger(__name__)
 
-_PREDICTION_BYTES = 64_000_000
+_LOGITS_BYTES = 64_000_000
 _WINDOW_BYTES = 1_000_000
 
 
@@ -56,7 +58,7 @@ class Clicks:
         self._prelabeler = prelabeler
         self._metrics = metrics
         self._lookup = RegionLookup()
-        self._replayed: BoundedCache[bytes, MaskPrediction] = BoundedCache(_PREDICTION_BYTES)
+        self._replayed: BoundedCache[bytes, npt.NDArray[np.float32]] = BoundedCache(_LOGITS_BYTES)
         self._windows: BoundedCache[tuple[str, str, tuple[Point, ...]], Box] = BoundedCache(_WINDOW_BYTES)
         # One image is embedded at a time: two would only take each other's cores and memory.
         self._encode = threading.Lock()
@@ -169,21 +171,21 @@ class Clicks:
         state = hashlib.sha256(f"{pipeline.model_version} {embedding.key} {prompt.box}".encode())
         state.update(region.digest.encode() if region is not None else b"")
         prediction: MaskPrediction | None = None
-        first = 0 if prompt.box is not None else 1
-        for count in range(first, len(prompt.clicks) + 1):
+        for count in range(0 if prompt.box is not None else 1, len(prompt.clicks) + 1):
             if count:
                 click = prompt.clicks[count - 1]
                 state.update(f"{click.point.x:.3f} {click.point.y:.3f} {click.positive};".encode())
-            key = state.digest()
-            known = self._replayed.get(key)
-            if known is None:
-                clicks = prompt.clicks[:count]
-                points = np.array([click.point for click in clicks], np.float32).reshape(-1, 2)
-                signs = np.array([click.positive for click in clicks], np.int64)
-                known = pipeline.refine(embedding, Prompts(points, signs, prompt.box, logits))
-                self._replayed.put(key, known, known.mask.nbytes + known.low_res_logits.nbytes)
-            prediction, logits = known, known.low_res_logits
-        assert prediction is not None  # noqa: S101 - there is a box or a click
+            before = self._replayed.get(state.digest()) if count < len(prompt.clicks) else None
+            if before is not None:
+                logits = before
+                continue
+            clicks = prompt.clicks[:count]
+            points = np.array([click.point for click in clicks], np.float32).reshape(-1, 2)
+            signs = np.array([click.positive for click in clicks], np.int64)
+            prediction = pipeline.refine(embedding, Prompts(points, signs, prompt.box, logits))
+            logits = prediction.low_res_logits
+            self._replayed.put(state.digest(), logits, logits.nbytes)
+        assert prediction is not None  # noqa: S101 - there is a box or a click, and the last one is always decoded
         return prediction
 
     def _window(

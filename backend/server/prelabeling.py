@@ -12,9 +12,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
 
-from backend.errors import ImageError, LabelStudioError, PslgError
+from backend.errors import ImageError, PslgError
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabel, Prelabels
@@ -22,57 +21,18 @@ from backend.server.background import JobPool, Priority
 from backend.server.images import ImageIdentity, TaskImages
 from backend.server.label_studio import LabelStudio
 from backend.server.labeling_config import LabelingConfig
+from backend.server.late_predictions import LatePredictions
 from backend.server.mask_cleaning import clean_mask
 from backend.server.metrics import Metrics
 from backend.server.prelabel_cache import PrelabelCache
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.server.regions import RegionWriter
+from backend.server.task_query import TaskQuery, default_category, label_of, read_task
 from backend.settings import Settings
-from dataset_tools import categories
 
-__all__ = ["Prelabeler", "TaskQuery", "read_task"]
+__all__ = ["Prelabeler"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TaskQuery:
-    """What a task asks for.
-
-    Attributes:
-        task_id: Label Studio's id, for messages and pushing.
-        url: the image as the task's data has it.
-        expressions: one or more; an empty text is answered by an abstention.
-        category: the task's own ``category`` field, None without one.
-    """
-
-    task_id: int | str | None
-    url: str
-    expressions: tuple[str, ...]
-    category: str | None
-
-
-def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | None = None) -> TaskQuery:
-    """Image, expressions and category of a task.
-
-    Args:
-        task: as Label Studio sends it.
-        config: says under which data keys to look.
-        expressions: to be used in place of the task's own (a text prompt).
-
-    Raises:
-        ImageError: the image's data key is missing or holds no text.
-    """
-    url = task.data.get(config.image_key)
-    if not isinstance(url, str) or not url.strip():
-        keys = ", ".join(map(repr, task.data)) or "none"
-        raise ImageError(f"the task has no image under the data key {config.image_key!r} (keys: {keys})")
-    if expressions is None:
-        value = task.data.get(config.expression_key)
-        given = value if isinstance(value, list) else [value]
-        expressions = [item for item in given if isinstance(item, str)] or [""]
-    category = task.data.get("category")
-    return TaskQuery(task.id, url.strip(), tuple(expressions), category if isinstance(category, str) else None)
 
 
 class Prelabeler:
@@ -91,12 +51,10 @@ class Prelabeler:
         self._images = images
         self._embeddings = embeddings
         self._cache = cache
-        self._label_studio = label_studio
         self._metrics = metrics
         self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
-        self._pushes = JobPool(1, "push")
+        self.late = LatePredictions(label_studio, metrics)
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
-        self._late: dict[int | str, object] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
         self._compute = threading.Lock()
@@ -152,14 +110,13 @@ class Prelabeler:
     def close(self) -> None:
         """Cancel what waits."""
         self._jobs.close()
-        self._pushes.close()
+        self.late.close()
 
     def _start(
         self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority
     ) -> tuple[TaskQuery, list[Future[Prelabels]]] | None:
         if task.id is not None:
-            with self._lock:
-                self._late.pop(task.id, None)  # Label Studio asks itself again: nothing to push
+            self.late.forget(task.id)  # Label Studio asks itself again
         try:
             query = read_task(task, config)
         except ImageError as error:
@@ -182,7 +139,11 @@ class Prelabeler:
         except FutureTimeoutError:
             logger.warning("task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline)
             self._metrics.prelabels.labels("late").inc()
-            self._push_later(pipeline, query, futures, config)
+            if query.task_id is not None:
+                self.late.push(
+                    query.task_id,
+                    lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
+                )
             return []
         except Exception as error:
             # One task's failure, of whatever kind, must not cost the others their answers.
@@ -201,7 +162,7 @@ class Prelabeler:
         self, pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig, priority: Priority
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
-        default = _default_category(query, config)
+        default = default_category(query, config)
         key = (query.url, expression, default or "", pipeline.model_version)
 
         def run() -> Prelabels:
@@ -265,7 +226,7 @@ class Prelabeler:
                     answer.abstained.message,
                 )
             for item in answer:
-                label = _label(item, query, config)
+                label = label_of(item, query, config)
                 if label is None:
                     logger.warning(
                         "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
@@ -281,55 +242,3 @@ class Prelabeler:
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0
         return {"result": regions, "score": score, "model_version": pipeline.model_version}
-
-    def _push_later(
-        self, pipeline: PslgSam, query: TaskQuery, futures: list[Future[Prelabels]], config: LabelingConfig
-    ) -> None:
-        task_id = query.task_id
-        if self._label_studio is None or task_id is None:
-            return
-        ticket = object()
-        with self._lock:
-            self._late[task_id] = ticket
-
-        def push(label_studio: LabelStudio) -> None:
-            try:
-                answers = [future.result() for future in futures]
-            except Exception as error:
-                self._failed(task_id, error)
-                return
-            with self._lock:
-                if self._late.get(task_id) is not ticket:
-                    return
-                del self._late[task_id]
-            prediction = self._prediction(pipeline, query, answers, config)
-            try:
-                if not label_studio.has_prediction(task_id, pipeline.model_version):
-                    label_studio.add_prediction(task_id, prediction)
-                self._metrics.pushed.labels("ok").inc()
-            except LabelStudioError as error:
-                self._metrics.pushed.labels("failed").inc()
-                logger.warning("task %s: computed, but not pushed: %s", task_id, error)
-
-        label_studio = self._label_studio
-        self._pushes.submit(Priority.BATCH, lambda: push(label_studio))
-
-
-def _default_category(query: TaskQuery, config: LabelingConfig) -> str | None:
-    """Canonical category for an expression that names none: the task's own, else that of the only label."""
-    if query.category is not None:
-        return categories.canonical(query.category)
-    if len(config.labels) == 1:
-        return next(iter(sorted(config.labels[0].categories)), None)
-    return None
-
-
-def _label(item: Prelabel, query: TaskQuery, config: LabelingConfig) -> str | None:
-    """The stored label for an object; None when the config has none that fits, never a wrong one."""
-    only = config.labels[0].stored if len(config.labels) == 1 else None
-    if config.takes_any_category:
-        return only
-    category = item.category or query.category
-    if category is None:
-        return only
-    return config.label_for(category)

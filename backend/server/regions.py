@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import orjson
 
@@ -45,7 +45,6 @@ class RegionWriter:
     model_version: str
     polygon_tolerance: float = 1.0
     rle_warning_bytes: int = 1_000_000
-    hints: tuple[str, ...] = field(default=())
 
     def regions(
         self,
@@ -84,7 +83,7 @@ class RegionWriter:
                 "image_rotation": 0,
                 "score": score,
                 "value": {**value, control.type: [label]},
-                "meta": {"text": [provenance(self.model_version, clicks, score), *self.hints]},
+                "meta": {"text": [provenance(self.model_version, clicks, score)]},
             }
             for identity, (control, value) in zip(ids, values, strict=True)
         ]

@@ -324,7 +324,7 @@ def test_what_label_studio_asked_for_again_is_not_pushed_too(settings: Settings,
     asked_again: list[Any] = []
     thread = threading.Thread(target=lambda: asked_again.extend(predict(service, task(2, url, "the ship"))))
     thread.start()
-    wait_for(lambda: 2 not in service.prelabeler._late)
+    wait_for(lambda: not service.prelabeler.late.waiting(2))
     gate.opened.set()
     thread.join()
     assert labels(asked_again[0]) == ["ship"]
