@@ -119,6 +119,9 @@ class Cursor:
         while self.peek().kind in ("part", "image_part") or self.peek().text in (*_ARRANGEMENTS, "most", "edge"):
             in_image |= self.peek().kind == "image_part"
             self.at += 1
+        if self.peek().text == "third" and self.peek(1).kind in ("of", "in", "end", "break", "and"):  # "left third"
+            in_image = True
+            self.at += 1
         return Position(direction, extreme, in_image, start)
 
     def _more_of(self, direction: Direction) -> bool:

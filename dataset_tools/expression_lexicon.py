@@ -142,7 +142,7 @@ _PLAIN: dict[str, str] = {
     "and": "and, as well as, but, while, plus, also, or",
     "copula": "is, are, was, were, be, s, lies, lie, stands, sits, appears, comes, exists, resides",
     "there": "there, where, you can see, we can see, we see, you see, one can see, here",
-    "group": "group, groups, row, rows, line, cluster, clusters, pair, pairs, set, fleet, number, bunch, series, "
+    "group": "group, groups, row, rows, line, cluster, clusters, pairs, set, fleet, number, bunch, series, "
     "couple, column, array, collection, lot, lots, block, majority, rest, squadron, formation, plurality, kind, "
     "type, kinds, types",
     "filler": "that, which, who, whose, it, located, situated, positioned, placed, lying, sitting, standing, parked, "
@@ -201,7 +201,7 @@ _VALUED: dict[str, dict[str, Any]] = {
     "color": {},
     "shape": {},
     "ordinal": {"last": 1},
-    "number": {},
+    "number": {"pair": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4},
 }
 
 # (sign, measure, positives, comparatives, superlatives)
@@ -254,6 +254,8 @@ _SHAPES = {
     "triangular": "triangular, triangle",
     "curved": "curved, arched, bent, winding, curving, arc shaped",
     "straight": "straight, linear",
+    "vertical": "vertical, vertically, upright, vertically oriented, north south",
+    "horizontal": "horizontal, horizontally, horizontally oriented, east west",
     "irregular": "irregular, irregularly shaped, l shaped, u shaped, t shaped, y shaped, cross shaped, fan shaped, "
     "x shaped, irregular shaped, cruciform",
 }

@@ -65,7 +65,7 @@ class _Parser(Cursor):
         """Reads one noun with all that belongs to it; an inner one stops at words that belong to the outer one."""
         phrase = NounPhrase(root)
         while self.at < len(self.words):
-            if not root and phrase.has_noun and self._returns():
+            if not root and (phrase.has_noun or phrase.pending) and self._returns(phrase):
                 break
             before = self.at
             if not self._noun(phrase):
@@ -77,13 +77,21 @@ class _Parser(Cursor):
                 self.root_has_noun = phrase.has_noun
         return phrase
 
-    def _returns(self) -> bool:
+    def _returns(self, phrase: NounPhrase) -> bool:
         """Whether the next word leads back to the phrase that this one is a target of."""
         kind, following = self.peek().kind, self.peek(1).kind
         if kind in ("break", "and", "there", "inverse"):
             return True
         if kind == "copula":
             return not self.root_has_noun and following in OPENS_NOUN
+        if self.peek().text in ("that", "which") and following == "copula":
+            # "the car on the bridge that is the closest to ..." tells which car; "that is on the left" which bridge
+            superlative = self.peek(3 if self.peek(2).kind == "article" else 2)
+            return superlative.kind in ("extreme", "most", "nearest", "farthest", "ordinal") or (
+                superlative.kind == "size" and superlative.value[2] == "superlative"
+            )
+        if not phrase.has_noun:
+            return False
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
             return True
         return kind in ("article", "indefinite", "number", "category") and self.starts_noun()
@@ -132,6 +140,8 @@ class _Parser(Cursor):
             case "number":
                 if not phrase.has_noun:
                     phrase.count = lexeme.value
+                elif self.peek().kind == "from":  # "ship no. 3 from the left"
+                    phrase.rank = lexeme.value
             case "ordinal":
                 phrase.rank = lexeme.value
             case "color":
@@ -143,6 +153,8 @@ class _Parser(Cursor):
             case "not":
                 phrase.close_pending()
                 phrase.negate = True
+            case "extreme" if lexeme.text.startswith("from ") and phrase.rank is None:
+                pass  # "a bridge that crosses from left to right"
             case "direction" | "extreme" | "most" | "far":
                 self.at -= 1
                 if not self._take_position(phrase, depth) and lexeme.text in ("farthest", "furthest"):
@@ -154,6 +166,7 @@ class _Parser(Cursor):
             case "break" | "and":
                 phrase.close_pending()
                 phrase.negate &= lexeme.kind == "and"
+                phrase.negate |= lexeme.text == "but" and phrase.all  # "every plane but the largest"
             case "frame":
                 phrase.pending = []
             case "group":
@@ -220,21 +233,24 @@ class _Parser(Cursor):
             if lexeme.text in ("that", "which", "located", "there"):
                 phrase.close_pending()
             return
+        if kind == "heading":  # where an object points to is not where it lies; what it faces is near
+            if not self.take_heading() and lexeme.text in ("facing", "faces"):
+                self._relate(phrase, "near", depth)
+            return
         phrase.close_pending()
-        if kind == "category":  # a second noun without a link: "ship harbor"
+        if kind == "category":  # a second noun without a link: "ship harbor", "house whose roof is red"
             self.at -= 1
-            self._relate(phrase, "near", depth)
+            self._possessor(phrase, depth)
         elif kind == "of":
             self._partitive(phrase, depth)
         elif kind == "relative":
-            self._relate(phrase, "direction", depth, self.more_direction(lexeme.value))
+            direction = self.more_direction(lexeme.value)
+            if not self._relate(phrase, "direction", depth, direction):  # "the ship below", "lower than the other"
+                phrase.add(Region(direction, of_image=False))
         elif kind == "over":
             self._relate(phrase, "on", depth, lexeme.value)
         elif kind == "than":  # "closer to the bridge than the other ships"
             self._target(depth)
-        elif kind == "heading":  # where an object points to is not where it lies; what it faces is near
-            if not self.take_heading() and lexeme.text in ("facing", "faces"):
-                self._relate(phrase, "near", depth)
         elif kind == "between":
             self._relate(phrase, "between", depth)
         elif kind == "with":
@@ -267,6 +283,8 @@ class _Parser(Cursor):
         start = self.at
         nearest = lexeme.kind == "nearest"
         self.skip("to", "from", "article")
+        if self.peek().kind == "frame" and self.peek(1).kind in ("direction", "extreme"):  # "the image's left edge"
+            self.at += 1
         if self._take_position(phrase, depth, extreme=nearest, opposite=not nearest):
             return
         self.at = start

@@ -80,7 +80,7 @@ class Color:
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape word (``round``, ``square``, ...); recorded, boxes cannot decide it."""
+    """A shape word (``round``, ``square``, ...); of boxes only ``vertical`` and ``horizontal`` can be told."""
 
     name: str
     negated: bool = False
@@ -108,12 +108,14 @@ class Relation:
             target lies on or in the object ("the harbor with ships"); the other kinds are as their names say.
         targets: what it relates to; two or more only for ``between``. A target may be of an unknown category.
         direction: for kind ``direction``; for ``on``, the way that "over" and "under" may mean as well.
+        rank: for ``nearest`` and ``farthest``: 2 for "second closest to the bridge".
         negated: "not near the bridge".
     """
 
     kind: RelationKind
     targets: tuple[Query, ...]
     direction: Direction = (None, None)
+    rank: int = 1
     negated: bool = False
 
 

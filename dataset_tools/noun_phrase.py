@@ -85,13 +85,15 @@ def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]
     """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left")."""
     if rank is None:
         return constraints
-    for kind in (Extreme, Size, Region):
+    for kind in (Extreme, Size, Relation, Region):
         for index, constraint in enumerate(constraints):
             if not isinstance(constraint, kind):
                 continue
             ranked: Constraint
             if isinstance(constraint, Size):
                 ranked = replace(constraint, rank=rank, superlative=True)
+            elif isinstance(constraint, Relation) and constraint.kind in ("nearest", "farthest"):
+                ranked = replace(constraint, rank=rank)
             elif (isinstance(constraint, Region) and not constraint.of_image) or isinstance(constraint, Extreme):
                 ranked = Extreme(constraint.direction, rank, constraint.negated)
             else:

@@ -11,7 +11,17 @@ import numpy as np
 from dataset_tools import colors
 from dataset_tools import spatial_scores as spatial
 from dataset_tools.colors import Rgb
-from dataset_tools.expression_query import Among, Color, Constraint, Extreme, Query, Region, Relation, Size
+from dataset_tools.expression_query import (
+    Among,
+    Color,
+    Constraint,
+    Extreme,
+    Query,
+    Region,
+    Relation,
+    Shape,
+    Size,
+)
 from dataset_tools.geometry import Box
 from dataset_tools.spatial_scores import Bools, Floats
 
@@ -90,15 +100,18 @@ def fit(query: Query, scene: Scene) -> tuple[Floats, Floats]:
     for order in query.constraints:
         if _is_order(order, query):
             place = _negated(order, _place(order, query, scene, presence))
+            if order.negated:
+                fits = fits * place
             fits = fits * (place.max() > 1e-3)  # "the fifth ship" of three is absent; otherwise an order has a first
             score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return fits, score
 
 
 def _is_order(constraint: Constraint, query: Query) -> bool:
-    """Whether a constraint compares the candidates that meet the others; in "all the ..." none does."""
+    """Whether a constraint compares the candidates that meet the others; in "all the ..." hardly any does."""
     if query.is_all and query.count in (None, 1):
-        return False
+        superlative = isinstance(constraint, Extreme) or (isinstance(constraint, Size) and constraint.superlative)
+        return superlative and constraint.negated  # "all ships but the largest"
     match constraint:
         case Extreme():
             return True
@@ -130,6 +143,10 @@ def _condition(constraint: Constraint, query: Query, scene: Scene, peers: Bools)
             return np.array([colors.similarity(constraint.name, c.color) for c in scene.candidates], np.float64)
         case Relation():
             return _relation(constraint, scene, peers, single=not query.is_all)
+        case Shape("vertical" | "horizontal"):
+            width, height = np.maximum(scene.boxes[:, 2:] - scene.boxes[:, :2], 1e-6).T
+            upright = np.log(height / width) * (1 if constraint.name == "vertical" else -1)
+            return spatial.sigmoid(upright / 0.25)
         case Among():
             score = fit(replace(constraint.pool, category=query.category), scene)[1]
             return np.asarray(np.clip(score / np.maximum(scene.presence, 1e-9), 0.0, 1.0), np.float64)
