@@ -1,4 +1,4 @@
-"""Where Label Studio is looked for, and what it is started with: it must not phone out, nor read a caller's settings."""
+"""Where Label Studio is looked for, and what it is started with: no calls out, no settings of the caller's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_it_neither_phones_out_nor_inherits_settings(tmp_path: Path, monkeypatch
     monkeypatch.setenv("LABEL_STUDIO_BASE_DATA_DIR", "/somewhere/else")
     program = _program(
         tmp_path / "label-studio",
-        "import os, sys\nfor name in sorted(os.environ): print(name, '=', os.environ[name], sep='')\nprint(sys.argv[1:])",
+        "import os, sys\nfor name, value in os.environ.items(): print(f'{name}={value}')\nprint(sys.argv[1:])",
     )
     with LabelStudioProcess(program, tmp_path / "data", port=8765) as process, pytest.raises(PslgError):
         process.start()
