@@ -27,6 +27,7 @@ from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.masks import from_coco
 from dataset_tools.synthetic import Scene, draw_scene
+from tests.grounding_dino_tiny import write_grounding_dino
 from tests.lqvg_tiny import tiny_network, write_tokenizer
 from tests.server.conftest import batch, encode, make_site, task
 
@@ -52,6 +53,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "sam_vit_h": write_sam,
     "lqvg": write_lqvg,
     "roberta_base_tokenizer": write_tokenizer,
+    "grounding_dino_tiny": write_grounding_dino,
 }
 
 

@@ -12,59 +12,22 @@ import numpy.typing as npt
 import pytest
 import torch
 from transformers import (
-    BertConfig,
-    BertTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
-    GroundingDinoConfig,
     GroundingDinoForObjectDetection,
-    GroundingDinoImageProcessor,
     GroundingDinoProcessor,
-    SwinConfig,
 )
 
 from backend.errors import WeightsError
 from backend.pipeline.grounding.grounding_dino import GroundingDinoGrounder, Phrase, load_grounding_dino, phrases_of
 from dataset_tools.expression_parser import parse
 from dataset_tools.geometry import Box
-
-WORDS = ["ship", "storage", "tank", "swimming", "pool", "bridge", "plane", "airplane", "harbor", "red", "the"]
-# Grounding DINO tells phrases apart by BERT's ids of [CLS], [SEP], "." and "?".
-FIXED = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
-
-
-def vocabulary() -> dict[str, int]:
-    vocab = dict(FIXED)
-    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    for word in [*WORDS, *letters, *(f"##{letter}" for letter in letters)]:
-        vocab.setdefault(word, 1030 + len(vocab))
-    taken = set(vocab.values())
-    vocab |= {f"[unused{i}]": i for i in range(max(taken) + 1) if i not in taken}
-    return dict(sorted(vocab.items(), key=lambda item: item[1]))
+from tests.grounding_dino_tiny import write_grounding_dino
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("grounding-dino")
-    vocab = vocabulary()
-    processor = GroundingDinoProcessor(
-        GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160}), BertTokenizer(vocab=vocab)
-    )
-    torch.manual_seed(0)
-    config = GroundingDinoConfig(
-        backbone_config=SwinConfig(
-            image_size=96, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=3,
-            out_features=["stage2", "stage3", "stage4"],
-        ),
-        text_config=BertConfig(
-            vocab_size=len(vocab), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-        ),
-        num_queries=12, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_feature_levels=4,
-    )  # fmt: skip
-    GroundingDinoForObjectDetection(config).save_pretrained(path)
-    processor.save_pretrained(path)
-    return path
+    return write_grounding_dino(tmp_path_factory.mktemp("grounding-dino"))
 
 
 @pytest.fixture(scope="module")
