@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _GALLERY_SIZE = 24
 
 
-def _read_examples(data: Path, split: str | None) -> list[Example]:
+def read_examples(data: Path, split: str | None) -> list[Example]:
+    """The expressions of a dataset; raises DatasetError if there are none or the folder cannot be read."""
     from backend.evaluation import Example, Target
     from dataset_tools.formats import coco_jsonl
 
@@ -36,7 +37,7 @@ def _read_examples(data: Path, split: str | None) -> list[Example]:
     return examples
 
 
-def _spread(examples: list[Example], limit: int | None) -> list[Example]:
+def spread(examples: list[Example], limit: int | None) -> list[Example]:
     """``limit`` of the examples at even distances, so that every part of the dataset stays in."""
     if limit is None or limit >= len(examples):
         return examples
@@ -157,7 +158,7 @@ def evaluate(
     from backend import evaluation
     from backend.pipeline import load_config, load_pipeline
 
-    examples = _spread(_read_examples(data, split), limit)
+    examples = spread(read_examples(data, split), limit)
     counting = CONVENTIONS[convention]
     pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
     worst = _Gallery(counting)
