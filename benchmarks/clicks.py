@@ -1,0 +1,213 @@
+"""A warm click, handler in to handler out, against the peer path: ``python -m benchmarks.clicks``.
+
+The peer path is label-studio-ml-backend's segment_anything example, written down: torch with two threads, a
+``SamPredictor`` that holds this one image, ``predict(multimask_output=True)``, the best mask, the SDK's ``mask2rle``,
+``flask.jsonify``. Both sides run the prompt encoder and mask decoder of ViT-B with random weights at full cost; the
+decoder's output is then replaced by one smooth shape, because random weights give noise that no annotator would see.
+Both masks are checked to be the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import flask
+import numpy as np
+import torch
+from flask.testing import FlaskClient
+from label_studio_sdk.converter import brush
+from PIL import Image as PillowImage
+from segment_anything import SamPredictor
+from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+from backend.pipeline import PslgSam
+from backend.pipeline.config import PipelineConfig
+from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.types import Abstention, GroundingResult, Image
+from backend.server.app import create_app
+from backend.server.service import LabelingService
+from backend.settings import Settings
+
+LABEL_CONFIG = """<View><Image name="image" value="$image"/>
+<BrushLabels name="mask" toName="image" smart="false"><Label value="object"/></BrushLabels>
+<KeyPointLabels name="point" toName="image" smart="true" smartOnly="true"><Label value="object"/></KeyPointLabels>
+</View>"""
+PEER_THREADS = 2
+
+
+class _Encoder(torch.nn.Module):
+    """Stands in for ViT-B's encoder, which a warm click never runs."""
+
+    img_size = 1024
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(len(x), 256, 64, 64, generator=generator)
+
+
+class _NoGrounder:
+    known_categories = None
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:  # noqa: ARG002 - Grounder's signature
+        return GroundingResult((), Abstention("absent", "not asked"))
+
+
+def vit_b() -> Sam:
+    """ViT-B's prompt encoder and decoder with random weights; their masks are one smooth shape."""
+    torch.manual_seed(0)
+    transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8)
+    sam = Sam(
+        _Encoder(),
+        PromptEncoder(256, (64, 64), (1024, 1024), 16),
+        MaskDecoder(transformer_dim=256, transformer=transformer, num_multimask_outputs=3),
+    ).eval()
+    y, x = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
+    angle = torch.atan2(y - 120, x - 130)
+    shape = 60 + 8 * torch.sin(5 * angle) - ((y - 120) ** 2 + (x - 130) ** 2).sqrt()
+    decode = sam.mask_decoder.forward
+
+    def smooth(**inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        masks, predicted_iou = decode(**inputs)
+        return masks * 1e-6 + shape, predicted_iou
+
+    sam.mask_decoder.forward = smooth
+    return sam
+
+
+def serve_image(data: bytes) -> str:
+    """URL of an image on a web server of this process."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/image.png"
+
+
+def ours(sam: Sam, folder: Path, threads: int) -> FlaskClient:
+    """Our whole server, as a test client."""
+    config = PipelineConfig.model_validate(
+        {
+            "name": "vit_b",
+            "grounder": {"kind": "compact", "weights": "none"},
+            "segmenter": {"kind": "sam", "weights": "none"},
+        }
+    )
+    segmenter = SamSegmenter(sam, weights_hash="random", embedding_dtype="float32")
+    settings = Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=threads, image_bytes=1 << 30)
+    service = LabelingService(settings, lambda: PslgSam(_NoGrounder(), segmenter, config, "vit_b-00000000"))
+    service.start()
+    assert service.model.wait(600)
+    return create_app(settings, service).test_client()
+
+
+def peer(sam: Sam, image: Image) -> FlaskClient:
+    """The peer path, as a test client."""
+    predictor = SamPredictor(sam)
+    predictor.set_image(image)
+    app = flask.Flask("peer")
+    side = image.shape[0]
+
+    @app.post("/predict")
+    def predict() -> flask.Response:
+        value = flask.request.get_json()["params"]["context"]["result"][0]["value"]
+        point = np.array([[value["x"] / 100 * side, value["y"] / 100 * side]])
+        masks, scores, _ = predictor.predict(point, np.array([1]), multimask_output=True)
+        rle = brush.mask2rle(masks[scores.argmax()].astype(np.uint8) * 255)
+        region = {"type": "brushlabels", "value": {"format": "rle", "rle": rle, "brushlabels": ["object"]}}
+        return flask.jsonify({"results": [{"result": [region], "score": float(scores.max())}]})
+
+    return app.test_client()
+
+
+def body(url: str, side: int, number: int) -> dict[str, Any]:
+    """A click that no earlier one repeats."""
+    click = {
+        "original_width": side,
+        "original_height": side,
+        "value": {"x": 40 + number * 0.71, "y": 45 + number * 0.37, "width": 0.3, "keypointlabels": ["object"]},
+        "is_positive": True,
+        "id": str(number),
+        "from_name": "point",
+        "to_name": "image",
+        "type": "keypointlabels",
+    }
+    task = {"id": 1, "data": {"image": url}, "annotations": [], "drafts": [], "predictions": []}
+    return {"tasks": [task], "label_config": LABEL_CONFIG, "project": "1.1", "params": {"context": {"result": [click]}}}
+
+
+def measure(sides: tuple[int, ...], repeats: int, threads: int) -> dict[str, dict[str, float]]:
+    """Medians in milliseconds of interleaved pairs by image side, and the median of the ratios."""
+    results = {}
+    sam = vit_b()
+    for side in sides:
+        pixels = np.zeros((side, side, 3), np.uint8)
+        buffer = io.BytesIO()
+        PillowImage.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+        url = serve_image(buffer.getvalue())
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            clients: tuple[tuple[FlaskClient, int], ...] = (
+                (ours(sam, Path(folder), threads), threads),
+                (peer(sam, pixels), PEER_THREADS),
+            )
+            times: tuple[list[float], list[float]] = ([], [])
+            for number in range(repeats + 1):
+                request, answers = body(url, side, number), []
+                for (client, used), kept in zip(clients, times, strict=True):
+                    torch.set_num_threads(used)
+                    seconds, answer = timed(lambda c=client, r=request: c.post("/predict", json=r))  # type: ignore[misc]
+                    answers.append(answer.get_json()["results"][0]["result"][0]["value"]["rle"])
+                    if number:  # the first one embeds the image
+                        kept.append(seconds * 1e3)
+                assert answers[0] == answers[1], "the masks differ"
+        ratios = [b / a for a, b in zip(*times, strict=True)]
+        results[f"warm click {side}"] = {
+            "ms": statistics.median(times[0]),
+            "peer_ms": statistics.median(times[1]),
+            "ratio": statistics.median(ratios),
+        }
+    return results
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that ``call`` takes, and what it returns."""
+    start = time.perf_counter()
+    answer = call()
+    return time.perf_counter() - start, answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads on our side; the peer has two")
+    parser.add_argument("--sides", type=int, nargs="+", default=[800, 2048, 4096])
+    arguments = parser.parse_args()
+    results = measure(tuple(arguments.sides), arguments.repeats, arguments.threads)
+    if arguments.json:
+        print(json.dumps(results))
+        return
+    for name, row in results.items():
+        print(f"{name:20} {row['ms']:8.1f} ms, peer {row['peer_ms']:8.1f} ms, ratio {row['ratio']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
