@@ -106,14 +106,10 @@ def flat_name(file_name: str, suffix: str | None = None) -> str:
 
 
 def to_png(mask: Mask) -> bytes:
-    """A mask bool[H, W] as an 8-bit PNG of 0 and 255; run-length strategy, which suits masks and is fast."""
-    encoded, data = cv2.imencode(
-        ".png",
-        mask.astype(np.uint8) * np.uint8(255),
-        [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_COMPRESSION, 1],
-    )
+    """A mask bool[H, W] as a 1-bit PNG: much faster than 8 bits, read as 0 and 255 (by Pillow with ``convert("L")``)."""
+    encoded, data = cv2.imencode(".png", np.ascontiguousarray(mask).view(np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])
     assert encoded  # noqa: S101 - PNG takes every 8-bit array
-    return bytes(data)
+    return data.tobytes()
 
 
 def write_json(path: Path, head: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:

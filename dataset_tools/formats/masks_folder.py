@@ -1,4 +1,4 @@
-"""Plain files: images, one 8-bit PNG mask (0 / 255) per expression, and one JSON line that ties them together.
+"""Plain files: images, one 1-bit PNG mask per expression, and one JSON line that ties them together.
 
 images/<file>     masks/<id>.png     annotations.jsonl: {id, image, mask, expression, category, split, kind, ...}
 """
