@@ -7,6 +7,7 @@ the masks it names; no answer is an IoU of 0. Expressions that name something ab
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from backend.evaluation_examples import Example, Target
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels
 from dataset_tools import categories
 from dataset_tools.metrics import Convention, Overlap, group, summarize
 
-__all__ = ["Boxes", "Evaluation", "Example", "Outcome", "Target", "evaluate", "jittered"]
+__all__ = ["Boxes", "Evaluation", "Outcome", "evaluate", "jittered"]
 
 Boxes = Literal["predicted", "ground-truth"]
 
@@ -28,34 +30,6 @@ Timed = tuple[Prelabels, float, float]
 """Prelabels, seconds, and seconds without embedding."""
 SMALL_AREA = 32 * 32
 """An object of fewer pixels is a small one (COCO's definition)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One object that an expression names.
-
-    Attributes:
-        id: unique within the dataset.
-        category: as the dataset spells it.
-        box: in pixels.
-        mask: makes bool[H, W]; called when it is needed.
-    """
-
-    id: int
-    category: str
-    box: Box
-    mask: Callable[[], Mask]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One expression: its image file, the words, their kind, the category asked for, and the objects they name."""
-
-    image: Path
-    expression: str
-    kind: str
-    category: str
-    targets: tuple[Target, ...]
 
 
 @dataclass(frozen=True)
@@ -200,7 +174,7 @@ class _Runner:
         self._pipeline, self._image, self._box_jitter = pipeline, image, box_jitter
         self._embeddings: dict[Box | None, tuple[Embedding, float]] = {}
         self._embed_spent = self._embed_due = 0.0
-        self.segmented: dict[int, tuple[Target, Timed]] = {}
+        self.segmented: dict[str, tuple[Target, Timed]] = {}
 
     def prelabel(self, expression: str) -> Timed:
         return self._timed(lambda: self._pipeline.prelabel(self._image, expression, embed=self._embed))
@@ -208,7 +182,7 @@ class _Runner:
     def segment(self, example: Example) -> Timed:
         for target in example.targets:
             if target.id not in self.segmented:
-                box = jittered(target.box, self._box_jitter, target.id)
+                box = jittered(target.box, self._box_jitter, zlib.crc32(target.id.encode()))
                 given = (Grounding(box, 1.0, categories.canonical(target.category)),)
                 run = partial(self._pipeline.segment, self._image, given, embed=self._embed)
                 self.segmented[target.id] = (target, self._timed(run))

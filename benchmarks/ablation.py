@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.commands.evaluate import read_examples, spread
 from backend.commands.prelabel import read_image
 from backend.evaluation import Boxes, evaluate
+from backend.evaluation_examples import read_examples, spread
 from backend.pipeline import PipelineConfig, PslgSam, load_config, load_pipeline
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image
 from dataset_tools import atomic

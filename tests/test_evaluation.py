@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.evaluation import Example, Target, evaluate, jittered
+from backend.evaluation import evaluate, jittered
+from backend.evaluation_examples import Example, Target, read_examples, spread
 from backend.pipeline import PslgSam
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.types import (
@@ -27,6 +28,9 @@ from backend.pipeline.types import (
     MaskPrediction,
     Prompts,
 )
+from dataset_tools import formats
+from dataset_tools.errors import DatasetError
+from dataset_tools.export import export
 from dataset_tools.metrics import CONVENTIONS
 from dataset_tools.synthetic import draw_scene, write
 
@@ -90,7 +94,7 @@ def pipeline() -> PslgSam:
 
 
 def target(number: int, box: Box, category: str = "ship") -> Target:
-    return Target(number, category, box, lambda: mask_of(box))
+    return Target(str(number), category, box, lambda: mask_of(box))
 
 
 def example(expression: str, kind: str, *targets: Target, category: str = "ship") -> Example:
@@ -167,6 +171,31 @@ def test_jittered_boxes_cost_quality_and_are_the_same_in_every_run(pipeline: Psl
 def test_the_convention_decides_what_counts(pipeline: PslgSam) -> None:
     strict = evaluate(pipeline, EXAMPLES, blank, convention=CONVENTIONS["segearth"]).report()
     assert strict["P@0.5"] == pytest.approx(2 / 5)  # > instead of >=
+
+
+def test_a_refer_root_gives_the_same_examples_as_the_folder_it_was_made_of(synthetic: Path, tmp_path: Path) -> None:
+    export(formats.read(synthetic), tmp_path / "root", "refer")
+    ours = {one.expression + one.image.stem: one for one in read_examples(synthetic, "test") if one.targets}
+    theirs = read_examples(tmp_path / "root", "test")
+    assert theirs
+    for one in theirs:
+        original = ours[one.expression + original_stem(one.image, ours)]
+        (target,) = one.targets  # REFER holds the union of all targets
+        union = np.any([each.mask() for each in original.targets], axis=0)
+        assert np.array_equal(target.mask(), union)
+        assert target.box == Box.of_mask(union)
+    with pytest.raises(DatasetError, match="no split 'holdout'"):
+        read_examples(tmp_path / "root", "holdout")
+
+
+def original_stem(image: Path, ours: dict[str, Example]) -> str:
+    return next(one.image.stem for one in ours.values() if one.image.stem in image.stem)
+
+
+def test_a_limit_keeps_every_part_of_the_dataset() -> None:
+    examples = [example(str(number), "single") for number in range(10)]
+    assert [one.expression for one in spread(examples, 4)] == ["0", "2", "5", "7"]
+    assert spread(examples, 20) == examples
 
 
 @dataclass

@@ -10,38 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backend.commands.prelabel import check_picture_path, read_image, write_picture
-from backend.errors import DatasetError
 from dataset_tools.metrics import CONVENTIONS, Convention
 
 if TYPE_CHECKING:
-    from backend.evaluation import Example, Outcome
+    from backend.evaluation import Outcome
     from backend.pipeline.types import Image, Mask, Prelabels
 
 _GALLERY_SIZE = 24
-
-
-def read_examples(data: Path, split: str | None) -> list[Example]:
-    """The expressions of a dataset; raises DatasetError if there are none or the folder cannot be read."""
-    from backend.evaluation import Example, Target
-    from dataset_tools.formats import coco_jsonl
-
-    chosen: str | Path | None = Path(split) if split is not None and Path(split).is_file() else split
-    dataset = coco_jsonl.read(data, chosen)
-    examples = []
-    for row in dataset.expressions:
-        objects = [dataset.annotation(ann_id) for ann_id in row.ann_ids]
-        targets = tuple(Target(one.id, one.category, one.box, one.mask) for one in objects)
-        examples.append(Example(dataset.image(row.image).path, row.expression, row.kind, row.category, targets))
-    if not examples:
-        raise DatasetError(f"{data} has no expressions" + (f" in the split {split!r}" if split else ""))
-    return examples
-
-
-def spread(examples: list[Example], limit: int | None) -> list[Example]:
-    """``limit`` of the examples at even distances, so that every part of the dataset stays in."""
-    if limit is None or limit >= len(examples):
-        return examples
-    return [examples[index * len(examples) // limit] for index in range(limit)]
 
 
 class _Gallery:
@@ -109,7 +84,12 @@ def _table(report: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="A coco_jsonl folder or a REFER root.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A coco_jsonl folder, a REFER root or another known format.",
+)
 @click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
 @click.option(
     "--boxes",
@@ -156,6 +136,7 @@ def evaluate(
     from tqdm import tqdm
 
     from backend import evaluation
+    from backend.evaluation_examples import read_examples, spread
     from backend.pipeline import load_config, load_pipeline
 
     examples = spread(read_examples(data, split), limit)
