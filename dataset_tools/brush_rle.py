@@ -31,7 +31,7 @@ Rle: TypeAlias = Sequence[int] | bytes
 _HEADER_BITS = 32 + 5 + 4 * 4
 _SIZES = (3, 4, 8, 16)
 _LONGEST = 1 << 16
-_WINDOW = 1 << 15
+_WINDOW = 1 << 13
 """Bytes of the stream that are tabulated at once."""
 _SQUARINGS = 2
 
@@ -76,10 +76,13 @@ def _run_starts(flat: Mask) -> npt.NDArray[np.int64]:
     before[1:] |= words[:-1] >> np.uint64(63)
     before[0] |= words[0] & np.uint64(1)
     before ^= words
+    # Narrowed down twice, to words and to their bytes, before single bits are looked at.
     places = np.flatnonzero(before)
-    bits = np.unpackbits(before[places].view(np.uint8), bitorder="little").view(bool)
-    inside = np.flatnonzero(bits)
-    starts = (places[inside >> 6] << 6) + (inside & 63)
+    octets = before[places].view(np.uint8)
+    within = np.flatnonzero(octets != 0)
+    inside = np.flatnonzero(np.unpackbits(octets[within], bitorder="little").view(bool))
+    within = within.take(inside >> 3)
+    starts = (places.take(within >> 3) << 6) + ((within & 7) << 3) + (inside & 7)
     # The zeros that fill the last word end a run that reaches the end of the mask.
     return np.concatenate((np.zeros(1, np.int64), starts[starts < len(flat)]))
 

@@ -106,7 +106,7 @@ def flat_name(file_name: str, suffix: str | None = None) -> str:
 
 
 def to_png(mask: Mask) -> bytes:
-    """A mask bool[H, W] as a 1-bit PNG: much faster than 8 bits, read as 0 and 255 (by Pillow with ``convert("L")``)."""
+    """A mask bool[H, W] as a 1-bit PNG: much faster than 8 bits, read as 0 and 255 (Pillow: ``convert("L")``)."""
     encoded, data = cv2.imencode(".png", np.ascontiguousarray(mask).view(np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])
     assert encoded  # noqa: S101 - PNG takes every 8-bit array
     return data.tobytes()
