@@ -22,9 +22,10 @@ from backend.pipeline.types import Box
 
 __all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size", "window_for"]
 
-IMG_SIZE = 160
+IMG_SIZE = 192
 STRIDE = 8
 ARCHITECTURE = "compact_sam"
+CLICK_RADIUS = 3.0
 WINDOW_FACTOR = 1.75
 MINIMUM_WINDOW = 40
 
@@ -213,5 +214,6 @@ def load_compact_segmenter(
         device=device,
         threads=threads,
         autocast=autocast,
+        click_radius=CLICK_RADIUS,
         weights_hash=hashlib.sha256(content).hexdigest(),
     )

@@ -21,6 +21,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from backend.errors import ImageError, PromptError
+from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
 __all__ = ["MASK_PROMPT_LOGIT", "EmbeddingDtype", "SamSegmenter", "WindowRule", "hash_image"]
@@ -54,6 +55,8 @@ class SamSegmenter:
         device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads within one operation, a setting of the whole process; None leaves it alone.
         autocast: run the encoder in bfloat16. The decoder stays in float32: bfloat16 there flips mask pixels.
+        click_radius: make every click hold: where the mask contradicts one, its logits are corrected within this
+            distance, in low-resolution pixels. None leaves the decoder's answer alone (segment-anything's behaviour).
         weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
     """
 
@@ -66,6 +69,7 @@ class SamSegmenter:
         device: str = "cpu",
         threads: int | None = None,
         autocast: bool = False,
+        click_radius: float | None = None,
         weights_hash: str | None = None,
     ) -> None:
         if threads is not None:
@@ -74,6 +78,7 @@ class SamSegmenter:
         self.embedding_dtype = np.dtype(embedding_dtype)
         self._window_rule = window_rule
         self._autocast = autocast
+        self._click_radius = click_radius
         self._weights_hash = weights_hash
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
         with torch.inference_mode():
@@ -178,6 +183,8 @@ class SamSegmenter:
         )
         best = int(predicted_iou[0].argmax())
         chosen = low_res[:, best : best + 1]
+        if self._click_radius is not None and points is not None and labels is not None:
+            chosen = hold_clicks(chosen[0, 0], points[0], labels[0], self._scale(), self._click_radius)[None, None]
         size = _window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
         mask_logits = self.sam.postprocess_masks(chosen, input_size, size)
@@ -190,6 +197,11 @@ class SamSegmenter:
             low_res_logits=chosen[0, 0].cpu().numpy(),
         )
 
+    def _scale(self) -> float:
+        """Low-resolution pixels per input pixel."""
+        side: int = self.sam.prompt_encoder.mask_input_size[0]
+        return side / float(self._transform.target_length)
+
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
         """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""
         if mask.shape != embedding.image_size:
@@ -200,7 +212,7 @@ class SamSegmenter:
         rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
         window[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = mask[rows, columns]
         side = self._transform.target_length
-        scale = self.sam.prompt_encoder.mask_input_size[0] / side
+        scale = self._scale()
         rows_in, columns_in = (
             max(1, round(v * scale)) for v in self._transform.get_preprocess_shape(*window.shape, side)
         )

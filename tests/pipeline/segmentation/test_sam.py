@@ -6,9 +6,11 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from segment_anything import SamPredictor
 
 from backend.errors import ImageError, PromptError
+from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter, hash_image
 from backend.pipeline.types import Box, Image, Prompts
 from tests.pipeline.segmentation.small_sams import small_vit_sam
@@ -135,6 +137,17 @@ def test_mask_prompt_marks_the_object_in_the_window(segmenter: SamSegmenter) -> 
     expected[10:40, 15:50] = MASK_PROMPT_LOGIT
     assert np.allclose(logits, expected.reshape(16, 4, 16, 4).mean(axis=(1, 3)), atol=1e-4)
     assert segmenter.decode(embedding, Prompts(mask_logits=logits)).mask.shape == (80, 100)
+
+
+@pytest.mark.parametrize(("x", "y", "label"), [(10, 12, 1), (55, 30, 0), (63, 63, 1), (0, 0, 0)])
+def test_clicks_hold_where_the_decoder_contradicts_them(x: int, y: int, label: int) -> None:
+    logits = torch.full((16, 16), -3.0 if label else 3.0)
+    held = hold_clicks(logits, torch.tensor([[float(x), float(y)]]), torch.tensor([label]), 0.25, 2.0)
+    assert (float(held[y // 4, x // 4]) > 0) == bool(label)
+    changed = (held != logits).nonzero()
+    assert ((changed - torch.tensor([y / 4, x / 4])).norm(dim=1) <= 2.0 * 1.5 + 1).all()
+    agreed = hold_clicks(-logits, torch.tensor([[float(x), float(y)]]), torch.tensor([label]), 0.25, 2.0)
+    assert torch.equal(agreed, -logits)
 
 
 def test_negative_points_outside_the_window_change_nothing(segmenter: SamSegmenter) -> None:
