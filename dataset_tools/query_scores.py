@@ -29,6 +29,8 @@ __all__ = ["LabelledBox", "Scene", "fit"]
 
 _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
+_NO_PRESENCE = 0.03
+"""A candidate with less is not counted when it is asked for the fifth."""
 _MAX_PAIRS = 66
 
 
@@ -99,10 +101,14 @@ def fit(query: Query, scene: Scene) -> tuple[Floats, Floats]:
     score = presence.copy()
     for order in query.constraints:
         if _is_order(order, query):
-            place = _negated(order, _place(order, query, scene, presence))
+            place = _place(order, query, scene, presence)
             if order.negated:
+                place = 1.0 - place
                 fits = fits * place
-            fits = fits * (place.max() > 1e-3)  # "the fifth ship" of three is absent; otherwise an order has a first
+            else:  # among many alike each has a slim chance; what counts is which has the best
+                place = np.minimum(place / max(float((place * (presence > 0)).max()), 1e-300), 1.0)
+            if getattr(order, "rank", 1) > (presence >= _NO_PRESENCE).sum():  # "the fifth ship" of three
+                fits = fits * 0.0
             score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return fits, score
 

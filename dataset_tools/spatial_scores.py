@@ -104,18 +104,20 @@ def ranked(key: Floats, noise: Floats, presence: Floats, rank: int = 1) -> Float
 
     Each box is judged against all others: the number of those that exist and lie before it follows a Poisson binomial
     distribution. So a doubtful detection before the true one takes little from it. The box's own presence is not
-    included."""
-    count = len(key)
-    scale = np.maximum((noise[:, None] + noise[None, :]) / 2, 1e-9)
-    before = sigmoid((key[None, :] - key[:, None]) / scale) * presence[None, :]
+    included; boxes that do not exist get 0.
+    """
+    place = np.zeros(len(key))
+    here = np.flatnonzero(presence > 1e-9)
+    scale = np.maximum((noise[here, None] + noise[None, here]) / 2, 1e-9)
+    before = sigmoid((key[None, here] - key[here, None]) / scale) * presence[None, here]
     np.fill_diagonal(before, 0.0)
-    exactly: Floats = np.zeros((count, rank))  # [i, k]: probability that k boxes are before i
+    exactly: Floats = np.zeros((len(here), rank))  # [i, k]: probability that k boxes are before i
     exactly[:, 0] = 1.0
-    for j in range(count):
-        chance = before[:, j : j + 1]
+    for chance in before.T[:, :, None]:
         shifted = np.pad(exactly[:, :-1], ((0, 0), (1, 0)))
         exactly = np.asarray(exactly * (1 - chance) + shifted * chance, np.float64)
-    return np.asarray(exactly[:, rank - 1], np.float64)
+    place[here] = exactly[:, rank - 1]
+    return place
 
 
 def gaps(boxes: Floats, targets: Floats) -> Floats:

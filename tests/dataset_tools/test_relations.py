@@ -307,6 +307,13 @@ def test_a_much_likelier_detection_settles_what_the_words_leave_open() -> None:
     assert choice.indices == (1, 0)
 
 
+def test_many_alike_are_ambiguous_and_not_absent() -> None:
+    cars = [LabelledBox(Box(20 * i, 0, 20 * i + 10, 10), "vehicle", 0.8) for i in range(40)]
+    assert choose(parse("the largest car"), cars, SIZE).code == "ambiguous"
+    bus = LabelledBox(Box(0, 100, 11, 111), "vehicle", 0.8)
+    assert choose(parse("the largest car"), [*cars, bus], SIZE).indices == (40,)
+
+
 def test_mask_area_counts_before_box_area() -> None:
     diagonal = LabelledBox(Box(0, 0, 200, 200), "bridge", area=6000)
     upright = LabelledBox(Box(300, 100, 400, 200), "bridge", area=9000)
