@@ -50,7 +50,14 @@ def test_every_setting_is_mentioned(name: str) -> None:
 
 def test_every_mentioned_setting_exists() -> None:
     known = {f"PSLG_{name.upper()}" for name in Settings.model_fields}
-    for_tests = {"PSLG_LABEL_STUDIO", "PSLG_LABEL_STUDIO_ML", "PSLG_CHROMIUM", "PSLG_DATA", "PSLG_REQUIRE"}
+    for_tests = {
+        "PSLG_WEIGHTS",
+        "PSLG_LABEL_STUDIO",
+        "PSLG_LABEL_STUDIO_ML",
+        "PSLG_CHROMIUM",
+        "PSLG_DATA",
+        "PSLG_REQUIRE",
+    }
     assert set(re.findall(r"PSLG_[A-Z_]+[A-Z]", TEXT)) <= known | for_tests
 
 
