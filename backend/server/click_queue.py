@@ -22,6 +22,7 @@ class _Request:
     task: Hashable
     prompts: tuple[bytes, ...]
     number: int
+    immediate: bool
     superseded: bool = False
     running: bool = False
 
@@ -43,17 +44,19 @@ class ClickQueue:
         return len(self._requests)
 
     @contextmanager
-    def turn(self, task: Hashable, prompts: Sequence[bytes]) -> Iterator[bool]:
+    def turn(self, task: Hashable, prompts: Sequence[bytes], *, immediate: bool = False) -> Iterator[bool]:
         """Wait for this request's turn; gives False when a newer request has made it pointless.
 
         Args:
             task: requests of one task compete, those of different tasks take turns.
             prompts: the request's prompts in order, in a form that compares equal when they are the same.
+            immediate: it waits elsewhere for its work (a text prompt among the pre-labels): it takes a place, but
+                neither waits here nor keeps a click from working.
 
         Raises:
             UnavailableError: too many requests are waiting.
         """
-        request = self._enter(task, tuple(prompts))
+        request = self._enter(task, tuple(prompts), immediate)
         try:
             yield self._wait(request)
         finally:
@@ -61,12 +64,12 @@ class ClickQueue:
                 self._requests.remove(request)
                 self._condition.notify_all()
 
-    def _enter(self, task: Hashable, prompts: tuple[bytes, ...]) -> _Request:
+    def _enter(self, task: Hashable, prompts: tuple[bytes, ...], immediate: bool) -> _Request:
         with self._condition:
-            request = _Request(task, prompts, next(self._numbers))
+            request = _Request(task, prompts, next(self._numbers), immediate)
             for other in self._requests:
                 shorter = len(other.prompts) < len(prompts) and other.prompts == prompts[: len(other.prompts)]
-                if other.task == task and not other.running and shorter:
+                if other.task == task and not other.running and not other.immediate and shorter:
                     other.superseded = True
             waiting = [other for other in self._requests if not other.superseded]
             if len(waiting) >= self._capacity:
@@ -78,6 +81,8 @@ class ClickQueue:
             return request
 
     def _wait(self, request: _Request) -> bool:
+        if request.immediate:
+            return True
         with self._condition:
             while not request.superseded and not self._is_next(request):
                 self._condition.wait()
@@ -87,7 +92,7 @@ class ClickQueue:
     def _is_next(self, request: _Request) -> bool:
         if sum(other.running for other in self._requests) >= self._running:
             return False
-        waiting = [other for other in self._requests if not other.running and not other.superseded]
+        waiting = [other for other in self._requests if not (other.running or other.superseded or other.immediate)]
         # The task that has waited longest is next; within it the newest request.
         task = min(waiting, key=lambda other: other.number).task
         return request is max((other for other in waiting if other.task == task), key=lambda other: other.number)

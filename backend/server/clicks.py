@@ -78,7 +78,9 @@ class Clicks:
             self._metrics.clicks.labels("empty").inc()
             return empty
         try:
-            with queue.turn((request.project, task.id), [orjson.dumps(item) for item in items]) as granted:
+            prompts = [orjson.dumps(item) for item in items]
+            has_text = any(isinstance(item, dict) and item.get("type") == "textarea" for item in items)
+            with queue.turn((request.project, task.id), prompts, immediate=has_text) as granted:
                 if not granted:
                     self._metrics.clicks.labels("superseded").inc()
                     return empty
@@ -143,7 +145,11 @@ class Clicks:
         positive = [click.point for click in prompt.clicks if click.positive]
         mask = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
         writer = RegionWriter(
-            config.image, pipeline.model_version, self._settings.polygon_tolerance, self._settings.rle_warning_bytes
+            config.image,
+            pipeline.model_version,
+            self._settings.polygon_tolerance,
+            self._settings.rle_warning_bytes,
+            self._metrics.brush_bytes.observe,
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(

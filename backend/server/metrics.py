@@ -11,6 +11,8 @@ __all__ = ["Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 100)
 
+_BYTES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
+
 
 class Metrics:
     """Counters of one service; each service has its own registry, so that several can live in one process."""
@@ -37,6 +39,9 @@ class Metrics:
             "Interactive requests by outcome: answered, empty, superseded, refused, failed",
             ["outcome"],
             registry=self.registry,
+        )
+        self.brush_bytes = Histogram(
+            "pslg_brush_code_bytes", "Bytes of JSON of a brush region", buckets=_BYTES, registry=self.registry
         )
         self.embeddings = Counter(
             "pslg_embeddings",

@@ -211,7 +211,11 @@ class Prelabeler:
         self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
     ) -> Prediction:
         writer = RegionWriter(
-            config.image, pipeline.model_version, self._settings.polygon_tolerance, self._settings.rle_warning_bytes
+            config.image,
+            pipeline.model_version,
+            self._settings.polygon_tolerance,
+            self._settings.rle_warning_bytes,
+            self._metrics.brush_bytes.observe,
         )
         regions: list[Region] = []
         scores: list[float] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -39,12 +39,14 @@ class RegionWriter:
         model_version: for the provenance in ``meta.text``.
         polygon_tolerance: largest distance in pixels between contour and polygon.
         rle_warning_bytes: JSON size of a brush code above which a warning is logged.
+        report_bytes: called with the JSON size of every brush code.
     """
 
     image: str
     model_version: str
     polygon_tolerance: float = 1.0
     rle_warning_bytes: int = 1_000_000
+    report_bytes: Callable[[int], None] = lambda _: None
 
     def regions(
         self,
@@ -92,7 +94,8 @@ class RegionWriter:
         height, width = mask.shape
         if control.tag == "BrushLabels":
             rle = brush_rle.encode(mask)
-            size = len(orjson.dumps(rle)) if len(rle) * 4 > self.rle_warning_bytes else 0
+            size = len(orjson.dumps(rle))
+            self.report_bytes(size)
             if size > self.rle_warning_bytes:
                 logger.warning(
                     "a brush region takes %d bytes of JSON; such regions are slow in the editor: raise"

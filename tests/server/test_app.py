@@ -209,6 +209,7 @@ def test_metrics_count_what_happened(client: FlaskClient, site: Site) -> None:
         'pslg_prelabels_total{outcome="failed"} 1.0',
         'pslg_requests_total{endpoint="predict",status="200"} 1.0',
         "pslg_model_ready 1.0",
+        "pslg_brush_code_bytes_count 1.0",
     ):
         assert line in text
 

@@ -107,6 +107,20 @@ def test_sixteen_annotators_are_all_served() -> None:
     assert len(crowd.served) == 16
 
 
+def test_a_text_prompt_neither_waits_here_nor_holds_up_clicks() -> None:
+    queue = ClickQueue(3, running=1)
+    with (
+        queue.turn(1, [b"text"], immediate=True) as first,
+        queue.turn(1, [b"text", b"x"]) as click,
+        queue.turn(2, [b"text"], immediate=True) as second,
+    ):
+        assert first
+        assert click
+        assert second
+        with pytest.raises(UnavailableError), queue.turn(3, [b"c"]):
+            pass
+
+
 def test_an_error_in_a_turn_frees_the_place() -> None:
     queue = ClickQueue(1, running=1)
     with pytest.raises(ValueError, match="bad"), queue.turn(1, [b"a"]):
