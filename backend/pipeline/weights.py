@@ -20,7 +20,7 @@ from typing import Any
 
 from backend.errors import WeightsError
 from backend.pipeline.config import PipelineConfig
-from backend.pipeline.weight_records import SHIPPED_FOLDER, record, recorded_sha256
+from backend.pipeline.weight_records import SHIPPED_FOLDER, record, recorded_sha256, sha256_of
 
 __all__ = [
     "REGISTRY",
@@ -214,7 +214,10 @@ def model_version(config: PipelineConfig, *, hash_missing: bool = True) -> str:
     for role, path in (("grounder", files.grounder), ("segmenter", files.segmenter), ("tokenizer", files.tokenizer)):
         if path is None:
             continue
-        digest = recorded_sha256(path) or (record(path) if hash_missing else None)
+        if path.is_relative_to(SHIPPED_FOLDER):
+            digest: str | None = sha256_of(path)  # some megabytes: no record can be out of date
+        else:
+            digest = recorded_sha256(path) or (record(path) if hash_missing else None)
         if digest is None:
             raise WeightsError(f"{path} has not been hashed yet: run `pslg weights verify`")
         content[f"{role}_sha256"] = digest
