@@ -166,14 +166,18 @@ class Editor:
         )
         assert [tool, True] in picked, picked
 
-    def click(self, fx: float, fy: float, *, negative: bool = False) -> None:
-        """A smart click, with Alt held for a negative one; returns when the suggestion is there."""
-        if negative:
-            self.page.keyboard.down("Alt")
+    def click(self, fx: float, fy: float, *, negative: bool = False, on_region: bool = False) -> None:
+        """A smart click; returns when the suggestion is there.
+
+        Alt makes it negative. Ctrl lets it through an existing region, which a plain click would select.
+        """
+        keys = ["Alt"] * negative + ["Control"] * on_region
+        for key in keys:
+            self.page.keyboard.down(key)
         with self._suggestion():
             self.page.mouse.click(*self.position(fx, fy))
-        if negative:
-            self.page.keyboard.up("Alt")
+        for key in keys:
+            self.page.keyboard.up(key)
 
     def drag_box(self, start: Sequence[float], end: Sequence[float]) -> None:
         """A smart box between two corners (fractions); returns when the suggestion is there."""

@@ -154,7 +154,7 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
     editor.auto_annotation()
     editor.pick_label("point", "airplane")
     editor.pick_smart_tool("KeyPointTool")
-    editor.click(*inner_point(upper))
+    editor.click(*inner_point(upper), on_region=True)
     editor.screenshot("refined")
     editor.accept()
     (region,) = editor.brush_regions()
