@@ -18,7 +18,7 @@ from dataset_tools.geometry import Box
 
 PADDING_VALUE = (102, 105, 94)
 """RGB around an image that does not fill the network's input; training pads with it too."""
-_LEGIBLE = 12.0
+_LEGIBLE = 8.0
 _LOWEST_PEAK = 0.03
 _LARGEST_READING = 1280
 _PEAKS = 200

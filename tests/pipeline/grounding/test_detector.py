@@ -133,7 +133,7 @@ def test_what_only_one_reading_sees_is_doubtful() -> None:
 
 
 def test_a_reading_too_coarse_for_an_object_is_not_asked() -> None:
-    boxes = np.array([[0, 0, 20, 10], [30, 30, 130, 140]], np.float32)
+    boxes = np.array([[0, 0, 15, 10], [30, 30, 130, 140]], np.float32)
     _, scores, _ = merge(
         boxes,
         np.array([0.9, 0.8], np.float32),
