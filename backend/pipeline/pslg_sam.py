@@ -6,13 +6,14 @@ Coarse localization -> foreground point -> mask -> boundary, in this order in ``
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from backend.errors import ImageError
+from backend.errors import ConfigError, ImageError
 from backend.pipeline import weights as weight_files
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, load_config
@@ -35,6 +36,8 @@ from backend.pipeline.types import (
 from dataset_tools import expression_parser
 
 __all__ = ["EmbedWindow", "PslgSam", "load_pipeline"]
+
+_OWN_KEYWORDS = ("weights", "device", "embedding_dtype", "tokenizer")  # of every adapter; the config has keys for them
 
 EmbedWindow = Callable[[Image, Box | None], Embedding]
 """Features of an image's window (None: of the whole image); a store's ``get or compute`` has this form."""
@@ -177,18 +180,16 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     """
     if not isinstance(config, PipelineConfig):
         config = load_config(config)
+    make_grounder = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
+    make_segmenter = _adapter(SEGMENTERS[config.segmenter.kind], "segmenter", config.segmenter.options)
     files = weight_files.resolve(config)
-    grounder_options = dict(config.grounder.options)
-    if files.tokenizer is not None:
-        grounder_options["tokenizer"] = files.tokenizer
+    if config.threads is not None:
+        _set_threads(config.threads)
     device = _device(config.device)
-    grounder = _adapter(GROUNDERS[config.grounder.kind])(files.grounder, device=device, **grounder_options)
-    segmenter = _adapter(SEGMENTERS[config.segmenter.kind])(
-        files.segmenter,
-        device=device,
-        embedding_dtype=config.segmenter.embedding_dtype,
-        **config.segmenter.options,
-    )
+    tokenizer = {} if files.tokenizer is None else {"tokenizer": files.tokenizer}
+    grounder = make_grounder(files.grounder, device=device, **tokenizer, **config.grounder.options)
+    dtype = config.segmenter.embedding_dtype
+    segmenter = make_segmenter(files.segmenter, device=device, embedding_dtype=dtype, **config.segmenter.options)
     return PslgSam(cast(Grounder, grounder), cast(Segmenter, segmenter), config, weight_files.model_version(config))
 
 
@@ -200,9 +201,24 @@ def _device(name: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _adapter(target: str) -> Callable[..., Any]:
+def _set_threads(count: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+def _adapter(target: str, section: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function ``module:function``; raises ConfigError for options that it does not take."""
     module, function = target.split(":")
-    return cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+    load = cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+    taken = [name for name in inspect.signature(load).parameters if name not in _OWN_KEYWORDS]
+    if unknown := sorted(set(options) - set(taken)):
+        raise ConfigError(
+            f"{section}.options: unknown {', '.join(unknown)}; this {section} takes {', '.join(taken) or 'none'}"
+        )
+    return load
 
 
 def _require_rgb(image: Image) -> None:

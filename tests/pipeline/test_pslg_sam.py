@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
 from backend.errors import ConfigError, ImageError, PromptError, WeightsError
-from backend.pipeline import PslgSam, load_pipeline
+from backend.pipeline import PslgSam, load_config, load_pipeline
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.pslg_sam import combine_scores
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, window_for
@@ -213,3 +214,26 @@ def test_loading_says_what_is_wrong() -> None:
                 }
             )
         )
+
+
+@pytest.mark.parametrize("section", ["grounder", "segmenter"])
+def test_options_that_an_adapter_does_not_take_are_named_with_those_it_does(section: str) -> None:
+    values: dict[str, Any] = {
+        "name": "x",
+        "grounder": {"kind": "grounding-dino", "weights": "nowhere"},
+        "segmenter": {"kind": "sam", "weights": "nowhere"},
+    }
+    values[section]["options"] = {"autocats": True}
+    known = {"grounder": "box_threshold", "segmenter": "autocast"}[section]
+    with pytest.raises(ConfigError, match=rf"{section}\.options: unknown autocats.*{known}"):
+        load_pipeline(PipelineConfig.model_validate(values))
+
+
+def test_threads_of_the_config_are_set() -> None:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        load_pipeline(load_config("compact").model_copy(update={"threads": before[0] + 1}))
+        assert torch.get_num_threads() == cv2.getNumThreads() == before[0] + 1
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
