@@ -82,9 +82,11 @@ class Model:
     def _run(self) -> None:
         started = time.monotonic()
         try:
+            import cv2
             import torch
 
             torch.set_num_threads(self._threads)
+            cv2.setNumThreads(self._threads)
             pipeline = self._load()
         except Exception as error:
             # Whatever a loader raises must end up in the answers and the log, not in a dead thread.

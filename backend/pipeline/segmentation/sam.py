@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
-from segment_anything.utils.amg import calculate_stability_score
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
@@ -187,14 +186,14 @@ class SamSegmenter:
             chosen = hold_clicks(chosen[0, 0], points[0], labels[0], self._scale(), self._click_radius)[None, None]
         size = _window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
-        mask_logits = self.sam.postprocess_masks(chosen, input_size, size)
+        low_res_logits = chosen[0, 0].cpu().numpy()
+        mask_logits = _upsampled(low_res_logits, self._transform.target_length, input_size, size)
         threshold = self.sam.mask_threshold
-        stability = calculate_stability_score(mask_logits[0], threshold, STABILITY_OFFSET)[0]
         return MaskPrediction(
-            mask=_paste(mask_logits[0, 0].cpu().numpy() > threshold, embedding),
+            mask=_paste(mask_logits > threshold, embedding),
             predicted_iou=float(predicted_iou[0, best].clamp(0, 1)),
-            stability=float(stability.nan_to_num(0.0)),
-            low_res_logits=chosen[0, 0].cpu().numpy(),
+            stability=_stability(mask_logits, threshold),
+            low_res_logits=low_res_logits,
         )
 
     def _scale(self) -> float:
@@ -267,6 +266,23 @@ def _resolve(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+def _upsampled(
+    logits: npt.NDArray[np.float32], side: int, input_size: tuple[int, int], size: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """``Sam.postprocess_masks`` with OpenCV: float32[h, w] logits at (height, width) = ``size``.
+
+    The same two bilinear steps give the same mask in less than half of torch's time, which counts at 4096 pixels.
+    """
+    at_input = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)[: input_size[0], : input_size[1]]
+    return np.asarray(cv2.resize(at_input, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _stability(logits: npt.NDArray[np.float32], threshold: float) -> float:
+    """segment-anything's stability score: IoU of the masks at a raised and a lowered threshold, 0 if both are empty."""
+    union = np.count_nonzero(logits > threshold - STABILITY_OFFSET)
+    return np.count_nonzero(logits > threshold + STABILITY_OFFSET) / union if union else 0.0
 
 
 def _window_size(window: Box) -> tuple[int, int]:
