@@ -8,8 +8,10 @@ from pathlib import Path
 
 from dataset_tools import synthetic
 
-SEEDS = range(7_000_000, 7_000_012)
+SEEDS = range(7_000_200, 7_000_212)
 """Far from the seeds of the scenes that the compact models were trained on."""
+SCALE = 1.2
+"""Of all objects: rather large, so that they can be seen in a contact sheet."""
 
 
 def write_scenes(folder: Path, progress: Callable[[], object]) -> None:
@@ -22,7 +24,7 @@ def write_scenes(folder: Path, progress: Callable[[], object]) -> None:
 
     def drawn() -> Iterator[synthetic.Scene]:
         for seed, theme in zip(SEEDS, itertools.cycle(synthetic.THEMES)):
-            yield synthetic.draw_scene(seed, theme=theme)
+            yield synthetic.draw_scene(seed, theme=theme, scale=SCALE)
             progress()
 
     synthetic.write(folder, drawn())
