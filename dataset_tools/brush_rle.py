@@ -34,6 +34,7 @@ _LONGEST = 1 << 16
 _WINDOW = 1 << 13
 """Bytes of the stream that are tabulated at once."""
 _SQUARINGS = 2
+_LOWEST_BIT = np.array([(value & -value).bit_length() - 1 for value in range(256)], np.int64)
 
 
 def encode(mask: Mask) -> list[int]:
@@ -60,7 +61,7 @@ def encode(mask: Mask) -> list[int]:
         rest = counts - (pieces - 1) * _LONGEST
         counts = np.full(len(values), _LONGEST, np.int64)
         counts[last] = rest
-    index = (counts > 8).astype(np.int64) + (counts > 16) + (counts > 256)
+    index = (counts > 8).view(np.int8) + (counts > 16).view(np.int8) + (counts > 256).view(np.int8)
     size = np.array(_SIZES).take(index)
     tokens = ((((4 | index) << size) | (counts - 1)) << 8) | values
     header = (mask.size * 4 << 21) | (7 << 16) | (2 << 12) | (3 << 8) | (7 << 4) | 15
@@ -76,15 +77,18 @@ def _run_starts(flat: Mask) -> npt.NDArray[np.int64]:
     before[1:] |= words[:-1] >> np.uint64(63)
     before[0] |= words[0] & np.uint64(1)
     before ^= words
-    # Narrowed down twice, to words and to their bytes, before single bits are looked at.
-    places = np.flatnonzero(before)
-    octets = before[places].view(np.uint8)
-    within = np.flatnonzero(octets != 0)
-    inside = np.flatnonzero(np.unpackbits(octets[within], bitorder="little").view(bool))
-    within = within.take(inside >> 3)
-    starts = (places.take(within >> 3) << 6) + ((within & 7) << 3) + (inside & 7)
+    octets = before.view(np.uint8)
+    places = np.flatnonzero(octets != 0)
+    rest = octets.take(places)
+    pieces = [np.zeros(1, np.int64)]
+    while places.size:  # the lowest bit of every byte, then the next one of those that have more: at most 8 rounds
+        pieces.append((places << 3) + _LOWEST_BIT.take(rest))
+        rest = rest & (rest - 1)
+        more = np.flatnonzero(rest)
+        places, rest = places.take(more), rest.take(more)
+    starts = np.sort(np.concatenate(pieces), kind="stable")  # sorted runs: a merge
     # The zeros that fill the last word end a run that reaches the end of the mask.
-    return np.concatenate((np.zeros(1, np.int64), starts[starts < len(flat)]))
+    return starts[: np.searchsorted(starts, len(flat))]
 
 
 def _pack(header: int, tokens: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> bytes:
