@@ -141,7 +141,12 @@ def plot(curve: list[tuple[int, float]], path: Path) -> None:
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(*zip(*curve, strict=True))
-    axes.set(xlabel="records exported", ylabel="resident memory, MiB", ylim=(0, None), title="Memory of an export")
+    axes.set(
+        xlabel="records exported",
+        ylabel="resident memory, MiB",
+        ylim=(0, 1.15 * max(size for _, size in curve)),
+        title="Memory of an export",
+    )
     figure.savefig(path, dpi=120)
 
 

@@ -80,7 +80,7 @@ def _run_starts(flat: Mask) -> npt.NDArray[np.int64]:
     octets = before.view(np.uint8)
     places = np.flatnonzero(octets != 0)
     rest = octets.take(places)
-    pieces = [np.zeros(1, np.int64)]
+    pieces: list[npt.NDArray[np.int64]] = [np.zeros(1, np.int64)]
     while places.size:  # the lowest bit of every byte, then the next one of those that have more: at most 8 rounds
         pieces.append((places << 3) + _LOWEST_BIT.take(rest))
         rest = rest & (rest - 1)
