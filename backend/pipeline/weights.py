@@ -135,6 +135,20 @@ _ENTRIES = (
         "Grounding DINO tiny, open vocabulary (config grounding_dino_sam_vit_b)",
         hub="IDEA-Research/grounding-dino-tiny",
     ),
+    WeightEntry(
+        "sam2_hiera_tiny",
+        "sam2.1-hiera-tiny",
+        "Apache-2.0",
+        "SAM 2.1 Hiera tiny of transformers (config sam2_hiera_tiny)",
+        hub="facebook/sam2.1-hiera-tiny",
+    ),
+    WeightEntry(
+        "sam_hq_vit_b",
+        "sam-hq-vit-base",
+        "Apache-2.0",
+        "SAM-HQ ViT-B of transformers (config sam_hq_vit_b)",
+        hub="syscv-community/sam-hq-vit-base",
+    ),
 )
 REGISTRY: Mapping[str, WeightEntry] = {entry.name: entry for entry in _ENTRIES}
 

@@ -28,6 +28,7 @@ from dataset_tools import brush_rle
 from dataset_tools.masks import from_coco
 from dataset_tools.synthetic import Scene, draw_scene
 from tests.grounding_dino_tiny import write_grounding_dino
+from tests.hf_sam_tiny import save_sam2, write_sam_hq
 from tests.lqvg_tiny import tiny_network, write_tokenizer
 from tests.server.conftest import batch, encode, make_site, task
 
@@ -54,6 +55,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "lqvg": write_lqvg,
     "roberta_base_tokenizer": write_tokenizer,
     "grounding_dino_tiny": write_grounding_dino,
+    "sam2_hiera_tiny": save_sam2,
+    "sam_hq_vit_b": write_sam_hq,
 }
 
 
