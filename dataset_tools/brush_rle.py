@@ -77,9 +77,16 @@ def _run_starts(flat: Mask) -> npt.NDArray[np.int64]:
     before[1:] |= words[:-1] >> np.uint64(63)
     before[0] |= words[0] & np.uint64(1)
     before ^= words
-    octets = before.view(np.uint8)
-    places = np.flatnonzero(octets != 0)
-    rest = octets.take(places)
+    changed = np.flatnonzero(before != 0)
+    if len(changed) * 4 < len(before):  # a smooth mask: look at the bytes of few words only
+        octets = before.take(changed).view(np.uint8)
+        places = np.flatnonzero(octets != 0)
+        rest = octets.take(places)
+        places = (changed.take(places >> 3) << 3) + (places & 7)
+    else:
+        octets = before.view(np.uint8)
+        places = np.flatnonzero(octets != 0)
+        rest = octets.take(places)
     pieces: list[npt.NDArray[np.int64]] = [np.zeros(1, np.int64)]
     while places.size:  # the lowest bit of every byte, then the next one of those that have more: at most 8 rounds
         pieces.append((places << 3) + _LOWEST_BIT.take(rest))
