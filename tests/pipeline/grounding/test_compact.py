@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from backend.pipeline.grounding.compact import CompactGrounder, answer
+from backend.pipeline.grounding.compact import CompactGrounder, answer, load_compact_grounder
 from backend.pipeline.grounding.detections import Detection
 from backend.pipeline.grounding.detector import COMPACT_CATEGORIES, Calibration, Detector, DetectorConfig
 from backend.pipeline.types import GroundingResult
+from dataset_tools import synthetic
 from dataset_tools.expression_parser import parse
 from dataset_tools.geometry import Box
 
 CALIBRATION = Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.4))
 SIZE = (600, 800)
+SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_grounder" / "model.safetensors"
 LEFT, RIGHT, FAR = Box(50, 280, 110, 340), Box(600, 270, 690, 360), Box(700, 20, 760, 80)
 
 
@@ -127,3 +130,27 @@ def test_an_image_is_read_once_for_many_expressions_and_threads(tiny: CompactGro
 
 def test_known_categories_are_the_detectors(tiny: CompactGrounder) -> None:
     assert tiny.known_categories == frozenset(COMPACT_CATEGORIES)
+
+
+def test_shipped_weights_answer_on_drawn_scenes() -> None:
+    grounder = load_compact_grounder(SHIPPED)
+    right: list[bool] = []
+    absent: list[bool] = []
+    for seed in (7, 8, 9):
+        scene = synthetic.draw_scene(seed)
+        for item in synthetic.expressions(scene, seed=0):
+            result = grounder.ground(scene.image, item.expression)
+            if not item.targets:
+                absent.append(not result.groundings)
+            elif len(item.targets) == 1:
+                target = scene.objects[item.targets[0]].box
+                right.append(bool(result.groundings) and result.groundings[0].box.iou(target) >= 0.5)
+    assert len(right) >= 30
+    assert np.mean(right) >= 0.8
+    assert np.mean(absent) >= 0.8
+
+
+def test_shipped_weights_fit_their_budget() -> None:
+    assert SHIPPED.stat().st_size <= 12_000_000
+    card = (SHIPPED.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "research" in card
