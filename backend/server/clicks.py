@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +28,8 @@ from backend.server.mask_cleaning import clean_mask
 from backend.server.metrics import Metrics
 from backend.server.prelabeling import Prelabeler
 from backend.server.prompts import ObjectPrompt, read_prompts
-from backend.server.protocol import Prediction, PredictRequest, Region
-from backend.server.region_lookup import FoundRegion, RegionLookup
+from backend.server.protocol import Prediction, PredictRequest, Region, Task
+from backend.server.region_lookup import FoundRegion, RegionLookup, has_regions, spread_points
 from backend.server.regions import RegionWriter
 from backend.server.task_query import TaskQuery, read_task
 from backend.settings import Settings
@@ -60,6 +61,7 @@ class Clicks:
         self._lookup = RegionLookup()
         self._replayed: BoundedCache[bytes, npt.NDArray[np.float32]] = BoundedCache(_LOGITS_BYTES)
         self._windows: BoundedCache[tuple[str, str, tuple[Point, ...]], Box] = BoundedCache(_WINDOW_BYTES)
+        self._outlined: BoundedCache[tuple[str, str, Point], tuple[Point, ...]] = BoundedCache(_WINDOW_BYTES)
         # One image is embedded at a time: two would only take each other's cores and memory.
         self._encode = threading.Lock()
 
@@ -141,6 +143,8 @@ class Clicks:
             if region is None and not any(click.positive for click in prompt.clicks):
                 logger.info("task %s: only negative clicks and no region under the first", query.task_id)
                 return [], 0.0
+            if region is None and prompt.clicks[0].positive and has_regions(request.tasks[0]):
+                region = self._extended(pipeline, prompt, request.tasks[0], config, query, identity)
         prediction = self._replay(pipeline, prompt, region, query, identity)
         positive = [click.point for click in prompt.clicks if click.positive]
         mask = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
@@ -161,6 +165,28 @@ class Clicks:
             region_id=None if region is None else region.id,
         )
         return regions, score
+
+    def _extended(
+        self,
+        pipeline: PslgSam,
+        prompt: ObjectPrompt,
+        task: Task,
+        config: LabelingConfig,
+        query: TaskQuery,
+        identity: ImageIdentity,
+    ) -> FoundRegion | None:
+        """The region that the first click extends: it lies beside it, on the part of the object that is missing.
+
+        It is so when most of what the click alone would outline is in the region already.
+        """
+        first = prompt.clicks[0].point
+        key = (identity.sha256, pipeline.model_version, first)
+        outlined = self._outlined.get(key)
+        if outlined is None:
+            alone = replace(prompt, clicks=prompt.clicks[:1])
+            outlined = spread_points(self._replay(pipeline, alone, None, query, identity).mask)
+            self._outlined.put(key, outlined, 1000)
+        return self._lookup.holding(task, outlined, prompt.label, config, identity.size) if outlined else None
 
     def _replay(
         self,

@@ -7,7 +7,7 @@ Both are kept by the code's content hash, because every further click of an anno
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,11 @@ from dataset_tools import brush_rle, masks
 from dataset_tools.errors import MaskError
 from dataset_tools.geometry import Box
 
-__all__ = ["FoundRegion", "RegionLookup"]
+__all__ = ["FoundRegion", "RegionLookup", "has_regions", "spread_points"]
 
 _LOOKUP_BYTES = 4_000_000
 _MASK_BYTES = 64_000_000
+_SAMPLES = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,12 @@ class RegionLookup:
         The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
         prediction. Regions of smart tools are prompts and do not count.
         """
+        return self.holding(task, [point], label, config, image_size)
+
+    def holding(
+        self, task: Task, points: Sequence[Point], label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The topmost region with this label that holds more than half of ``points``, None without one."""
         outputs = {control.name: control for control in config.outputs}
         for result in _visible_results(task):
             for region in reversed(result):
@@ -72,43 +79,65 @@ class RegionLookup:
                 if not isinstance(labels, list) or label not in labels:
                     continue
                 try:
-                    found = self._hit(region, control, point, image_size)
+                    found = self._holds(region, control, points, image_size)
                 except (MaskError, TypeError, ValueError, KeyError):
                     continue  # a damaged region is not under any click
                 if found is not None:
                     return found
         return None
 
-    def _hit(
-        self, region: dict[str, Any], control: Control, point: Point, image_size: tuple[int, int]
+    def _holds(
+        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
     ) -> FoundRegion | None:
         if control.tag == "BrushLabels":
-            return self._brush_hit(region, control, point, image_size)
+            return self._brush_holds(region, control, points, image_size)
         mask = (
             _polygon(region["value"], image_size) if control.tag == "PolygonLabels" else _rectangle(region, image_size)
         )
-        if not mask[int(point.y), int(point.x)]:
+        if not _most(mask[int(point.y), int(point.x)] for point in points):
             return None
         return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
 
-    def _brush_hit(
-        self, region: dict[str, Any], control: Control, point: Point, image_size: tuple[int, int]
+    def _brush_holds(
+        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
     ) -> FoundRegion | None:
         height, width = image_size
         code = region["value"]["rle"]
-        x, y = int(point.x), int(point.y)
         digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
-        hit = self._hits.get((digest, x, y))
-        if hit is None:
-            hit = brush_rle.value_at(code, x=x, y=y, height=height, width=width)
-            self._hits.put((digest, x, y), hit, 200)
-        if not hit:
+
+        def value_at(point: Point) -> bool:
+            key = (digest, int(point.x), int(point.y))
+            value = self._hits.get(key)
+            if value is None:
+                value = brush_rle.value_at(code, x=key[1], y=key[2], height=height, width=width)
+                self._hits.put(key, value, 200)
+            return value
+
+        if not _most(map(value_at, points)):
             return None
         mask = self._masks.get(digest)
         if mask is None:
             mask = brush_rle.decode(code, height, width)
             self._masks.put(digest, mask, mask.nbytes)
         return FoundRegion(str(region["id"]), control, digest, mask)
+
+
+def spread_points(mask: Mask) -> tuple[Point, ...]:
+    """Points (x, y) spread over ``mask`` bool[H, W], by which it is compared with regions that stay undecoded."""
+    pixels = np.argwhere(mask)
+    chosen = pixels[np.linspace(0, len(pixels) - 1, _SAMPLES).astype(int)] if len(pixels) else pixels
+    return tuple(Point(float(x), float(y)) for y, x in chosen)
+
+
+def _most(values: Iterable[bool]) -> bool:
+    """Whether more than half of ``values`` are true."""
+    found = [bool(value) for value in values]
+    return 2 * sum(found) > len(found)
+
+
+def has_regions(task: Task) -> bool:
+    """Whether a click in this task may lie on or beside a region at all."""
+    return any(any(result) for result in _visible_results(task))
 
 
 def _visible_results(task: Task) -> Iterator[Sequence[Any]]:

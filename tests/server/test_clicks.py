@@ -140,6 +140,16 @@ def test_a_click_beside_every_region_makes_a_new_object(service: LabelingService
     assert answer["result"][0]["id"] != again["result"][0]["id"]
 
 
+def test_a_click_beside_a_region_extends_it_where_both_are_one_object(service: LabelingService, url: str) -> None:
+    (part,) = masks_of(ask(service, interactive(task(1, url), [click(40, 30)])))
+    part[27:34, 37:44] = False  # the click falls into what is missing
+    found = task(1, url, predictions=[stored(region("part", part))])
+    for clicks in ([click(40, 30)], [click(40, 30), click(20, 20, False)]):
+        assert [item["id"] for item in ask(service, interactive(found, clicks))["result"]] == ["part"]
+    other = task(1, url, predictions=[stored(region("other", part, "ship"))])
+    assert [item["id"] for item in ask(service, interactive(other, [click(40, 30)]))["result"]] != ["other"]
+
+
 def test_a_negative_click_alone_cuts_the_region_under_it(service: LabelingService, url: str) -> None:
     found = task(1, url, predictions=[stored(region("a", rectangle(20, 15, 60, 45)))])
     answer = ask(service, interactive(found, [click(25, 20, False)]))

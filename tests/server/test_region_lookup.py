@@ -8,7 +8,7 @@ import pytest
 from backend.pipeline.types import Mask
 from backend.server.labeling_config import parse_labeling_config
 from backend.server.protocol import Task
-from backend.server.region_lookup import FoundRegion, RegionLookup
+from backend.server.region_lookup import FoundRegion, RegionLookup, spread_points
 from dataset_tools import brush_rle
 from dataset_tools.geometry import Point
 from tests.server.conftest import LABEL_CONFIG
@@ -147,3 +147,22 @@ def test_asking_again_gives_the_same() -> None:
     assert (first.id, first.digest) == (again.id, again.digest)
     assert np.array_equal(first.mask, again.mask)
     assert lookup.under(task, Point(50, 50), "ship", CONFIG, SIZE) is None
+
+
+def test_a_region_holding_most_of_some_points_is_found() -> None:
+    task = Task(predictions=[stored(brush("a", block(0, 0, 20)), brush("b", block(40, 30)))])
+
+    def holding(mask: Mask) -> str | None:
+        return identity(RegionLookup().holding(task, spread_points(mask), "ship", CONFIG, SIZE))
+
+    assert holding(block(2, 2, 22)) == "a"  # the region and a part that is missing from it
+    assert holding(block(12, 12, 30)) is None  # a larger thing that reaches into it
+    assert holding(block(38, 30)) == "b"
+
+
+def test_points_are_spread_over_the_mask() -> None:
+    points = spread_points(block(10, 10))
+    assert len(points) == 9
+    assert all(block(10, 10)[int(point.y), int(point.x)] for point in points)
+    assert max(point.y for point in points) - min(point.y for point in points) > 15
+    assert spread_points(np.zeros(SIZE, np.bool_)) == ()
