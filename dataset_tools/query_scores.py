@@ -29,8 +29,6 @@ __all__ = ["LabelledBox", "Scene", "fit"]
 
 _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
-_SEES_OTHERS = 0.8
-"""How often an order is said of an object only where there are others of its kind."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
 _MAX_PAIRS = 66
@@ -196,8 +194,6 @@ def _place(constraint: Constraint, query: Query, scene: Scene, presence: Floats)
     rank = getattr(constraint, "rank", 1)
     last = rank + (query.count or 1) - 1 if query.is_all else rank
     place = sum(spatial.ranked(key, noise, presence, k) for k in range(rank, min(last, len(presence)) + 1))
-    if last == 1:  # who says "the leftmost" or "the one on the left" sees others: that makes weak detections likelier
-        place = place * (1.0 - _SEES_OTHERS + _SEES_OTHERS * spatial.any_after(key, noise, presence))
     return np.clip(np.asarray(place, np.float64), 0.0, 1.0) * np.ones(len(presence))
 
 

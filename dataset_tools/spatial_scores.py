@@ -12,7 +12,6 @@ import numpy.typing as npt
 from dataset_tools.expression_query import Direction
 
 __all__ = [
-    "any_after",
     "between",
     "centers",
     "directed",
@@ -119,14 +118,6 @@ def ranked(key: Floats, noise: Floats, presence: Floats, rank: int = 1) -> Float
         exactly = np.asarray(exactly * (1 - chance) + shifted * chance, np.float64)
     place[here] = exactly[:, rank - 1]
     return place
-
-
-def any_after(key: Floats, noise: Floats, presence: Floats) -> Floats:
-    """float64[N]: probability that at least one box that exists lies after each box by ``key`` (highest first)."""
-    scale = np.maximum((noise[:, None] + noise[None, :]) / 2, 1e-9)
-    after = sigmoid((key[:, None] - key[None, :]) / scale) * presence[None, :]
-    np.fill_diagonal(after, 0.0)
-    return np.asarray(1.0 - (1.0 - after).prod(axis=1), np.float64)
 
 
 def gaps(boxes: Floats, targets: Floats) -> Floats:

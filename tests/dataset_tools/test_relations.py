@@ -298,14 +298,6 @@ def test_a_doubtful_detection_at_the_border_does_not_take_the_place_of_the_leftm
     assert outcome(certain, "the leftmost ship")[0] == "moored"
 
 
-def test_who_says_on_the_left_sees_another_one() -> None:
-    sure = LabelledBox(Box(500, 280, 560, 320), "ship", score=0.95)
-    faint = LabelledBox(Box(100, 280, 160, 320), "ship", score=0.35)
-    assert choose(parse("the ship on the left"), [sure, faint], SIZE).indices == (1,)
-    assert choose(parse("the ship"), [sure, faint], SIZE).indices == (0,)
-    assert choose(parse("the ship on the left"), [sure], SIZE).indices == (0,)
-
-
 def test_a_much_likelier_detection_settles_what_the_words_leave_open() -> None:
     strong = LabelledBox(Box(10, 10, 60, 60), "ship", score=0.9)
     weak = LabelledBox(Box(300, 300, 350, 350), "ship", score=0.3)
