@@ -64,6 +64,8 @@ def export_command(
             workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
+    if report.without_target:
+        click.echo(f"{report.without_target:,} expressions for absent objects stay behind: {name} cannot hold them")
     if report.resumed:
         click.echo(f"{report.resumed:,} images were there from an interrupted export")
     left_out = [f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems]

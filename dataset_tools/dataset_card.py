@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools import atomic
+from dataset_tools.formats import FORMATS
 from dataset_tools.formats.items import Items
 
 _VERSION = 1
@@ -28,13 +29,16 @@ def write_card(
         failed: (file name, why) of images that were left out.
     """
     counts = {name: Counter[str]() for name in ("split", "category", "kind", "origin", "model_version", "source")}
-    images, scenes, sizes = 0, set(), Counter[str]()
+    images, left_behind, scenes, sizes = 0, 0, set(), Counter[str]()
+    holds_absent = FORMATS[format_name].absent
     for item in items():
         images += 1
         scenes.add(item.sample.image.scene or item.sample.image.file_name)
         sizes[f"{item.sample.image.width} x {item.sample.image.height}"] += 1
         for record in item.sample.records:
-            if record.expression:
+            if record.expression and not record.targets and not holds_absent:
+                left_behind += 1
+            elif record.expression:
                 provenance = record.provenance
                 for name, value in {
                     "split": record.split, "category": record.category, "kind": record.kind,
@@ -45,7 +49,8 @@ def write_card(
         "version": _VERSION, "format": format_name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "images": images, "scenes": len(scenes), "expressions": sum(counts["category"].values()),
         **{f"by_{name}": dict(counter.most_common()) for name, counter in counts.items()},
-        "image_sizes": dict(sizes.most_common(10)), "left_out": [list(pair) for pair in failed], **details,
+        "absent_left_behind": left_behind, "image_sizes": dict(sizes.most_common(10)),
+        "left_out": [list(pair) for pair in failed], **details,
     }  # fmt: skip
     atomic.write_text(root / "dataset.json", json.dumps(description, indent=1) + "\n")
     atomic.write_text(root / "README.md", _card(root.name, description))

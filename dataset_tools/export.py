@@ -36,13 +36,16 @@ class ExportReport:
     """What an export did.
 
     Attributes:
-        images, records: exported, those of an earlier, interrupted run included.
+        images: exported, those of an earlier, interrupted run included.
+        records: exported expressions and objects without words.
+        without_target: expressions of absent objects that the format cannot hold.
         resumed: images that an earlier run had exported.
         failed: (file name, why) of every image that could not be exported.
     """
 
     images: int = 0
     records: int = 0
+    without_target: int = 0
     resumed: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -111,7 +114,9 @@ def export(
             settle(first, future.result())
     items = journal.items
     report.images = sum(1 for _ in items())
-    report.records = sum(len(item.sample.records) for item in items())
+    records = [bool(record.targets) for item in items() for record in item.sample.records]
+    report.without_target = 0 if formats.FORMATS[format_name].absent else records.count(False)
+    report.records = len(records) - report.without_target
     if not report.images:
         reasons = "; ".join(f"{name}: {why}" for name, why in report.failed[:3])
         raise DatasetError(f"nothing was exported to {destination}" + (f" ({reasons})" if reasons else ": no samples"))

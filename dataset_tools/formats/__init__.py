@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its module, the class that writes it, a file that tells it (a glob), and one line about it."""
+    """A format: its module, the class that writes it, a file that tells it (a glob), one line about it, and whether it
+    holds expressions that mean nothing in their image.
+    """
 
     name: str
     module: str
     writer: str
     sign: str
     help: str
+    absent: bool = False
 
 
 FORMATS = {
@@ -36,7 +39,14 @@ FORMATS = {
         Format("coco", "coco", "CocoWriter", "annotations/*.json", "strict COCO instances (no expressions)"),
         Format("refsegrs", "refsegrs", "RefSegRSWriter", "output_phrase_*.txt", "RefSegRS: image, mask, phrase"),
         Format("rsrefseg", "rsrefseg", "RSRefSegWriter", "datainfo/*.jsonl", "RSRefSeg's JSON lines"),
-        Format("coco_jsonl", "coco_jsonl_samples", "CocoJsonlWriter", "annotations.json", "COCO and expressions.jsonl"),
+        Format(
+            "coco_jsonl",
+            "coco_jsonl_samples",
+            "CocoJsonlWriter",
+            "annotations.json",
+            "COCO and expressions.jsonl",
+            True,
+        ),
         Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),
         Format("webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image"),
         Format("huggingface", "huggingface", "HuggingFaceWriter", "data/*.parquet", "parquet for datasets (extra hf)"),

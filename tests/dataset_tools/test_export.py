@@ -175,3 +175,15 @@ def test_equal_names_do_not_overwrite_each_other(samples: list[Sample], tmp_path
     again = list(formats.read(tmp_path / "out"))
     values = [int(np.asarray(Image.open(str(s.image.location)))[0, 0, 0]) for s in again]
     assert values == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("name", "stays"), [("refer", 1), ("coco_jsonl", 0)])
+def test_expressions_of_absent_objects_are_counted(
+    samples: list[Sample], tmp_path: Path, name: str, stays: int
+) -> None:
+    absent = Record("the windmill", "windmill", (), "train", "absent")
+    samples[0] = replace(samples[0], records=(*samples[0].records, absent))
+    report = export(samples, tmp_path / "out", name)
+    assert (report.records, report.without_target) == (11 - stays, stays)
+    card = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (card["expressions"], card["absent_left_behind"]) == (11 - stays, stays)
