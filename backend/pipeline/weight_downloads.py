@@ -7,6 +7,7 @@ usual environment variables (``HTTPS_PROXY`` and so on).
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,13 +115,16 @@ def _check(entry: WeightEntry, part: Path) -> None:
 def _download_from_hub(entry: WeightEntry, repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    part = entry.path.with_name(entry.path.name + ".part")
     try:
-        snapshot_download(repository, local_dir=entry.path, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+        snapshot_download(repository, local_dir=part, allow_patterns=["*.json", "*.txt", "*.safetensors"])
     except Exception as error:  # the hub's client raises errors of several packages
         raise WeightsError(
             f"cannot download {entry.name} from huggingface.co/{repository}: {_reason(error)}. Without a network fetch"
             f" that repository elsewhere and place its files in {entry.path}"
         ) from error
+    shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes for resuming are no part of the model
+    part.replace(entry.path)
     record(entry.path)
     return entry.path
 

@@ -168,6 +168,29 @@ def test_a_proxy_from_the_environment_is_used(site: Site, folder: Path, monkeypa
     assert download(entry).read_bytes() == CONTENT
 
 
+def test_a_model_of_the_hub_appears_only_when_it_is_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client is replaced: what counts here is what becomes of an interrupted and of a finished download."""
+    wanted = REGISTRY["grounding_dino_tiny"]
+
+    def interrupted(_repository: str, *, local_dir: Path, **_: object) -> None:
+        (local_dir / ".cache").mkdir(parents=True, exist_ok=True)
+        (local_dir / "config.json").write_text("{}")
+        raise OSError("the connection broke")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", interrupted)
+    with pytest.raises(WeightsError, match="the connection broke"):
+        download(wanted)
+    assert not wanted.path.exists()
+
+    def finished(_repository: str, *, local_dir: Path, **_: object) -> None:
+        assert (local_dir / "config.json").is_file()  # what came before is still there to go on with
+        (local_dir / "model.safetensors").write_bytes(CONTENT)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", finished)
+    assert sorted(file.name for file in download(wanted).iterdir()) == ["config.json", "model.safetensors"]
+    assert recorded_sha256(wanted.path) == sha256_of(wanted.path)
+
+
 def test_hand_placed_weights_say_where_to_get_them(folder: Path) -> None:
     with pytest.raises(WeightsError, match="LANMNG/LQVG"):
         download(REGISTRY["lqvg"])
