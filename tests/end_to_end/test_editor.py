@@ -33,11 +33,10 @@ def project(
     personal_access_token: str,
     start_backend: StartBackend,
     scene: Scene,
-    request: pytest.FixtureRequest,
 ) -> Project:
     """A project with two pre-labelled tasks."""
     backend = start_backend(personal_access_token)
-    project = create_project(studio, request.node.name[:50], scene, UPPER, ALL)
+    project = create_project(studio, "Airport", scene, UPPER, ALL)
     studio.client.connect_backend(project.id, backend.url)
     studio.client.retrieve_predictions(project.id, list(project.tasks.values()))
     assert sorted(item.task for item in studio.client.predictions(project.id)) == sorted(project.tasks.values())
