@@ -143,6 +143,8 @@ def evaluate(
     counting = CONVENTIONS[convention]
     pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
     worst = _Gallery(counting)
+    if boxes == "ground-truth":
+        examples = [example for example in examples if example.targets]
     with tqdm(total=len(examples), unit="expression", desc=pipeline.model_version) as bar:
         result = evaluation.evaluate(
             pipeline,
