@@ -3,9 +3,9 @@
     python -m benchmarks.lqvg_overfit --data ../shared/data/nwpu_vhr10 --out runs/lqvg_overfit
 
 Trains ``backend/learning/lqvg_reduced.yaml`` (random weights, a byte-level BPE made from the expressions) on the first
-32 training images that have an expression with one target, two expressions of different targets where there are two, and
-measures on the same expressions: what is shown is that the training loop can learn them, not how good the network is on
-other images.
+32 training images that have an expression with one target, two expressions of different targets where there are two,
+and measures on the same expressions: what is shown is that the training loop can learn them, not how good the network
+is on other images.
 """
 
 from __future__ import annotations

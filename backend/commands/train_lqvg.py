@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -66,4 +67,5 @@ def lqvg(
         device=device,
         resume=resume,
     )
-    click.echo(f"weights: {weights}")
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first writes the file
+        click.echo(f"weights: {weights}")
