@@ -117,7 +117,7 @@ def test_ablation_switches_stages_off_and_nothing_on() -> None:
 
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load_config("compact").name = "other"  # type: ignore[misc]
+        load_config("compact").name = "other"
 
 
 def test_registries_name_functions_that_exist() -> None:

@@ -35,7 +35,9 @@ def records(draw: st.DrawFn) -> Record:
         targets=tuple(dict.fromkeys(target_of(mask) for mask in masks)),
         split=None,
         kind=draw(st.sampled_from([None, "single", "extreme"])) if masks else "absent",
-        provenance=Provenance(source="label-studio", task=draw(st.integers(1, 99)), origin=draw(st.sampled_from(origins)), clicks=2),
+        provenance=Provenance(
+            source="label-studio", task=draw(st.integers(1, 99)), origin=draw(st.sampled_from(origins)), clicks=2
+        ),
     )
 
 
