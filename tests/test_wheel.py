@@ -68,4 +68,5 @@ def test_the_installed_wheel_prelabels_an_image(wheel: Path, tmp_path: Path) -> 
     (prelabel,) = answer["prelabels"]
     mask = masks.from_coco(prelabel["mask"], *scene.image.shape[:2])
     assert metrics.iou(mask, airplanes(scene)[1]) > 0.5
-    assert Image.open(tmp_path / "overlay.png").size[0] >= 600
+    with Image.open(tmp_path / "overlay.png") as overlay:
+        assert overlay.width >= 600
