@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("brush_rle", "export", "stage2")
+NAMES = ("brush_rle", "clicks", "stage2", "export")
 Rows = dict[str, dict[str, float]]
 
 
