@@ -169,6 +169,26 @@ class Query:
         return False
 
     @property
+    def kind(self) -> str:
+        """What tells the object apart, in the words of ``expressions.jsonl``.
+
+        One of ``all``, ``near``, ``relation``, ``size``, ``extreme``, ``color``, ``region`` and ``single``: the first
+        of them that applies. Whether the object is there (``absent``) is not in the words.
+        """
+        if self.is_all:
+            return "all"
+        said = {type(c) for c in self.constraints}
+        if any(relation.kind in ("near", "nearest") for relation in self.relations):
+            return "near"
+        kinds: tuple[tuple[type, str], ...] = (
+            (Relation, "relation"), (Size, "size"), (Extreme, "extreme"), (Color, "color"), (Region, "region")
+        )  # fmt: skip
+        for constraint, kind in kinds:
+            if constraint in said:
+                return kind
+        return "single"
+
+    @property
     def relations(self) -> tuple[Relation, ...]:
         """The constraints that are relations."""
         return tuple(c for c in self.constraints if isinstance(c, Relation))

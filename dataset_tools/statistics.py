@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import atomic, html_page, metrics
+from dataset_tools import atomic, expression_parser, html_page, metrics
 from dataset_tools.records import Record, Sample
 
 _HEAT = 48
@@ -73,7 +73,7 @@ class Statistics:
     def _add_record(self, record: Record) -> None:
         self.records += 1
         self.by_category.setdefault(record.category, Counter())[record.split or "none"] += 1
-        self.by_kind[record.kind or "not known"] += 1
+        self.by_kind[record.kind or expression_parser.parse(record.expression).kind] += 1
         words = re.findall(r"[^\W\d_]+", record.expression.lower())
         self.lengths[len(record.expression.split())] += 1
         self.words.update(word for word in words if word not in _STOP)

@@ -193,3 +193,21 @@ def test_never_raises_on_words_it_knows(text: str) -> None:
 def test_long_texts_are_cut_and_not_refused(phrase: str) -> None:
     assert len(lexemes(phrase * 500)) <= 400
     parse((phrase * 5000)[:5000])
+
+
+@pytest.mark.parametrize(
+    ("expression", "kind"),
+    [
+        ("every tennis court", "all"),
+        ("the plane", "single"),
+        ("the red car", "color"),
+        ("left-most plane", "extreme"),
+        ("second storage tank from the right", "extreme"),
+        ("the larger of the two ships on the left", "size"),
+        ("the ship in the upper left of the image", "region"),
+        ("a car that is north of the bridge", "relation"),
+        ("the harbor nearest to the large ship", "near"),
+    ],
+)
+def test_the_kind_of_an_expression(expression: str, kind: str) -> None:
+    assert parse(expression).kind == kind
