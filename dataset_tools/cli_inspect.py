@@ -69,7 +69,8 @@ def stats_command(source: str, out: Path | None, as_json: bool, **options: Any) 
         click.echo(json.dumps(summary))
     else:
         for key, value in summary.items():
-            click.echo(f"{key.replace('_', ' ')}: {json.dumps(value) if isinstance(value, dict) else value}")
+            if value not in (None, {}):
+                click.echo(f"{key.replace('_', ' ')}: {json.dumps(value) if isinstance(value, dict) else value}")
     if out is not None:
         statistics.write(out, Path(source).name, found)
         click.echo(f"page: {out / 'index.html'}", err=True)
