@@ -36,7 +36,7 @@ masks = st.builds(
 
 
 @given(masks)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_encode_is_the_sdks_and_decode_is_its_inverse(mask: Mask) -> None:
     code = brush_rle.encode(mask)
     assert code == brush.mask2rle(mask.astype(np.uint8) * 255)
@@ -91,7 +91,7 @@ def streams(draw: st.DrawFn) -> tuple[list[int], Mask]:
 
 
 @given(streams())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_decode_takes_literals_and_any_sizes(case: tuple[list[int], Mask]) -> None:
     code, mask = case
     assert np.array_equal(brush_rle.decode(code, *mask.shape), mask)
@@ -120,7 +120,7 @@ def test_literal_of_65536_words_between_runs() -> None:
 
 
 @given(masks, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_value_at_is_the_decoded_pixel(mask: Mask, data: st.DataObject) -> None:
     height, width = mask.shape
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
@@ -158,7 +158,7 @@ def test_damaged_streams_are_explained(code: Any, height: int, width: int, messa
 
 
 @given(st.lists(st.integers(0, 255), max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_garbage_is_refused_or_decoded_but_never_crashes(tail: list[int]) -> None:
     try:
         mask = brush_rle.decode([*GOOD[:7], *tail], 20, 30)

@@ -85,7 +85,7 @@ boxes = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(boxes, st.integers(0, 5), st.integers(1, 6))
 def test_every_proposal_leads_back_to_its_objects(objects: list[LabelledBox], seed: int, per_object: int) -> None:
     proposals = propose_for_boxes(objects, SIZE, seed=seed, per_object=per_object)

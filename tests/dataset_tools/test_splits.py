@@ -36,7 +36,7 @@ def test_shares_hold_for_every_stratum() -> None:
 
 
 @given(st.permutations(many(30)), st.integers(0, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_order_does_not_matter_and_seeds_do(scenes: list[Scene], seed: int) -> None:
     assert splits.assign(scenes, seed=seed) == splits.assign(many(30), seed=seed)
     assert splits.assign(many(30), seed=seed) != splits.assign(many(30), seed=seed + 1)

@@ -91,7 +91,7 @@ def test_sizes_must_agree() -> None:
         optimize_boundary(np.zeros((4, 4, 3), np.uint8), np.ones((4, 5), np.bool_), CONFIG)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), shape=st.tuples(st.integers(1, 24), st.integers(1, 24)))
 def test_any_image_and_mask_give_a_mask_and_repeat(data: st.DataObject, shape: tuple[int, int]) -> None:
     image = data.draw(hnp.arrays(np.uint8, (*shape, 3)))

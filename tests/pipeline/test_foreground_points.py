@@ -128,7 +128,7 @@ def test_a_box_over_the_border_is_cut_and_one_outside_is_refused() -> None:
         foreground_point(image, Box(100, 0, 120, 20), CONFIG)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     image=hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))),
     corners=st.tuples(*[st.floats(0, 1)] * 4),

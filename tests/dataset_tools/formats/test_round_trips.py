@@ -89,7 +89,7 @@ def facts(samples: list[Sample], name: str) -> Counter[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", list(formats.FORMATS))
 @given(samples=datasets())
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(name: str, samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> None:
     if not any(record.targets for sample in samples for record in sample.records):
         return

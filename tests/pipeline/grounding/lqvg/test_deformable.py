@@ -25,7 +25,7 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, list[tuple[int, int]], Tensor, Te
     return values, sizes, locations, torch.rand(shape, generator=generator).double()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems())
 def test_samples_and_gradients_equal_grid_sample(
     problem: tuple[Tensor, list[tuple[int, int]], Tensor, Tensor],
