@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
@@ -20,7 +20,6 @@ small = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
 
 @given(small)
-@settings(deadline=None)
 def test_coco_rle_round_trip_is_exact_and_pycocotools_own(mask: Mask) -> None:
     code = masks.to_coco_rle(mask)
     assert code["counts"].encode() == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
@@ -40,7 +39,6 @@ def test_uncompressed_counts_and_lists_of_codes_are_read() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(-5, 45), st.floats(-5, 35)), min_size=3, max_size=8))
-@settings(deadline=None)
 def test_polygons_are_rasterised_as_pycocotools_does(points: list[tuple[float, float]]) -> None:
     polygon = [value for point in points for value in point]
     expected = coco.area(coco.merge(coco.frPyObjects([polygon], 30, 40)))
@@ -69,7 +67,6 @@ def test_damaged_codes_are_explained(segmentation: Any, message: str) -> None:
 
 
 @given(st.text(max_size=20))
-@settings(deadline=None)
 def test_any_text_as_counts_is_refused_or_decoded(counts: str) -> None:
     try:
         mask = masks.from_coco({"size": [4, 5], "counts": counts}, 4, 5)

@@ -283,7 +283,7 @@ def request(url: str, session: list[tuple[int, int, bool | None]], carries: str)
     return interactive(task(1, url, **more), [click(x, y, sign) for x, y, sign in session])
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(sessions, carried), min_size=2, max_size=5), st.randoms(use_true_random=False))
 def test_order_interleaving_and_restarts_change_nothing(
     lasting: LabelingService,

@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from label_studio_sdk.label_interface import LabelInterface
@@ -55,7 +55,6 @@ def test_a_box_region_holds_the_masks_box(mask: Mask) -> None:
     assert np.allclose(found, Box.of_mask(mask))
 
 
-@settings(deadline=None)
 @given(
     st.integers(4, 60),
     st.integers(4, 60),
@@ -82,7 +81,6 @@ def test_a_polygon_region_outlines_the_mask(height: int, width: int, x: int, y: 
 
 
 @given(any_mask.filter(lambda mask: bool(mask.any())))
-@settings(deadline=None)
 def test_label_studios_own_validation_takes_every_region(mask: Mask) -> None:
     regions = WRITER.regions(mask, "ship", [BRUSH, POLYGON, BOX], score=0.5)
     prediction: Prediction = {"result": regions, "score": 0.5, "model_version": "v"}

@@ -97,7 +97,7 @@ def test_result_equals_the_steps_of_the_original(tmp_path: Path) -> None:
     assert found.score == pytest.approx(scores.max().item(), abs=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(8, 300), st.integers(8, 300), st.data())
 def test_boxes_come_back_where_they_were(height: int, width: int, data: st.DataObject) -> None:
     x0, x1 = sorted(data.draw(st.lists(st.integers(0, width), min_size=2, max_size=2, unique=True)))
