@@ -155,11 +155,6 @@ def fields(rng: np.random.Generator, noise: Noise) -> Texture:
     return np.asarray(texture + shades[..., None], np.float32)
 
 
-def blend(ground: Texture, over: Texture, weight: Field) -> Texture:
-    """``over`` laid on ``ground`` where ``weight`` float32[H, W] is 1, a mixture where it is between 0 and 1."""
-    return ground + (over - ground) * weight[..., None]
-
-
 def smoothstep(field: Field, low: float, high: float) -> Field:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((field - np.float32(low)) / np.float32(high - low), 0, 1)

@@ -108,14 +108,13 @@ class SamSegmenter:
         corners = ",".join(str(round(value)) for value in window)
         return hashlib.sha256(f"{image_hash}|{self.encoder_hash}|{corners}".encode()).hexdigest()
 
-    def embed(self, image: Image, window: Box | None = None, image_hash: str | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None) -> Embedding:
         """Features of ``image`` or of one ``window`` of it.
 
         Args:
             image: uint8[H, W, 3] RGB.
             window: (x0, y0, x1, y1) in whole pixels; what lies outside the image is filled with the mean pixel. None:
                 the whole image.
-            image_hash: ``hash_image(image)`` if the caller has it already.
 
         Raises:
             ImageError: the image is not uint8[H, W, 3] or is empty, or the window does not overlap it.
@@ -133,7 +132,7 @@ class SamSegmenter:
             pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_CONSTANT, value=mean).astype(np.uint8)
         placed = Box(float(x0), float(y0), float(x1), float(y1))
         return Embedding(
-            key=self.embedding_key(image_hash or hash_image(image), placed),
+            key=self.embedding_key(hash_image(image), placed),
             features=self._encode(pixels),
             image_size=(height, width),
             window=placed,
