@@ -16,7 +16,7 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.masks import Mask
 from dataset_tools.records import Origin
 
-__all__ = ["WORK", "Region", "agreement", "is_accepted", "read_region"]
+__all__ = ["WORK", "Region", "RegionInfo", "agreement", "is_accepted", "read_info", "read_region"]
 
 WORK: Mapping[str, int] = {"prediction": 0, "prediction-changed": 1, "manual": 2}
 """How much manual work each origin stands for."""
@@ -26,12 +26,11 @@ _EXPRESSION_META = re.compile(r"^expression: (?P<text>.+)$")
 
 
 @dataclass(frozen=True)
-class Region:
-    """One accepted region.
+class RegionInfo:
+    """What an accepted region says of itself, without its pixels.
 
     Attributes:
         id: the result's id.
-        mask: bool[H, W] at the image's own size.
         label: the first label, canonical where it is a known category's name; None without a label.
         expression: of ``meta.text`` (``expression: ...``), None if it says none.
         origin: Label Studio's word for how it came about, None if it says none.
@@ -40,13 +39,23 @@ class Region:
     """
 
     id: str | None
-    mask: Mask
     label: str | None
     expression: str | None
     origin: Origin | None
     model: str | None
     clicks: int | None
     score: float | None
+
+
+@dataclass(frozen=True)
+class Region(RegionInfo):
+    """One accepted region.
+
+    Attributes:
+        mask: bool[H, W] at the image's own size.
+    """
+
+    mask: Mask
 
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
@@ -68,15 +77,19 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
         raise DatasetError(f"region {result.get('id')} has no original_width and original_height") from None
     if result.get("image_rotation"):
         raise DatasetError(f"region {result.get('id')} was drawn on the image rotated by {result['image_rotation']}")
-    labels = value.get(kind) or []
+    return Region(**vars(read_info(result, annotation)), mask=_mask(value, kind, height, width))
+
+
+def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> RegionInfo:
+    """What an accepted result says of itself; its shape is not looked at."""
+    labels = (result.get("value") or {}).get(result["type"]) or []
     meta = _meta(result)
     origin = result.get("origin")
     predicted = origin in ("prediction", "prediction-changed")
     parent = annotation.get("prediction") if predicted else None
     score = meta.get("score", result.get("score"))
-    return Region(
+    return RegionInfo(
         id=result.get("id"),
-        mask=_mask(value, kind, height, width),
         label=(canonical(str(labels[0])) or str(labels[0])) if labels else None,
         expression=meta.get("expression"),
         origin=origin if origin in WORK else None,

@@ -15,9 +15,9 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from backend.bounded_cache import BoundedCache
+from backend.database import Database
 from backend.errors import ImageError, LabelStudioError
 from backend.pipeline.types import Image
-from backend.server.database import Database
 from backend.server.guarded_session import guarded_session
 from backend.server.image_files import decode_image
 from backend.server.label_studio import LabelStudio, detail, origin

@@ -11,8 +11,8 @@ import time
 
 import orjson
 
+from backend.database import Database
 from backend.pipeline.types import Abstention, Box, Point, Prelabel, Prelabels
-from backend.server.database import Database
 from dataset_tools import masks
 
 __all__ = ["PrelabelCache"]

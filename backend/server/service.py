@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from backend.database import Database
 from backend.errors import ProtocolError, UnavailableError
+from backend.learning.events import EventLog
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.click_queue import ClickQueue
 from backend.server.clicks import Clicks
-from backend.server.database import Database
-from backend.server.events import EventLog
 from backend.server.images import TaskImages
 from backend.server.label_studio import LabelStudio
 from backend.server.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
@@ -41,7 +41,7 @@ class LabelingService:
         self.settings = settings
         self.metrics = Metrics()
         self.model = Model(settings.config, load or (lambda: load_pipeline(settings.config)), settings.model_threads)
-        self._database = Database(settings.state_dir / "server.sqlite3")
+        self._database = Database.of_state(settings.state_dir)
         self.events = EventLog(self._database)
         self.cache = PrelabelCache(self._database, settings.prelabel_rows)
         self.label_studio = LabelStudio.from_settings(settings)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import requests
 
+from backend.database import Database
 from backend.demo.backend_process import BackendProcess
 from backend.label_studio_client import LabelStudioClient
-from backend.server.database import Database
-from backend.server.events import EventLog
+from backend.learning.events import EventLog
 from dataset_tools import brush_rle, metrics
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.projects import Project, create_project

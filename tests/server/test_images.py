@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+from backend.database import Database
 from backend.errors import ImageError
-from backend.server.database import Database
 from backend.server.images import TaskImages
 from backend.server.label_studio import LabelStudio
 from backend.settings import Settings

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.server.database import Database
-from backend.server.events import EventLog
+from backend.database import Database
+from backend.learning.events import EventLog
 
 
 def _append(path: Path, number: int) -> None:

@@ -1,4 +1,4 @@
-"""One SQLite file for everything the server must not forget: events, image hashes, computed pre-labels.
+"""One SQLite file for everything that must not be forgotten: events and what they add up to, image hashes, pre-labels.
 
 WAL mode, so that readers never wait for a writer and several worker processes share the file; ``synchronous=FULL``, so
 that a commit is on disk when it returns.
@@ -41,6 +41,42 @@ CREATE TABLE IF NOT EXISTS prelabels (
     computed_at REAL NOT NULL,
     body BLOB NOT NULL
 );
+-- What the events up to folding.event add up to (backend.learning.annotation_store). Times are microseconds of
+-- Label Studio's clock; a deleted row stays, so that an update that comes late does not bring it back.
+CREATE TABLE IF NOT EXISTS folding (id INTEGER PRIMARY KEY CHECK (id = 1), event INTEGER NOT NULL);
+INSERT OR IGNORE INTO folding VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS projects (
+    id INTEGER PRIMARY KEY,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    title TEXT NOT NULL,
+    label_config TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tasks (
+    project INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (project, id)
+);
+CREATE TABLE IF NOT EXISTS annotations (
+    project INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    task INTEGER,
+    unique_id TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    deleted INTEGER NOT NULL,
+    skipped INTEGER NOT NULL,
+    masks INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (project, id)
+);
+CREATE VIEW IF NOT EXISTS live_annotations AS
+    SELECT a.*, t.data FROM annotations a JOIN tasks t ON t.project = a.project AND t.id = a.task
+    WHERE NOT a.deleted AND NOT t.deleted;
 """
 _BUSY_TIMEOUT = 30.0
 
@@ -62,11 +98,22 @@ class Database:
             connection.executescript(_SCHEMA)
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection; commits at the end of the block, rolls back when it raises."""
+    def transaction(self, *, immediate: bool = False) -> Iterator[sqlite3.Connection]:
+        """This thread's connection; commits at the end of the block, rolls back when it raises.
+
+        Args:
+            immediate: take the write lock at once, so that nothing read in the block can be out of date when it writes.
+        """
         connection = self._connection()
         with connection:
+            if immediate:
+                connection.execute("BEGIN IMMEDIATE")
             yield connection
+
+    @classmethod
+    def of_state(cls, state_dir: Path) -> Database:
+        """The database of a server's state folder."""
+        return cls(state_dir / "server.sqlite3")
 
     def close(self) -> None:
         """Close the connections of all threads."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from backend.database import Database
 from backend.errors import ProtocolError
-from backend.server.database import Database
 
 __all__ = ["Event", "EventLog"]
 
@@ -62,11 +61,16 @@ class EventLog:
         assert cursor.lastrowid is not None  # noqa: S101 - SQLite sets it after an INSERT
         return cursor.lastrowid
 
-    def since(self, last_id: int = 0) -> Iterator[Event]:
-        """Events after ``last_id``, oldest first."""
+    def since(self, last_id: int = 0, limit: int = -1) -> list[Event]:
+        """Events after ``last_id``, oldest first; at most ``limit`` unless that is negative."""
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "SELECT id, received_at, action, project, body FROM events WHERE id > ? ORDER BY id", (last_id,)
-            )
-            for identity, received_at, action, project, body in rows:
-                yield Event(identity, received_at, action, project, orjson.loads(body))
+                "SELECT id, received_at, action, project, body FROM events WHERE id > ? ORDER BY id LIMIT ?",
+                (last_id, limit),
+            ).fetchall()
+        return [Event(*row[:-1], orjson.loads(row[-1])) for row in rows]
+
+    def last_id(self) -> int:
+        """Number of the newest event, 0 without any."""
+        with self._database.transaction() as connection:
+            return int(connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])

@@ -1,0 +1,287 @@
+"""The annotations of Label Studio projects as they are now: what the stored webhooks add up to.
+
+A webhook is only appended to the event log when it comes; the log is folded into the present state later, by whoever
+wants to know it, from where it was folded last. Events may come twice, late, or not at all:
+
+* of two states of an annotation the one that Label Studio updated last counts, whichever came first;
+* what was deleted stays deleted, whatever comes late;
+* the same id with another ``unique_id`` is another annotation: the one that was created last counts;
+* what never came, ``pslg sync`` fetches (``annotation_sync``).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from backend.database import Database
+from backend.errors import ProtocolError
+from backend.learning.annotation_changes import (
+    AnnotationDeleted,
+    AnnotationSeen,
+    Change,
+    ProjectSeen,
+    TaskDeleted,
+    TaskSeen,
+    TrainingWanted,
+    changes,
+)
+from backend.learning.events import Event, EventLog
+from dataset_tools.label_studio_regions import RegionInfo, is_accepted, read_info
+
+__all__ = ["AnnotationRow", "AnnotationStore", "Project"]
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 32  # events folded in one transaction: a webhook that comes meanwhile waits for it
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project that events have named."""
+
+    id: int
+    title: str
+    label_config: str
+
+
+@dataclass(frozen=True)
+class AnnotationRow:
+    """One submitted or skipped annotation that still exists.
+
+    Attributes:
+        id, project, task: Label Studio's ids.
+        created_at, updated_at: seconds since the epoch, by Label Studio's clock.
+        skipped: the annotator pressed "Skip" (``was_cancelled``).
+        data: the task's data: the image's address, the expression.
+        body: the annotation as Label Studio sent it, with its ``result``.
+    """
+
+    id: int
+    project: int
+    task: int
+    created_at: float
+    updated_at: float
+    skipped: bool
+    data: Mapping[str, Any]
+    body: Mapping[str, Any]
+
+    @property
+    def annotator(self) -> int | None:
+        """Id of the user who completed it."""
+        user = self.body.get("completed_by")
+        user = user.get("id") if isinstance(user, dict) else user
+        return user if isinstance(user, int) else None
+
+    @property
+    def lead_time(self) -> float | None:
+        """Seconds that the annotator spent on it, by the editor's clock."""
+        seconds = self.body.get("lead_time")
+        return float(seconds) if isinstance(seconds, int | float) else None
+
+    @property
+    def parent_prediction(self) -> int | None:
+        """Id of the prediction it began from."""
+        parent = self.body.get("parent_prediction")
+        return parent if isinstance(parent, int) else None
+
+    @property
+    def ground_truth(self) -> bool:
+        """Whether somebody marked it as the truth."""
+        return bool(self.body.get("ground_truth"))
+
+    @property
+    def regions(self) -> tuple[RegionInfo, ...]:
+        """What its accepted regions say of themselves: label, origin, model, clicks, score. No mask is decoded."""
+        return tuple(read_info(result, self.body) for result in self.body["result"] if is_accepted(result))
+
+
+class AnnotationStore:
+    """The present state of all annotations of one database. Safe for threads and processes."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.events = EventLog(database)
+
+    def refresh(self) -> int:
+        """Fold the events that came since the last time; the number of the last one."""
+        while True:
+            with self.database.transaction() as connection:
+                reached = _reached(connection)
+            events = self.events.since(reached, _BATCH)
+            if not events:
+                return reached
+            found = [(event, list(_understood(event))) for event in events]
+            with self.database.transaction(immediate=True) as connection:
+                if _reached(connection) != reached:
+                    continue  # another process was faster
+                for event, event_changes in found:
+                    _apply(connection, event, event_changes)
+                connection.execute("UPDATE folding SET event = ?", (events[-1].id,))
+
+    def projects(self) -> list[Project]:
+        """Every project that an event or a sync has named, by id."""
+        self.refresh()
+        with self.database.transaction() as connection:
+            rows = connection.execute("SELECT id, title, label_config FROM projects ORDER BY id").fetchall()
+        return [Project(*row) for row in rows]
+
+    def project(self, project: int) -> Project | None:
+        """One project, None if nothing is known of it."""
+        return next((found for found in self.projects() if found.id == project), None)
+
+    def annotations(self, project: int) -> Iterator[AnnotationRow]:
+        """The annotations of a project that exist now, skipped ones too, by id; read one by one."""
+        self.refresh()
+        last = 0
+        while True:
+            with self.database.transaction() as connection:
+                row = connection.execute(
+                    "SELECT id, task, created_at, updated_at, skipped, data, body FROM live_annotations"
+                    " WHERE project = ? AND id > ? ORDER BY id LIMIT 1",
+                    (project, last),
+                ).fetchone()
+            if row is None:
+                return
+            last, task, created, updated, skipped, data, body = row
+            yield AnnotationRow(
+                id=last,
+                project=project,
+                task=task,
+                created_at=created / _MICROSECONDS,
+                updated_at=updated / _MICROSECONDS,
+                skipped=bool(skipped),
+                data=orjson.loads(data),
+                body=orjson.loads(body),
+            )
+
+    def accepted_masks(self, project: int) -> int:
+        """Outlined objects in the project's submitted annotations."""
+        self.refresh()
+        with self.database.transaction() as connection:
+            return _accepted_masks(connection, project)
+
+    def apply_sync(self, project: int, found: list[Change], before: int) -> None:
+        """Take over what Label Studio's API said.
+
+        Args:
+            project: the project that was asked for.
+            found: its state; what is not in it stays as it is.
+            before: number of the last event before the API was asked. What the store knows from events up to then is
+                older than ``found``, whatever the times in it say.
+        """
+        self.refresh()
+        with self.database.transaction(immediate=True) as connection:
+            for change in found:
+                _apply_change(connection, project, change, before, before)
+
+
+def _understood(event: Event) -> Iterator[Change]:
+    """The event's changes; one that cannot be read is logged, and does not stand in the way of those after it."""
+    try:
+        yield from changes(event)
+    except ProtocolError as error:
+        logger.warning("event %d (%s) is not understood and left out: %s", event.id, event.action, error)
+
+
+def _reached(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT event FROM folding").fetchone()[0])
+
+
+def _accepted_masks(connection: sqlite3.Connection, project: int) -> int:
+    row = connection.execute(
+        "SELECT coalesce(sum(masks), 0) FROM live_annotations WHERE project = ? AND NOT skipped",
+        (project,),
+    ).fetchone()
+    return int(row[0])
+
+
+def _apply(connection: sqlite3.Connection, event: Event, found: list[Change]) -> None:
+    if event.project is None:
+        return
+    for change in found:
+        if not _apply_change(connection, event.project, change, event.id, -1):
+            return
+
+
+def _apply_change(connection: sqlite3.Connection, project: int, change: Change, event: int, before: int) -> bool:
+    """Write one change; False if its event belongs to another project with the same id."""
+    match change:
+        case ProjectSeen():
+            return _apply_project(connection, change)
+        case TaskSeen():
+            _apply_task(connection, project, change)
+        case TaskDeleted():
+            connection.execute(
+                "INSERT INTO tasks VALUES (?, ?, 0, 1, '{}') ON CONFLICT (project, id) DO UPDATE SET deleted = 1",
+                (project, change.id),
+            )
+        case AnnotationSeen():
+            _apply_annotation(connection, project, change, event, before)
+        case AnnotationDeleted():
+            connection.execute(
+                "INSERT INTO annotations VALUES (?, ?, NULL, NULL, 0, 0, ?, 1, 0, 0, '')"
+                " ON CONFLICT (project, id) DO UPDATE SET deleted = 1, event = excluded.event, masks = 0, body = ''",
+                (project, change.id, event),
+            )
+        case TrainingWanted():
+            pass
+    return True
+
+
+def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
+    known = connection.execute("SELECT created_at, updated_at FROM projects WHERE id = ?", (change.id,)).fetchone()
+    if known is not None and change.created_at < known[0]:
+        logger.warning(
+            "an event of an older project %d than the known one is left out: give each Label Studio a state folder of"
+            " its own (PSLG_STATE_DIR)",
+            change.id,
+        )
+        return False
+    if known is not None and change.created_at > known[0]:
+        logger.warning("project %d is a new one under a known id: what is known of the old one is forgotten", change.id)
+        connection.execute("DELETE FROM annotations WHERE project = ?", (change.id,))
+        connection.execute("DELETE FROM tasks WHERE project = ?", (change.id,))
+    elif known is not None and change.updated_at < known[1]:
+        return True
+    connection.execute(
+        "INSERT OR REPLACE INTO projects VALUES (?, ?, ?, ?, ?)",
+        (change.id, change.created_at, change.updated_at, change.title, change.label_config),
+    )
+    return True
+
+
+def _apply_task(connection: sqlite3.Connection, project: int, change: TaskSeen) -> None:
+    connection.execute(
+        "INSERT INTO tasks VALUES (?, ?, ?, 0, ?) ON CONFLICT (project, id) DO UPDATE"
+        " SET updated_at = excluded.updated_at, data = excluded.data WHERE excluded.updated_at >= tasks.updated_at",
+        (project, change.id, change.updated_at, orjson.dumps(change.data)),
+    )
+
+
+def _apply_annotation(
+    connection: sqlite3.Connection, project: int, change: AnnotationSeen, event: int, before: int
+) -> None:
+    known = connection.execute(
+        "SELECT unique_id, created_at, updated_at, event, deleted FROM annotations WHERE project = ? AND id = ?",
+        (project, change.id),
+    ).fetchone()
+    if known is not None:
+        unique_id, created_at, updated_at, known_event, deleted = known
+        if unique_id is not None and change.unique_id is not None and unique_id != change.unique_id:
+            if change.created_at < created_at:
+                return
+        elif deleted or (change.updated_at < updated_at and known_event > before):
+            return
+    body = {key: value for key, value in change.body.items() if key != "project"}
+    row = (project, change.id, change.task, change.unique_id, change.created_at, change.updated_at, event, 0)
+    connection.execute(
+        "INSERT OR REPLACE INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, change.skipped, change.masks, orjson.dumps(body)),
+    )
