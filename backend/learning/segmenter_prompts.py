@@ -7,6 +7,7 @@ images, so the same submodules are called here with a batch of images.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,11 +15,37 @@ import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
+from torch.nn import functional
 
 from backend.learning.segmenter_clicks import deepest_point, next_click
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT
 
-__all__ = ["BatchPrompts", "damaged_logits", "decode_batch", "encode", "interior_point", "with_corrective_clicks"]
+__all__ = [
+    "BatchPrompts",
+    "PromptTarget",
+    "damaged_logits",
+    "decode_batch",
+    "encode",
+    "interior_point",
+    "upsampled",
+    "with_corrective_clicks",
+]
+
+
+class PromptTarget(Protocol):
+    """An object to be segmented, in pixels of the network's square input of side S."""
+
+    @property
+    def mask(self) -> npt.NDArray[np.uint8]:
+        """uint8[S, S], 0 or 1."""
+
+    @property
+    def box(self) -> npt.NDArray[np.float32]:
+        """float32[4], the box prompt (x0, y0, x1, y1)."""
+
+    @property
+    def full_area(self) -> float:
+        """Pixels of the whole object, parts outside the input included."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,24 +73,52 @@ def encode(sam: Sam, images: npt.NDArray[np.uint8]) -> Tensor:
     return features
 
 
-def decode_batch(sam: Sam, features: Tensor, prompts: BatchPrompts) -> tuple[Tensor, Tensor]:
-    """Low-resolution logits float32[B, h, w] and predicted IoU float32[B] for features [B, C, h', w']."""
-    decoder, batch = sam.mask_decoder, len(features)
-    with torch.autocast(features.device.type, enabled=False):  # positions need float32
+def decode_batch(
+    sam: Sam, features: Tensor, prompts: BatchPrompts, targets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Low-resolution logits float32[B, h, w] and predicted IoU float32[B] for features [B, C, h', w'].
+
+    A lone click is ambiguous: of a decoder with several mask tokens it gets, as in use, the mask with the best
+    predicted IoU, or in training the one that fits ``targets`` float32[B, S, S] best. Every other prompt gets the
+    single mask.
+    """
+    decoder, batch, device = sam.mask_decoder, len(features), features.device
+    boxes, given = (None if value is None else value.to(device) for value in (prompts.boxes, prompts.logits))
+    clicks = prompts.points.shape[1]
+    with torch.autocast(device.type, enabled=False):  # positions need float32
         sparse, dense = sam.prompt_encoder(
-            points=(prompts.points, prompts.labels) if prompts.points.shape[1] else None,
-            boxes=prompts.boxes,
-            masks=None if prompts.logits is None else prompts.logits[:, None],
+            points=(prompts.points.to(device), prompts.labels.to(device)) if clicks else None,
+            boxes=boxes,
+            masks=None if given is None else given[:, None],
         )
         position = sam.prompt_encoder.get_dense_pe().expand(batch, -1, -1, -1)
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output_tokens.expand(batch, -1, -1), sparse], dim=1)
     hidden, image = decoder.transformer(features + dense, position, tokens)
     upscaled = decoder.output_upscaling(image.transpose(1, 2).reshape(features.shape))
-    weights = decoder.output_hypernetworks_mlps[0](hidden[:, 1])
-    logits = torch.einsum("bc,bchw->bhw", weights, upscaled)
-    predicted_iou = decoder.iou_prediction_head(hidden[:, 0])[:, 0]
-    return logits.float(), predicted_iou.float()
+    several = decoder.num_multimask_outputs > 0 and clicks == 1 and boxes is None and given is None
+    outputs = range(1, decoder.num_mask_tokens) if several else range(1)
+    weights = torch.stack([decoder.output_hypernetworks_mlps[i](hidden[:, 1 + i]) for i in outputs], dim=1)
+    logits = torch.einsum("bmc,bchw->bmhw", weights, upscaled).float()
+    predicted_iou = decoder.iou_prediction_head(hidden[:, 0])[:, outputs.start : outputs.stop].float()
+    if not several:
+        return logits[:, 0], predicted_iou[:, 0]
+    fit = predicted_iou if targets is None else _overlap(logits, targets)
+    best, rows = fit.detach().argmax(dim=1), torch.arange(batch, device=device)
+    return logits[rows, best], predicted_iou[rows, best]
+
+
+def upsampled(logits: Tensor, side: int) -> Tensor:
+    """Logits [B, h, w] at the input's resolution [B, side, side]."""
+    return functional.interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _overlap(logits: Tensor, targets: Tensor) -> Tensor:
+    """IoU [B, M] of the masks of ``logits`` [B, M, h, w] with ``targets`` [B, S, S], at the logits' resolution."""
+    wanted = functional.interpolate(targets[:, None], logits.shape[-2:], mode="area") > 0.5
+    found = logits > 0
+    union = (found | wanted).sum((2, 3))
+    return (found & wanted).sum((2, 3)) / union.clamp(min=1)
 
 
 def interior_point(mask: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[float, float]:

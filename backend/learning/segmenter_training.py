@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,35 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from backend.errors import ConfigError
 from backend.learning.segmenter_prompts import (
     BatchPrompts,
+    PromptTarget,
     damaged_logits,
     decode_batch,
     encode,
     interior_point,
+    upsampled,
     with_corrective_clicks,
 )
-from backend.learning.segmenter_samples import Sample, Scene, draw_sample
+from backend.learning.segmenter_samples import Scene, draw_sample
 from backend.learning.segmenter_validation import validate
 from backend.learning.training_run import Ema, TrainingRun, seed_everything, step_generator
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 
-__all__ = ["read_init", "train_segmenter"]
+__all__ = [
+    "KINDS",
+    "interactive_rounds",
+    "learning_rate_share",
+    "means_of",
+    "parameter_groups",
+    "read_init",
+    "train_segmenter",
+]
 
 KINDS = ("box", "box_point", "click", "region")
 
@@ -59,7 +70,7 @@ def train_segmenter(
     if init is not None:
         sam.load_state_dict(init)
     sam = sam.to(memory_format=torch.channels_last)
-    parameters = _parameter_groups(sam, config["weight_decay"])
+    parameters = parameter_groups(sam, config["weight_decay"])
     optimizer = torch.optim.AdamW(parameters, lr=config["learning_rate"], fused=True)
     ema = Ema(sam, config["ema_decay"])
     first = 0
@@ -78,7 +89,7 @@ def train_segmenter(
         rng = step_generator(config["seed"], step)
         set_img_size(sam, _size_at(step / steps, config["sizes"]))
         for group in optimizer.param_groups:
-            group["lr"] = config["learning_rate"] * _schedule(step, steps, config["warmup"])
+            group["lr"] = config["learning_rate"] * learning_rate_share(step, steps, config["warmup"])
         sam.train()
         loss, parts = _step(sam, config, draw, rng)
         optimizer.zero_grad(set_to_none=True)
@@ -89,7 +100,7 @@ def train_segmenter(
         logged.append(parts)
         done = step + 1
         if done % config["log_every"] == 0 or done == last:
-            means = _means(logged)
+            means = means_of(logged)
             run.log("train", done, **means)
             progress.set_postfix(loss=f"{means['loss']:.3f}", iou=f"{means['iou']:.3f}")
             logged = []
@@ -123,54 +134,68 @@ def _step(
         for group, kind in zip(groups, kinds, strict=True):
             part = slice(start, start + group["windows"])
             rounds = 1 + int(rng.choice(len(group["rounds"]), p=group["rounds"]))
-            losses += _interactive_rounds(sam, features[part], samples[part], kind, rounds, config, rng, parts)
+            losses += interactive_rounds(
+                sam, features[part], samples[part], kind, rounds, config["iou_weight"], rng, parts
+            )
             start = part.stop
     total = torch.stack(losses).sum() / len(samples) / len(groups)
     return total, {"loss": float(total.detach()), **{name: float(np.mean(values)) for name, values in parts.items()}}
 
 
-def _interactive_rounds(
+def interactive_rounds(
     sam: Sam,
     features: Tensor,
-    samples: list[Sample],
+    samples: Sequence[PromptTarget],
     kind: str,
     rounds: int,
-    config: dict[str, Any],
+    iou_weight: float,
     rng: np.random.Generator,
     parts: dict[str, list[float]],
 ) -> list[Tensor]:
-    """One loss per round of prompts for a group of samples; what to log is appended to ``parts``."""
-    size = samples[0].mask.shape[0]
+    """One loss per round of prompts for a group of samples; what to log is appended to ``parts``.
+
+    Args:
+        sam: its prompt encoder and mask decoder are used.
+        features: float[B, C, h, w], on the device where to compute.
+        samples: B objects, one in each of the embedded inputs.
+        kind: of the first prompt, one of ``KINDS``.
+        rounds: 1 and as many corrective clicks as it is larger.
+        iou_weight: of the predicted IoU's error in the loss.
+        rng: all randomness.
+        parts: quantity -> values.
+    """
     masks = np.stack([sample.mask for sample in samples]).astype(bool)
-    targets = torch.from_numpy(masks).float()
-    areas = torch.tensor([sample.full_area for sample in samples])
-    prompts = _first_prompts(kind, samples, masks, size, rng)
+    size = masks.shape[1]
+    targets = torch.from_numpy(masks).float().to(features.device)
+    areas = torch.tensor([sample.full_area for sample in samples], dtype=torch.float32, device=features.device)
+    prompts = _first_prompts(kind, samples, masks, sam.prompt_encoder.mask_input_size[0], rng)
     losses = []
     for number in range(rounds):
-        low, predicted_iou = decode_batch(sam, features, prompts)
-        logits = functional.interpolate(low[:, None], (size, size), mode="bilinear", align_corners=False)[:, 0]
+        low, predicted_iou = decode_batch(sam, features, prompts, targets)
+        logits = upsampled(low, size)
         loss, iou = _mask_loss(logits, targets, areas)
-        losses.append((loss + config["iou_weight"] * functional.mse_loss(predicted_iou, iou)) * len(samples))
+        losses.append((loss + iou_weight * functional.mse_loss(predicted_iou, iou)) * len(samples))
         parts["iou"].append(float(iou.mean()))
         parts["iou_error"].append(float((predicted_iou.detach() - iou).abs().mean()))
         parts.setdefault(f"iou_{kind}_{min(number, 1)}", []).append(float(iou.mean()))
         if number + 1 < rounds:
             keep_box = bool(rng.random() < 0.8)
             mask_prompt = low.detach() if rng.random() < 0.9 else None
-            prompts = with_corrective_clicks(prompts, (logits.detach() > 0).numpy(), masks, mask_prompt, keep_box)
+            prompts = with_corrective_clicks(prompts, (logits.detach() > 0).cpu().numpy(), masks, mask_prompt, keep_box)
     return losses
 
 
 def _first_prompts(
-    kind: str, samples: list[Sample], masks: npt.NDArray[np.bool_], size: int, rng: np.random.Generator
+    kind: str, samples: Sequence[PromptTarget], masks: npt.NDArray[np.bool_], side: int, rng: np.random.Generator
 ) -> BatchPrompts:
+    """Prompts of ``kind``; a region's mask logits have ``side`` pixels."""
     count = len(samples)
     none = BatchPrompts(torch.zeros(count, 0, 2), torch.zeros(count, 0, dtype=torch.int64))
     boxes = torch.from_numpy(np.stack([sample.box for sample in samples]))
     if kind == "box":
         return BatchPrompts(none.points, none.labels, boxes)
     if kind == "region":
-        damaged, logits = damaged_logits(masks, size // 2, rng)
+        damaged, logits = damaged_logits(masks, side, rng)
         return with_corrective_clicks(none, damaged, masks, logits, keep_box=False)
     if kind == "click" and rng.random() < 0.5:  # the evaluation's first click: the deepest point
         return with_corrective_clicks(none, np.zeros_like(masks), masks, None, keep_box=False)
@@ -214,9 +239,9 @@ class _BalancedDraw:
         return self.pairs[min(index, len(self.pairs) - 1)]
 
 
-def _parameter_groups(sam: Sam, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only."""
-    parameters = [p for p in sam.parameters() if p.requires_grad]
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The trainable parameters for an optimizer; weight decay for matrices and kernels only."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -228,14 +253,15 @@ def _size_at(progress: float, sizes: list[list[float]]) -> int:
     return int([side for begin, side in sizes if progress >= begin][-1])
 
 
-def _schedule(step: int, steps: int, warmup: int) -> float:
+def learning_rate_share(step: int, steps: int, warmup: int) -> float:
     """Share of the learning rate: linear warm-up, then a half cosine to 1 %."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def _means(parts: list[dict[str, float]]) -> dict[str, float]:
+def means_of(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean of each quantity over the steps that have it."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: float(np.mean([part[name] for part in parts if name in part])) for name in names}
 

@@ -7,6 +7,7 @@ is corrected by a straight line fitted on validation scenes.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,29 @@ import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
-from torch.nn import functional
 
-from backend.learning.segmenter_prompts import BatchPrompts, decode_batch, encode, with_corrective_clicks
-from backend.learning.segmenter_samples import Sample, Scene, TrainingObject, plain_sample
+from backend.learning.segmenter_prompts import (
+    BatchPrompts,
+    PromptTarget,
+    decode_batch,
+    encode,
+    upsampled,
+    with_corrective_clicks,
+)
+from backend.learning.segmenter_samples import Scene, TrainingObject, plain_sample
 from dataset_tools.geometry import Box
 
-__all__ = ["Scores", "calibrate_predicted_iou", "plot_reliability", "score_prompts", "validate"]
+__all__ = [
+    "Scores",
+    "calibrate_predicted_iou",
+    "jittered",
+    "plot_reliability",
+    "score_boxes",
+    "score_clicks",
+    "score_prompts",
+    "summary",
+    "validate",
+]
 
 JITTER = 0.1
 CLICKS = 3
@@ -38,11 +55,15 @@ def validate(sam: Sam, scenes: list[Scene], seed: int) -> dict[str, float]:
         corrective clicks), ``iou_error`` (mean absolute error of the predicted IoU for boxes),
         ``<category>_iou`` for true boxes.
     """
-    scores = score_prompts(sam, scenes, seed)
+    categories = np.array([target.category for scene in scenes for target in scene.objects])
+    return summary(score_prompts(sam, scenes, seed), categories)
+
+
+def summary(scores: dict[str, Scores], categories: npt.NDArray[np.str_]) -> dict[str, float]:
+    """What ``validate`` returns, from the scores of objects of the given categories."""
     means = {f"{kind}_iou": float(values[:, 0].mean()) for kind, values in scores.items()}
     means["score"] = float(np.mean([means[f"{kind}_iou"] for kind in ("box", "jittered", "click_1", "click_3")]))
     means["iou_error"] = float(np.abs(scores["box"][:, 0] - scores["box"][:, 1]).mean())
-    categories = np.array([target.category for scene in scenes for target in scene.objects])
     for category in np.unique(categories):
         means[f"{category}_iou"] = float(scores["box"][categories == category, 0].mean())
     return means
@@ -61,20 +82,13 @@ def score_prompts(sam: Sam, scenes: list[Scene], seed: int, batch: int = 32) -> 
     with torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(pairs), batch):
             chosen = pairs[start : start + batch]
-            none = BatchPrompts(torch.zeros(len(chosen), 0, 2), torch.zeros(len(chosen), 0, dtype=torch.int64))
             exact = [plain_sample(scene, target, target.box, size) for scene, target in chosen]
-            loose = [plain_sample(scene, target, _jittered(target, rng), size) for scene, target in chosen]
+            loose = [plain_sample(scene, target, jittered(target, rng), size) for scene, target in chosen]
             for kind, samples in (("jittered", loose), ("box", exact)):
                 features = encode(sam, np.stack([sample.image for sample in samples])).float()
-                boxes = torch.from_numpy(np.stack([sample.box for sample in samples]))
-                prompts = BatchPrompts(none.points, none.labels, boxes)
-                scores.setdefault(kind, []).append(_decode(sam, features, prompts, samples)[0])
-            targets = np.stack([sample.mask for sample in exact]).astype(bool)
-            prompts, masks, logits = none, np.zeros_like(targets), None
-            for number in range(1, CLICKS + 1):
-                prompts = with_corrective_clicks(prompts, masks, targets, logits, keep_box=False)
-                values, masks, logits = _decode(sam, features, prompts, exact)
-                scores.setdefault(f"click_{number}", []).append(values)
+                scores.setdefault(kind, []).append(score_boxes(sam, features, samples))
+            for kind, values in score_clicks(sam, features, exact).items():
+                scores.setdefault(kind, []).append(values)
     return {kind: np.concatenate(parts) for kind, parts in scores.items()}
 
 
@@ -115,24 +129,44 @@ def plot_reliability(path: Path, scores: dict[str, Scores]) -> None:
     temporary.replace(path)
 
 
-def _jittered(target: TrainingObject, rng: np.random.Generator) -> Box:
+def jittered(target: TrainingObject, rng: np.random.Generator) -> Box:
+    """The box of ``target`` with each side shifted by up to 10 % of the extent."""
     x0, y0, x1, y1 = target.box
     left, right = rng.uniform(-JITTER, JITTER, 2) * target.box.width
     top, bottom = rng.uniform(-JITTER, JITTER, 2) * target.box.height
     return Box(x0 + left, y0 + top, x1 + right, y1 + bottom)
 
 
-def _decode(
-    sam: Sam, features: Tensor, prompts: BatchPrompts, samples: list[Sample]
+@torch.no_grad()
+def score_boxes(sam: Sam, features: Tensor, samples: Sequence[PromptTarget]) -> Scores:
+    """Scores of B objects prompted by their boxes; ``features`` [B, C, h, w] are those of their inputs."""
+    boxes = torch.from_numpy(np.stack([sample.box for sample in samples]))
+    prompts = BatchPrompts(torch.zeros(len(samples), 0, 2), torch.zeros(len(samples), 0, dtype=torch.int64), boxes)
+    return _score(sam, features, prompts, samples)[0]
+
+
+@torch.no_grad()
+def score_clicks(sam: Sam, features: Tensor, samples: Sequence[PromptTarget]) -> dict[str, Scores]:
+    """Scores of B objects after each of three corrective clicks, without a box: ``click_1`` ... ``click_3``."""
+    targets = np.stack([sample.mask for sample in samples]).astype(bool)
+    prompts = BatchPrompts(torch.zeros(len(samples), 0, 2), torch.zeros(len(samples), 0, dtype=torch.int64))
+    masks, logits, scores = np.zeros_like(targets), None, {}
+    for number in range(1, CLICKS + 1):
+        prompts = with_corrective_clicks(prompts, masks, targets, logits, keep_box=False)
+        scores[f"click_{number}"], masks, logits = _score(sam, features, prompts, samples)
+    return scores
+
+
+def _score(
+    sam: Sam, features: Tensor, prompts: BatchPrompts, samples: Sequence[PromptTarget]
 ) -> tuple[Scores, npt.NDArray[np.bool_], Tensor]:
     """Scores, masks bool[B, S, S] and low-resolution logits for one batch."""
     low, predicted_iou = decode_batch(sam, features, prompts)
-    size = samples[0].mask.shape
-    masks = (functional.interpolate(low[:, None], size, mode="bilinear", align_corners=False)[:, 0] > 0).numpy()
+    masks = (upsampled(low, samples[0].mask.shape[0]) > 0).cpu().numpy()
     values = []
     for mask, sample in zip(masks, samples, strict=True):
         target = sample.mask.astype(bool)
         hit = int((mask & target).sum())
         union = int(mask.sum()) + max(sample.full_area, float(target.sum())) - hit
         values.append(hit / max(1.0, union))
-    return np.column_stack([values, predicted_iou.numpy()]).astype(np.float64), masks, low
+    return np.column_stack([values, predicted_iou.cpu().numpy()]).astype(np.float64), masks, low
