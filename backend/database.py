@@ -77,6 +77,41 @@ CREATE TABLE IF NOT EXISTS annotations (
 CREATE VIEW IF NOT EXISTS live_annotations AS
     SELECT a.*, t.data FROM annotations a JOIN tasks t ON t.project = a.project AND t.id = a.task
     WHERE NOT a.deleted AND NOT t.deleted;
+-- Training (backend.learning.training_jobs) and what came of it (backend.learning.model_versions).
+CREATE TABLE IF NOT EXISTS training_jobs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    project INTEGER NOT NULL,
+    cause TEXT NOT NULL,
+    state TEXT NOT NULL,
+    masks INTEGER NOT NULL,
+    requested_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    pid INTEGER,
+    progress REAL NOT NULL DEFAULT 0,
+    message TEXT NOT NULL DEFAULT '',
+    version TEXT
+);
+CREATE INDEX IF NOT EXISTS training_jobs_by_project ON training_jobs (project, id);
+CREATE TABLE IF NOT EXISTS versions (
+    version TEXT NOT NULL,
+    project INTEGER NOT NULL,
+    config TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    manifest BLOB NOT NULL,
+    PRIMARY KEY (version, project)
+);
+CREATE TABLE IF NOT EXISTS promotions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    project INTEGER NOT NULL,
+    config TEXT NOT NULL,
+    version TEXT,
+    previous TEXT,
+    promoted_at REAL NOT NULL,
+    reason TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS promotions_by_project ON promotions (project, config, id);
 """
 _BUSY_TIMEOUT = 30.0
 

@@ -73,6 +73,10 @@ class Settings(BaseModel):
         hole_area: holes of a mask with fewer pixels are filled.
         polygon_tolerance: largest distance in pixels between a mask's contour and its polygon.
         rle_warning_bytes: size of a region's brush code in JSON above which a warning is logged.
+        train_every: accepted masks of a project after which it is trained on them; 0 for never by itself.
+        train_threads: threads of a training process.
+        train_nice: what is added to a training process's niceness, so that clicks go first.
+        version_memory: promoted model versions held in memory per process.
         log_level: of the server's own log.
     """
 
@@ -106,6 +110,10 @@ class Settings(BaseModel):
     hole_area: int = Field(default=16, ge=0)
     polygon_tolerance: float = Field(default=1.0, ge=0)
     rle_warning_bytes: int = Field(default=1_000_000, ge=1)
+    train_every: int = Field(default=0, ge=0)
+    train_threads: int = Field(default=1, ge=1, le=256)
+    train_nice: int = Field(default=15, ge=0, le=19)
+    version_memory: int = Field(default=4, ge=1, le=256)
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
 
     @field_validator("label_studio_url")
@@ -161,6 +169,19 @@ class Settings(BaseModel):
         if settings is None or problems:
             raise ConfigError("the settings cannot work:\n" + "\n".join(f"  {line}" for line in problems))
         return settings
+
+    def environment(self) -> dict[str, str]:
+        """Variables from which ``load`` makes these settings in another process; tokens and passwords among them."""
+        values: dict[str, str] = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            if isinstance(value, tuple):
+                value = ",".join(value)
+            if value is not None and value != "":
+                values[PREFIX + field.upper()] = str(value)
+        return values
 
 
 def _problem(location: tuple[int | str, ...], message: str, value: object) -> str:

@@ -15,6 +15,7 @@ from backend.labeling_configs import labeling_config_names, read_labeling_config
 from backend.settings import Settings
 
 if TYPE_CHECKING:
+    from backend.pipeline import PslgSam
     from backend.server.labeling_config import LabelingConfig
     from backend.server.protocol import Prediction, Task
     from backend.server.service import LabelingService
@@ -61,14 +62,17 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
         if not service.model.wait(LOAD_TIMEOUT):
             raise ConfigError(str(service.model.problem))
         tasks = [Task.model_validate(row) for row in rows]
-        failures = _warm_all(service, tasks, parse_labeling_config(xml), push)
+        pipeline = service.models.pipeline(project)
+        failures = _warm_all(service, pipeline, tasks, parse_labeling_config(xml), push)
     finally:
         service.close()
     if failures:
         raise PslgError("\n".join([f"{len(failures)} of {len(tasks)} tasks failed:", *failures]))
 
 
-def _warm_all(service: LabelingService, tasks: Sequence[Task], config: LabelingConfig, push: bool) -> list[str]:
+def _warm_all(
+    service: LabelingService, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig, push: bool
+) -> list[str]:
     """Warm every task with progress; one line per task that failed."""
     from tqdm import tqdm
 
@@ -76,7 +80,7 @@ def _warm_all(service: LabelingService, tasks: Sequence[Task], config: LabelingC
     masks = abstained = pushed = 0
     with ThreadPoolExecutor(service.settings.prelabel_fetchers) as pool:
         running: dict[Future[tuple[Prediction, bool]], Task] = {
-            pool.submit(_warm_one, service, task, config, push): task for task in tasks
+            pool.submit(_warm_one, service, pipeline, task, config, push): task for task in tasks
         }
         for future in tqdm(as_completed(running), total=len(running), unit="task"):
             try:
@@ -94,8 +98,10 @@ def _warm_all(service: LabelingService, tasks: Sequence[Task], config: LabelingC
     return sorted(failures)
 
 
-def _warm_one(service: LabelingService, task: Task, config: LabelingConfig, push: bool) -> tuple[Prediction, bool]:
-    prediction = service.prelabeler.warm(service.model.pipeline(), task, config)
+def _warm_one(
+    service: LabelingService, pipeline: PslgSam, task: Task, config: LabelingConfig, push: bool
+) -> tuple[Prediction, bool]:
+    prediction = service.prelabeler.warm(pipeline, task, config)
     if not push or task.id is None or service.label_studio is None:
         return prediction, False
     if service.label_studio.has_prediction(task.id, prediction["model_version"]):

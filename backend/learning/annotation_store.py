@@ -6,6 +6,7 @@ wants to know it, from where it was folded last. Events may come twice, late, or
 * of two states of an annotation the one that Label Studio updated last counts, whichever came first;
 * what was deleted stays deleted, whatever comes late;
 * the same id with another ``unique_id`` is another annotation: the one that was created last counts;
+* pressing "Start training" queues a training job, once for each event, in the transaction that folds it;
 * what never came, ``pslg sync`` fetches (``annotation_sync``).
 """
 
@@ -21,6 +22,7 @@ import orjson
 
 from backend.database import Database
 from backend.errors import ProtocolError
+from backend.learning import model_versions, training_jobs
 from backend.learning.annotation_changes import (
     AnnotationDeleted,
     AnnotationSeen,
@@ -231,7 +233,7 @@ def _apply_change(connection: sqlite3.Connection, project: int, change: Change, 
                 (project, change.id, event),
             )
         case TrainingWanted():
-            pass
+            training_jobs.want(connection, project, "button", _accepted_masks(connection, project))
     return True
 
 
@@ -248,6 +250,7 @@ def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
         logger.warning("project %d is a new one under a known id: what is known of the old one is forgotten", change.id)
         connection.execute("DELETE FROM annotations WHERE project = ?", (change.id,))
         connection.execute("DELETE FROM tasks WHERE project = ?", (change.id,))
+        model_versions.forget_promotions(connection, change.id)
     elif known is not None and change.updated_at < known[1]:
         return True
     connection.execute(

@@ -68,7 +68,10 @@ class EventLog:
                 "SELECT id, received_at, action, project, body FROM events WHERE id > ? ORDER BY id LIMIT ?",
                 (last_id, limit),
             ).fetchall()
-        return [Event(*row[:-1], orjson.loads(row[-1])) for row in rows]
+        return [
+            Event(identity, received_at, action, project, orjson.loads(body))
+            for identity, received_at, action, project, body in rows
+        ]
 
     def last_id(self) -> int:
         """Number of the newest event, 0 without any."""

@@ -30,6 +30,7 @@ def create_app(settings: Settings, service: LabelingService | None = None) -> Fl
     if service is None:
         service = LabelingService(settings)
         service.start()
+        service.training.start()
     app.extensions["pslg"] = service
     _add_routes(app, service)
     _add_handlers(app, service, settings)
@@ -40,7 +41,7 @@ def _add_routes(app: Flask, service: LabelingService) -> None:
     @app.get("/health")
     def health() -> Response:
         # UP also while models load or weights are missing: Label Studio asks /setup for the rest.
-        problem = service.model.problem
+        problem = service.models.problem
         return _json({"status": "UP", "model_class": "PslgSam", **({"problem": problem} if problem else {})})
 
     @app.post("/setup")

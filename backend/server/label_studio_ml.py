@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from flask import Flask
 
-from backend.server.protocol import PredictRequest, SetupRequest, Slot, validate
+from backend.server.protocol import PredictRequest, SetupRequest, Slot, project_id, validate
 from backend.server.service import LabelingService
 
 __all__ = ["create_app", "model_class"]
@@ -35,13 +35,18 @@ def model_class(service: LabelingService) -> type[Any]:
 
         def setup(self) -> None:
             """2.x: tell Label Studio the model version."""
-            self.set("model_version", service.model.version)
+            self.set("model_version", service.models.version(project_id(getattr(self, "project_id", None))))
 
         def predict(
             self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
         ) -> list[Slot]:
             """One slot per task, or one prediction in answer to the prompts in ``context``."""
-            body = {"tasks": list(tasks), "label_config": self.label_config or "", "params": {"context": context}}
+            body = {
+                "tasks": list(tasks),
+                "project": getattr(self, "project_id", None) or None,
+                "label_config": self.label_config or "",
+                "params": {"context": context},
+            }
             return service.predict(validate(PredictRequest, body))
 
         def fit(
@@ -65,6 +70,7 @@ def create_app(service: LabelingService) -> Flask:
     """
     from label_studio_ml import api
 
+    service.training.start()
     model = model_class(service)
     if hasattr(api, "_manager"):
         api._manager = _manager(service, model)
@@ -90,13 +96,15 @@ def _manager(service: LabelingService, model: type[Any]) -> Any:
         def predict(
             cls,
             tasks: Sequence[Mapping[str, Any]],
-            _project: str | None = None,
+            project: str | None = None,
             label_config: str | None = None,
             _force_reload: bool = False,
             _try_fetch: bool = True,
             **params: Any,
         ) -> tuple[list[Slot], Any]:
-            wrapper = ModelWrapper(model=model(label_config=label_config), model_version=service.model.version)
+            answering = model(label_config=label_config)
+            answering.project_id = project
+            wrapper = ModelWrapper(model=answering, model_version=service.models.version(project_id(project)))
             return wrapper.model.predict(tasks, **params), wrapper
 
         @classmethod

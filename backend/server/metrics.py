@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter as Counted
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from backend.learning.training_jobs import Job
 
 __all__ = ["Metrics"]
 
@@ -57,9 +61,29 @@ class Metrics:
             multiprocess_mode="livemax",
         )
         self.events = Counter("pslg_events", "Webhooks stored, by action", ["action"], registry=self.registry)
+        self.training_jobs = Gauge(
+            "pslg_training_jobs",
+            "Training jobs by state",
+            ["state"],
+            registry=self.registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self.training_progress = Gauge(
+            "pslg_training_progress",
+            "Share that is done of the job that runs",
+            registry=self.registry,
+            multiprocess_mode="livemostrecent",
+        )
         self.model_ready = Gauge(
             "pslg_model_ready", "1 when the models are loaded", registry=self.registry, multiprocess_mode="livemin"
         )
+
+    def show_training(self, jobs: Sequence[Job]) -> None:
+        """Set what is said of training jobs."""
+        states = Counted(job.state for job in jobs)
+        for state in ("queued", "running", "done", "failed", "stopped"):
+            self.training_jobs.labels(state).set(states[state])
+        self.training_progress.set(next((job.progress for job in jobs if job.state == "running"), 0.0))
 
     def render(self) -> bytes:
         """The text format of Prometheus."""

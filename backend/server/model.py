@@ -41,7 +41,12 @@ class Model:
     @property
     def version(self) -> str:
         """The pipeline's model version, ``<config>-unavailable`` without one."""
-        return f"{self._name}-unavailable" if self._pipeline is None else self._pipeline.model_version
+        return self.unavailable if self._pipeline is None else self._pipeline.model_version
+
+    @property
+    def unavailable(self) -> str:
+        """What ``/setup`` answers while there is nothing to predict with."""
+        return f"{self._name}-unavailable"
 
     @property
     def ready(self) -> bool:

@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from backend.errors import ProtocolError
 
-__all__ = ["Context", "PredictRequest", "Prediction", "Region", "SetupRequest", "Slot", "Task", "parse_body"]
+__all__ = [
+    "Context",
+    "PredictRequest",
+    "Prediction",
+    "Region",
+    "SetupRequest",
+    "Slot",
+    "Task",
+    "parse_body",
+    "project_id",
+]
 
 Json = dict[str, Any]
 Region = dict[str, Any]
@@ -69,12 +79,22 @@ class _Params(_Body):
     context: Context | None = None
 
 
-class PredictRequest(_Body):
+class _OfProject(_Body):
+    """A request that names its project as ``<id>.<seconds of its creation>``."""
+
+    project: str | None = None
+
+    @property
+    def project_id(self) -> int | None:
+        """The project's id in Label Studio, None where the request does not say it."""
+        return project_id(self.project)
+
+
+class PredictRequest(_OfProject):
     """``POST /predict``."""
 
     tasks: list[Task]
     label_config: str
-    project: str | None = None
     params: _Params = _Params()
 
     @field_validator("params", mode="before")
@@ -88,14 +108,19 @@ class PredictRequest(_Body):
         return self.params.context
 
 
-class SetupRequest(_Body):
+class SetupRequest(_OfProject):
     """``POST /setup``. The token is masked in every repr; it is the project creator's and is not used."""
 
-    project: str | None = None
     labeling_config: str = Field(default="", alias="schema")
     hostname: str | None = None
     access_token: SecretStr | None = None
     extra_params: Any = None
+
+
+def project_id(project: str | None) -> int | None:
+    """The id in ``<id>.<seconds>`` or ``<id>``, None for anything else."""
+    number = (project or "").partition(".")[0]
+    return int(number) if number.isascii() and number.isdigit() else None
 
 
 def parse_body(body: bytes, content_type: str | None) -> Json:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from backend.database import Database
 from backend.errors import ProtocolError, UnavailableError
-from backend.learning.events import EventLog
+from backend.learning.annotation_store import AnnotationStore
+from backend.learning.model_versions import ModelVersions
+from backend.learning.training_jobs import TrainingJobs
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.click_queue import ClickQueue
@@ -21,7 +24,9 @@ from backend.server.metrics import Metrics
 from backend.server.model import Model
 from backend.server.prelabel_cache import PrelabelCache
 from backend.server.prelabeling import Prelabeler
+from backend.server.project_models import ProjectModels
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
+from backend.server.training_keeper import TrainingKeeper
 from backend.settings import Settings
 
 __all__ = ["LabelingService"]
@@ -35,14 +40,26 @@ class LabelingService:
     Args:
         settings: what to serve, where to keep things, how to reach Label Studio.
         load: makes the pipeline; by default that of ``settings.config``.
+        load_version: makes the pipeline of a promoted version from its config file.
     """
 
-    def __init__(self, settings: Settings, load: Callable[[], PslgSam] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[], PslgSam] | None = None,
+        load_version: Callable[[Path], PslgSam] = load_pipeline,
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.model = Model(settings.config, load or (lambda: load_pipeline(settings.config)), settings.model_threads)
         self._database = Database.of_state(settings.state_dir)
-        self.events = EventLog(self._database)
+        self.store = AnnotationStore(self._database)
+        self.events = self.store.events
+        self.jobs = TrainingJobs(self._database)
+        self.training = TrainingKeeper(settings, self.store, self.jobs)
+        name = Path(settings.config).stem
+        registry = ModelVersions(self._database, settings.state_dir)
+        self.models = ProjectModels(self.model, registry, name, load_version, settings.version_memory)
         self.cache = PrelabelCache(self._database, settings.prelabel_rows)
         self.label_studio = LabelStudio.from_settings(settings)
         self.images = TaskImages(settings, self.label_studio, self._database)
@@ -63,9 +80,11 @@ class LabelingService:
     def start(self) -> None:
         """Begin to load the models in the background."""
         self.model.start()
+        self.models.start()
 
     def close(self) -> None:
-        """Cancel waiting work and close the files."""
+        """Cancel waiting work and close the files; a training that runs goes on."""
+        self.training.close()
         self.prelabeler.close()
         self._database.close()
 
@@ -77,23 +96,22 @@ class LabelingService:
             if len(self._explained) > 1000:
                 self._explained.clear()
             self._explained[project] = request.labeling_config
-            for problem in self.config_problems(request.labeling_config):
+            for problem in self.config_problems(request.labeling_config, request.project_id):
                 logger.warning("project %s, labeling config: %s", project, problem)
-        return self.model.version
+        return self.models.version(request.project_id)
 
-    def config_problems(self, xml: str) -> tuple[str, ...]:
+    def config_problems(self, xml: str, project: int | None = None) -> tuple[str, ...]:
         """What will not work with a labeling config, each with what to change."""
         try:
             config = parse_labeling_config(xml)
         except ProtocolError as error:
             return (str(error),)
-        known = self.model.pipeline().grounder.known_categories if self.model.ready else None
-        return config.problems(known)
+        pipeline = self.models.loaded(project)
+        return config.problems(None if pipeline is None else pipeline.grounder.known_categories)
 
     def versions(self) -> list[str]:
-        """The model version in use, then those whose answers are still kept."""
-        current = [self.model.version] if self.model.ready else []
-        return list(dict.fromkeys([*current, *self.cache.versions()]))
+        """The model versions in use, then those whose answers are still kept."""
+        return list(dict.fromkeys([*self.models.versions(), *self.cache.versions()]))
 
     def predict(self, request: PredictRequest) -> list[Slot]:
         """Answer a batch (one slot per task) or an interactive request (one prediction).
@@ -109,23 +127,25 @@ class LabelingService:
             return self._batch(request, config)
         if not request.tasks:
             raise ProtocolError("an interactive request needs a task")
-        return [self.clicks.answer(self.model.pipeline(), request, config, self._queue)]
+        return [self.clicks.answer(self.models.pipeline(request.project_id), request, config, self._queue)]
 
     def record_event(self, body: dict[str, Any]) -> int:
         """Store a webhook durably; returns its number."""
         number = self.events.append(body)
         self.metrics.events.labels(str(body["action"])[:40]).inc()
+        self.training.wake()
         return number
 
     def render_metrics(self) -> bytes:
         """Metrics in Prometheus' text format."""
         self.metrics.model_ready.set(self.model.ready)
+        self.metrics.show_training(self.jobs.jobs())
         self.metrics.embedding_bytes.labels("memory").set(self.embeddings.bytes_in_memory)
         self.metrics.embedding_bytes.labels("disk").set(self.embeddings.bytes_on_disk)
         return self.metrics.render()
 
     def _batch(self, request: PredictRequest, config: LabelingConfig) -> list[Slot]:
-        pipeline = self.model.pipeline()
+        pipeline = self.models.pipeline(request.project_id)
         if not self._batches.acquire(blocking=False):
             raise UnavailableError(
                 f"{self.settings.batch_limit} batches are being answered already (PSLG_BATCH_LIMIT); ask again later"
