@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "weights": ("backend.commands.weights", "weights", "List, fetch and check weight files."),
     "train": ("backend.commands.train", "train", "Train the compact models."),
+    "sync": ("backend.commands.sync", "sync", "Fetch the annotations that webhooks missed."),
+    "models": ("backend.commands.models", "models", "List, compare, promote and roll back trained versions."),
     "dataset": ("dataset_tools.cli", "dataset", "Export, import and check datasets (no torch needed)."),
 }
 

@@ -74,6 +74,7 @@ CREATE TABLE IF NOT EXISTS annotations (
     body BLOB NOT NULL,
     PRIMARY KEY (project, id)
 );
+CREATE INDEX IF NOT EXISTS annotations_by_task ON annotations (project, task);
 CREATE VIEW IF NOT EXISTS live_annotations AS
     SELECT a.*, t.data FROM annotations a JOIN tasks t ON t.project = a.project AND t.id = a.task
     WHERE NOT a.deleted AND NOT t.deleted;

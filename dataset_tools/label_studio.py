@@ -23,8 +23,21 @@ from dataset_tools.expression_parser import parse
 from dataset_tools.label_studio_regions import WORK, Region, agreement, is_accepted, read_region
 from dataset_tools.records import Origin, Provenance, Record, Sample, SourceImage, target_of
 
-__all__ = ["ImportRules", "Problem", "read_export", "sample_of_task", "samples_of"]
+__all__ = [
+    "ImportRules",
+    "Problem",
+    "Reading",
+    "chosen_readings",
+    "expression_of",
+    "image_location",
+    "read_export",
+    "sample_of_task",
+    "samples_of",
+    "task_expressions",
+]
 
+Reading: TypeAlias = tuple[Mapping[str, Any], list[Region]]
+"""An annotation and its accepted regions."""
 Annotators: TypeAlias = Literal["ground-truth", "latest", "agreement", "all"]
 
 
@@ -107,13 +120,30 @@ def sample_of_task(task: Mapping[str, Any], rules: ImportRules, problems: list[P
         DatasetError: the task has no image, or its regions cannot be read as one image.
         MaskError: a mask is damaged.
     """
-    annotations = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
-    if not annotations:
+    readings = chosen_readings(task, rules, problems)
+    records = [
+        record for annotation, regions in readings for record in _records(task, annotation, regions, rules, problems)
+    ]
+    if not records:
         return None
+    height, width = next(region.mask.shape for _, regions in readings for region in regions)
+    location = image_location(task, rules)
+    scene = _text(task["data"].get("scene"))
+    image = SourceImage(_file_name(location), width, height, _resolve(location, rules), scene)
+    return Sample(image, tuple(records))
+
+
+def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> list[Reading]:
+    """The annotations of a task that count by ``rules.annotators``, with their accepted regions, none of them empty.
+
+    Raises:
+        DatasetError: the annotations carry no results, or their regions are for images of different sizes.
+        MaskError: a mask is damaged.
+    """
+    annotations = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
     # JSON_MIN and other flat exports carry no results.
     if any(not isinstance(annotation.get("result"), list) for annotation in annotations):
         raise DatasetError("its annotations have no 'result'; export the project as JSON, not as JSON-MIN")
-    location = _image_value(task["data"], rules)
     readings = []
     for annotation in annotations:
         regions = [read_region(result, annotation) for result in annotation["result"] if is_accepted(result)]
@@ -121,17 +151,7 @@ def sample_of_task(task: Mapping[str, Any], rules: ImportRules, problems: list[P
     sizes = {region.mask.shape for _, regions in readings for region in regions}
     if len(sizes) > 1:
         raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
-    records = [
-        record
-        for annotation, regions in _chosen(readings, rules, task, problems)
-        for record in _records(task, annotation, regions, rules, problems)
-    ]
-    if not records:
-        return None
-    ((height, width),) = sizes
-    scene = _text(task["data"].get("scene"))
-    image = SourceImage(_file_name(location), width, height, _resolve(location, rules), scene)
-    return Sample(image, tuple(records))
+    return _chosen(readings, rules, task, problems) if readings else []
 
 
 def _typed(annotation: Mapping[str, Any], region: str | None) -> list[str]:
@@ -147,11 +167,11 @@ def _typed(annotation: Mapping[str, Any], region: str | None) -> list[str]:
 
 
 def _chosen(
-    readings: Sequence[tuple[Mapping[str, Any], list[Region]]],
+    readings: Sequence[Reading],
     rules: ImportRules,
     task: Mapping[str, Any],
     problems: list[Problem],
-) -> list[tuple[Mapping[str, Any], list[Region]]]:
+) -> list[Reading]:
     """The annotations that count by ``rules.annotators``."""
     if rules.annotators == "all" or len(readings) == 1:
         return list(readings)
@@ -185,7 +205,7 @@ def _records(
     """One record per expression and category of an annotation."""
     groups: dict[tuple[str, str], list[Region]] = {}
     for number, region in enumerate(regions):
-        text = _expression(task, annotation, regions, number, rules)
+        text = expression_of(task, annotation, regions, number, rules)
         if text is None:
             problems.append(Problem(task.get("id"), f"region {number + 1} ({region.label}) has no expression"))
             continue
@@ -220,7 +240,7 @@ def _most_work(regions: Sequence[Region]) -> Origin | None:
     return max(origins, key=lambda origin: WORK[origin], default=None)
 
 
-def _expression(
+def expression_of(
     task: Mapping[str, Any],
     annotation: Mapping[str, Any],
     regions: Sequence[Region],
@@ -237,9 +257,7 @@ def _expression(
     own = [region.expression] if region.expression else _typed(annotation, region.id) if region.id else []
     if own:
         return own[0]
-    value = task["data"].get(rules.expression_key)
-    given = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    texts = [text.strip() for text in given if isinstance(text, str) and text.strip()]
+    texts = task_expressions(task, rules)
     prompts = _typed(annotation, None)
     named = {text: parse(text).category for text in (*prompts, *texts)}
     for choice in (prompts, texts):
@@ -254,6 +272,13 @@ def _expression(
     return texts[number] if len(texts) == len(regions) else None
 
 
+def task_expressions(task: Mapping[str, Any], rules: ImportRules) -> list[str]:
+    """The expressions in a task's data."""
+    value = task["data"].get(rules.expression_key)
+    given = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return [text.strip() for text in given if isinstance(text, str) and text.strip()]
+
+
 def _hashed(annotator: Any, key: str | None) -> int | str | None:
     if annotator is None or key is None:
         return annotator if isinstance(annotator, int | str) else None
@@ -264,7 +289,9 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _image_value(data: Mapping[str, Any], rules: ImportRules) -> str:
+def image_location(task: Mapping[str, Any], rules: ImportRules) -> str:
+    """The address of a task's image as it stands in its data; raises DatasetError where it has none."""
+    data = task["data"]
     if rules.image_key is not None:
         value = data.get(rules.image_key)
         if not isinstance(value, str):

@@ -44,6 +44,13 @@ class Client:
         Raises:
             DatasetError: Label Studio is away, refuses the token, or answers with an error.
         """
+        response = self.find(path, **parameters)
+        if response is None:
+            raise DatasetError(f"{self.url} answered 404 to {path}: there is no such thing")
+        return response
+
+    def find(self, path: str, **parameters: Any) -> requests.Response | None:
+        """The same; None where Label Studio has nothing there (404)."""
         response = self._send(path, parameters)
         if response.status_code == 401 and self._is_personal():  # access tokens live five minutes
             self._header = None
@@ -54,6 +61,8 @@ class Client:
                 f"{self.url} refused the {kind} (401): {response.text[:200]}; "
                 "create a personal access token under Account & Settings and pass it with --api-key"
             )
+        if response.status_code == 404:
+            return None
         if not response.ok:
             raise DatasetError(f"{self.url} answered {response.status_code} to {path}: {response.text[:200]}")
         return response

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 32  # events folded in one transaction: a webhook that comes meanwhile waits for it
 _MICROSECONDS = 1_000_000
+_COLUMNS = "SELECT id, task, created_at, updated_at, skipped, data, body FROM live_annotations WHERE project = ?"
+_NEXT = _COLUMNS + " AND id > ? ORDER BY id LIMIT 1"
+_OF_TASK = _COLUMNS + " AND task = ? ORDER BY id"
 
 
 @dataclass(frozen=True)
@@ -141,19 +144,28 @@ class AnnotationStore:
     def annotations(self, project: int) -> Iterator[AnnotationRow]:
         """The annotations of a project that exist now, skipped ones too, by id; read one by one."""
         self.refresh()
-        last = 0
-        while True:
-            with self.database.transaction() as connection:
-                row = connection.execute(
-                    "SELECT id, task, created_at, updated_at, skipped, data, body FROM live_annotations"
-                    " WHERE project = ? AND id > ? ORDER BY id LIMIT 1",
-                    (project, last),
-                ).fetchone()
-            if row is None:
-                return
-            last, task, created, updated, skipped, data, body = row
-            yield AnnotationRow(
-                id=last,
+        last = -1
+        while rows := self._rows(_NEXT, project, last):
+            yield from rows
+            last = rows[-1].id
+
+    def annotated_tasks(self, project: int) -> Iterator[list[AnnotationRow]]:
+        """The same, all of one task at a time, by task."""
+        self.refresh()
+        with self.database.transaction() as connection:
+            tasks = connection.execute(
+                "SELECT DISTINCT task FROM live_annotations WHERE project = ? ORDER BY task", (project,)
+            ).fetchall()
+        for (task,) in tasks:
+            if rows := self._rows(_OF_TASK, project, task):
+                yield rows
+
+    def _rows(self, query: str, project: int, value: int) -> list[AnnotationRow]:
+        with self.database.transaction() as connection:
+            found = connection.execute(query, (project, value)).fetchall()
+        return [
+            AnnotationRow(
+                id=identity,
                 project=project,
                 task=task,
                 created_at=created / _MICROSECONDS,
@@ -162,6 +174,8 @@ class AnnotationStore:
                 data=orjson.loads(data),
                 body=orjson.loads(body),
             )
+            for identity, task, created, updated, skipped, data, body in found
+        ]
 
     def accepted_masks(self, project: int) -> int:
         """Outlined objects in the project's submitted annotations."""
@@ -169,7 +183,16 @@ class AnnotationStore:
         with self.database.transaction() as connection:
             return _accepted_masks(connection, project)
 
-    def apply_sync(self, project: int, found: list[Change], before: int) -> None:
+    def known_before(self, project: int, event: int) -> list[tuple[int, int]]:
+        """(task, annotation) of a project that exist now and were last heard of by ``event`` or before."""
+        self.refresh()
+        with self.database.transaction() as connection:
+            return connection.execute(
+                "SELECT task, id FROM live_annotations WHERE project = ? AND event <= ? ORDER BY task, id",
+                (project, event),
+            ).fetchall()
+
+    def apply_sync(self, project: int, found: Sequence[Change], before: int) -> None:
         """Take over what Label Studio's API said.
 
         Args:

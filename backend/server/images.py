@@ -10,6 +10,7 @@ import hashlib
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -22,6 +23,7 @@ from backend.server.guarded_session import guarded_session
 from backend.server.image_files import decode_image
 from backend.server.label_studio import LabelStudio, detail, origin
 from backend.settings import Settings
+from dataset_tools import atomic
 
 __all__ = ["ImageIdentity", "TaskImages"]
 
@@ -94,6 +96,29 @@ class TaskImages:
                 if image is None:
                     identity, image = self._fetch_pixels(url, task_id)
         return identity, image
+
+    def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[ImageIdentity, Path]:
+        """A task's image as a file ``<folder>/<2 hex>/<sha256>``, fetched unless it is there and still current.
+
+        Raises:
+            ImageError: it cannot be fetched or read; the message says what to change.
+            OSError: the file cannot be written.
+        """
+        with self._fetching(url):
+            known = self._known(url)
+            if known is not None and not _kept(folder, known.identity).is_file():
+                known = None
+            if known is not None and known.checked_at >= time.time() - self._settings.revalidate_after:
+                return known.identity, _kept(folder, known.identity)
+            fetched = self._download(url, task_id, known)
+            if fetched is None:
+                assert known is not None  # noqa: S101 - only a known image can be unchanged
+                return known.identity, _kept(folder, known.identity)
+            identity, _ = self._remember(url, *fetched)
+            path = _kept(folder, identity)
+            if not path.is_file():
+                atomic.write_bytes(path, fetched[0])
+            return identity, path
 
     def _checked_since(self, url: str, moment: float) -> ImageIdentity | None:
         known = self._known(url)
@@ -267,6 +292,10 @@ class TaskImages:
         if session is None:
             session = self._local.session = guarded_session(self._is_trusted)
         return session
+
+
+def _kept(folder: Path, identity: ImageIdentity) -> Path:
+    return folder / identity.sha256[:2] / identity.sha256
 
 
 def _matches(host: str, patterns: tuple[str, ...]) -> bool:

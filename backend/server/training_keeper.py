@@ -25,6 +25,7 @@ __all__ = ["TrainingKeeper"]
 logger = logging.getLogger(__name__)
 _INTERVAL = 5.0  # seconds between two looks, when no webhook comes
 _SETTLE = 0.2  # seconds after a webhook, so that a burst of them is folded at once
+_LONGEST_PAUSE = 300.0  # seconds before a runner that failed again and again is started once more
 _LOG_BYTES = 10_000_000
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -39,6 +40,7 @@ class TrainingKeeper:
         self._woken = threading.Event()
         self._closed = threading.Event()
         self._runner: subprocess.Popen[bytes] | None = None
+        self._failures = 0
         self._not_before = 0.0
         self._seen: tuple[int, str, int] | None = None
         self._thread: threading.Thread | None = None
@@ -126,8 +128,9 @@ class TrainingKeeper:
         if self._runner is None or (status := self._runner.poll()) is None:
             return
         self._runner = None
+        self._failures = 0 if status == 0 else self._failures + 1
         if status != 0:
-            self._not_before = time.monotonic() + _INTERVAL
+            self._not_before = time.monotonic() + min(_LONGEST_PAUSE, _INTERVAL * 2 ** (self._failures - 1))
             logger.warning("the training process ended with status %d; %s", status, self._log_hint)
 
     def _log(self, job: Job | None) -> None:

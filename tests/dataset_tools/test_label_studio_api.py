@@ -41,6 +41,7 @@ class StandIn(ThreadingHTTPServer):
             }
             for k in range(tasks)
         ]
+        self.unlisted: list[dict[str, Any]] = []  # tasks that exist, but slipped from one page to another
         self.pages: list[int] = []
         self.authorizations: list[tuple[str, str | None]] = []
         self.exchanges = 0
@@ -90,6 +91,11 @@ class Handler(BaseHTTPRequestHandler):
                 return
             tasks = self.server.tasks[(page - 1) * size : page * size]
             self.answer(200, json.dumps({"tasks": tasks, "total": len(self.server.tasks)}).encode())
+        elif path.startswith("/api/projects/"):
+            self.answer(200, json.dumps({"id": int(path.split("/")[3]), "title": "Ships"}).encode())
+        elif path.startswith("/api/tasks/"):
+            found = [task for task in self.server.unlisted if f"/api/tasks/{task['id']}/" == path]
+            self.answer(*((200, json.dumps(found[0]).encode()) if found else (404, b"not found")))
         elif path.startswith("/data/upload/"):
             self.answer(200, b"image of " + path.encode())
         else:
