@@ -18,6 +18,11 @@ TRAINERS: dict[str, tuple[str, str, str]] = {
         "compact_grounder",
         "Train the compact grounder's detector (stage 1).",
     ),
+    "sam-decoder": (
+        "backend.commands.train_sam_decoder",
+        "sam_decoder",
+        "Fine-tune a segmenter's mask decoder on masks (stage 2).",
+    ),
     "lqvg": ("backend.commands.train_lqvg", "lqvg", "Train LQVG, the paper's grounding network (stage 1)."),
 }
 

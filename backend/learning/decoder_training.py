@@ -21,7 +21,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from backend.errors import ConfigError, DatasetError
+from backend.errors import ConfigError
 from backend.learning.decoder_samples import DecoderSample, held_out_split
 from backend.learning.segmenter_training import (
     KINDS,
@@ -39,6 +39,7 @@ from backend.learning.segmenter_validation import (
 )
 from backend.learning.training_run import Ema, TrainingRun, step_generator
 from backend.pipeline.segmentation.sam import SamSegmenter
+from dataset_tools.errors import DatasetError
 
 __all__ = ["DecoderOptions", "TunedDecoder", "tune_decoder"]
 
@@ -272,7 +273,6 @@ class _Tuning:
         if self.record is not None:
             self.record.log("validation", step, **metrics)
             self.record.keep_if_best(step, metrics["score"], ema.tensors)
-            self.record.plot()
         return metrics
 
     def _scores(self) -> dict[str, Scores]:
@@ -307,6 +307,8 @@ class _Tuning:
             )
 
     def _finish(self, ema: Ema) -> TunedDecoder:
+        if self.record is not None:
+            self.record.plot()
         self.part.load_state_dict(self.best if self.validation else ema.tensors)
         self.part.requires_grad_(False)
         after: dict[str, float] = {}

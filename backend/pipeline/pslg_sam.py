@@ -16,7 +16,7 @@ import numpy as np
 from backend.errors import ConfigError, ImageError
 from backend.pipeline import weights as weight_files
 from backend.pipeline.boundary import optimize_boundary
-from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, load_config
+from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.segmentation import Segmenter
@@ -35,7 +35,7 @@ from backend.pipeline.types import (
 )
 from dataset_tools import expression_parser
 
-__all__ = ["EmbedWindow", "PslgSam", "load_pipeline"]
+__all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
 
 _OWN_KEYWORDS = ("weights", "device", "embedding_dtype", "tokenizer")  # of every adapter; the config has keys for them
 
@@ -181,16 +181,22 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     if not isinstance(config, PipelineConfig):
         config = load_config(config)
     make_grounder = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
-    make_segmenter = _adapter(SEGMENTERS[config.segmenter.kind], "segmenter", config.segmenter.options)
+    _adapter(SEGMENTERS[config.segmenter.kind], "segmenter", config.segmenter.options)
     files = weight_files.resolve(config)
     if config.threads is not None:
         _set_threads(config.threads)
-    device = _device(config.device)
     tokenizer = {} if files.tokenizer is None else {"tokenizer": files.tokenizer}
-    grounder = make_grounder(files.grounder, device=device, **tokenizer, **config.grounder.options)
-    dtype = config.segmenter.embedding_dtype
-    segmenter = make_segmenter(files.segmenter, device=device, embedding_dtype=dtype, **config.segmenter.options)
-    return PslgSam(cast(Grounder, grounder), cast(Segmenter, segmenter), config, weight_files.model_version(config))
+    grounder = make_grounder(files.grounder, device=_device(config.device), **tokenizer, **config.grounder.options)
+    segmenter = load_segmenter(config.segmenter, device=config.device)
+    return PslgSam(cast(Grounder, grounder), segmenter, config, weight_files.model_version(config))
+
+
+def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
+    """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
+    make = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
+    weights = weight_files.require(config.weights)
+    made = make(weights, device=_device(device), embedding_dtype=config.embedding_dtype, **config.options)
+    return cast(Segmenter, made)
 
 
 def _device(name: str) -> str:

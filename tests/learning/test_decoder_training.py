@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.errors import ConfigError, DatasetError, ImageError
+from backend.errors import ConfigError, ImageError
 from backend.learning.decoder_samples import Features, decoder_samples, held_out_split, in_memory, stored
 from backend.learning.decoder_training import DecoderOptions, tune_decoder
 from backend.learning.examples import LabelledImage
@@ -18,6 +18,7 @@ from backend.pipeline.segmentation.compact_sam import load_compact_segmenter, wi
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Image, Prompts
+from dataset_tools.errors import DatasetError
 from tests.learning.labelled import labelled_rectangles
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
