@@ -26,7 +26,6 @@ from backend.learning.decoder_samples import DecoderSample, held_out_split
 from backend.learning.segmenter_training import (
     KINDS,
     interactive_rounds,
-    learning_rate_share,
     means_of,
     parameter_groups,
 )
@@ -37,7 +36,7 @@ from backend.learning.segmenter_validation import (
     score_clicks,
     summary,
 )
-from backend.learning.training_run import Ema, TrainingRun, step_generator
+from backend.learning.training_run import Ema, TrainingRun, learning_rate, step_generator
 from backend.pipeline.segmentation.sam import SamSegmenter
 from dataset_tools.errors import DatasetError
 
@@ -57,7 +56,7 @@ class DecoderOptions:
         batch: objects per step.
         prompts: kind of a step's first prompt -> probability (``segmenter_training.KINDS``).
         rounds: probability of 0, 1, 2, ... corrective clicks after it.
-        learning_rate: at its peak, after ``warmup`` steps; it falls to 1 % by the end.
+        learning_rate: at its peak, after ``warmup`` steps; it falls to zero by the end.
         weight_decay: of matrices and kernels.
         clip: largest norm of the gradient.
         ema_decay: weight of the past in the average of the weights.
@@ -204,7 +203,7 @@ class _Tuning:
         while (share := self._share(step, time.monotonic() - started)) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * min(1.0, (step + 1) / max(1, options.warmup))
-                group["lr"] *= learning_rate_share(round(share * options.steps), options.steps, 0)
+                group["lr"] *= learning_rate(round(share * options.steps), options.steps, 1.0, 0, 1.0)
             loss, parts = self._step(step_generator(options.seed, step))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -38,6 +38,7 @@ class AugmentationConfig:
         paste: share of samples that get objects of other images.
         pasted: largest number of objects pasted.
         around_object: share of crops placed around an object.
+        rarity: images are drawn with the weight (share of images with their rarest category) ** -rarity.
         visible: an object cut to less than this share of its box is neither object nor background.
     """
 
@@ -50,6 +51,7 @@ class AugmentationConfig:
     paste: float = 0.35
     pasted: int = 4
     around_object: float = 0.7
+    rarity: float = 0.5
     visible: float = 0.35
 
     @classmethod
@@ -133,7 +135,7 @@ class SampleMaker:
         self.images = images
         self.categories = tuple(categories)
         self.config = config
-        self._weights = _sampling_weights(images, categories)
+        self._weights = _sampling_weights(images, categories, config.rarity)
         self._donors = {
             category: [
                 (image, item)
@@ -314,10 +316,12 @@ def _pixel_centers(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def _sampling_weights(images: Sequence[TrainingImage], categories: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Images of rare categories are drawn more often: weight 1 / sqrt(share of images with its rarest category)."""
+def _sampling_weights(
+    images: Sequence[TrainingImage], categories: Sequence[str], rarity: float
+) -> npt.NDArray[np.float64]:
+    """Images of rare categories are drawn more often, see ``AugmentationConfig.rarity``."""
     present = [{item.category for item in image.objects} & set(categories) for image in images]
     share = {category: sum(category in names for names in present) / len(images) for category in categories}
-    weights = np.array([max((share[name] ** -0.5 for name in names), default=1.0) for names in present])
+    weights = np.array([max((share[name] ** -rarity for name in names), default=1.0) for names in present])
     total: npt.NDArray[np.float64] = weights / weights.sum()
     return total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,14 @@ from backend.errors import ConfigError
 from backend.learning.grounder_augmentation import AugmentationConfig, SampleMaker
 from backend.learning.grounder_data import TrainingImage, draw_scenes, load_folder
 from backend.learning.grounder_losses import losses, make_targets
-from backend.learning.training_run import Ema, TrainingRun, seed_everything, step_generator
+from backend.learning.training_run import (
+    Ema,
+    TrainingRun,
+    learning_rate,
+    read_weights,
+    seed_everything,
+    step_generator,
+)
 from backend.pipeline.grounding.detector import Detector, DetectorConfig
 
 CRITERION = "mAP50"
@@ -57,16 +63,6 @@ def load_sources(config: Mapping[str, Mapping[str, Any]], data: Path, max_side: 
     return sources
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int, decay_share: float) -> float:
-    """Linear warm-up, a plateau, then a cosine to zero over the last ``decay_share`` of ``steps``."""
-    start = steps * (1 - decay_share)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if step < start:
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1.0, steps - start))))
-
-
 def train(
     config: Mapping[str, Any],
     sources: Sequence[Source],
@@ -78,7 +74,7 @@ def train(
     """Train until ``steps`` and return the best weights' file.
 
     Args:
-        config: train.yaml as a mapping.
+        config: train.yaml as a mapping; its ``init``, if any, is the file of the weights to start from.
         sources: where the samples come from.
         out: the run's folder (``TrainingRun``).
         steps: total number of steps; not part of the run's config, so that a run may be ended early or prolonged.
@@ -88,7 +84,10 @@ def train(
     run = TrainingRun(out, config, criterion=CRITERION, resume=resume)
     seed_everything(config["seed"])
     model_config = DetectorConfig.of(config["detector"])
-    detector = Detector(model_config).to(memory_format=torch.channels_last)
+    detector = Detector(model_config)
+    if config.get("init"):
+        _start_from(detector, Path(config["init"]))
+    detector = detector.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(_parameter_groups(detector, config["weight_decay"]), lr=config["learning_rate"])
     ema = Ema(detector, config["ema_decay"])
     state = run.restore()
@@ -125,6 +124,16 @@ def train(
             run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
             run.plot()
     return out / "best.safetensors"
+
+
+def _start_from(detector: Detector, path: Path) -> None:
+    """Load the weights ``path`` (counts of batches may be missing: shipped files leave them out)."""
+    tensors = read_weights(path)
+    wanted = {name: value.shape for name, value in detector.state_dict().items() if "num_batches" not in name}
+    found = {name: value.shape for name, value in tensors.items() if "num_batches" not in name}
+    if wanted != found:
+        raise ConfigError(f"the weights {path} are of another network than the config's detector: set init to null")
+    detector.load_state_dict(tensors, strict=False)
 
 
 def _step(

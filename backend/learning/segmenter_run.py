@@ -12,9 +12,9 @@ import torch
 
 from backend.errors import ConfigError
 from backend.learning.segmenter_samples import Scene, read_scenes, scene_of
-from backend.learning.segmenter_training import read_init, train_segmenter
+from backend.learning.segmenter_training import train_segmenter
 from backend.learning.segmenter_validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
-from backend.learning.training_run import TrainingRun, save_weights
+from backend.learning.training_run import TrainingRun, read_weights, save_weights
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 
 __all__ = ["export_weights", "read_data", "run_segmenter_training"]
@@ -29,7 +29,7 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
     torch.set_num_threads(config["threads"])
     run = TrainingRun(out, config, criterion="score", resume=resume)
     training, validation = read_data(data, config)
-    init = read_init(Path(config["init"])) if config["init"] else None
+    init = read_weights(Path(config["init"])) if config["init"] else None
     train_segmenter(run, config, training, validation, init)
     return export_weights(out, config, validation)
 
@@ -41,7 +41,7 @@ def export_weights(out: Path, config: Mapping[str, Any], validation: list[Scene]
     """
     size = int(config["sizes"][-1][1])
     sam = build_compact_sam(size, **config["model"])
-    sam.load_state_dict(read_init(out / "best.safetensors"))
+    sam.load_state_dict(read_weights(out / "best.safetensors"))
     sam = sam.to(memory_format=torch.channels_last).eval()
     line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, config["seed"]).values())))
     plot_reliability(out / "reliability.png", score_prompts(sam, validation, config["seed"]))

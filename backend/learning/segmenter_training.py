@@ -8,10 +8,8 @@ logits as mask prompt, as in "Segment Anything" (arXiv 2304.02643, appendix A).
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,16 +33,14 @@ from backend.learning.segmenter_prompts import (
 )
 from backend.learning.segmenter_samples import Scene, draw_sample
 from backend.learning.segmenter_validation import validate
-from backend.learning.training_run import Ema, TrainingRun, seed_everything, step_generator
+from backend.learning.training_run import Ema, TrainingRun, learning_rate, seed_everything, step_generator
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 
 __all__ = [
     "KINDS",
     "interactive_rounds",
-    "learning_rate_share",
     "means_of",
     "parameter_groups",
-    "read_init",
     "train_segmenter",
 ]
 
@@ -88,8 +84,9 @@ def train_segmenter(
     for step in progress:
         rng = step_generator(config["seed"], step)
         set_img_size(sam, _size_at(step / steps, config["sizes"]))
+        rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
         for group in optimizer.param_groups:
-            group["lr"] = config["learning_rate"] * learning_rate_share(step, steps, config["warmup"])
+            group["lr"] = rate
         sam.train()
         loss, parts = _step(sam, config, draw, rng)
         optimizer.zero_grad(set_to_none=True)
@@ -253,21 +250,7 @@ def _size_at(progress: float, sizes: list[list[float]]) -> int:
     return int([side for begin, side in sizes if progress >= begin][-1])
 
 
-def learning_rate_share(step: int, steps: int, warmup: int) -> float:
-    """Share of the learning rate: linear warm-up, then a half cosine to 1 %."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
 def means_of(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     """Mean of each quantity over the steps that have it."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: float(np.mean([part[name] for part in parts if name in part])) for name in names}
-
-
-def read_init(path: Path) -> dict[str, Tensor]:
-    """The state dict in the safetensors file ``path`` as float32."""
-    from safetensors.torch import load_file
-
-    return {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}

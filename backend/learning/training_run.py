@@ -16,6 +16,7 @@ resumed run draws what an uninterrupted one would have drawn, without generator 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from backend.errors import ConfigError, WeightsError
 
-__all__ = ["Ema", "TrainingRun", "load_config", "save_weights", "seed_everything", "step_generator"]
+__all__ = [
+    "Ema",
+    "TrainingRun",
+    "learning_rate",
+    "load_config",
+    "read_weights",
+    "save_weights",
+    "seed_everything",
+    "step_generator",
+]
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -71,6 +82,34 @@ def seed_everything(seed: int) -> None:
 def step_generator(seed: int, step: int) -> np.random.Generator:
     """A numpy generator that depends on ``seed`` and ``step`` only."""
     return np.random.default_rng((seed, step))
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int, decay_share: float) -> float:
+    """Linear warm-up, a plateau, then a cosine to zero over the last ``decay_share`` of ``steps``.
+
+    A run that must end early is resumed with fewer steps: on the plateau nothing depends on their number.
+    """
+    start = steps * (1 - decay_share)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if step < start:
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1.0, steps - start))))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in the safetensors file ``path``, half precision made float32.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"no weights to start from at {path}: train the stage before or set init to null") from error
+    except SafetensorError as error:
+        raise WeightsError(f"the weights {path} are damaged ({error}): restore the file") from error
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def save_weights(

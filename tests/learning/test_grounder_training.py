@@ -13,8 +13,8 @@ from backend.errors import ConfigError, WeightsError
 from backend.learning.grounder_calibration import export
 from backend.learning.grounder_evaluation import evaluate_detector
 from backend.learning.grounder_expressions import expression_quality, true_detections
-from backend.learning.grounder_training import learning_rate, load_sources, train
-from backend.learning.training_run import load_config
+from backend.learning.grounder_training import load_sources, train
+from backend.learning.training_run import learning_rate, load_config
 from backend.pipeline.grounding.compact import load_compact_grounder
 from backend.pipeline.grounding.detector import COMPACT_CATEGORIES, Calibration
 from dataset_tools import synthetic
@@ -46,6 +46,7 @@ def config() -> dict[str, Any]:
             "max_side=128",
         ],
     )
+    tiny["init"] = None
     tiny["detector"] = {"widths": [4, 8, 8, 8, 8], "depths": [1, 1, 1, 1], "pyramid_width": 8}
     tiny["augmentation"] |= {"size": 64, "reference_side": 96}
     tiny["sources"] = {
@@ -78,6 +79,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: dict[str, Any], data:
     for name, value in a["detector"].items():
         assert torch.allclose(value.float(), b["detector"][name].float(), atol=1e-6), name
     assert (tmp_path / "parts" / "curves.png").stat().st_size > 0
+
+
+def test_a_run_starts_from_given_weights(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    first = run(config, data, tmp_path / "first", 2)
+    frozen = {**config, "init": str(first), "learning_rate": 0.0, "ema_decay": 0.0}
+    second = load_file(run(frozen, data, tmp_path / "second", 2))
+    for name, value in load_file(first).items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(second[name], value), name
+    wider = {**frozen, "detector": {**config["detector"], "pyramid_width": 16}}
+    with pytest.raises(ConfigError, match="another network"):
+        run(wider, data, tmp_path / "wider", 2)
+    with pytest.raises(WeightsError, match="no weights to start from"):
+        run({**frozen, "init": str(tmp_path / "none.safetensors")}, data, tmp_path / "none", 2)
 
 
 def test_exported_weights_answer_expressions(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
