@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from dataset_tools.expression_lexicon import Lexeme, combine
 from dataset_tools.expression_query import Direction
 
-__all__ = ["OPENS_NOUN", "Cursor", "Position"]
+__all__ = ["ARRANGEMENTS", "OPENS_NOUN", "Cursor", "Position"]
 
 OPENS_NOUN = ("article", "indefinite", "all", "both", "number", "color", "shape", "size", "ordinal", "one", "category")
 """Kinds of lexeme that a noun phrase can begin with."""
-_ARRANGEMENTS = ("row", "line", "column", "group", "cluster")
+ARRANGEMENTS = ("row", "line", "column", "group", "cluster")
 _PLACES = ("direction", "extreme", "most", "far", "part", "image_part")
 _END = Lexeme("end", "")
 
@@ -71,12 +71,12 @@ class Cursor:
             ahead += 1
         return False
 
-    def take_and_before_noun(self, *, or_unknown: bool = False) -> bool:
+    def take_and_before_noun(self, *, or_unknown: bool = False, or_one: bool = False) -> bool:
         """Past an "and" that another noun follows; False, and nothing taken, if none does."""
         if self.peek().kind != "and":
             return False
         self.at += 1
-        if self.starts_noun(or_unknown=or_unknown):
+        if self.starts_noun(or_unknown=or_unknown, or_one=or_one):
             return True
         self.at -= 1
         return False
@@ -116,7 +116,7 @@ class Cursor:
             if lexeme.kind in ("direction", "extreme"):
                 direction = combine(direction, lexeme.value)
         in_image = False
-        while self.peek().kind in ("part", "image_part") or self.peek().text in (*_ARRANGEMENTS, "most", "edge"):
+        while self.peek().kind in ("part", "image_part") or self.peek().text in (*ARRANGEMENTS, "most", "edge"):
             in_image |= self.peek().kind == "image_part"
             self.at += 1
         if self.peek().text == "third" and self.peek(1).kind in ("of", "in", "end", "break", "and"):  # "left third"
@@ -140,7 +140,7 @@ class Cursor:
     def is_place(self) -> bool:
         """Whether directions and part words come next, and then no noun that they could describe."""
         ahead = 0
-        while self.peek(ahead).kind in _PLACES or (ahead and self.peek(ahead).text in _ARRANGEMENTS):
+        while self.peek(ahead).kind in _PLACES or (ahead and self.peek(ahead).text in ARRANGEMENTS):
             ahead += 1
         return ahead > 0 and self.peek(ahead).kind not in ("category", "one", "color", "size")
 

@@ -137,9 +137,10 @@ _PLAIN: dict[str, str] = {
     "from": "from, starting from, counting from, counted from, starting at, as seen from, beginning from, viewed from",
     "to": "to",
     "than": "than",
-    "not": "not, except, except for, excluding, isn't, aren't, but not, other than, rather than, apart from, never, "
-    "isn t, aren t, doesn t, without, instead of, all but",
-    "and": "and, as well as, but, while, plus, also, or",
+    "non": "non",
+    "not": "not, neither, except, except for, excluding, isn't, aren't, but not, other than, rather than, apart from, "
+    "never, isn t, aren t, doesn t, without, instead of, all but",
+    "and": "and, as well as, but, while, plus, also, or, nor",
     "copula": "is, are, was, were, be, s, lies, lie, stands, sits, appears, comes, exists, resides",
     "there": "there, where, you can see, we can see, we see, you see, one can see, here",
     "group": "group, groups, row, rows, line, cluster, clusters, pairs, set, fleet, number, bunch, series, "
@@ -151,7 +152,8 @@ _PLAIN: dict[str, str] = {
     "look, for, i, we, you, what, only, just, directly, immediately, exactly, slightly, roughly, approximately, "
     "almost, nearly, somewhat, quite, rather, relatively, more, less, them, they, whole, entire, colored, coloured, "
     "color, colour, shaped, shape, size, sized, in size, in color, in colour, by size, in area, in shape, in length, "
-    "by area, so, then, will, would, should, must, do, does, out, single, sole, lone, particular, certain, specific, "
+    "by area, surface area, diameter, wingspan, dimension, dimensions, length, width, extent, "
+    "so, then, will, would, should, must, do, does, out, single, sole, lone, particular, certain, specific, "
     "facing north, facing south, facing east, facing west, shows, showing, extract, outline, draw, pick, choose, "
     "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
@@ -200,7 +202,18 @@ _VALUED: dict[str, dict[str, Any]] = {
     "size": {},
     "color": {},
     "shape": {},
-    "ordinal": {"last": 1},
+    "ordinal": {  # negative: counted from the other end
+        "last": 1,
+        "penultimate": -2,
+        "second to last": -2,
+        "second from last": -2,
+        "second last": -2,
+        "next to last": -2,
+        "last but one": -2,
+        "third to last": -3,
+        "third last": -3,
+        "last but two": -3,
+    },
     "number": {"pair": 2, "couple": 2, "duo": 2, "trio": 3, "quartet": 4},
 }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataset_tools.expression_cursor import OPENS_NOUN, Cursor, Position
+from dataset_tools.expression_cursor import ARRANGEMENTS, OPENS_NOUN, Cursor, Position
 from dataset_tools.expression_lexicon import Lexeme, lexemes
 from dataset_tools.expression_query import (
     Among,
@@ -29,6 +29,7 @@ from dataset_tools.expression_query import (
     RelationKind,
     Shape,
     Size,
+    opposite,
 )
 from dataset_tools.noun_phrase import NounPhrase
 
@@ -61,11 +62,16 @@ class _Parser(Cursor):
         super().__init__(words)
         self.root_has_noun = False
 
-    def noun_phrase(self, *, root: bool, depth: int = 0) -> NounPhrase:
-        """Reads one noun with all that belongs to it; an inner one stops at words that belong to the outer one."""
+    def noun_phrase(self, *, root: bool, depth: int = 0, one_of_two: bool = False) -> NounPhrase:
+        """Reads one noun with all that belongs to it; an inner one stops at words that belong to the outer one.
+
+        ``one_of_two``: an "and" ends it even before its noun ("between the red and the blue ship").
+        """
         phrase = NounPhrase(root)
         while self.at < len(self.words):
             if not root and (phrase.has_noun or phrase.pending) and self._returns(phrase):
+                break
+            if one_of_two and phrase.constraints and self.peek().kind == "and":
                 break
             before = self.at
             if not self._noun(phrase):
@@ -150,6 +156,9 @@ class _Parser(Cursor):
                 phrase.add(Shape(lexeme.value))
             case "size":
                 self._size(phrase, lexeme, depth)
+            case "non":  # "non-white"
+                if self.peek().kind == "color":
+                    phrase.constraints.append(Color(self.take().value, negated=True))
             case "not":
                 phrase.close_pending()
                 phrase.negate = True
@@ -165,7 +174,7 @@ class _Parser(Cursor):
                     phrase.plural = True
             case "break" | "and":
                 phrase.close_pending()
-                phrase.negate &= lexeme.kind == "and"
+                phrase.negate &= lexeme.kind == "and" or self.peek().kind == "color"  # "not gray, white or green"
                 phrase.negate |= lexeme.text == "but" and phrase.all  # "every plane but the largest"
             case "frame":
                 phrase.pending = []
@@ -184,27 +193,29 @@ class _Parser(Cursor):
                     return
         phrase.add(Size(sign, degree != "positive", measure))
 
-    def _take_position(self, phrase: NounPhrase, depth: int, *, extreme: bool = False, opposite: bool = False) -> bool:
+    def _take_position(self, phrase: NounPhrase, depth: int, *, extreme: bool = False, reverse: bool = False) -> bool:
         """A direction and what it refers to: the image, another noun ("left of the bridge"), or the candidates.
 
         Args:
             phrase: what lies there.
             depth: of the phrase.
             extreme: the words before ("closest to") make it one.
-            opposite: so do they, and turn it around ("farthest from the left edge").
+            reverse: so do they, and turn it around ("farthest from the left edge").
         """
-        position = self.position(extreme=extreme or opposite)
+        position = self.position(extreme=extreme or reverse)
         if position is None:
             return False
         of_image = self.take_frame() or position.in_image or self.before(position.start).kind == "frame"
         if not of_image and self.peek().kind in ("of", "from", "to") and self._refers(phrase, position):
             self.at += 1
-            if position.direction == (0, 0):
+            if self._take_arrangement():
+                phrase.add(Region(position.direction, of_image=False))
+            elif position.direction == (0, 0):
                 self._middle_of(phrase, depth)
             else:
                 self._relate(phrase, "direction", depth, position.direction)
         elif position.extreme:
-            phrase.add(Extreme(_opposite(position.direction) if opposite else position.direction))
+            phrase.add(Extreme(opposite(position.direction) if reverse else position.direction))
         else:
             phrase.add(Region(position.direction, of_image))
         return True
@@ -217,6 +228,13 @@ class _Parser(Cursor):
         counted = "number" in following[:2] or "both" in following[:2]
         bare = self.before(position.start).kind == "article" and self.before(position.start - 1).kind != "to"
         return phrase.has_noun or not (bare and counted)
+
+    def _take_arrangement(self) -> bool:
+        """Past "(of) the row", which is made of the candidates themselves; False if others are named ("of ships")."""
+        ahead = 1 if self.peek().kind == "article" else 0
+        found = self.peek(ahead).text in ARRANGEMENTS and self.peek(ahead + 1).kind != "of"
+        self.at += ahead + 1 if found else 0
+        return found
 
     def _middle_of(self, phrase: NounPhrase, depth: int) -> None:
         """ "in the middle of": of its own kind a place in their midst, of several others between them, else inside."""
@@ -260,6 +278,8 @@ class _Parser(Cursor):
         elif kind in ("from", "to"):
             if not self._place(phrase, depth, extreme=kind == "from"):
                 self._resume(phrase, depth)
+        elif kind == "holds" and not self.starts_noun(or_unknown=True):
+            pass  # "that has the largest wingspan": its own measure
         elif kind in _RELATIONS and not self._place(phrase, depth):
             self._relate(phrase, _RELATIONS[kind], depth)
 
@@ -285,7 +305,7 @@ class _Parser(Cursor):
         self.skip("to", "from", "article")
         if self.peek().kind == "frame" and self.peek(1).kind in ("direction", "extreme"):  # "the image's left edge"
             self.at += 1
-        if self._take_position(phrase, depth, extreme=nearest, opposite=not nearest):
+        if self.is_place() and self._take_position(phrase, depth, extreme=nearest, reverse=not nearest):
             return
         self.at = start
         self.skip("to", "from")
@@ -306,9 +326,11 @@ class _Parser(Cursor):
         """Reads the target, and more targets after "and"; whether there was one."""
         found = False
         while True:
-            targets = [self._target(depth)]
-            if kind == "between" and self.take_and_before_noun(or_unknown=True):
+            targets = [self._target(depth, one_of_two=kind == "between")]
+            if kind == "between" and self.take_and_before_noun(or_unknown=True, or_one=True):
                 targets.append(self._target(depth))
+                if not targets[0].noun:  # "between the red and the blue ship"
+                    targets[0] = replace(targets[0], category=targets[1].category, noun=targets[1].noun)
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
             )
@@ -318,10 +340,10 @@ class _Parser(Cursor):
             if not (phrase.has_noun and self.take_and_before_noun()):
                 return found
 
-    def _target(self, depth: int) -> Query:
+    def _target(self, depth: int, *, one_of_two: bool = False) -> Query:
         if depth >= _MAX_DEPTH:
             return Query("")
-        return self.noun_phrase(root=False, depth=depth + 1).query()
+        return self.noun_phrase(root=False, depth=depth + 1, one_of_two=one_of_two).query()
 
     def _with(self, phrase: NounPhrase, depth: int) -> None:
         """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
@@ -335,7 +357,7 @@ class _Parser(Cursor):
         if direction is None:
             phrase.add(Relation("near", (target,)))
         while direction:
-            phrase.add(Relation("direction", (target,), _opposite(direction)))
+            phrase.add(Relation("direction", (target,), opposite(direction)))
             direction = None
             if self.peek().kind == "and" and self.peek(1).kind in ("direction", "inverse"):  # "to its left and right"
                 self.at += 1
@@ -365,12 +387,7 @@ class _Parser(Cursor):
         if self._place(phrase, depth):
             return
         target = self._target(depth)
-        if target.category == phrase.category:
+        if target.category == phrase.category or not target.noun:  # "of the smallest size"
             phrase.constraints[:0] = target.constraints
         elif target.noun:
             phrase.add(Relation("near", (target,)))
-
-
-def _opposite(direction: Direction) -> Direction:
-    x, y = direction
-    return (None if x is None else -x, None if y is None else -y)

@@ -21,9 +21,16 @@ __all__ = [
     "RelationKind",
     "Shape",
     "Size",
+    "opposite",
 ]
 
 Direction = tuple[int | None, int | None]
+
+
+def opposite(direction: Direction) -> Direction:
+    """The direction that leads back."""
+    x, y = direction
+    return (None if x is None else -x, None if y is None else -y)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
-from dataset_tools.expression_query import Constraint, Extreme, Query, Region, Relation, Size
+from dataset_tools.expression_query import Constraint, Extreme, Query, Region, Relation, Size, opposite
 
 __all__ = ["NounPhrase"]
 
@@ -21,7 +22,7 @@ class NounPhrase:
     Attributes:
         root: the whole expression's, not a relation's target.
         category, noun, plural: of its head noun; ``has_noun`` is also set by "one" and by unknown nouns.
-        all, count, rank: "all the", "two", "second".
+        all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
         partitive: one out of several ("the largest of the ships").
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
@@ -82,24 +83,32 @@ def _unresolved(constraint: Constraint) -> bool:
 
 
 def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
-    """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left")."""
+    """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left").
+
+    A negative rank counts an order from its other end ("second to last from the left"), but not a side.
+    """
     if rank is None:
         return constraints
+    place = abs(rank)
     for kind in (Extreme, Size, Relation, Region):
         for index, constraint in enumerate(constraints):
             if not isinstance(constraint, kind):
                 continue
             ranked: Constraint
             if isinstance(constraint, Size):
-                ranked = replace(constraint, rank=rank, superlative=True)
+                sign: Literal[-1, 1] = constraint.sign if rank > 0 else (-1 if constraint.sign > 0 else 1)
+                ranked = replace(constraint, sign=sign, rank=place, superlative=True)
             elif isinstance(constraint, Relation) and constraint.kind in ("nearest", "farthest"):
-                ranked = replace(constraint, rank=rank)
-            elif (isinstance(constraint, Region) and not constraint.of_image) or isinstance(constraint, Extreme):
-                ranked = Extreme(constraint.direction, rank, constraint.negated)
+                ranked = replace(constraint, rank=place)
+            elif isinstance(constraint, Extreme):
+                direction = constraint.direction if rank > 0 else opposite(constraint.direction)
+                ranked = Extreme(direction, place, constraint.negated)
+            elif isinstance(constraint, Region) and not constraint.of_image:
+                ranked = Extreme(constraint.direction, place, constraint.negated)
             else:
                 continue
             return [*constraints[:index], ranked, *constraints[index + 1 :]]
-    return [*constraints, Extreme((-1, None), rank)]  # "the second plane": read from the left
+    return [*constraints, Extreme((-1 if rank > 0 else 1, None), place)]  # "the second plane": read from the left
 
 
 def _misspelt(noun: str) -> str | None:
