@@ -29,6 +29,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "evaluate_clicks",
         "Count the clicks until a mask is good (NoC).",
     ),
+    "calibrate-score": (
+        "backend.commands.calibrate_score",
+        "calibrate_score",
+        "Make scores the probability that a pre-label is accepted.",
+    ),
     "weights": ("backend.commands.weights", "weights", "List, fetch and check weight files."),
     "train": ("backend.commands.train", "train", "Train the compact models."),
     "sync": ("backend.commands.sync", "sync", "Fetch the annotations that webhooks missed."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -20,9 +20,12 @@ __all__ = [
     "BoundaryConfig",
     "ForegroundPointsConfig",
     "GrounderConfig",
+    "LogisticConfig",
     "PipelineConfig",
+    "ScoreConfig",
     "SegmenterConfig",
     "config_names",
+    "config_path",
     "load_config",
 ]
 
@@ -67,6 +70,9 @@ def _kind_in(registry: Mapping[str, str]) -> Callable[[str], str]:
 
     return check
 
+
+ScorePart = Literal["grounding", "predicted_iou", "stability"]
+"""The parts of a score that every pre-label has."""
 
 CanonicalCategories = Annotated[tuple[str, ...], AfterValidator(_canonical)]
 
@@ -152,6 +158,32 @@ class BoundaryConfig(_Section):
         return self.enabled and category not in self.skip_categories
 
 
+class LogisticConfig(_Section):
+    """A logistic model over the log odds of a pre-label's parts (``scores``).
+
+    Attributes:
+        offset: log odds where every part is as likely as not.
+        weights: part -> weight. None is negative: a better part must never lower the score.
+    """
+
+    offset: float
+    weights: dict[ScorePart, Annotated[float, Field(ge=0)]]
+
+
+class ScoreConfig(_Section):
+    """What makes a pre-label's score a probability (``scores``); written by ``pslg calibrate-score``.
+
+    Attributes:
+        accepted_iou: IoU with the truth from which a mask counts as accepted unchanged.
+        found: whether the right object was found.
+        outlined: whether an object that was found is outlined so well.
+    """
+
+    accepted_iou: float = Field(default=0.85, gt=0.5, lt=1)
+    found: LogisticConfig
+    outlined: LogisticConfig
+
+
 class PipelineConfig(_Section):
     """One pipeline.
 
@@ -162,6 +194,8 @@ class PipelineConfig(_Section):
         segmenter: the promptable model of stage 2.
         foreground_points: CFPG.
         boundary: MBO.
+        score: what makes scores probabilities; None: the geometric mean of their parts. No mask depends on it, so that
+            it is no change of the model.
         device: ``auto`` takes a GPU when there is one; does not count as a change of the model.
         threads: threads of the numerical libraries, None leaves them alone; does not count as a change either.
     """
@@ -172,6 +206,7 @@ class PipelineConfig(_Section):
     segmenter: SegmenterConfig
     foreground_points: ForegroundPointsConfig = ForegroundPointsConfig()
     boundary: BoundaryConfig = BoundaryConfig()
+    score: ScoreConfig | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     threads: int | None = Field(default=None, ge=1)
 
@@ -186,7 +221,7 @@ class PipelineConfig(_Section):
 
     def mask_relevant(self) -> dict[str, Any]:
         """The keys that change masks, as plain JSON values: what ``model_version`` is computed over."""
-        values = self.model_dump(mode="json", exclude={"name", "description", "device", "threads"})
+        values = self.model_dump(mode="json", exclude={"name", "description", "score", "device", "threads"})
         for stage in ("grounder", "segmenter"):
             del values[stage]["weights"]  # the sha256 of the file counts, not what the file is called
         del values["grounder"]["tokenizer"]
@@ -207,7 +242,7 @@ def load_config(config: str | Path) -> PipelineConfig:
     Raises:
         ConfigError: no such config, not YAML, or keys that cannot work (all of them listed).
     """
-    path = _find(config)
+    path = config_path(config)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -221,7 +256,8 @@ def load_config(config: str | Path) -> PipelineConfig:
         raise ConfigError(f"the pipeline config {path} cannot work:\n{_problems(error)}") from error
 
 
-def _find(config: str | Path) -> Path:
+def config_path(config: str | Path) -> Path:
+    """The file of a config: of a shipped one by its name, or the given path; raises ConfigError if there is none."""
     text = str(config)
     if isinstance(config, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
         path = Path(config)
@@ -253,6 +289,7 @@ def _keys_at(location: tuple[int | str, ...]) -> str:
     model: type[BaseModel] = PipelineConfig
     for part in location[:-1]:
         annotation = model.model_fields[str(part)].annotation
+        annotation = next((one for one in get_args(annotation) if one is not type(None)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             break
         model = annotation

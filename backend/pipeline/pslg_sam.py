@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import Grounder
+from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import (
     Abstention,
@@ -132,12 +134,17 @@ class PslgSam:
                 mask = optimized.mask
                 scores["boundary_agreement"] = optimized.agreement
             if mask.any():
-                score = combine_scores(scores)
+                score = combine_scores(scores, self.config.score)
                 prelabels.append(Prelabel(mask, box, point, category, score, scores, expression))
         if not prelabels:
             message = f"{len(groundings)} box(es) found for {expression!r}, but no object could be outlined in them."
             return Prelabels((), Abstention("absent", message, groundings))
         return Prelabels(tuple(prelabels))
+
+    def rescored(self, answer: Prelabels) -> Prelabels:
+        """An answer of this model version with the scores that the config gives now: a calibration makes no version."""
+        items = tuple(replace(item, score=combine_scores(item.scores, self.config.score)) for item in answer)
+        return Prelabels(items, answer.abstained)
 
     def embed(self, image: Image, window: Box | None = None) -> Embedding:
         """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts."""
@@ -159,16 +166,6 @@ def box_and_point(box: Box, point: Point | None) -> Prompts:
     if point is None:
         return Prompts(box=box)
     return Prompts(points=np.array([point], np.float32), point_labels=np.ones(1, np.int64), box=box)
-
-
-def combine_scores(scores: Mapping[str, float]) -> float:
-    """The geometric mean of the parts, in [0, 1].
-
-    It orders the annotators' queue: one part near 0 (a box that hardly fits the expression, a mask that hardly
-    holds together) is enough reason to look, which an arithmetic mean would hide.
-    """
-    values = np.clip(np.array(list(scores.values()), np.float64), 0.0, 1.0)
-    return float(values.prod() ** (1.0 / len(values)))
 
 
 def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:

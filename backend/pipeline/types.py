@@ -151,7 +151,8 @@ class Prelabel:
         box: the box from coarse localization (x0, y0, x1, y1).
         point: the foreground point (x, y) that went into the prompt, None when the point generator is off.
         category: canonical name, None only if neither expression nor caller gives one.
-        score: all of ``scores`` combined, in [0, 1]; orders the annotators' queue.
+        score: in [0, 1]; with a calibrated config the probability that the mask is accepted unchanged
+            (``backend.pipeline.scores``). Orders the annotators' queue.
         scores: ``grounding``, ``predicted_iou``, ``stability``, ``boundary_agreement``, each in [0, 1].
         expression: what was asked for.
     """
@@ -171,6 +172,11 @@ class Prelabels(Sequence[Prelabel]):
 
     items: tuple[Prelabel, ...]
     abstained: Abstention | None = None
+
+    @property
+    def score(self) -> float:
+        """That of the least certain object: one bad mask is enough to change the answer. 0.0 without an object."""
+        return min((item.score for item in self.items), default=0.0)
 
     @overload
     def __getitem__(self, index: int) -> Prelabel: ...

@@ -186,7 +186,7 @@ class Prelabeler:
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
-            return found
+            return pipeline.rescored(found)
         identity, image = self._images.load(query.url, query.task_id)
         with self._compute:
             answer = pipeline.prelabel(
@@ -220,8 +220,8 @@ class Prelabeler:
         regions: list[Region] = []
         scores: list[float] = []
         for expression, answer in zip(query.expressions, answers, strict=True):
+            labelled = True
             if answer.abstained is not None:
-                scores.append(0.0)
                 logger.info(
                     "task %s: no mask for %r (%s): %s",
                     query.task_id,
@@ -239,10 +239,10 @@ class Prelabeler:
                         item.category or query.category or "an expression without a known category",
                         ", ".join(found.stored for found in config.labels),
                     )
-                    scores.append(0.0)
+                    labelled = False
                     continue
-                scores.append(item.score)
                 regions += writer.regions(self._clean(item), label, config.controls_for(label), score=item.score)
+            scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0
         return {"result": regions, "score": score, "model_version": pipeline.model_version}

@@ -14,7 +14,7 @@ import torch
 from backend.errors import ConfigError, ImageError, PromptError, WeightsError
 from backend.pipeline import PslgSam, load_config, load_pipeline
 from backend.pipeline.config import PipelineConfig
-from backend.pipeline.pslg_sam import combine_scores
+from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, window_for
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Abstention, Box, Embedding, Grounding, GroundingResult, Image, Prompts
@@ -187,12 +187,6 @@ def test_refine_starts_from_an_embedding_and_clicks(segmenter: SamSegmenter) -> 
     assert first.mask.shape == again.mask.shape == (100, 120)
     with pytest.raises(PromptError):
         pipeline.refine(embedding, Prompts())
-
-
-def test_the_combined_score_is_a_geometric_mean() -> None:
-    assert combine_scores({"grounding": 1.0, "stability": 1.0}) == 1.0
-    assert combine_scores({"grounding": 0.25, "stability": 1.0}) == pytest.approx(0.5)
-    assert combine_scores({"grounding": 0.0, "stability": 1.0, "predicted_iou": 0.9}) == 0.0
 
 
 def test_the_same_input_gives_the_same_masks(segmenter: SamSegmenter) -> None:
