@@ -50,6 +50,7 @@ def sam_decoder(
     views: int | None,
     minutes: float | None,
     threads: int | None,
+    embeddings: Path | None,
     overrides: tuple[str, ...],
     resume: bool,
 ) -> None:
@@ -70,6 +71,7 @@ def sam_decoder(
         share=share,
         views=views,
         threads=threads,
+        embeddings=embeddings,
         resume=resume,
     )
     if tuned.before:

@@ -56,6 +56,7 @@ def run_decoder_training(
     share: float = 1.0,
     views: int | None = None,
     threads: int | None = None,
+    embeddings: Path | None = None,
     resume: bool = False,
 ) -> tuple[Path, TunedDecoder]:
     """Fine-tune the mask decoder of a pipeline config on the masks of a dataset.
@@ -70,6 +71,7 @@ def run_decoder_training(
         share: of the training masks to use, in (0, 1]; smaller shares are parts of larger ones.
         views: augmented views, see ``decoder_samples``.
         threads: of torch.
+        embeddings: folder to keep the features in, for several runs together; None: ``out/embeddings``.
         resume: go on from the run's last checkpoint; embeddings are always kept.
 
     Returns:
@@ -104,7 +106,7 @@ def run_decoder_training(
         "views": views,
     }
     run = TrainingRun(out, started_with, criterion="score", resume=resume)
-    store = EmbeddingStore(out / "embeddings", _UNBOUNDED, 0)
+    store = EmbeddingStore(embeddings or out / "embeddings", _UNBOUNDED, 0)
 
     def embedded(images: Sequence[LabelledImage], count: int | None, what: str) -> list[DecoderSample]:
         with tqdm(total=len(images), desc=f"embedding {what}", unit="image") as bar:

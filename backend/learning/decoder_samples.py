@@ -7,6 +7,7 @@ images share one embedding among an image's objects; their augmented views are q
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +21,6 @@ from backend.errors import ImageError
 from backend.learning.examples import LabelledImage
 from backend.learning.segmenter_samples import Sample, Scene, TrainingObject, draw_sample, plain_sample, scene_of
 from backend.learning.segmenter_validation import jittered
-from backend.learning.training_run import step_generator
 from backend.pipeline.segmentation.compact_sam import ConvEncoder
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
@@ -130,7 +130,8 @@ def decoder_samples(
         images: read one at a time.
         views: augmented views per object (windows) or per image (whole images); None: 4 and 0.
         jitter: largest shift of a box side in augmented views, as a share of the box's extent.
-        seed: what is drawn for an image depends on it and on the image's place in ``images``.
+        seed: what is drawn for an object depends on it, the image and the object alone, so that a part of the images or
+            of their objects finds its views in a store that holds those of all.
         embed: embeds views; None keeps their features in memory.
         progress: called with each image that is done.
 
@@ -141,11 +142,10 @@ def decoder_samples(
     make = _windows if windows else _whole_images
     count = (4 if windows else 0) if views is None else views
     samples: list[DecoderSample] = []
-    for number, image in enumerate(images):
+    for image in images:
         scene = _scene(image)
-        rng = step_generator(seed, number)
         if scene.objects:
-            samples += make(segmenter, scene, count, jitter, rng, embed or in_memory(segmenter))
+            samples += make(segmenter, scene, count, jitter, seed, embed or in_memory(segmenter))
         progress(image)
     return samples
 
@@ -164,11 +164,12 @@ def _scene(image: LabelledImage) -> Scene:
 
 
 def _windows(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, rng: np.random.Generator, embed: EmbedView
+    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """The compact segmenter's samples: each object in windows of its own."""
     side = segmenter.sam.image_encoder.img_size
     for target in scene.objects:
+        rng = _generator(seed, scene, target, 0)
         drawn: list[tuple[Sample, View]] = [
             (plain_sample(scene, target, target.box, side), "exact"),
             (plain_sample(scene, target, jittered(target, rng), side), "jittered"),
@@ -192,7 +193,7 @@ def _windows(
 
 
 def _whole_images(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, rng: np.random.Generator, embed: EmbedView
+    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """Samples of a model that embeds whole images, ``count`` of them turned or flipped."""
     for number in range(1 + count):
@@ -206,12 +207,17 @@ def _whole_images(
             if sample is None:
                 continue
             packed, side, box, area = sample
+            rng = _generator(seed, scene, target, number)
             shift = rng.uniform(-jitter, jitter, 4) * np.tile(box[2:] - box[:2], 2)
             boxes: list[tuple[npt.NDArray[np.float32], View]] = [((box + shift).astype(np.float32), "augmented")]
             if number == 0:
                 boxes = [(box, "exact"), ((box + shift).astype(np.float32), "jittered")]
             for prompt, view in boxes:
                 yield DecoderSample(features, packed, side, prompt, area, target.category, scene.name, view)
+
+
+def _generator(seed: int, scene: Scene, target: TrainingObject, view: int) -> np.random.Generator:
+    return np.random.default_rng((seed, zlib.crc32(scene.name.encode()), *target.offset, target.area, view))
 
 
 def _in_input(

@@ -181,6 +181,17 @@ def test_stored_features_are_those_of_the_segmenter(images: list[LabelledImage],
         kept[0].features()
 
 
+def test_a_part_of_the_objects_has_the_views_of_all(tmp_path: Path) -> None:
+    segmenter = compact()
+    first, second = labelled_rectangles(tmp_path / "images", 2)
+    both = replace(first, objects=(*second.objects, *first.objects))
+    alone = decoder_samples(segmenter, [first])
+    among = decoder_samples(segmenter, [second, both])[-len(alone) :]
+    for one, other in zip(alone, among, strict=True):
+        assert np.array_equal(one.features(), other.features())
+        assert np.array_equal(one.box, other.box)
+
+
 def test_objects_of_one_image_are_held_out_together(images: list[LabelledImage]) -> None:
     samples = decoder_samples(vit(), images)
     training, validation = held_out_split(samples, 0.3, 0)
