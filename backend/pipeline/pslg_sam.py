@@ -155,6 +155,12 @@ class PslgSam:
         """The mask for clicks, a box and an earlier mask; raises PromptError for prompts that cannot work."""
         return self.segmenter.decode(embedding, prompts)
 
+    def count_memory_fallbacks(self, count: Callable[[], object]) -> None:
+        """Have ``count`` called whenever the segmenter's GPU is out of memory and the CPU does its work."""
+        fallback = getattr(self.segmenter, "memory_fallback", None)
+        if fallback is not None:  # every segmenter built on torch has one
+            fallback.count = count
+
     def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
         if not self.config.foreground_points.applies_to(category):
             return None

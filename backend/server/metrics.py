@@ -60,6 +60,11 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemax",
         )
+        self.memory_fallbacks = Counter(
+            "pslg_gpu_memory_fallbacks",
+            "Embeddings made on the CPU, the GPU being out of memory",
+            registry=self.registry,
+        )
         self.events = Counter("pslg_events", "Webhooks stored, by action", ["action"], registry=self.registry)
         self.training_jobs = Gauge(
             "pslg_training_jobs",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.errors import WeightsError
-from backend.pipeline.segmentation.sam import EmbeddingDtype, SamSegmenter
+from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, SamSegmenter
 from backend.pipeline.types import Box
 
 __all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size", "window_for"]
@@ -174,7 +174,7 @@ def load_compact_segmenter(
     embedding_dtype: EmbeddingDtype = "float16",
     device: str = "cpu",
     threads: int | None = None,
-    autocast: bool = False,
+    autocast: Autocast = False,
 ) -> SamSegmenter:
     """The compact segmenter from its safetensors file, whose metadata holds input size and dimensions.
 
@@ -183,7 +183,7 @@ def load_compact_segmenter(
         embedding_dtype: type of stored features, see ``SamSegmenter``.
         device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads, a setting of the whole process; None leaves it alone.
-        autocast: run the encoder in bfloat16.
+        autocast: run the encoder in half precision, see ``SamSegmenter``.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds another model.

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.errors import ImageError, PromptError, WeightsError
+from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, STABILITY_OFFSET, EmbeddingDtype, hash_image
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
@@ -45,9 +46,10 @@ class HfSamSegmenter:
     def __init__(
         self, model: Any, processor: Any, *, embedding_dtype: EmbeddingDtype, device: str, weights_hash: str
     ) -> None:
-        self._model = model.to(device).eval().requires_grad_(False)
+        self._model = placed(model, device, "the segmenter").eval().requires_grad_(False)
+        self._device = next(self._model.parameters()).device
+        self.memory_fallback: MemoryFallback[Any] = MemoryFallback(self._model, "the segmenter's encoder")
         self._processor = processor
-        self._device = device
         self.embedding_dtype = np.dtype(embedding_dtype)
         self._weights_hash = weights_hash
         size = processor.image_processor.size
@@ -77,8 +79,13 @@ class HfSamSegmenter:
         if window is not None and window != whole:
             raise ImageError(f"this model embeds whole images, not the window {tuple(window)} of {width} x {height} px")
         inputs = self._processor(images=image, return_tensors="pt", input_data_format="channels_last")
-        maps = self._image_features(inputs["pixel_values"].to(self._device))
-        flat = torch.cat([one.flatten() for one in maps]).float().cpu().numpy()
+
+        def encode(model: Any) -> npt.NDArray[np.float32]:
+            maps = _image_features(model, inputs["pixel_values"].to(next(model.parameters()).device))
+            flattened: npt.NDArray[np.float32] = torch.cat([one.flatten() for one in maps]).float().cpu().numpy()
+            return flattened
+
+        flat = self.memory_fallback.run(encode)
         limit = np.finfo(self.embedding_dtype).max
         return Embedding(
             key=embedding_address(hash_image(image), self.encoder_hash, whole),
@@ -123,25 +130,12 @@ class HfSamSegmenter:
         logits[: inside[1], : inside[0]] = (2 * resized - 1) * MASK_PROMPT_LOGIT
         return logits
 
-    def _image_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """What the decoder needs of the image: one map, or several at falling resolution (SAM 2), or two (SAM-HQ)."""
-        found = self._model.get_image_embeddings(pixel_values)
-        if isinstance(found, Tensor):
-            return [found]
-        if isinstance(found, list):
-            return found
-        embedding, intermediate = found
-        return [embedding, intermediate[0]]  # the decoder reads the first of them only
-
     @cached_property
     def _shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the maps of ``_image_features``, found on the meta device so that nothing is computed."""
-        import copy
-
-        skeleton = copy.copy(self)
-        skeleton._model = type(self._model)(self._model.config).to("meta").eval()
+        skeleton = type(self._model)(self._model.config).to("meta").eval()
         pixels = torch.zeros((1, 3, self._side, self._side), device="meta")
-        return tuple(tuple(one.shape) for one in skeleton._image_features(pixels))
+        return tuple(tuple(one.shape) for one in _image_features(skeleton, pixels))
 
     def _unpacked(self, embedding: Embedding) -> dict[str, Any]:
         flat = torch.from_numpy(embedding.features).to(self._device, self._model.dtype).flatten()
@@ -203,6 +197,17 @@ class HfSamSegmenter:
 
     def _tensor(self, values: npt.NDArray[Any]) -> Tensor:
         return torch.as_tensor(values, dtype=self._model.dtype, device=self._device)
+
+
+def _image_features(model: Any, pixel_values: Tensor) -> list[Tensor]:
+    """What the decoder needs of the image: one map, or several at falling resolution (SAM 2), or two (SAM-HQ)."""
+    found = model.get_image_embeddings(pixel_values)
+    if isinstance(found, Tensor):
+        return [found]
+    if isinstance(found, list):
+        return found
+    embedding, intermediate = found
+    return [embedding, intermediate[0]]  # the decoder reads the first of them only
 
 
 def load_hf_sam(weights: Path, *, embedding_dtype: EmbeddingDtype = "float16", device: str = "cpu") -> HfSamSegmenter:

@@ -19,11 +19,12 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from backend.errors import ImageError, PromptError
+from backend.errors import ConfigError, ImageError, PromptError
+from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
-__all__ = ["MASK_PROMPT_LOGIT", "EmbeddingDtype", "SamSegmenter", "WindowRule", "hash_image"]
+__all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "SamSegmenter", "WindowRule", "hash_image"]
 
 MASK_PROMPT_LOGIT = 6.0
 """Logit of the object in a mask prompt made from a binary mask, minus this outside; the compact model is trained so."""
@@ -31,6 +32,8 @@ STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
+Autocast: TypeAlias = bool | Literal["bfloat16", "float16"]
+"""Precision of an encoder: False is float32, True means bfloat16."""
 WindowRule: TypeAlias = Callable[[Box, tuple[int, int]], Box]
 """(box, (height, width) of the image) -> window, both in pixels."""
 
@@ -53,7 +56,8 @@ class SamSegmenter:
         embedding_dtype: type of stored features: ``float16`` halves memory and disk, ``float32`` is exact.
         device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads within one operation, a setting of the whole process; None leaves it alone.
-        autocast: run the encoder in bfloat16. The decoder stays in float32: bfloat16 there flips mask pixels.
+        autocast: run the encoder in bfloat16 (True), or in float16, which only a GPU does: on a CPU it then stays in
+            float32. The decoder stays in float32: bfloat16 there flips mask pixels.
         click_radius: make every click hold: where the mask contradicts one, its logits are corrected within this
             distance, in low-resolution pixels. None leaves the decoder's answer alone (segment-anything's behaviour).
         weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
@@ -67,16 +71,19 @@ class SamSegmenter:
         embedding_dtype: EmbeddingDtype = "float16",
         device: str = "cpu",
         threads: int | None = None,
-        autocast: bool = False,
+        autocast: Autocast = False,
         click_radius: float | None = None,
         weights_hash: str | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self.sam = sam.to(_resolve(device)).eval().requires_grad_(False)
+        if autocast not in (False, True, "bfloat16", "float16"):
+            raise ConfigError(f"autocast must be false, true, bfloat16 or float16, got {autocast!r}")
+        self.sam = placed(sam, _resolve(device), "the segmenter").eval().requires_grad_(False)
+        self.memory_fallback = MemoryFallback(self.sam, "the segmenter's encoder")
         self.embedding_dtype = np.dtype(embedding_dtype)
         self._window_rule = window_rule
-        self._autocast = autocast
+        self._autocast: Autocast = autocast if autocast != "bfloat16" else True
         self._click_radius = click_radius
         self._weights_hash = weights_hash
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
@@ -141,10 +148,17 @@ class SamSegmenter:
     @torch.inference_mode()
     def _encode(self, pixels: Image) -> npt.NDArray[np.floating]:
         """Features [C, h, w] in the storage dtype of ``pixels`` uint8[H, W, 3]."""
-        resized = torch.from_numpy(self._transform.apply_image(pixels)).to(self.sam.device)
-        inputs = self.sam.preprocess(resized.permute(2, 0, 1).contiguous()[None])
-        with torch.autocast(self.sam.device.type, torch.bfloat16, enabled=self._autocast):
-            features = self.sam.image_encoder(inputs)[0].float().cpu().numpy()
+        resized = torch.from_numpy(self._transform.apply_image(pixels))
+
+        def encode(sam: Sam) -> npt.NDArray[np.float32]:
+            inputs = sam.preprocess(resized.to(sam.device).permute(2, 0, 1).contiguous()[None])
+            half = torch.float16 if self._autocast == "float16" else torch.bfloat16
+            lowered = bool(self._autocast) and (half is torch.bfloat16 or sam.device.type != "cpu")
+            with torch.autocast(sam.device.type, half, enabled=lowered):
+                encoded: npt.NDArray[np.float32] = sam.image_encoder(inputs)[0].float().cpu().numpy()
+            return encoded
+
+        features = self.memory_fallback.run(encode)
         limit = np.finfo(self.embedding_dtype).max
         stored: npt.NDArray[np.floating] = np.clip(features, -limit, limit).astype(self.embedding_dtype)
         return stored

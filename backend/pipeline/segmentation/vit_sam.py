@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from backend.errors import WeightsError
-from backend.pipeline.segmentation.sam import EmbeddingDtype, SamSegmenter
+from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, SamSegmenter
 
 __all__ = ["load_sam"]
 
@@ -26,7 +26,7 @@ def load_sam(
     embedding_dtype: EmbeddingDtype = "float16",
     device: str = "cpu",
     threads: int | None = None,
-    autocast: bool = False,
+    autocast: Autocast = False,
 ) -> SamSegmenter:
     """The model of a checkpoint under segment-anything's names; its size is read from the checkpoint.
 
@@ -35,7 +35,7 @@ def load_sam(
         embedding_dtype: type of stored features, see ``SamSegmenter``.
         device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads, a setting of the whole process; None leaves it alone.
-        autocast: run the encoder in bfloat16.
+        autocast: run the encoder in half precision, see ``SamSegmenter``.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds another model.
