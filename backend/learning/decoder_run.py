@@ -28,8 +28,7 @@ from backend.errors import ConfigError
 from backend.learning.decoder_samples import DecoderSample, decoder_samples, stored
 from backend.learning.decoder_training import DecoderOptions, TunedDecoder, tune_decoder
 from backend.learning.examples import LabelledImage, LabelledObject, category_name, file_key, read_coco_jsonl
-from backend.learning.segmenter_training import read_init
-from backend.learning.training_run import TrainingRun, save_weights
+from backend.learning.training_run import TrainingRun, read_weights, save_weights
 from backend.pipeline.config import PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.pslg_sam import load_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -215,7 +214,7 @@ def write_segmenter(config: SegmenterConfig, tensors: Mapping[str, Tensor], fold
 
         with safe_open(base, framework="pt") as file:
             metadata = dict(file.metadata())
-        save_weights(path, {**read_init(base), **tensors}, torch.float16, metadata)
+        save_weights(path, {**read_weights(base), **tensors}, torch.float16, metadata)
         return path
     state = torch.load(base, map_location="cpu", weights_only=True, mmap=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -58,8 +58,8 @@ class MemoryFallback(Generic[ModuleT]):
         with self._lock:
             if self._on_cpu is None:
                 logger.warning(
-                    "%s does not fit into the GPU's memory (%s): it runs on the CPU whenever that happens, slowly. Use a "
-                    "smaller model, half precision (autocast), or device: cpu",
+                    "%s does not fit into the GPU's memory (%s): it runs on the CPU whenever that happens, slowly. "
+                    "Use a smaller model, half precision (autocast), or device: cpu",
                     self._what,
                     reason,
                 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 from backend.database import Database
 from backend.errors import ProtocolError, UnavailableError
@@ -32,6 +33,7 @@ from backend.settings import Settings
 __all__ = ["LabelingService"]
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
 
 
 class LabelingService:
@@ -51,7 +53,9 @@ class LabelingService:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.model = Model(settings.config, load or (lambda: load_pipeline(settings.config)), settings.model_threads)
+        self.model = Model(
+            settings.config, self._watched(load or partial(load_pipeline, settings.config)), settings.model_threads
+        )
         self._database = Database.of_state(settings.state_dir)
         self.store = AnnotationStore(self._database)
         self.events = self.store.events
@@ -59,7 +63,7 @@ class LabelingService:
         self.training = TrainingKeeper(settings, self.store, self.jobs)
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
-        self.models = ProjectModels(self.model, registry, name, load_version, settings.version_memory)
+        self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
         self.cache = PrelabelCache(self._database, settings.prelabel_rows)
         self.label_studio = LabelStudio.from_settings(settings)
         self.images = TaskImages(settings, self.label_studio, self._database)
@@ -76,6 +80,16 @@ class LabelingService:
         self._queue = ClickQueue(settings.click_queue)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
+
+    def _watched(self, load: Callable[P, PslgSam]) -> Callable[P, PslgSam]:
+        """``load``, with what the pipeline counts shown in the metrics."""
+
+        def loaded(*args: P.args, **kwargs: P.kwargs) -> PslgSam:
+            pipeline = load(*args, **kwargs)
+            pipeline.count_memory_fallbacks(self.metrics.memory_fallbacks.inc)
+            return pipeline
+
+        return loaded
 
     def start(self) -> None:
         """Begin to load the models in the background."""

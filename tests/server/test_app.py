@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from backend.pipeline import PslgSam
 from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from tests.pipeline.segmentation.scarce import make_scarce
 from tests.server.conftest import LABEL_CONFIG, Site, batch, interactive, png, task
 from tests.server.test_prompts import CAPTURES
 from tests.server.tiny import VERSION, tiny_pipeline
@@ -212,6 +214,23 @@ def test_metrics_count_what_happened(client: FlaskClient, site: Site) -> None:
         "pslg_brush_code_bytes_count 1.0",
     ):
         assert line in text
+
+
+def test_encodings_that_a_gpu_had_no_memory_for_are_counted(settings: Settings, site: Site) -> None:
+    def load() -> PslgSam:
+        pipeline = tiny_pipeline()
+        make_scarce(pipeline.segmenter)
+        return pipeline
+
+    service = LabelingService(settings, load)
+    service.start()
+    assert service.model.wait(60)
+    client = create_app(settings, service).test_client()
+    answer = client.post("/predict", json=batch(task(1, site.put("/a.png", png())))).get_json()
+    assert answer["results"][0]["result"]
+    text = client.get("/metrics").get_data(as_text=True)
+    assert re.search(r"^pslg_gpu_memory_fallbacks_total [1-9]", text, re.M)
+    service.close()
 
 
 def test_two_services_in_one_process_do_not_share_metrics(client: FlaskClient, tmp_path: Path) -> None:
