@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 )
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Stop after this time.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of torch.")
+@click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of embeddings, for several runs together. [default: OUT/embeddings]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Another training option, e.g. steps=400.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def sam_decoder(
