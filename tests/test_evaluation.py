@@ -73,7 +73,7 @@ class Filled:
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         assert prompts.box is not None
         rounded = Box(*(float(round(value)) for value in prompts.box))
-        return MaskPrediction(mask_of(rounded), 0.9, 0.9, np.zeros((1, 1), np.float32))
+        return MaskPrediction(mask_of(rounded), 0.9, np.zeros((1, 1), np.float32), lambda: 0.9)
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> Any:
         raise NotImplementedError

@@ -100,12 +100,16 @@ class SegmenterConfig(_Section):
         kind: which adapter.
         weights: a name in the weights registry or the path of a file or folder of one's own.
         embedding_dtype: what embeddings are rounded to before first use; float32 doubles their size on disk.
+        engine: what runs the networks of kinds compact-sam and sam: torch, or openvino (the extra of that name), which
+            is several times faster on many CPUs. In float32 the masks are the same, so that it does not count as a
+            change of the model; with the option ``autocast`` it does.
         options: handed to the segmenter's loader as keywords; all of them change masks.
     """
 
     kind: Annotated[str, AfterValidator(_kind_in(SEGMENTERS))]
     weights: str
     embedding_dtype: Literal["float16", "float32"] = "float16"
+    engine: Literal["torch", "openvino"] = "torch"
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -225,6 +229,8 @@ class PipelineConfig(_Section):
         for stage in ("grounder", "segmenter"):
             del values[stage]["weights"]  # the sha256 of the file counts, not what the file is called
         del values["grounder"]["tokenizer"]
+        if values["segmenter"]["engine"] == "torch" or not self.segmenter.options.get("autocast"):
+            del values["segmenter"]["engine"]  # torch goes unnamed, as in the versions before there was a choice
         for stage in ("foreground_points", "boundary"):
             if not values[stage]["enabled"]:
                 values[stage] = {"enabled": False}

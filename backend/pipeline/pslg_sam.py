@@ -39,7 +39,13 @@ from dataset_tools import expression_parser
 
 __all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
 
-_OWN_KEYWORDS = ("weights", "device", "embedding_dtype", "tokenizer")  # of every adapter; the config has keys for them
+_OWN_KEYWORDS = (
+    "weights",
+    "device",
+    "embedding_dtype",
+    "tokenizer",
+    "engine",
+)  # the config has keys of its own for them
 
 EmbedWindow = Callable[[Image, Box | None], Embedding]
 """Features of an image's window (None: of the whole image); a store's ``get or compute`` has this form."""
@@ -197,9 +203,15 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
 def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
     """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
     make = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
-    weights = weight_files.require(config.weights)
-    made = make(weights, device=_device(device), embedding_dtype=config.embedding_dtype, **config.options)
-    return cast(Segmenter, made)
+    keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **config.options}
+    if config.engine != "torch":
+        if "engine" not in inspect.signature(make).parameters:
+            raise ConfigError(
+                f"segmenter.engine: {config.engine} cannot run a segmenter of kind {config.kind}; use torch"
+            )
+        keywords["engine"] = config.engine
+        device = "cpu" if device == "auto" else device
+    return cast(Segmenter, make(weight_files.require(config.weights), device=_device(device), **keywords))
 
 
 def _device(name: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, overload
 
 import numpy as np
@@ -132,14 +133,19 @@ class MaskPrediction:
     Attributes:
         mask: bool[H, W] at the original image's size.
         predicted_iou: the decoder's own estimate of its IoU, in [0, 1].
-        stability: IoU between the masks at a raised and a lowered logit threshold, in [0, 1].
         low_res_logits: float32[h, w] in the embedding's frame, to be passed back as ``Prompts.mask_logits``.
+        measure_stability: counts what ``stability`` is made of; clicks never ask for it.
     """
 
     mask: Mask
     predicted_iou: float
-    stability: float
     low_res_logits: npt.NDArray[np.float32]
+    measure_stability: Callable[[], float]
+
+    @cached_property
+    def stability(self) -> float:
+        """IoU between the masks at a raised and a lowered logit threshold, in [0, 1]."""
+        return self.measure_stability()
 
 
 @dataclass(frozen=True, eq=False)

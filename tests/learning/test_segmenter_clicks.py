@@ -62,7 +62,7 @@ class PaintedSquares:
         mask = np.zeros(embedding.image_size, bool)
         for (x, y), label in zip(prompts.points.astype(int), prompts.point_labels, strict=True):
             mask[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3] = bool(label)
-        return MaskPrediction(mask, 0.9, 0.9, np.zeros((2, 2), np.float32))
+        return MaskPrediction(mask, 0.9, np.zeros((2, 2), np.float32), lambda: 0.9)
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
         raise NotImplementedError("clicks alone are evaluated")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.errors import WeightsError
-from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, SamSegmenter
+from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, Engine, SamSegmenter
 from backend.pipeline.types import Box
 
 __all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size", "window_for"]
@@ -175,6 +175,7 @@ def load_compact_segmenter(
     device: str = "cpu",
     threads: int | None = None,
     autocast: Autocast = False,
+    engine: Engine = "torch",
 ) -> SamSegmenter:
     """The compact segmenter from its safetensors file, whose metadata holds input size and dimensions.
 
@@ -184,6 +185,7 @@ def load_compact_segmenter(
         device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads, a setting of the whole process; None leaves it alone.
         autocast: run the encoder in half precision, see ``SamSegmenter``.
+        engine: what runs the networks, see ``SamSegmenter``.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds another model.
@@ -216,4 +218,5 @@ def load_compact_segmenter(
         autocast=autocast,
         click_radius=CLICK_RADIUS,
         weights_hash=hashlib.sha256(content).hexdigest(),
+        engine=engine,
     )

@@ -8,7 +8,7 @@ transformers.)
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +109,11 @@ class HfSamSegmenter:
         best = int(ious.argmax())
         low_res = outputs.pred_masks[:, 0, best : best + 1].float()
         logits = self._at_image_size(low_res, height, width)
-        stability = calculate_stability_score(logits[0], 0.0, STABILITY_OFFSET)[0]
         return MaskPrediction(
             mask=logits[0, 0].cpu().numpy() > 0,
             predicted_iou=float(ious[best].float().clamp(0, 1)),
-            stability=float(stability.nan_to_num(0.0)),
             low_res_logits=low_res[0, 0].cpu().numpy(),
+            measure_stability=partial(_stability, logits[0]),
         )
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
@@ -208,6 +207,10 @@ def _image_features(model: Any, pixel_values: Tensor) -> list[Tensor]:
         return found
     embedding, intermediate = found
     return [embedding, intermediate[0]]  # the decoder reads the first of them only
+
+
+def _stability(logits: Tensor) -> float:
+    return float(calculate_stability_score(logits, 0.0, STABILITY_OFFSET)[0].nan_to_num(0.0))
 
 
 def load_hf_sam(weights: Path, *, embedding_dtype: EmbeddingDtype = "float16", device: str = "cpu") -> HfSamSegmenter:

@@ -1,14 +1,15 @@
 """Any ``segment_anything.modeling.Sam`` (compact, ViT-B, ViT-L, ViT-H) as a ``Segmenter``.
 
-For a window that is the whole image, masks equal those of ``segment_anything.SamPredictor`` on the same weights pixel
-for pixel when features are stored as float32; half-precision storage rounds the features once, before their first use.
+For a window that is the whole image, masks equal those of ``segment_anything.SamPredictor`` on the same weights when
+features are stored as float32; half-precision storage rounds the features once, before their first use. The decoder
+runs in its folded form (``folded_decoder``), with torch or OpenVINO: logits differ by rounding only, 1e-6 of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypeAlias
 
 import cv2
@@ -19,21 +20,31 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
+from backend.bounded_cache import BoundedCache
 from backend.errors import ConfigError, ImageError, PromptError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
 from backend.pipeline.segmentation.held_clicks import hold_clicks
+from backend.pipeline.segmentation.openvino_engine import compile_network
+from backend.pipeline.segmentation.sam_prompts import prompt_tensors, window_size
+from backend.pipeline.segmentation.upsampling import PlacedLogits, upsampled
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
-__all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "SamSegmenter", "WindowRule", "hash_image"]
+__all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegmenter", "WindowRule", "hash_image"]
 
 MASK_PROMPT_LOGIT = 6.0
 """Logit of the object in a mask prompt made from a binary mask, minus this outside; the compact model is trained so."""
 STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 
+_IMAGE_TOKEN_BYTES = 32_000_000
+"""Embeddings kept in the form in which the decoder reads them, beside the store's: eight of ViT-B."""
+
 EmbeddingDtype: TypeAlias = Literal["float16", "float32"]
 Autocast: TypeAlias = bool | Literal["bfloat16", "float16"]
 """Precision of an encoder: False is float32, True means bfloat16."""
+Engine: TypeAlias = Literal["torch", "openvino"]
+"""What runs the networks. In float32 both give the same masks."""
 WindowRule: TypeAlias = Callable[[Box, tuple[int, int]], Box]
 """(box, (height, width) of the image) -> window, both in pixels."""
 
@@ -61,6 +72,10 @@ class SamSegmenter:
         click_radius: make every click hold: where the mask contradicts one, its logits are corrected within this
             distance, in low-resolution pixels. None leaves the decoder's answer alone (segment-anything's behaviour).
         weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
+        engine: ``openvino`` runs encoder and decoder on the CPU with as many threads as torch has at this moment.
+
+    Raises:
+        ConfigError: OpenVINO is asked for and not installed, or asked to run on a GPU.
     """
 
     def __init__(
@@ -74,6 +89,7 @@ class SamSegmenter:
         autocast: Autocast = False,
         click_radius: float | None = None,
         weights_hash: str | None = None,
+        engine: Engine = "torch",
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -87,8 +103,23 @@ class SamSegmenter:
         self._click_radius = click_radius
         self._weights_hash = weights_hash
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
-        with torch.inference_mode():
-            self._dense_pe: Tensor = sam.prompt_encoder.get_dense_pe()
+        self._image_tokens: BoundedCache[str, Tensor] = BoundedCache(_IMAGE_TOKEN_BYTES)
+        self._decoder = FoldedDecoder(self.sam).eval()
+        self._engine = engine
+        self._run_decoder: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._decoder
+        self._run_encoder: Callable[[Tensor], Tensor] | None = None
+        if engine == "openvino":
+            self._compile()
+
+    def _compile(self) -> None:
+        if self.sam.device.type != "cpu":
+            raise ConfigError(f"segmenter.engine openvino runs on the CPU, the device is {self.sam.device}: set cpu")
+        grid, side = self._decoder.image_pe.shape, self.sam.image_encoder.img_size
+        tokens = self._decoder.prompt_tokens(torch.zeros(2, grid[1]))
+        self._run_decoder = compile_network(self._decoder, [torch.zeros(grid), tokens], shapes={1: (-1, grid[1])})
+        precision: Literal["f32", "bf16"] = "bf16" if self._autocast is True else "f32"
+        encoder = compile_network(self.sam.image_encoder, [torch.zeros(1, 3, side, side)], precision=precision)
+        self._run_encoder = lambda inputs: encoder(inputs)[0]
 
     @cached_property
     def encoder_hash(self) -> str:
@@ -102,6 +133,8 @@ class SamSegmenter:
                 digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
         settings = (self.sam.image_encoder.img_size, self.embedding_dtype.name, self._autocast)
         digest.update(repr(settings).encode())
+        if self._autocast and self._engine != "torch":  # in bfloat16 the engines round at other places
+            digest.update(self._engine.encode())
         return digest.hexdigest()[:16]
 
     def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
@@ -152,6 +185,8 @@ class SamSegmenter:
 
         def encode(sam: Sam) -> npt.NDArray[np.float32]:
             inputs = sam.preprocess(resized.to(sam.device).permute(2, 0, 1).contiguous()[None])
+            if self._run_encoder is not None:
+                return self._run_encoder(inputs)[0].numpy()
             half = torch.float16 if self._autocast == "float16" else torch.bfloat16
             lowered = bool(self._autocast) and (half is torch.bfloat16 or sam.device.type != "cpu")
             with torch.autocast(sam.device.type, half, enabled=lowered):
@@ -179,35 +214,40 @@ class SamSegmenter:
             PromptError: no prompt at all; a point outside the image, or a positive one outside the window; an empty box
                 or one beside the window; mask logits of another shape than the model's.
         """
-        points, labels, box, logits = self._prompt_tensors(embedding, prompts)
+        points, labels, box, logits = prompt_tensors(self.sam, self._transform, embedding, prompts)
         single_point = labels is not None and labels.shape[1] == 1
         ambiguous = single_point and box is None and logits is None
         several = ambiguous and self.sam.mask_decoder.num_multimask_outputs > 0
-        sparse, dense = self.sam.prompt_encoder(
-            points=None if points is None else (points, labels), boxes=box, masks=logits
-        )
-        low_res, predicted_iou = self.sam.mask_decoder(
-            image_embeddings=torch.from_numpy(embedding.features).to(self.sam.device, torch.float32)[None],
-            image_pe=self._dense_pe,
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=several,
-        )
-        best = int(predicted_iou[0].argmax())
-        chosen = low_res[:, best : best + 1]
+        sparse, _ = self.sam.prompt_encoder(points=None if points is None else (points, labels), boxes=box, masks=None)
+        image = self._decoder.image_tokens(self._embedding_tokens(embedding), logits)
+        masks, ious = self._run_decoder(image, self._decoder.prompt_tokens(sparse[0]))
+        first = 1 if several else 0
+        best = first + int(ious[first : None if several else 1].argmax())
+        chosen = masks[best]
         if self._click_radius is not None and points is not None and labels is not None:
-            chosen = hold_clicks(chosen[0, 0], points[0], labels[0], self._scale(), self._click_radius)[None, None]
-        size = _window_size(embedding.window)
+            chosen = hold_clicks(chosen, points[0], labels[0], self._scale(), self._click_radius)
+        size = window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
-        low_res_logits = chosen[0, 0].cpu().numpy()
-        mask_logits = _upsampled(low_res_logits, self._transform.target_length, input_size, size)
+        low_res_logits = chosen.cpu().numpy()
         threshold = self.sam.mask_threshold
-        return MaskPrediction(
-            mask=_paste(mask_logits > threshold, embedding),
-            predicted_iou=float(predicted_iou[0, best].clamp(0, 1)),
-            stability=_stability(mask_logits, threshold),
-            low_res_logits=low_res_logits,
+        placed = upsampled(
+            low_res_logits, self._transform.target_length, input_size, size, threshold - STABILITY_OFFSET
         )
+        return MaskPrediction(
+            mask=_paste(placed, threshold, embedding),
+            predicted_iou=float(ious[best].clamp(0, 1)),
+            low_res_logits=low_res_logits,
+            measure_stability=partial(_stability, placed.logits, threshold),
+        )
+
+    def _embedding_tokens(self, embedding: Embedding) -> Tensor:
+        """The embedding as the decoder reads it, float32[h * w, C]; kept, since further clicks ask for it again."""
+        tokens = self._image_tokens.get(embedding.key)
+        if tokens is None:
+            features = torch.from_numpy(embedding.features).to(self.sam.device, torch.float32)
+            tokens = features.flatten(1).T.contiguous()
+            self._image_tokens.put(embedding.key, tokens, tokens.nbytes)
+        return tokens
 
     def _scale(self) -> float:
         """Low-resolution pixels per input pixel."""
@@ -236,60 +276,11 @@ class SamSegmenter:
         logits[:rows_in, :columns_in] = (2 * resized - 1) * MASK_PROMPT_LOGIT
         return logits
 
-    def _prompt_tensors(
-        self, embedding: Embedding, prompts: Prompts
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-        """Points [1, N, 2], labels [1, N], box [1, 4] in the input frame, logits [1, 1, h, w]; None where absent."""
-        if not len(prompts.points) and prompts.box is None and prompts.mask_logits is None:
-            raise PromptError("a prompt is needed: at least one point, a box, or mask logits")
-        size = _window_size(embedding.window)
-        origin = np.array(embedding.window[:2])
-        device = self.sam.device
-        points = labels = box = logits = None
-        if len(prompts.points):
-            kept = _kept_points(embedding, prompts)
-            if kept.any():
-                inside = self._transform.apply_coords(prompts.points[kept] - origin, size)
-                points = torch.as_tensor(inside, dtype=torch.float, device=device)[None]
-                labels = torch.as_tensor(prompts.point_labels[kept], dtype=torch.int, device=device)[None]
-        if prompts.box is not None:
-            if not np.isfinite(prompts.box).all() or prompts.box.area <= 0:
-                raise PromptError(f"the box {tuple(prompts.box)} is empty: x0 < x1 and y0 < y1 are needed, in pixels")
-            overlap = Box(*(prompts.box - np.tile(origin, 2))).clip(size[1], size[0])
-            if overlap.area <= 0:
-                raise PromptError(
-                    f"the box {tuple(prompts.box)} lies beside the embedded window {tuple(embedding.window)}"
-                )
-            corners = self._transform.apply_boxes(np.array(prompts.box) - np.tile(origin, 2), size)
-            box = torch.as_tensor(corners, dtype=torch.float, device=device)
-        if prompts.mask_logits is not None:
-            expected = tuple(self.sam.prompt_encoder.mask_input_size)
-            if prompts.mask_logits.shape != expected or not np.isfinite(prompts.mask_logits).all():
-                raise PromptError(
-                    f"mask logits must be finite float32{list(expected)} for this model, got shape "
-                    f"{list(prompts.mask_logits.shape)}"
-                )
-            logits = torch.as_tensor(prompts.mask_logits, dtype=torch.float, device=device)[None, None]
-        if points is None and box is None and logits is None:
-            raise PromptError("every point is a negative one outside the embedded window: a positive point is needed")
-        return points, labels, box, logits
-
 
 def _resolve(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
-
-
-def _upsampled(
-    logits: npt.NDArray[np.float32], side: int, input_size: tuple[int, int], size: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    """``Sam.postprocess_masks`` with OpenCV: float32[h, w] logits at (height, width) = ``size``.
-
-    The same two bilinear steps give the same mask in less than half of torch's time, which counts at 4096 pixels.
-    """
-    at_input = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)[: input_size[0], : input_size[1]]
-    return np.asarray(cv2.resize(at_input, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _stability(logits: npt.NDArray[np.float32], threshold: float) -> float:
@@ -298,34 +289,14 @@ def _stability(logits: npt.NDArray[np.float32], threshold: float) -> float:
     return np.count_nonzero(logits > threshold + STABILITY_OFFSET) / union if union else 0.0
 
 
-def _window_size(window: Box) -> tuple[int, int]:
-    """(height, width) of a window in pixels."""
-    return round(window.height), round(window.width)
-
-
-def _kept_points(embedding: Embedding, prompts: Prompts) -> npt.NDArray[np.bool_]:
-    """bool[N]: points inside the window; raises PromptError for a point that cannot be served."""
-    height, width = embedding.image_size
-    x, y = prompts.points.T
-    if not ((x >= 0) & (y >= 0) & (x <= width) & (y <= height)).all():
-        raise PromptError(f"points {prompts.points.tolist()} must lie inside the image of {width} x {height} pixels")
-    if not np.isin(prompts.point_labels, (0, 1)).all():
-        raise PromptError(f"point labels must be 1 (foreground) or 0 (background), got {prompts.point_labels.tolist()}")
-    x0, y0, x1, y1 = embedding.window
-    inside = (x >= x0) & (y >= y0) & (x <= x1) & (y <= y1)
-    if (~inside & (prompts.point_labels == 1)).any():
-        raise PromptError(
-            f"a positive point of {prompts.points.tolist()} lies outside the embedded window "
-            f"{tuple(embedding.window)}: embed a larger window"
-        )
-    return np.asarray(inside)
-
-
-def _paste(window_mask: Mask, embedding: Embedding) -> Mask:
-    """A mask of the window as bool[H, W] of the original image."""
-    x0, y0, x1, y1 = (round(v) for v in embedding.window)
+def _paste(placed: PlacedLogits, threshold: float, embedding: Embedding) -> Mask:
+    """The logits of a part of the window as a mask bool[H, W] of the original image."""
     height, width = embedding.image_size
     mask = np.zeros((height, width), np.bool_)
+    x0, y0 = round(embedding.window.x0) + placed.x0, round(embedding.window.y0) + placed.y0
+    y1, x1 = y0 + placed.logits.shape[0], x0 + placed.logits.shape[1]
     rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
-    mask[rows, columns] = window_mask[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+    if rows.start < rows.stop and columns.start < columns.stop:
+        visible = placed.logits[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+        np.greater(visible, threshold, out=mask[rows, columns])
     return mask

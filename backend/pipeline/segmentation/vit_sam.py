@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from backend.errors import WeightsError
-from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, SamSegmenter
+from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, Engine, SamSegmenter
 
 __all__ = ["load_sam"]
 
@@ -27,6 +27,7 @@ def load_sam(
     device: str = "cpu",
     threads: int | None = None,
     autocast: Autocast = False,
+    engine: Engine = "torch",
 ) -> SamSegmenter:
     """The model of a checkpoint under segment-anything's names; its size is read from the checkpoint.
 
@@ -36,6 +37,7 @@ def load_sam(
         device: where the network runs; ``auto`` takes a GPU when there is one.
         threads: torch's threads, a setting of the whole process; None leaves it alone.
         autocast: run the encoder in half precision, see ``SamSegmenter``.
+        engine: what runs the networks, see ``SamSegmenter``.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds another model.
@@ -58,7 +60,9 @@ def load_sam(
         sam.load_state_dict(state)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{weights} is not a complete SAM checkpoint: {error}") from error
-    return SamSegmenter(sam, embedding_dtype=embedding_dtype, device=device, threads=threads, autocast=autocast)
+    return SamSegmenter(
+        sam, embedding_dtype=embedding_dtype, device=device, threads=threads, autocast=autocast, engine=engine
+    )
 
 
 def _build(state: Mapping[str, Tensor]) -> Sam:
