@@ -108,6 +108,16 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     help="Pre-label the tasks of a Label Studio JSON file instead; needs --out.",
 )
 @click.option("--labeling-config", default="rrsisd", show_default=True, help="With --tasks: a shipped name or a file.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="With --tasks: compute in this process, or on a Ray cluster (RAY_ADDRESS, else this machine).",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="With --engine ray: actors. [default: one per GPU, else by CPUs]"
+)
 def prelabel(
     image: Path | None,
     expression: str | None,
@@ -118,6 +128,8 @@ def prelabel(
     boundary: bool,
     tasks: Path | None,
     labeling_config: str,
+    engine: str,
+    workers: int | None,
 ) -> None:
     """Turn IMAGE and a referring EXPRESSION ("the left-most ship") into masks.
 
@@ -131,10 +143,12 @@ def prelabel(
             raise click.UsageError("--tasks takes --out, --config and --labeling-config, no IMAGE and no ablation")
         from backend.commands.prelabel_tasks import prelabel_tasks
 
-        prelabel_tasks(tasks, labeling_config, out, config)
+        prelabel_tasks(tasks, labeling_config, out, config, engine, workers)
         return
     if image is None or expression is None:
         raise click.UsageError("give IMAGE and EXPRESSION, or --tasks")
+    if engine != "local" or workers is not None:
+        raise click.UsageError("--engine and --workers go with --tasks")
     if out is not None and out.suffix.lower() not in _PICTURES:
         raise click.UsageError(f"--out {out.name!r} must end in {' or '.join(_PICTURES)}")
     from backend.pipeline import load_config, load_pipeline
