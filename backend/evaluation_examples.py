@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from pycocotools import mask as coco
 
@@ -21,6 +22,8 @@ from dataset_tools.masks import from_coco
 from dataset_tools.records import Record, Sample
 
 __all__ = ["Example", "Target", "read_examples", "spread"]
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ def read_examples(data: Path, split: str | None = None) -> list[Example]:
     return examples
 
 
-def spread(examples: Sequence[Example], limit: int | None) -> list[Example]:
-    """``limit`` of the examples at even distances, so that every part of the dataset stays in; all without a limit."""
+def spread(examples: Sequence[Item], limit: int | None) -> list[Item]:
+    """``limit`` of the examples (or of anything else) at even distances, so that every part of the dataset stays in.
+
+    Without a limit all of them.
+    """
     if limit is None or limit >= len(examples):
         return list(examples)
     return [examples[index * len(examples) // limit] for index in range(limit)]

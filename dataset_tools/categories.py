@@ -8,11 +8,21 @@ The canonical names are RRSIS-D's twenty (ids 0..19, in that order) and ``buildi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
-__all__ = ["CATEGORIES", "OTHER_COMPOUNDS", "Category", "Mention", "canonical", "find_mentions", "plural_of"]
+__all__ = [
+    "CATEGORIES",
+    "OTHER_COMPOUNDS",
+    "Category",
+    "Mention",
+    "canonical",
+    "category_named",
+    "find_mentions",
+    "plural_of",
+]
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Mention:
     Attributes:
         start: index of the first word.
         stop: index after the last word.
-        category: canonical name.
+        category: canonical name, or a name of one's own.
         plural: True or False by the word's form; None where both look alike ("aircraft").
     """
 
@@ -232,12 +242,14 @@ def _squash(text: str) -> str:
     return _SEPARATORS.sub("", text.lower())
 
 
-def _index() -> tuple[dict[str, tuple[str | None, bool | None]], int]:
+_Forms = dict[str, tuple[str | None, bool | None]]
+
+
+def _index(named: Sequence[tuple[str | None, Sequence[str]]]) -> tuple[_Forms, int]:
     """Squashed singular or plural form -> (category, is plural); and the length in words of the longest form."""
-    forms: dict[str, tuple[str | None, bool | None]] = {}
+    forms: _Forms = {}
     longest = 1
-    named = [(c.name, (_SEPARATORS.sub(" ", c.name.lower()), c.display, *c.aliases)) for c in CATEGORIES.values()]
-    for name, nouns in (*named, (None, OTHER_COMPOUNDS)):
+    for name, nouns in named:
         for noun in nouns:
             longest = max(longest, noun.count(" ") + 1)
             plurals = _plurals(noun)
@@ -247,7 +259,24 @@ def _index() -> tuple[dict[str, tuple[str | None, bool | None]], int]:
     return forms, longest
 
 
-_FORMS, _LONGEST = _index()
+_FORMS, _LONGEST = _index(
+    [
+        *((c.name, (_SEPARATORS.sub(" ", c.name.lower()), c.display, *c.aliases)) for c in CATEGORIES.values()),
+        (None, OTHER_COMPOUNDS),
+    ]
+)
+
+
+@lru_cache(maxsize=64)
+def _index_with(own: frozenset[str]) -> tuple[_Forms, int]:
+    """The index with names of one's own, which go before all others."""
+    forms, longest = _index([(name, (name,)) for name in sorted(own - CATEGORIES.keys())])
+    return {**_FORMS, **forms}, max(longest, _LONGEST)
+
+
+def category_named(name: str) -> Category:
+    """The category of a canonical name, or one made up for any other name."""
+    return CATEGORIES.get(name) or Category(name, name, plural_of(name), ())
 
 
 def canonical(label: str) -> str | None:
@@ -258,20 +287,26 @@ def canonical(label: str) -> str | None:
     return _FORMS.get(_squash(label), (None, None))[0]
 
 
-def find_mentions(words: Sequence[str]) -> list[Mention]:
+def find_mentions(words: Sequence[str], own: Collection[str] = ()) -> list[Mention]:
     """Category words in a text, given as its words in order; the longest match at each place wins.
 
     So "ground track field" is one mention and not "track", and "car park" is none. Hyphens inside a word are ignored.
+
+    Args:
+        words: of the text.
+        own: names of further categories, singular, lower case, words separated by blanks; canonical ones are passed
+            over.
     """
+    forms, most = _index_with(frozenset(own))
     squashed = [_squash(word) for word in words]
     found: list[Mention] = []
     start = 0
     while start < len(words):
         stop = start + 1
-        for length in range(min(_LONGEST, len(words) - start), 0, -1):
+        for length in range(min(most, len(words) - start), 0, -1):
             key = "".join(squashed[start : start + length])
-            if key in _FORMS and squashed[start] and squashed[start + length - 1]:
-                category, plural = _FORMS[key]
+            if key in forms and squashed[start] and squashed[start + length - 1]:
+                category, plural = forms[key]
                 stop = start + length
                 if category is not None:
                     found.append(Mention(start, stop, category, plural))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -337,11 +338,14 @@ _MAX_WORDS = 400
 _MAX_NUMBER = 999
 
 
-def lexemes(expression: str) -> list[Lexeme]:
-    """The lexemes of a text, longest phrase first; punctuation becomes ``break``. Words after the 400th are ignored."""
+def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
+    """The lexemes of a text, longest phrase first; punctuation becomes ``break``. Words after the 400th are ignored.
+
+    ``own`` as for :func:`dataset_tools.categories.find_mentions`.
+    """
     text = unicodedata.normalize("NFKC", expression).lower().replace("\u2019", "'")
     words = _WORD.findall(_POSSESSIVE.sub("", text))[:_MAX_WORDS]
-    mentions = {mention.start: mention for mention in find_mentions(words)}
+    mentions = {mention.start: mention for mention in find_mentions(words, own)}
     found: list[Lexeme] = []
     start = 0
     while start < len(words):

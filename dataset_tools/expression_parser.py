@@ -14,6 +14,7 @@ ship" and "ship, left" mean the same. Nothing is ever an error: words that fit n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from dataset_tools.expression_cursor import ARRANGEMENTS, OPENS_NOUN, Cursor, Position
@@ -47,11 +48,14 @@ _RELATIONS: dict[str, RelationKind] = {
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there")
 
 
-def parse(expression: str) -> Query:
-    """What ``expression`` asks for. Never raises; whatever it cannot read is left out (see :class:`Query`)."""
+def parse(expression: str, own: Collection[str] = ()) -> Query:
+    """What ``expression`` asks for. Never raises; whatever it cannot read is left out (see :class:`Query`).
+
+    ``own`` are names of categories beside the canonical ones ("solar panel"), as a project's labels give them.
+    """
     if not any(character.isalnum() for character in expression):
         return Query(expression, is_empty=True)
-    phrase = _Parser(lexemes(expression)).noun_phrase(root=True)
+    phrase = _Parser(lexemes(expression, own)).noun_phrase(root=True)
     return replace(phrase.query(), text=expression)
 
 

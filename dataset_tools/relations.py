@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from dataset_tools.categories import CATEGORIES, Category, plural_of
+from dataset_tools.categories import category_named
 from dataset_tools.expression_query import Query
 from dataset_tools.query_scores import LabelledBox, Scene, fit
 from dataset_tools.spatial_scores import Bools, Floats
@@ -79,7 +79,7 @@ def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[in
         return Choice((), "unknown-category", f"{what}: use a word such as 'ship' or 'tennis court'.", 0.0, none)
     scene = Scene.of(candidates, image_size)
     fits, score = fit(replace(query, category=category), scene)
-    known = CATEGORIES.get(category, Category(category, category, plural_of(category), ()))
+    known = category_named(category)
     display = known.display
     seen = int(scene.of_category(category).sum())
     if not seen:

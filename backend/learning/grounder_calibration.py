@@ -41,13 +41,13 @@ def calibrate(
     probability to answer from is the one at which images with and without a category are told apart best.
     """
     rated = {category: _rated(detections, images, category) for category in categories}
-    curves = {category: _curve(*rated[category]) for category in categories}
-    common = _best(np.stack(list(curves.values())).sum(axis=0))
+    curves = {category: threshold_curve(*rated[category]) for category in categories}
+    common = best_threshold(np.stack(list(curves.values())).sum(axis=0))
     even = {}
     for category, curve in curves.items():
         objects = rated[category][2]
         weight = objects / (objects + _PRIOR_OBJECTS)
-        even[category] = round(float(weight * _best(curve) + (1 - weight) * common), 3)
+        even[category] = round(float(weight * best_threshold(curve) + (1 - weight) * common), 3)
     plain = Calibration(even)
     logits, hits = [], []
     for category, (scores, correct, _) in rated.items():
@@ -128,14 +128,14 @@ def _rated(
     return scores, hits, objects
 
 
-def _curve(scores: Sequence[float], hits: Sequence[bool], objects: int) -> npt.NDArray[np.float64]:
+def threshold_curve(scores: Sequence[float], hits: Sequence[bool], objects: int) -> npt.NDArray[np.float64]:
     """[len(_THRESHOLDS), 3]: true positives, detections and objects at each threshold."""
     above = np.array(scores, float)[None, :] >= _THRESHOLDS[:, None]
     found = (above & np.array(hits, bool)[None, :]).sum(axis=1)
     return np.stack([found, above.sum(axis=1), np.full(len(_THRESHOLDS), objects)], axis=1).astype(float)
 
 
-def _best(curve: npt.NDArray[np.float64]) -> float:
+def best_threshold(curve: npt.NDArray[np.float64]) -> float:
     """The threshold with the best F1 score; the middle of all that are within 0.005 of it."""
     f1 = 2 * curve[:, 0] / np.maximum(curve[:, 1] + curve[:, 2], 1)
     return float(np.median(_THRESHOLDS[f1 >= f1.max() - 0.005]))

@@ -42,16 +42,16 @@ class Targets:
 
 
 def make_targets(samples: Sequence[Sample], categories: int) -> Targets:
-    """Targets of ``samples`` (all of one size) for ``categories`` heat channels."""
-    size = samples[0].image.shape[0]
+    """Targets of ``samples`` (all of one size, a multiple of 32) for ``categories`` heat channels."""
+    size = samples[0].image.shape[:2]
     heats, boxes, weights, backgrounds = [], [], [], []
     objects = 0
     background = torch.from_numpy(np.stack([sample.background for sample in samples]))
     for stride, (smallest, largest) in zip(STRIDES, LEVEL_SIDES, strict=True):
-        side = size // stride
-        heat = np.zeros((len(samples), categories, side, side), np.float32)
-        box = np.zeros((len(samples), 4, side, side), np.float32)
-        weight = np.zeros((len(samples), side, side), np.float32)
+        height, width = size[0] // stride, size[1] // stride
+        heat = np.zeros((len(samples), categories, height, width), np.float32)
+        box = np.zeros((len(samples), 4, height, width), np.float32)
+        weight = np.zeros((len(samples), height, width), np.float32)
         for number, sample in enumerate(samples):
             areas = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(axis=1)
             for k in np.argsort(-areas):  # small boxes last: where boxes overlap, the small one keeps its cells
@@ -99,13 +99,13 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
     heat = torch.zeros(())
     box = torch.zeros(())
     for level, stride in enumerate(STRIDES):
-        heat = heat + _focal(output.heat[level].float(), targets.heat[level], targets.background[level])
+        heat = heat + focal(output.heat[level].float(), targets.heat[level], targets.background[level]).sum()
         weight = targets.weight[level]
         chosen = weight > 0
         if chosen.any():
             predicted = cell_boxes(output.sides[level].float(), stride).permute(0, 2, 3, 1)[chosen]
             wanted = targets.boxes[level].permute(0, 2, 3, 1)[chosen]
-            box = box + (weight[chosen] * (1 - _giou(predicted, wanted))).sum()
+            box = box + (weight[chosen] * (1 - giou(predicted, wanted))).sum()
     result = {"heat": heat / count, "box": box / count}
     if output.semantic is not None:
         categories = output.semantic.shape[1]
@@ -120,16 +120,16 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
     return result
 
 
-def _focal(logits: Tensor, target: Tensor, background: Tensor) -> Tensor:
-    """Sum of CenterNet's penalty-reduced focal loss."""
+def focal(logits: Tensor, target: Tensor, background: Tensor) -> Tensor:
+    """CenterNet's penalty-reduced focal loss, element by element; ``background`` weighs the negatives."""
     probability = torch.sigmoid(logits)
     positive = target >= 0.999
     negative_loss = functional.softplus(logits) * probability**2 * (1 - target) ** 4 * background
     positive_loss = functional.softplus(-logits) * (1 - probability) ** 2
-    return torch.where(positive, positive_loss, negative_loss).sum()
+    return torch.where(positive, positive_loss, negative_loss)
 
 
-def _giou(a: Tensor, b: Tensor) -> Tensor:
+def giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of boxes [N, 4] with boxes [N, 4]."""
     low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
     overlap = (high - low).clamp(min=0).prod(dim=1)

@@ -27,10 +27,12 @@ import numpy as np
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backend.errors import ConfigError, WeightsError
+from backend.safetensors_bytes import serialized
+from dataset_tools.atomic import write_bytes
 
 __all__ = [
     "Ema",
@@ -122,10 +124,7 @@ def save_weights(
         .cpu()
         for name, value in tensors.items()
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(ready, temporary, metadata)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner may read
-    temporary.replace(path)
+    write_bytes(path, serialized(ready, metadata))
 
 
 class Ema:

@@ -82,7 +82,8 @@ class GrounderConfig(_Section):
 
     Attributes:
         kind: which grounder.
-        weights: a name in the weights registry (``pslg weights list``) or the path of a file or folder of one's own.
+        weights: a name in the weights registry (``pslg weights list``) or the path of a file or folder of one's own;
+            what begins with ``./`` lies beside the config's file.
         tokenizer: the same for the tokenizer's folder, for grounders that come without one (LQVG).
         options: handed to the grounder's loader as keywords (thresholds, input size); all of them change masks.
     """
@@ -256,10 +257,23 @@ def load_config(config: str | Path) -> PipelineConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"the pipeline config {path} must be a mapping of keys, got {type(values).__name__}")
     values.setdefault("name", path.stem)
+    _resolve_beside(values, path.parent)
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"the pipeline config {path} cannot work:\n{_problems(error)}") from error
+
+
+def _resolve_beside(values: dict[str, Any], folder: Path) -> None:
+    """Weights that begin with ``./`` lie beside the config: a folder of both may be moved."""
+    for name in ("grounder", "segmenter"):
+        section = values.get(name)
+        if not isinstance(section, dict):
+            continue
+        for key in ("weights", "tokenizer"):
+            value = section.get(key)
+            if isinstance(value, str) and value.startswith("./"):
+                section[key] = str((folder / value).resolve())
 
 
 def config_path(config: str | Path) -> Path:

@@ -87,7 +87,7 @@ class PslgSam:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
         """
         _require_rgb(image)
-        query = expression_parser.parse(expression)
+        query = expression_parser.parse(expression, self.grounder.known_categories or ())
         if query.is_empty:
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
         grounding = self.ground(image, expression)

@@ -143,7 +143,12 @@ class LabelingConfig:
         if not self.outputs:
             found.append(NO_OUTPUT)
         if known_categories is not None:
-            strange = [label.stored for label in self.labels if not label.categories.intersection(known_categories)]
+            plain = set(map(_plain, known_categories))
+            strange = [
+                label.stored
+                for label in self.labels
+                if plain.isdisjoint(map(_plain, (*label.categories, *label.names)))
+            ]
             if strange and len(self.labels) > 1:
                 found.append(
                     f"labels {', '.join(map(repr, strange))}: the model does not find these; expressions for them get"

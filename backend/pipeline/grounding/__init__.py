@@ -14,7 +14,7 @@ class Grounder(Protocol):
 
     @property
     def known_categories(self) -> frozenset[str] | None:
-        """Canonical names this grounder can find; None for an open vocabulary."""
+        """Names of what this grounder can find, canonical or a project's own; None for an open vocabulary."""
 
     def ground(self, image: Image, expression: str) -> GroundingResult:
         """Boxes for ``expression`` in ``image`` uint8[H, W, 3] RGB, or an abstention that says why there is none."""

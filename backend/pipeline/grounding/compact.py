@@ -19,7 +19,7 @@ from backend.pipeline.grounding.detections import Detection, detect
 from backend.pipeline.grounding.detector import Calibration, Detector, load_detector
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools import expression_parser, relations
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import category_named
 from dataset_tools.colors import Rgb
 from dataset_tools.expression_query import Color, Query
 from dataset_tools.geometry import Box
@@ -61,7 +61,7 @@ class CompactGrounder:
 
     @property
     def known_categories(self) -> frozenset[str]:
-        """The detector's categories, canonical names."""
+        """The detector's categories: canonical names, and a project's own labels where it learnt them."""
         return frozenset(self.detector.config.categories)
 
     def detections(self, image: Image) -> tuple[Detection, ...]:
@@ -75,7 +75,7 @@ class CompactGrounder:
 
     def ground(self, image: Image, expression: str) -> GroundingResult:
         """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
-        query = expression_parser.parse(expression)
+        query = expression_parser.parse(expression, self.known_categories)
         refusal = self._refusal(query)
         if refusal is not None:
             return GroundingResult((), refusal)
@@ -88,11 +88,11 @@ class CompactGrounder:
             return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
         if query.category in self.known_categories or (query.category is None and not query.unknown_words):
             return None
-        unknown = CATEGORIES[query.category].display if query.category else " ".join(query.unknown_words)
+        unknown = category_named(query.category).display if query.category else " ".join(query.unknown_words)
         return Abstention(
             "unknown-category",
             f"The compact grounder does not know {_shortened(unknown)!r}. It knows "
-            f"{_listed(CATEGORIES[name].display for name in self.detector.config.categories)}. "
+            f"{_listed(category_named(name).display for name in self.detector.config.categories)}. "
             f"The config {_WIDER_CONFIG} knows more: it takes any word.",
         )
 

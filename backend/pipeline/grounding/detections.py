@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -56,13 +56,35 @@ def detect(
         bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
     height, width = image.shape[:2]
-    boxes, scores, labels, readings = [], [], [], []
-    sides = _effective(scales, max(height, width))
-    for reading, side in enumerate(sides):
-        factor = side / max(height, width)
-        inputs = prepare(image, factor).to(detector.mean.device)
+    outputs = {}
+    for side in reading_sides(scales, max(height, width)):
+        inputs = prepare(image, side / max(height, width)).to(detector.mean.device)
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
-            output = detector(inputs)
+            outputs[side] = detector(inputs)
+    return find(outputs, (height, width), detector.config.categories, threshold, overlap=overlap)
+
+
+def find(
+    outputs: Mapping[int, DetectorOutput],
+    size: tuple[int, int],
+    categories: Sequence[str],
+    threshold: float,
+    *,
+    overlap: float = 0.5,
+) -> list[Detection]:
+    """Objects in the readings of one image, best first.
+
+    Args:
+        outputs: what the network said, by the long side in pixels that the image was read at, ascending.
+        size: (height, width) of the image in pixels.
+        categories: of the heat's channels.
+        threshold: detections below this score are dropped.
+        overlap: of two boxes of one category with a larger IoU, the better one is kept.
+    """
+    height, width = size
+    factors = np.array(list(outputs)) / max(height, width)
+    boxes, scores, labels, readings = [], [], [], []
+    for reading, (factor, output) in enumerate(zip(factors, outputs.values(), strict=True)):
         found = peaks(output, min(threshold, _LOWEST_PEAK))
         boxes.append(found[0] / factor)
         scores.append(found[1])
@@ -73,10 +95,9 @@ def detect(
         np.concatenate(scores),
         np.concatenate(labels),
         np.concatenate(readings),
-        factors=np.array(sides) / max(height, width),
+        factors=factors,
         overlap=overlap,
     )
-    categories = detector.config.categories
     result = []
     for box, score, label in zip(*kept, strict=True):
         clipped = Box(*box.tolist()).clip(width, height)
@@ -85,7 +106,8 @@ def detect(
     return result
 
 
-def _effective(scales: Sequence[int], long_side: int) -> list[int]:
+def reading_sides(scales: Sequence[int], long_side: int) -> list[int]:
+    """The long sides in pixels, ascending, at which an image of ``long_side`` pixels is read."""
     *coarse, finest = sorted(scales)
     finest = max(finest, min(round(0.625 * long_side), _LARGEST_READING))
     return sorted({max(PADDING_MULTIPLE, min(side, 2 * long_side)) for side in (*coarse, finest)})
@@ -124,10 +146,14 @@ def peaks(
         found = (values >= threshold) & (values > 0)
         indices, values = indices[found], values[found]
         cells = heat.shape[1] * heat.shape[2]
-        all_boxes = cell_boxes(output.sides[level].float(), stride)[0].flatten(1)
-        boxes.append(all_boxes[:, indices % cells].T)
+        cell, label = indices % cells, indices // cells
+        found_boxes = cell_boxes(output.sides[level].float(), stride)[0].flatten(1)[:, cell].T
+        if output.own_sides is not None:
+            own = cell_boxes(output.own_sides[level].float(), stride)[0].flatten(1)[:, cell].T
+            found_boxes = torch.where((label >= output.own_from)[:, None], own, found_boxes)
+        boxes.append(found_boxes)
         scores.append(values)
-        labels.append(indices // cells)
+        labels.append(label)
     return torch.cat(boxes).cpu().numpy(), torch.cat(scores).cpu().numpy(), torch.cat(labels).cpu().numpy()
 
 

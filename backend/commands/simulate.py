@@ -1,0 +1,87 @@
+"""``pslg simulate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("simulate")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="coco_jsonl folder with expressions and a split.json.",
+)
+@click.option("--pool", default="train", show_default=True, help="Split whose tasks are labelled.")
+@click.option("--test", default="test", show_default=True, help="Split that measures; nothing is learnt from it.")
+@click.option(
+    "--base-grounder", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True, help="Weights file."
+)
+@click.option(
+    "--base-segmenter", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True, help="The same."
+)
+@click.option("--config", default="compact", show_default=True, help="Pipeline config: stages after the grounder.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the results.")
+@click.option("--strategies", default="random,uncertainty,balance,mix", show_default=True, help="Comma separated.")
+@click.option("--rounds", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions of each strategy.")
+@click.option("--labels", type=click.IntRange(min=1), default=20, show_default=True, help="Tasks labelled per round.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--features", type=click.Path(file_okay=False, path_type=Path), help="Where features are kept.")
+@click.option("--full", is_flag=True, help="Every test task, every candidate, longer training: ten times the time.")
+@click.option("--quick", is_flag=True, help="Next to no training: whether it runs, in seconds.")
+@click.option("--resume", is_flag=True, help="Go on with what --out holds.")
+def simulate(
+    data: Path,
+    pool: str,
+    test: str,
+    base_grounder: Path,
+    base_segmenter: Path,
+    config: str,
+    out: Path,
+    strategies: str,
+    rounds: int,
+    seeds: int,
+    labels: int,
+    threads: int,
+    features: Path | None,
+    full: bool,
+    quick: bool,
+    resume: bool,
+) -> None:
+    """Simulate active learning: what would each strategy gain, label by label?
+
+    An oracle that knows the masks labels the tasks of --pool in the order of each strategy, the models learn after
+    every round, and --test measures. Categories that the base grounder does not know are learnt from the labels.
+    Writes OUT/results.json and OUT/curves.png.
+    """
+    import torch
+
+    from backend.errors import ConfigError
+    from backend.learning.examples import read_coco_jsonl
+    from backend.learning.feature_views import FeatureCache
+    from backend.learning.simulation import Simulation, SimulationSettings
+    from backend.learning.simulation_report import write_report
+    from backend.learning.simulation_world import World
+    from backend.pipeline.config import load_config
+    from backend.pipeline.grounding.detector import load_detector
+    from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
+
+    if (out / "settings.json").exists() and not resume:
+        raise ConfigError(f"{out} already holds a simulation: continue it with --resume or choose another --out")
+    torch.set_num_threads(threads)
+    settings = SimulationSettings(tuple(strategies.split(",")), rounds, seeds, labels)
+    settings = settings.quick() if quick else settings.full() if full else settings
+    detector, calibration = load_detector(base_grounder)
+    cache = FeatureCache(detector, features or out / "features")
+    world = World(cache, calibration, load_compact_segmenter(base_segmenter), load_config(config))
+    known = frozenset(detector.config.categories)
+    images = {split: read_coco_jsonl(data, split) for split in (pool, test)}
+    Simulation(world, images[pool], images[test], known, out, settings, click.echo).run()
+    named = {item.category for image in images[test] for item in image.objects}
+    report = write_report(out, sorted(named - known))
+    for goal, figures in report["goals"].items():
+        click.echo(f"{goal}: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    click.echo(f"wrote {out / 'results.json'} and {out / 'curves.png'}")
