@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Make scores the probability that a pre-label is accepted.",
     ),
     "weights": ("backend.commands.weights", "weights", "List, fetch and check weight files."),
+    "rank": ("backend.commands.rank", "rank", "Say which task of a project to label next."),
     "simulate": ("backend.commands.simulate", "simulate", "Try active-learning strategies on labelled data."),
     "train": ("backend.commands.train", "train", "Train the compact models."),
     "sync": ("backend.commands.sync", "sync", "Fetch the annotations that webhooks missed."),

@@ -41,6 +41,13 @@ CREATE TABLE IF NOT EXISTS prelabels (
     computed_at REAL NOT NULL,
     body BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS image_features (
+    sha256 TEXT NOT NULL,
+    encoder TEXT NOT NULL,
+    vector BLOB NOT NULL,
+    hash BLOB,
+    PRIMARY KEY (sha256, encoder)
+) WITHOUT ROWID;
 -- What the events up to folding.event add up to (backend.learning.annotation_store). Times are microseconds of
 -- Label Studio's clock; a deleted row stays, so that an update that comes late does not bring it back.
 CREATE TABLE IF NOT EXISTS folding (id INTEGER PRIMARY KEY CHECK (id = 1), event INTEGER NOT NULL);

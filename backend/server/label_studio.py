@@ -121,14 +121,45 @@ class LabelStudio:
 
     def tasks(self, project: int) -> Iterator[dict[str, Any]]:
         """All tasks of a project with their data, in pages."""
-        seen = 0
-        for page in itertools.count(1):
-            answer = self.call("GET", f"/api/tasks?project={project}&page={page}&page_size={_PAGE}")
-            rows = answer["tasks"]
+        for rows in self.task_pages(project):
             yield from rows
+
+    def task_pages(self, project: int, *, complete: bool = False) -> Iterator[list[dict[str, Any]]]:
+        """All tasks of a project, some at a time; ``complete`` with their annotations and predictions."""
+        seen = 0
+        fields = "&fields=all" if complete else ""
+        for page in itertools.count(1):
+            answer = self.call("GET", f"/api/tasks?project={project}&page={page}&page_size={_PAGE}{fields}")
+            rows = answer["tasks"]
+            yield rows
             seen += len(rows)
             if not rows or seen >= answer["total"]:
                 return
+
+    def project(self, project: int) -> dict[str, Any]:
+        """A project: its ``title``, ``label_config``, ``task_number`` and the rest."""
+        found: dict[str, Any] = self.call("GET", f"/api/projects/{project}/")
+        return found
+
+    def set_task_data(self, task_id: int, data: Mapping[str, Any]) -> None:
+        """Replace the data of a task; its annotations and predictions stay."""
+        self.call("PATCH", f"/api/tasks/{task_id}/", {"data": data})
+
+    def put_tab(self, project: int, title: str, view: Mapping[str, Any]) -> int:
+        """Make a tab of the Data Manager, or change the one of that title; the tab's id.
+
+        Args:
+            project: the project's id.
+            title: what the tab is called.
+            view: filters, ordering and columns, as the Data Manager stores them.
+        """
+        found = self.call("GET", f"/api/dm/views/?project={project}")
+        body = {"project": project, "data": {**view, "title": title}}
+        for row in found:
+            if (row.get("data") or {}).get("title") == title:
+                self.call("PATCH", f"/api/dm/views/{row['id']}/?project={project}", body)
+                return int(row["id"])
+        return int(self.call("POST", f"/api/dm/views/?project={project}", body)["id"])
 
     def projects(self) -> list[dict[str, Any]]:
         """The projects that the token's user sees, with their labeling configs."""

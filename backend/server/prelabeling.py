@@ -74,8 +74,30 @@ class Prelabeler:
         Raises:
             PslgError: the image cannot be had.
         """
+        return self._prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+
+    def answers(
+        self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
+    ) -> list[Prelabels]:
+        """The pipeline's answer to each expression, in their order, however long it takes.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
         futures = [self._submit(pipeline, query, text, config, priority) for text in query.expressions]
-        return self._prediction(pipeline, query, [future.result() for future in futures], config)
+        return [future.result() for future in futures]
+
+    def kept_answers(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> list[Prelabels] | None:
+        """The same if all of them were computed before, else None.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        identity = self._images.identify(query.url, query.task_id)
+        default = default_category(query, config)
+        found = [self._cache.get(identity.sha256, text, default, pipeline.model_version) for text in query.expressions]
+        answers = [pipeline.rescored(answer) for answer in found if answer is not None]
+        return answers if len(answers) == len(found) else None
 
     def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> Prediction:
         """The prediction for a task, with everything on disk that makes its first click a warm one.
@@ -84,8 +106,7 @@ class Prelabeler:
             PslgError: the image cannot be had.
         """
         query = read_task(task, config)
-        futures = [self._submit(pipeline, query, text, config, Priority.BATCH) for text in query.expressions]
-        answers = [future.result() for future in futures]
+        answers = self.answers(pipeline, query, config, Priority.BATCH)
         identity = self._images.identify(query.url, query.task_id)
         height, width = identity.size
         whole = Box(0.0, 0.0, float(width), float(height))

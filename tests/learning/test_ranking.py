@@ -26,8 +26,10 @@ def candidate(
     image: str | None = None,
     features: Features | None = None,
 ) -> Candidate:
-    if features is None:  # spread on a quarter circle: nobody is another's duplicate
-        features = unit(math.cos(key * 0.2), math.sin(key * 0.2), 0.1)
+    if features is None:  # 60 places spread evenly on a sphere: nobody is another's duplicate
+        height, turn = 1 - (2 * (key % 60) + 1) / 60, key * math.pi * (3 - math.sqrt(5))
+        radius = math.sqrt(1 - height**2)
+        features = unit(radius * math.cos(turn), radius * math.sin(turn), height)
     return Candidate(key, score, disputed, category, features, image or f"image-{key}")
 
 
@@ -90,7 +92,7 @@ def test_diversity_visits_every_cluster_before_a_second_of_one() -> None:
 
 
 def test_diversity_starts_far_from_what_is_labelled() -> None:
-    items = [candidate(i) for i in range(6)]
+    items = [candidate(i, features=unit(math.cos(i * 0.5), math.sin(i * 0.5), 0)) for i in range(6)]
     assert order(items, "diversity", [items[0]])[0] == 5
     assert order(items, "diversity", [items[5]])[0] == 0
 
@@ -127,10 +129,10 @@ def test_balance_prefers_the_least_certain_of_a_category() -> None:
 
 def test_mix_serves_each_strategy() -> None:
     items = [candidate(i, 0.3 + 0.02 * i) for i in range(20)]
-    items.append(candidate(20, 0.95, disputed=0.9, features=unit(1, 0, 0.6)))
-    items.append(candidate(21, 0.95, category="bridge", features=unit(1, 0, 0.4)))
+    items.append(candidate(20, 0.95, disputed=0.9, features=unit(1, 0, -0.3)))
+    items.append(candidate(21, 0.95, category="bridge", features=unit(0, 1, -0.3)))
     items.append(candidate(22, 0.95, features=unit(0, 0, -1)))
-    ranked = order(items, "mix", labelled=[candidate(30, features=unit(1, -0.3, 0.1))])
+    ranked = order(items, "mix", labelled=[candidate(30, features=unit(0.5, 0, 1))])
     assert {0, 20, 21, 22} <= set(ranked[:6])
 
 
