@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "weights": ("backend.commands.weights", "weights", "List, fetch and check weight files."),
     "rank": ("backend.commands.rank", "rank", "Say which task of a project to label next."),
+    "report": ("backend.commands.report", "report", "Write a page on how the labelling of a project goes."),
     "simulate": ("backend.commands.simulate", "simulate", "Try active-learning strategies on labelled data."),
     "train": ("backend.commands.train", "train", "Train the compact models."),
     "sync": ("backend.commands.sync", "sync", "Fetch the annotations that webhooks missed."),

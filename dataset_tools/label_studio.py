@@ -31,6 +31,7 @@ __all__ = [
     "expression_of",
     "image_location",
     "read_export",
+    "read_tasks",
     "sample_of_task",
     "samples_of",
     "task_expressions",
@@ -83,7 +84,7 @@ def read_export(path: Path, rules: ImportRules, problems: list[Problem]) -> Iter
     Raises:
         DatasetError: the file is missing or no list of tasks; what was read before stays valid.
     """
-    yield from samples_of(_tasks(path), rules, problems)
+    yield from samples_of(read_tasks(path), rules, problems)
 
 
 def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
@@ -98,7 +99,12 @@ def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems:
             yield sample
 
 
-def _tasks(path: Path) -> Iterator[Mapping[str, Any]]:
+def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The tasks of a JSON export (a list of tasks), one by one; the file may be larger than memory.
+
+    Raises:
+        DatasetError: the file is missing or no list of tasks.
+    """
     import ijson
 
     try:

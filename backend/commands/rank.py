@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 FIELD = "pslg_rank"
 _SHOWN = 20
 _TAB = "Next to label"
+# What the tab leaves out, so that the place and the prediction's score are on the screen without scrolling.
+_HIDDEN = (
+    "inner_id", "completed_at", "total_annotations", "cancelled_annotations", "annotators", "annotations_results",
+    "annotations_ids", "predictions_results", "file_upload", "storage_filename", "created_at", "updated_at",
+    "updated_by", "avg_lead_time", "draft_exists",
+)  # fmt: skip
 
 
 @click.command()
@@ -145,6 +151,7 @@ def _view(field: str) -> dict[str, Any]:
         "target": "tasks",
         "filters": {"conjunction": "and", "items": [waiting, placed]},
         "ordering": [f"tasks:data.{field}"],
+        "hiddenColumns": {part: [f"tasks:{name}" for name in _HIDDEN] for part in ("explore", "labeling")},
     }
 
 

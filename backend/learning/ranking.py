@@ -231,7 +231,8 @@ class _Queue:
         by_look = _occurrence(_leaders(np.concatenate([self._known, self._features])[sequence]))
         repeats = np.maximum(by_image, by_look)[count:]
         worth = np.arange(len(preferred), 0, -1) * 0.5**repeats
-        return preferred[np.lexsort((repeats, -worth))]
+        spread: Indices = preferred[np.lexsort((repeats, -worth))]
+        return spread
 
 
 def _check(candidates: Sequence[Candidate]) -> None:

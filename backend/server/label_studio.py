@@ -148,12 +148,16 @@ class LabelStudio:
     def put_tab(self, project: int, title: str, view: Mapping[str, Any]) -> int:
         """Make a tab of the Data Manager, or change the one of that title; the tab's id.
 
+        A project that nobody has opened has no tab; it gets its usual one too, else this would be the only one.
+
         Args:
             project: the project's id.
             title: what the tab is called.
             view: filters, ordering and columns, as the Data Manager stores them.
         """
         found = self.call("GET", f"/api/dm/views/?project={project}")
+        if not found:
+            self.call("POST", f"/api/dm/views/?project={project}", {"project": project, "data": {"title": "Default"}})
         body = {"project": project, "data": {**view, "title": title}}
         for row in found:
             if (row.get("data") or {}).get("title") == title:
