@@ -116,9 +116,15 @@ class ChildProcess:
         self._signal(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
-        # Also after a clean end: what the server forked may still be there.
-        self._signal(process.pid, signal.SIGKILL)
-        process.wait()
+        self._process = process
+        self.kill()  # also after a clean end: what the server forked may still be there
+
+    def kill(self) -> None:
+        """End the process group by SIGKILL: nothing in it can tidy up. Harmless when it has ended already."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._signal(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _signal(self, group: int, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

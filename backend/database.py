@@ -99,7 +99,8 @@ CREATE TABLE IF NOT EXISTS training_jobs (
     pid INTEGER,
     progress REAL NOT NULL DEFAULT 0,
     message TEXT NOT NULL DEFAULT '',
-    version TEXT
+    version TEXT,
+    original TEXT
 );
 CREATE INDEX IF NOT EXISTS training_jobs_by_project ON training_jobs (project, id);
 CREATE TABLE IF NOT EXISTS versions (

@@ -149,6 +149,14 @@ class LabelStudioClient:
         answer = self._call("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result)})
         return int(answer["id"])
 
+    def start_training(self, backend: int) -> None:
+        """The "Start training" button of a connected backend."""
+        self._call("POST", f"/api/ml/{backend}/train", json={})
+
+    def delete_annotation(self, annotation: int) -> None:
+        """Delete an annotation."""
+        self._call("DELETE", f"/api/annotations/{annotation}/")
+
     def personal_access_token(self) -> str:
         """Create the user's personal access token (one valid token per user; shown once)."""
         with _explained("create a personal access token"):
@@ -177,7 +185,7 @@ class LabelStudioClient:
             raise LabelStudioError(
                 f"Label Studio refused {method} {path} with status {response.status_code}: {response.text[:500]}"
             )
-        return response.json()
+        return response.json() if response.content else None
 
 
 @contextlib.contextmanager

@@ -74,6 +74,12 @@ class Settings(BaseModel):
         polygon_tolerance: largest distance in pixels between a mask's contour and its polygon.
         rle_warning_bytes: size of a region's brush code in JSON above which a warning is logged.
         train_every: accepted masks of a project after which it is trained on them; 0 for never by itself.
+        train_steps: steps of a training, for the mask decoder; the grounder makes twice as many, far shorter ones.
+        train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
+            same training gives the same version.
+        train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
+        train_replay: ``coco_jsonl`` folder (parts train and val) whose images keep a training from forgetting; None
+            draws scenes.
         train_threads: threads of a training process.
         train_nice: what is added to a training process's niceness, so that clicks go first.
         version_memory: promoted model versions held in memory per process.
@@ -111,6 +117,10 @@ class Settings(BaseModel):
     polygon_tolerance: float = Field(default=1.0, ge=0)
     rle_warning_bytes: int = Field(default=1_000_000, ge=1)
     train_every: int = Field(default=0, ge=0)
+    train_steps: int = Field(default=150, ge=1)
+    train_minutes: float | None = Field(default=None, gt=0)
+    train_held_out: float = Field(default=0.2, gt=0, lt=1)
+    train_replay: Path | None = None
     train_threads: int = Field(default=1, ge=1, le=256)
     train_nice: int = Field(default=15, ge=0, le=19)
     version_memory: int = Field(default=4, ge=1, le=256)
@@ -128,10 +138,10 @@ class Settings(BaseModel):
             raise ValueError("must not carry a user name or password")
         return value.rstrip("/")
 
-    @field_validator("state_dir")
+    @field_validator("state_dir", "train_replay")
     @classmethod
-    def _expand_user(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expand_user(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Settings:

@@ -23,6 +23,11 @@ TRAINERS: dict[str, tuple[str, str, str]] = {
         "sam_decoder",
         "Fine-tune a segmenter's mask decoder on masks (stage 2).",
     ),
+    "project": (
+        "backend.commands.train_project",
+        "project",
+        "Train on the accepted masks of a Label Studio project.",
+    ),
     "lqvg": ("backend.commands.train_lqvg", "lqvg", "Train LQVG, the paper's grounding network (stage 1)."),
 }
 

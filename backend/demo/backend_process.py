@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import requests
@@ -24,13 +24,20 @@ class BackendProcess(ChildProcess):
         api_key: a personal access token or a legacy token of that Label Studio.
         config: pipeline config to serve.
         port: TCP port; None picks a free one.
+        settings: further variables of the server.
 
     Attributes:
         url: base address, to be connected in Label Studio.
     """
 
     def __init__(
-        self, folder: Path, label_studio_url: str, api_key: str, config: str = "compact", port: int | None = None
+        self,
+        folder: Path,
+        label_studio_url: str,
+        api_key: str,
+        config: str = "compact",
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -43,6 +50,7 @@ class BackendProcess(ChildProcess):
             "PYTHONUNBUFFERED": "1",
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
+            **(settings or {}),
         }
         # fmt: off
         command = [

@@ -24,7 +24,7 @@ import orjson
 
 from backend.database import Database
 from backend.errors import ConfigError, WeightsError
-from backend.pipeline.weight_records import sha256_of
+from backend.pipeline.weight_records import RECORD_SUFFIX, sha256_of
 from dataset_tools import atomic
 
 __all__ = ["Manifest", "ModelVersions", "Promotion", "VersionRow", "staging_folder"]
@@ -153,7 +153,7 @@ class ModelVersions:
                 "SELECT v.manifest, v.created_at, EXISTS (SELECT 1 FROM promotions p WHERE p.project = v.project AND"
                 " p.version = v.version), v.version = (SELECT p.version FROM promotions p WHERE p.project = v.project"
                 " AND p.config = v.config ORDER BY p.id DESC LIMIT 1)"
-                " FROM versions v WHERE ? IS NULL OR v.project = ? ORDER BY v.created_at DESC, v.rowid DESC",
+                " FROM versions v WHERE ? IS NULL OR v.project = ? ORDER BY v.rowid DESC",
                 (project, project),
             ).fetchall()
         return [
@@ -196,7 +196,7 @@ class ModelVersions:
         files = {
             file.relative_to(staging).as_posix(): sha256_of(file)
             for file in sorted(staging.rglob("*"))
-            if file.is_file() and file.name != MANIFEST
+            if file.is_file() and file.name != MANIFEST and not file.name.endswith(RECORD_SUFFIX)
         }
         manifest = Manifest(**{**asdict(manifest), "files": files})
         atomic.write_bytes(staging / MANIFEST, orjson.dumps(asdict(manifest), option=orjson.OPT_INDENT_2))

@@ -23,7 +23,8 @@ __all__ = ["Cause", "Job", "TrainingJobs", "process_lock", "want"]
 Cause = Literal["button", "masks", "command"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
 _COLUMNS = (
-    "id, project, cause, state, masks, requested_at, started_at, ended_at, attempts, pid, progress, message, version"
+    "id, project, cause, state, masks, requested_at, started_at, ended_at, attempts, pid, progress, message, version,"
+    " original"
 )
 MAX_ATTEMPTS = 10
 """How often in a row a job may die without getting any further."""
@@ -45,6 +46,7 @@ class Job:
         progress: share that is done, 0 to 1.
         message: what it does, or how it ended.
         version: the model version that came of it.
+        original: the version that it is to make again, None for a training on the present annotations.
     """
 
     id: int
@@ -60,6 +62,7 @@ class Job:
     progress: float
     message: str
     version: str | None
+    original: str | None
 
     @property
     def finished(self) -> bool:
@@ -77,6 +80,12 @@ class TrainingJobs:
         """Queue a job, unless one of the project waits already; that one will see the newest annotations too."""
         with self.database.transaction(immediate=True) as connection:
             identity = want(connection, project, cause, masks)
+        return self.job(identity)
+
+    def add(self, project: int, original: str | None = None) -> Job:
+        """A job of the command line, whatever else waits."""
+        with self.database.transaction(immediate=True) as connection:
+            identity = _insert(connection, project, "command", 0, original)
         return self.job(identity)
 
     def want_after(self, every: int) -> list[int]:
@@ -136,6 +145,11 @@ class TrainingJobs:
             state = connection.execute("SELECT state FROM training_jobs WHERE id = ?", (identity,)).fetchone()[0]
         return bool(state == "running")
 
+    def name_version(self, identity: int, version: str) -> None:
+        """Write down which version the job is about to publish."""
+        with self.database.transaction(immediate=True) as connection:
+            connection.execute("UPDATE training_jobs SET version = ? WHERE id = ?", (version, identity))
+
     def fail(self, identity: int, message: str) -> None:
         """The job ended without a version."""
         self._end(identity, "failed", message)
@@ -163,9 +177,14 @@ def want(connection: sqlite3.Connection, project: int, cause: Cause, masks: int)
     if waiting is not None:
         connection.execute("UPDATE training_jobs SET masks = max(masks, ?) WHERE id = ?", (masks, waiting[0]))
         return int(waiting[0])
+    return _insert(connection, project, cause, masks, None)
+
+
+def _insert(connection: sqlite3.Connection, project: int, cause: Cause, masks: int, original: str | None) -> int:
     cursor = connection.execute(
-        "INSERT INTO training_jobs (project, cause, state, masks, requested_at) VALUES (?, ?, 'queued', ?, ?)",
-        (project, cause, masks, time.time()),
+        "INSERT INTO training_jobs (project, cause, state, masks, requested_at, original)"
+        " VALUES (?, ?, 'queued', ?, ?, ?)",
+        (project, cause, masks, time.time(), original),
     )
     return int(cursor.lastrowid or 0)
 

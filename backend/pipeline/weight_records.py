@@ -14,10 +14,12 @@ from pathlib import Path
 
 from dataset_tools import atomic
 
-__all__ = ["SHIPPED_FOLDER", "Record", "read_record", "record", "recorded_sha256", "sha256_of"]
+__all__ = ["RECORD_SUFFIX", "SHIPPED_FOLDER", "Record", "read_record", "record", "recorded_sha256", "sha256_of"]
 
 SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 """Weights that are part of this repository and its wheels."""
+RECORD_SUFFIX = ".sha256.json"
+"""What the name of a record has after the name of the file that it is about."""
 _BLOCK = 1 << 20
 
 
@@ -85,7 +87,7 @@ def record(path: Path, *, progress: Callable[[int], object] = lambda _: None) ->
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256.json")
+    return path.with_name(path.name + RECORD_SUFFIX)
 
 
 def _in_weights_folder(path: Path) -> Path:

@@ -18,6 +18,7 @@ import requests
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
 from backend.errors import ImageError, LabelStudioError
+from backend.learning.example_files import image_file
 from backend.pipeline.types import Image
 from backend.server.guarded_session import guarded_session
 from backend.server.image_files import decode_image
@@ -106,16 +107,16 @@ class TaskImages:
         """
         with self._fetching(url):
             known = self._known(url)
-            if known is not None and not _kept(folder, known.identity).is_file():
+            if known is not None and not image_file(folder, known.identity.sha256).is_file():
                 known = None
             if known is not None and known.checked_at >= time.time() - self._settings.revalidate_after:
-                return known.identity, _kept(folder, known.identity)
+                return known.identity, image_file(folder, known.identity.sha256)
             fetched = self._download(url, task_id, known)
             if fetched is None:
                 assert known is not None  # noqa: S101 - only a known image can be unchanged
-                return known.identity, _kept(folder, known.identity)
+                return known.identity, image_file(folder, known.identity.sha256)
             identity, _ = self._remember(url, *fetched)
-            path = _kept(folder, identity)
+            path = image_file(folder, identity.sha256)
             if not path.is_file():
                 atomic.write_bytes(path, fetched[0])
             return identity, path
@@ -292,10 +293,6 @@ class TaskImages:
         if session is None:
             session = self._local.session = guarded_session(self._is_trusted)
         return session
-
-
-def _kept(folder: Path, identity: ImageIdentity) -> Path:
-    return folder / identity.sha256[:2] / identity.sha256
 
 
 def _matches(host: str, patterns: tuple[str, ...]) -> bool:

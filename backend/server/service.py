@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -144,8 +145,19 @@ class LabelingService:
         return [self.clicks.answer(self.models.pipeline(request.project_id), request, config, self._queue)]
 
     def record_event(self, body: dict[str, Any]) -> int:
-        """Store a webhook durably; returns its number."""
-        number = self.events.append(body)
+        """Store a webhook durably; returns its number.
+
+        Raises:
+            ProtocolError: it has no action.
+            UnavailableError: it cannot be stored (the disk is full, say); Label Studio does not send it again.
+        """
+        try:
+            number = self.events.append(body)
+        except sqlite3.Error as error:
+            raise UnavailableError(
+                f"a webhook ({body.get('action')}) cannot be stored in {self._database.path}: {error}; free disk space,"
+                " then fetch what was missed with `pslg sync`"
+            ) from error
         self.metrics.events.labels(str(body["action"])[:40]).inc()
         self.training.wake()
         return number

@@ -62,11 +62,11 @@ StartBackend = Callable[..., BackendProcess]
 
 @pytest.fixture
 def start_backend(studio: Studio, tmp_path: Path) -> Iterator[StartBackend]:
-    """``start_backend(token, port=None)`` serves the compact config from one state folder until the test ends."""
+    """``start_backend(token, port=None, **settings)`` serves the compact config from one state folder until the end."""
     started: list[BackendProcess] = []
 
-    def start(token: str, port: int | None = None) -> BackendProcess:
-        process = BackendProcess(tmp_path / "backend", studio.url, token, port=port)
+    def start(token: str, port: int | None = None, **settings: str) -> BackendProcess:
+        process = BackendProcess(tmp_path / "backend", studio.url, token, port=port, settings=settings)
         started.append(process)
         process.start_and_wait()
         return process

@@ -1,0 +1,136 @@
+"""The loop in the real Label Studio: annotate, start training, see the new version's predictions, go back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from backend.database import Database
+from backend.demo.backend_process import BackendProcess
+from backend.labeling_configs import read_labeling_config
+from backend.learning.annotation_store import AnnotationStore
+from backend.learning.examples import file_key
+from backend.learning.gate import is_held_out
+from backend.learning.model_versions import ModelVersions
+from backend.learning.training_jobs import Job, TrainingJobs
+from dataset_tools import brush_rle, metrics, synthetic
+from dataset_tools.synthetic import Scene
+from tests.end_to_end.conftest import StartBackend, Studio
+from tests.end_to_end.projects import png
+from tests.server.loop import EXPRESSION, SIZE, outlines, replay
+
+pytestmark = pytest.mark.timeout(1800)
+
+SETTINGS = {"PSLG_TRAIN_HELD_OUT": "0.3", "PSLG_TRAIN_STEPS": "12"}
+
+
+def _scenes(project: int, folder: Path) -> list[Scene]:
+    """Small airports, some of them held out for the gate."""
+    chosen: list[Scene] = []
+    held_out = 0
+    for seed in range(1000):
+        scene = synthetic.draw_scene(seed, theme="airport", scale=0.8, **SIZE)
+        file = folder / "scene.png"
+        file.write_bytes(png(scene.image))
+        out = is_held_out(project, file_key(file), float(SETTINGS["PSLG_TRAIN_HELD_OUT"]))
+        wanted = held_out < 4 if out else len(chosen) - held_out < 10
+        if wanted and any(item.category == "airplane" for item in scene.objects):
+            chosen.append(scene)
+            held_out += out
+        if len(chosen) == 14:
+            return chosen
+    raise AssertionError("no scenes")
+
+
+def _finished(jobs: TrainingJobs, project: int, log: Path) -> Job:
+    """The project's job, once it has ended; pytest's time limit ends the test otherwise."""
+    while not (found := jobs.jobs(project)) or not found[0].finished:
+        time.sleep(0.5)
+    assert found[0].state == "done", found[0].message + log.read_text()
+    return found[0]
+
+
+def _pslg(backend: BackendProcess, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "backend", *arguments],
+        env=backend.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_submitted_masks_make_a_version_that_is_served_and_taken_back(
+    studio: Studio, personal_access_token: str, start_backend: StartBackend, tmp_path: Path
+) -> None:
+    client = studio.client
+    project = client.create_project("Active learning", read_labeling_config("rrsisd"))
+    scenes = _scenes(project, tmp_path)
+    images = [client.upload_image(project, f"{scene.seed}.png", png(scene.image)) for scene in scenes]
+    tasks = client.import_tasks(project, [{"image": image, "expression": EXPRESSION} for image in images])
+    backend = start_backend(personal_access_token, **SETTINGS, PSLG_TRAIN_REPLAY=str(replay(tmp_path / "replay")))
+    connected = client.connect_backend(project, backend.url)
+    base = connected.model_version
+    assert base is not None
+    client.retrieve_predictions(project, tasks)
+    assert [item.result for item in client.predictions(project)] == [[]] * len(tasks)
+
+    for task, scene in zip(tasks, scenes, strict=True):
+        client.create_annotation(task, outlines(scene))
+    mistake = client.create_annotation(tasks[0], outlines(scenes[1]))
+    client.delete_annotation(mistake)
+    client.start_training(connected.id)
+
+    database = Database.of_state(tmp_path / "backend")
+    jobs, versions = TrainingJobs(database), ModelVersions(database, tmp_path / "backend")
+    job = _finished(jobs, project, tmp_path / "backend" / "training.log")
+    assert job.cause == "button"
+    assert {row.task for row in AnnotationStore(database).annotations(project)} == set(tasks)
+    (row,) = versions.rows(project)
+    version = row.manifest.version
+    assert row.status == "active", row.manifest
+    assert row.manifest.parent == row.manifest.base == base
+    assert version in _pslg(backend, "models", "list")
+    assert f"pslg train project {project} --like {version}" in _pslg(backend, "models", "show", version)
+
+    while client.backend(connected.id).model_version != version:
+        time.sleep(0.2)
+    client.retrieve_predictions(project, tasks)
+    stored = client.predictions(project)
+    assert sorted((item.task, item.model_version) for item in stored) == sorted(
+        (task, name) for task in tasks for name in (base, version)
+    )
+    overlaps = []
+    for task, scene in zip(tasks, scenes, strict=True):
+        (found,) = [item for item in stored if (item.task, item.model_version) == (task, version)]
+        masks = [brush_rle.decode(item["value"]["rle"], SIZE["height"], SIZE["width"]) for item in found.result]
+        truth = np.logical_or.reduce([item.mask for item in scene.objects if item.category == "airplane"])
+        overlaps.append(metrics.iou(np.logical_or.reduce(masks), truth) if masks else 0.0)
+    assert np.mean(overlaps) > 0.2, overlaps
+
+    assert "serves project" in _pslg(backend, "models", "rollback", str(project))
+    while client.backend(connected.id).model_version != base:
+        time.sleep(0.2)
+    client.retrieve_predictions(project, tasks)
+    assert len(client.predictions(project)) == len(stored)  # the base version's are there already
+    body = {
+        "tasks": [{"id": tasks[0], "data": {"image": images[0], "expression": EXPRESSION}}],
+        "label_config": read_labeling_config("rrsisd"),
+        "project": f"{project}.1",
+        "params": {"context": None},
+    }
+    with requests.Session() as session:
+        session.trust_env = False
+        (slot,) = session.post(f"{backend.url}/predict", json=body, timeout=120).json()["results"]
+    assert (slot["model_version"], slot["result"]) == (base, [])
+    metrics_page = requests.get(f"{backend.url}/metrics", timeout=30).text
+    assert 'pslg_training_jobs{state="done"} 1.0' in metrics_page
+    database.close()
