@@ -44,6 +44,8 @@ from backend.learning.simulation_world import (
     training_set,
 )
 from backend.learning.training_run import read_weights, save_weights
+from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS, window_for
+from backend.pipeline.segmentation.sam import SamSegmenter
 from dataset_tools import atomic, expression_parser
 
 __all__ = ["Simulation", "SimulationSettings"]
@@ -75,15 +77,15 @@ class SimulationSettings:
     rounds: int = 6
     seeds: int = 3
     labels: int = 20
-    candidates: int | None = 80
-    replay: int = 30
-    test_known: int | None = 90
-    clicked: int = 24
+    candidates: int | None = 60
+    replay: int = 20
+    test_known: int | None = 60
+    clicked: int = 16
     cap: int = 10
-    oracle_objects: int = 2
+    oracle_objects: int = 1
     grounder: AdaptationOptions = field(
         default_factory=lambda: AdaptationOptions(
-            head=HeadOptions(mined=30), views=2, replay_views=1, calibration_steps=0
+            head=HeadOptions(mined=20), views=2, replay_views=1, calibration_steps=80
         )
     )
     decoder: DecoderOptions | None = field(
@@ -225,8 +227,7 @@ class Simulation:
         detector, calibration = adapted or (cache.detector, calibration)
         segmenter = self.world.segmenter
         if tensors:
-            segmenter = copy.deepcopy(segmenter)
-            segmenter.sam.load_state_dict(tensors, strict=False)
+            segmenter = _with_decoder(segmenter, tensors)
         return Model(detector, calibration, segmenter)
 
     def _choose(self, model: Model, strategy: str, seed: int, number: int, labelled: Sequence[Task]) -> list[Task]:
@@ -335,6 +336,13 @@ def _summary(measured: Sequence[Measured]) -> dict[str, float]:
         "clicks": float(np.mean(clicks)) if clicks else 0.0,
         "tasks": len(measured),
     }
+
+
+def _with_decoder(segmenter: SamSegmenter, tensors: dict[str, Tensor]) -> SamSegmenter:
+    """A compact segmenter with another mask decoder; embeddings of the given one fit it."""
+    sam = copy.deepcopy(segmenter.sam)
+    sam.load_state_dict(tensors, strict=False)
+    return SamSegmenter(sam, window_rule=window_for, click_radius=CLICK_RADIUS)
 
 
 def _objects(labelled: Sequence[Task]) -> dict[str, int]:

@@ -32,6 +32,8 @@ __all__ = ["ACCEPTED", "Look", "Measured", "Model", "Task", "World", "measure_al
 ACCEPTED = 0.85
 """IoU from which the oracle takes a pre-label as it is."""
 _LOWEST_SCORE = 0.05
+_SHIFT = 0.06
+"""Windows whose centres are closer than this share of their side, along each axis, are about the same."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,9 @@ class World:
         pooled = np.concatenate([maps.mean(axis=(0, 1)), maps.max(axis=(0, 1))])
         return np.asarray(pooled / max(float(np.linalg.norm(pooled)), 1e-6), np.float32)
 
-    def embed(self, image: LabelledImage, pixels: Image, window: Box) -> Embedding:
-        """Features of a window, or of one kept that is about the same."""
-        return self._windows.get(image.key, pixels, window)
+    def embed(self, image: LabelledImage, pixels: Image, window: Box, *, about: bool = False) -> Embedding:
+        """Features of a window, or, if ``about`` that is enough, of one kept that is about the same."""
+        return self._windows.get(image.key, pixels, window, _SHIFT if about else 0.0)
 
     def _sides(self, image: LabelledImage) -> list[int]:
         return reading_sides(self.calibration.scales, max(image.height, image.width))
@@ -203,8 +205,12 @@ class Look:
         return self.pipeline.prelabel(
             self.pixels,
             text,
-            embed=lambda pixels, window: self.world.embed(self.image, pixels, _window(pixels, window)),
+            embed=self._embed,
         )
+
+    def _embed(self, pixels: Image, window: Box | None) -> Embedding:
+        whole = Box(0.0, 0.0, float(self.image.width), float(self.image.height))
+        return self.world.embed(self.image, pixels, window or whole, about=True)
 
     def measure(self, task: Task, *, objects: Sequence[int] = (), cap: int = 10, spare: float = 2.0) -> Measured:
         """The pre-label of ``task`` against its target.
@@ -262,18 +268,15 @@ class _Windows:
     less than between two annotators.
     """
 
-    _SHIFT = 0.06
-    """Of the side, along each axis."""
-
     def __init__(self, segmenter: SamSegmenter, most: int) -> None:
         self._segmenter = segmenter
         self._left = most
         self._kept: dict[str, list[Embedding]] = {}
 
-    def get(self, key: str, pixels: Image, window: Box) -> Embedding:
+    def get(self, key: str, pixels: Image, window: Box, shift: float) -> Embedding:
         kept = self._kept.setdefault(key, [])
         for embedding in kept:
-            if _alike(embedding.window, window, self._SHIFT):
+            if _alike(embedding.window, window, shift):
                 return embedding
         embedding = self._segmenter.embed(pixels, window)
         if self._left > 0:
@@ -287,10 +290,6 @@ def _alike(a: Box, b: Box, shift: float) -> bool:
     return abs(a.width - b.width) <= 2 * limit and all(
         abs(p - q) <= limit for p, q in zip(a.center, b.center, strict=True)
     )
-
-
-def _window(pixels: Image, window: Box | None) -> Box:
-    return window or Box(0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))
 
 
 def measure_all(

@@ -211,3 +211,23 @@ def test_long_texts_are_cut_and_not_refused(phrase: str) -> None:
 )
 def test_the_kind_of_an_expression(expression: str, kind: str) -> None:
     assert parse(expression).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("expression", "category", "is_all"),
+    [
+        ("the leftmost solar panel", "solar panel", False),
+        ("all the Solar-Panels", "solar panel", True),
+        ("the solar panel left of the ship", "solar panel", False),
+        ("the ship left of the solar panel", "ship", False),
+        ("the car park", "car park", False),
+        ("the swimming pool", None, False),
+    ],
+)
+def test_a_project_s_own_labels_are_categories(expression: str, category: str | None, is_all: bool) -> None:
+    own = ("solar panel", "car park", "ship")
+    query = parse(expression, own)
+    assert (query.category, query.is_all) == (category, is_all)
+    assert parse(expression).category in (None, "ship")
+    if "left of" in expression:
+        assert query.target_categories == {"solar panel", "ship"} - {category}

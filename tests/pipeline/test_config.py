@@ -137,3 +137,14 @@ def test_defaults_are_those_of_a_config_without_these_sections() -> None:
     config = PipelineConfig.model_validate(minimal)
     assert config.foreground_points.enabled
     assert config.boundary.enabled
+
+
+def test_weights_beside_the_config_are_found_from_anywhere(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "grounder: {kind: compact, weights: ./grounder.safetensors}\n"
+        "segmenter: {kind: compact-sam, weights: compact_segmenter}\n",
+    )
+    config = load_config(path)
+    assert config.grounder.weights == str(path.parent / "grounder.safetensors")
+    assert config.segmenter.weights == "compact_segmenter"

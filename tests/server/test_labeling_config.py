@@ -129,3 +129,11 @@ def test_shipped_configs_have_no_problem(name: str) -> None:
 def test_the_rrsisd_config_has_a_label_for_every_category() -> None:
     found = parse_labeling_config(read_labeling_config("rrsisd"))
     assert all(found.label_for(category) for category in categories.CATEGORIES)
+
+
+def test_a_label_that_the_model_learnt_in_a_project_is_no_problem() -> None:
+    body = '<BrushLabels name="mask" toName="image" smart="false"><Label value="Solar_Panel"/><Label value="ship"/>'
+    found = parse_labeling_config(config(body + "</BrushLabels>"))
+    assert any("Solar_Panel" in problem for problem in found.problems({"ship"}))
+    assert not any("Solar_Panel" in problem for problem in found.problems({"ship", "solar panel"}))
+    assert found.label_for("solar panel") == "Solar_Panel"
