@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from dataset_tools.errors import MaskError
 
-__all__ = ["decode", "encode", "value_at"]
+__all__ = ["decode", "encode", "run_starts", "value_at"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Rle: TypeAlias = Sequence[int] | bytes
@@ -50,7 +50,7 @@ def encode(mask: Mask) -> list[int]:
         raise MaskError(f"a mask is a bool[H, W] array with pixels, got {mask.dtype}{list(mask.shape)}")
     if mask.size >= 1 << 30:
         raise MaskError(f"a mask of {mask.shape} pixels does not fit the 32-bit word count of a stream")
-    starts = _run_starts(mask.reshape(-1))
+    starts = run_starts(mask.reshape(-1))
     counts: npt.NDArray[np.int64] = np.diff(starts, append=mask.size) * 4
     values: npt.NDArray[np.int64] = np.zeros(len(starts), np.int64)
     values[int(not mask.flat[0]) :: 2] = 255
@@ -68,8 +68,8 @@ def encode(mask: Mask) -> list[int]:
     return list(_pack(header, tokens, size + 11))
 
 
-def _run_starts(flat: Mask) -> npt.NDArray[np.int64]:
-    """Positions where a run begins in bool[N], 0 among them: int64[runs]."""
+def run_starts(flat: Mask) -> npt.NDArray[np.int64]:
+    """Positions where a run of equal values begins in ``flat`` bool[N], N at least 1, 0 among them: int64[runs]."""
     words = np.zeros(-(-len(flat) // 64), np.uint64)
     packed = np.packbits(flat, bitorder="little")
     words.view(np.uint8)[: len(packed)] = packed

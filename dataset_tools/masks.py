@@ -135,33 +135,3 @@ def to_polygons(mask: Mask, tolerance: float = 0.0) -> list[list[float]]:
     if tolerance > 0:
         contours = tuple(cv2.approxPolyDP(contour, tolerance, True) for contour in contours)
     return [contour.reshape(-1).astype(float).tolist() for contour in contours if len(contour) >= 3]
-
-
-def components(mask: Mask) -> list[Mask]:
-    """The 8-connected parts of ``mask`` bool[H, W], largest first, each bool[H, W]."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    order = sorted(range(1, count), key=lambda i: -int(stats[i, cv2.CC_STAT_AREA]))
-    return [labels == i for i in order]
-
-
-def remove_specks(mask: Mask, smaller_than: int) -> Mask:
-    """``mask`` without its 8-connected parts of fewer than ``smaller_than`` pixels."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = stats[:count, cv2.CC_STAT_AREA] >= smaller_than
-    keep[0] = False
-    return np.asarray(keep[labels])
-
-
-def fill_holes(mask: Mask, smaller_than: int) -> Mask:
-    """``mask`` with its 4-connected holes of fewer than ``smaller_than`` pixels filled.
-
-    Background that touches the border of the image is no hole.
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
-    height, width = mask.shape
-    left, top = stats[:count, cv2.CC_STAT_LEFT], stats[:count, cv2.CC_STAT_TOP]
-    right, bottom = left + stats[:count, cv2.CC_STAT_WIDTH], top + stats[:count, cv2.CC_STAT_HEIGHT]
-    inside = (left > 0) & (top > 0) & (right < width) & (bottom < height)
-    fill = inside & (stats[:count, cv2.CC_STAT_AREA] < smaller_than)
-    fill[0] = False
-    return np.asarray(mask | fill[labels])

@@ -75,24 +75,6 @@ def test_any_text_as_counts_is_refused_or_decoded(counts: str) -> None:
     assert mask.shape == (4, 5)
 
 
-def test_components_specks_and_holes() -> None:
-    mask = np.zeros((20, 30), bool)
-    mask[2:12, 2:12] = True
-    mask[5:7, 5:7] = False  # a hole of 4
-    mask[8, 8] = False  # a hole of 1
-    mask[15:17, 20:23] = True  # a speck of 6
-    mask[0, 29] = True
-    parts = masks.components(mask)
-    assert [int(part.sum()) for part in parts] == [95, 6, 1]
-    assert np.array_equal(np.any(parts, axis=0), mask)
-    assert np.array_equal(masks.remove_specks(mask, 7), parts[0])
-    filled = masks.fill_holes(mask, 4)
-    assert filled[8, 8]
-    assert not filled[5, 5]
-    assert masks.fill_holes(mask, 5)[5, 5]
-    assert not masks.fill_holes(mask, 10_000)[0, 0]  # background at the border is no hole
-
-
 def test_polygons_of_a_mask_cover_it() -> None:
     mask = np.zeros((40, 40), bool)
     mask[5:30, 8:35] = True
