@@ -118,4 +118,4 @@ class _Runs:
         """All positions in the runs."""
         lengths = self.lengths
         offsets = np.repeat(self.starts - (np.cumsum(lengths) - lengths), lengths)
-        return np.arange(len(offsets)) + offsets
+        return np.asarray(np.arange(len(offsets)) + offsets, np.int64)

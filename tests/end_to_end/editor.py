@@ -152,6 +152,15 @@ class Editor:
             self.page.locator(".lsf-labels").nth(index).get_by_text(label, exact=True).first.click()
         assert self.page.evaluate(ask, [control, label])[1], f"label {label!r} of {control!r} was not picked"
 
+    def label_groups_in_sight(self) -> int:
+        """How many groups of labels lie within the window as a whole, without scrolling the page."""
+        return int(
+            self.page.evaluate(
+                """() => [...document.querySelectorAll('.lsf-labels')].map(e => e.getBoundingClientRect())
+                .filter(r => r.height > 30 && r.top >= 0 && r.bottom <= window.innerHeight).length"""
+            )
+        )
+
     def pick_smart_tool(self, tool: str) -> None:
         """Pick ``KeyPointTool`` or ``RectangleTool`` from the "Auto-Detect" fly-out.
 

@@ -74,6 +74,9 @@ def test_prelabels_are_painted_where_the_objects_are(
 ) -> None:
     editor.open_task(project.id, project.tasks[ALL])
     editor.wait_for_regions(3)
+    editor.screenshot("opened")
+    # Three groups of 21 labels: each scrolls on its own, so that every tool is in reach beside the image.
+    assert editor.label_groups_in_sight() == 3
     assert [region["labels"] for region in editor.brush_regions()] == [["airplane"]] * 3
     editor.unselect()
     painted = editor.painted("prelabels", scene.image)

@@ -1,14 +1,17 @@
 """OpenVINO as the engine of a torch network on CPUs: the same numbers in float32, in a fraction of the time.
 
-torch's matrix products do not use AVX-512 on every CPU; OpenVINO's do. Nothing leaves the machine: the network is read
-through OpenVINO's own front end, not through its conversion tool, which reports its use to Intel.
+torch's matrix products do not use AVX-512 on every CPU; OpenVINO's do. The network is read as torch exports it, which
+runs nothing: tracing ViT-B would take 4 GB and a minute. Nothing leaves the machine: OpenVINO's front end is used, not
+its conversion tool, which reports its use to Intel.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -42,7 +45,7 @@ def compile_network(
     network: nn.Module,
     example: Sequence[Tensor],
     *,
-    shapes: Mapping[int, Sequence[int]] | None = None,
+    varying: Sequence[int] = (),
     precision: Precision = "f32",
     threads: int | None = None,
 ) -> CompiledNetwork:
@@ -50,8 +53,8 @@ def compile_network(
 
     Args:
         network: a module on the CPU whose inputs and outputs are float32 tensors.
-        example: inputs to trace it with; their shapes are the only ones that it takes, except for ``shapes``.
-        shapes: input's place -> its shape, -1 for sides of any length.
+        example: inputs of the only shapes that it takes, except for ``varying``.
+        varying: places of the inputs whose first side may have any length from 2 on.
         precision: ``f32`` is exact; ``bf16`` is faster where the CPU has it, and rounds.
         threads: None takes as many as torch has now.
 
@@ -61,23 +64,41 @@ def compile_network(
     try:
         import openvino
         from openvino.frontend import FrontEndManager
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     except ImportError as error:
         raise ConfigError(
             f'segmenter.engine is openvino, which is not installed ({error}): pip install "pslg-sam[openvino]", or'
             " set it to torch"
         ) from error
-    wanted: dict[int, list[int]] = {place: list(tensor.shape) for place, tensor in enumerate(example)}
-    wanted.update({place: list(shape) for place, shape in (shapes or {}).items()})
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the tracer's: it is deprecated, and constants of the network are constants
+    any_length = {0: torch.export.Dim.DYNAMIC}
+    dynamic = tuple(any_length if place in varying else None for place in range(len(example)))
+    with warnings.catch_warnings(), _without_notes(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch.export about its own parts
+        program = torch.export.export(network, tuple(example), dynamic_shapes=dynamic if varying else None)
+        exported = TorchFXPythonDecoder.from_exported_program(program, dynamic_shapes=bool(varying))
         frontend = FrontEndManager().load_by_framework("pytorch")
-        traced = TorchScriptPythonDecoder(network, example_input=tuple(example))  # named, for convert() reads it too
-        model = frontend.convert(frontend.load(traced))
-    model.reshape(wanted)
+        model = frontend.convert(frontend.load(exported))
+    model.reshape({i: [-1 if i in varying else len(x), *x.shape[1:]] for i, x in enumerate(example)})
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,  # the default is bf16 on CPUs that have it
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
     }
     return CompiledNetwork(openvino.Core().compile_model(model, "CPU", settings))
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """OpenVINO notes operations that torch no longer knows on the root logger, which it sets up for that."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return "not found in decomp table" not in record.getMessage()
+
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
+        root.removeHandler(handler)

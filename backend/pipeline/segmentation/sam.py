@@ -116,7 +116,7 @@ class SamSegmenter:
             raise ConfigError(f"segmenter.engine openvino runs on the CPU, the device is {self.sam.device}: set cpu")
         grid, side = self._decoder.image_pe.shape, self.sam.image_encoder.img_size
         tokens = self._decoder.prompt_tokens(torch.zeros(2, grid[1]))
-        self._run_decoder = compile_network(self._decoder, [torch.zeros(grid), tokens], shapes={1: (-1, grid[1])})
+        self._run_decoder = compile_network(self._decoder, [torch.zeros(grid), tokens], varying=[1])
         precision: Literal["f32", "bf16"] = "bf16" if self._autocast is True else "f32"
         encoder = compile_network(self.sam.image_encoder, [torch.zeros(1, 3, side, side)], precision=precision)
         self._run_encoder = lambda inputs: encoder(inputs)[0]
