@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from backend.cli import pslg
 from backend.labeling_configs import read_labeling_config
+from backend.pipeline.config import config_names
 from tests.server.conftest import Reply, Site, make_site
 from tests.server.test_label_studio import LEGACY
 
@@ -37,6 +39,27 @@ def test_models_and_labels_are_listed(tmp_path: Path) -> None:
     assert "'stadium'" in result.output  # a label that the compact grounder cannot find
     assert "labels that the model finds: object" in result.output
     assert "LABEL_STUDIO_URL is not set" in result.output
+
+
+def test_every_config_is_ready_or_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    result = run(tmp_path, PSLG_WEIGHTS=str(tmp_path / "weights"))
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[2].rstrip(":"): line for line in result.output.splitlines() if line[8:].startswith("config ")}
+    assert lines.keys() == set(config_names())
+    assert re.search(r"compact: ready; \S+ s for an expression \(measured\)", lines["compact"])
+    paper = lines["lqvg_sam_vit_h"]
+    for part in (
+        "not ready",
+        "no lqvg (place it there by hand",
+        "roberta_base_tokenizer",
+        "download sam_vit_h",
+        "s per image",
+    ):
+        assert part in paper
+    assert "GFLOP/s" in result.output
+    seconds = {name: float(line.split("about ")[1].split()[0]) for name, line in lines.items() if name != "compact"}
+    assert seconds["sam2_hiera_tiny"] <= seconds["sam_vit_b"] <= seconds["sam_vit_h"]
 
 
 def test_problems_end_with_status_1(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -12,9 +15,14 @@ from urllib.parse import urlsplit
 import click
 
 from backend.errors import ConfigError, PslgError, UnavailableError
+from backend.pipeline import load_pipeline
+from backend.pipeline.config import PipelineConfig, config_names, load_config
+from backend.pipeline.costs import seconds_per_image, throughput
+from backend.pipeline.weights import how_to_get, locate
 from backend.settings import Settings
 
 if TYPE_CHECKING:
+    from backend.pipeline import PslgSam
     from backend.server.label_studio import LabelStudio
     from backend.server.labeling_config import LabelingConfig
 
@@ -39,6 +47,8 @@ class Finding:
 def doctor(labeling_config: tuple[str, ...], backend_url: str | None, **options: Any) -> None:
     """Check settings, weights, Label Studio's address and token, the connected projects and labeling configs.
 
+    Says of every shipped config whether it can run here, what it lacks, and how many seconds an image will take.
+
     Exit status 1 if there is a problem.
     """
     problems = 0
@@ -60,12 +70,17 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
         return
     yield Finding("ok", f"settings; state in {settings.state_dir}")
     known: Collection[str] | None = ()
+    measured: dict[str, float] = {}
+    _set_threads(settings)
     try:
-        version, known = _model(settings)
+        pipeline = load_pipeline(settings.config)
+        known = pipeline.grounder.known_categories
         finds = "any category" if known is None else ", ".join(sorted(known))
-        yield Finding("ok", f"models: {version}; finds: {finds}")
+        yield Finding("ok", f"models: {pipeline.model_version}; finds: {finds}")
+        measured[pipeline.config.name] = _seconds(pipeline)
     except PslgError as error:
         yield Finding("problem", f"models of config {settings.config!r}: {error}")
+    yield from _configs(measured)
     for name in labeling_configs:
         yield from _labeling_config(name, known)
     yield from _label_studio(settings, known)
@@ -73,11 +88,53 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
         yield from _backend(backend_url)
 
 
-def _model(settings: Settings) -> tuple[str, Collection[str] | None]:
-    from backend.pipeline import load_pipeline
+def _set_threads(settings: Settings) -> None:
+    """As many as the server gives the models."""
+    import torch
 
-    pipeline = load_pipeline(settings.config)
-    return pipeline.model_version, pipeline.grounder.known_categories
+    torch.set_num_threads(settings.model_threads or max(1, (os.cpu_count() or 2) // 2))
+
+
+def _seconds(pipeline: PslgSam) -> float:
+    """Seconds for an expression about a drawn scene of 800 x 800, after one that warms up."""
+    from dataset_tools.synthetic import draw_scene
+
+    seconds = 0.0
+    for seed in (1, 2):
+        scene = draw_scene(seed, width=800, height=800)
+        start = time.perf_counter()
+        pipeline.prelabel(scene.image, f"the largest {scene.objects[0].category}")
+        seconds = time.perf_counter() - start
+    return seconds
+
+
+def _configs(measured: Mapping[str, float]) -> Iterator[Finding]:
+    """Every shipped config: whether it can run here, what is missing, and how long an image will take."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    speeds = {half: throughput(device, half=half) for half in (False, True)}
+    where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    yield Finding("ok", f"{where}: {speeds[False]:.0f} GFLOP/s in float32, {speeds[True]:.0f} in bfloat16")
+    for name in config_names():
+        config = load_config(name)
+        missing = _missing(config)
+        text = f"config {name}: {'not ready: ' + '; '.join(missing) if missing else 'ready'}"
+        expected = seconds_per_image(config, speeds)
+        if name in measured:
+            text += f"; {measured[name]:.2f} s for an expression (measured)"
+        elif expected is not None:
+            text += f"; about {expected:.{0 if expected >= 10 else 1}f} s per image (estimated)"
+        yield Finding("note" if missing else "ok", text)
+
+
+def _missing(config: PipelineConfig) -> list[str]:
+    """What has to be placed or installed before ``config`` can run."""
+    wanted = (config.grounder.weights, config.segmenter.weights, config.grounder.tokenizer)
+    missing = [f"no {name} ({how_to_get(name)})" for name in wanted if name and not locate(name).exists()]
+    if config.segmenter.engine == "openvino" and find_spec("openvino") is None:
+        missing.append("no package openvino (pip install 'pslg-sam[openvino]')")
+    return missing
 
 
 def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Finding]:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from segment_anything import sam_model_registry
+from torch.utils.flop_counter import FlopCounterMode
+
+from backend.pipeline.config import config_names, load_config
+from backend.pipeline.costs import GFLOP, gflop, seconds_per_image, throughput
+
+
+@pytest.mark.parametrize("size", ["b", "l", "h"])
+def test_recorded_work_of_sam_is_what_torch_counts(size: str) -> None:
+    with torch.device("meta"):
+        encoder = sam_model_registry[f"vit_{size}"]().image_encoder.eval().requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            encoder(torch.zeros(1, 3, 1024, 1024))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP[f"sam_vit_{size}"], rel=0.01)
+
+
+def test_every_shipped_config_has_a_cost() -> None:
+    speeds = {False: 50.0, True: 150.0}
+    seconds = {name: seconds_per_image(load_config(name), speeds) for name in config_names()}
+    assert all(value is not None and value > 0 for value in seconds.values())
+    assert seconds["sam_vit_b"] == pytest.approx((48 + 972) / 50)
+    assert seconds["lqvg_sam_vit_h"] == max(value for value in seconds.values() if value is not None)
+    config = load_config("sam_vit_b")
+    lowered = config.segmenter.model_copy(update={"options": {"autocast": True}})
+    assert seconds_per_image(config.model_copy(update={"segmenter": lowered}), speeds) == pytest.approx(
+        48 / 50 + 972 / 150
+    )
+
+
+def test_own_weights_have_no_known_cost() -> None:
+    config = load_config("sam_vit_b")
+    own = config.model_copy(update={"grounder": config.grounder.model_copy(update={"weights": "mine.pth"})})
+    assert gflop(own) is None
+    assert seconds_per_image(own, {False: 1.0, True: 1.0}) is None
+
+
+def test_throughput_is_measured() -> None:
+    assert throughput(repeats=1) > 0.1
