@@ -19,7 +19,7 @@ from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Image
 from dataset_tools import duplicates
 
-__all__ = ["ImageFeatures", "Look", "feature_segmenter", "look", "same_look", "unit"]
+__all__ = ["ImageFeatures", "Look", "feature_segmenter", "look", "same_look"]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class Look:
     """What an image looks like.
 
     Attributes:
-        vector: float32[D], as the encoder gives it; ``unit`` makes vectors comparable.
+        vector: float32[D], as the encoder gives it; ``ranking.directions`` makes vectors comparable.
         hash: perceptual hash (``dataset_tools.duplicates``), None for an image too flat to have one.
     """
 
@@ -42,17 +42,6 @@ def look(segmenter: Segmenter, image: Image) -> Look:
     features = segmenter.embed(image).features.astype(np.float32)
     vector = np.concatenate([features.mean(axis=(1, 2)), features.std(axis=(1, 2))])
     return Look(vector, duplicates.perceptual_hash(image))
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Rows float32[N, D] as directions from their common mean, of length 1 (0 for the mean itself).
-
-    All images share most of what an encoder says; without their mean every two of them would count as near-duplicates.
-    """
-    centred = vectors - vectors.mean(axis=0, keepdims=True)
-    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    result: Vectors = (centred / np.maximum(lengths, 1e-6)).astype(np.float32)
-    return result
 
 
 def same_look(looks: Mapping[str, Look]) -> dict[str, str]:

@@ -30,7 +30,7 @@ import numpy.typing as npt
 STRATEGIES = ("random", "uncertainty", "disagreement", "diversity", "balance", "mix")
 
 NEAR = 0.25
-"""Distance of two unit feature vectors up to which their images count as near-duplicates (cosine 0.97).
+"""Distance of two ``directions`` up to which their images count as near-duplicates (cosine 0.97).
 
 With ``image_features``, recompressed and resized copies are at most 0.05 apart, copies that lack a twentieth at each
 side 0.1 to 0.4; of 120 images of NWPU VHR-10 one in a hundred is this near to another.
@@ -53,8 +53,8 @@ class Candidate:
         score: calibrated probability in [0, 1] that the pre-label is accepted unchanged; 0.0 or None: no answer.
         disagreement: in [0, 1], 0 where nothing disagrees or nothing is known.
         category: canonical name or label, None if not known.
-        features: float32[D], unit length: what the image looks like (``image_features.unit``); D is the same for all,
-            0 is allowed.
+        features: float32[D]: what the image looks like to some encoder (``image_features``), of any length and offset:
+            ``directions`` makes them comparable. D is the same for all, 0 is allowed.
         image_key: candidates of one image, or of images known to be near-duplicates, share it.
     """
 
@@ -110,6 +110,17 @@ def disagreement(*similarities: float | None) -> float:
     """
     known = [similarity for similarity in similarities if similarity is not None]
     return float(min(max(1.0 - min(known), 0.0), 1.0)) if known else 0.0
+
+
+def directions(vectors: Features) -> Features:
+    """Rows float32[N, D] as directions from their common mean, of length 1 (0 for the mean itself).
+
+    All images share most of what an encoder says; without their mean every two of them would count as near-duplicates.
+    """
+    centred = vectors - vectors.mean(axis=0, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    result: Features = (centred / np.maximum(lengths, 1e-6)).astype(np.float32)
+    return result
 
 
 def farthest_first(features: Features, known: Features, first: int, picks: int) -> tuple[Indices, Features]:
@@ -252,7 +263,8 @@ def _feature_table(candidates: Sequence[Candidate], labelled: Sequence[Candidate
     known = np.array([c.features for c in labelled], np.float32).reshape(len(labelled), features.shape[1])
     if not (np.isfinite(features).all() and np.isfinite(known).all()):
         raise ValueError("features must be finite numbers")
-    return features, known
+    vectors = directions(np.concatenate([features, known]))
+    return vectors[: len(features)], vectors[len(features) :]
 
 
 def _in_turn(orders: Sequence[Indices]) -> Indices:

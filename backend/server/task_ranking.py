@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from backend.errors import PslgError
-from backend.learning.image_features import ImageFeatures, Look, same_look, unit
+from backend.learning.image_features import ImageFeatures, Look, same_look
 from backend.learning.ranking import Candidate, disagreement, order
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
@@ -113,10 +113,9 @@ class TaskRanker:
         if not self._seen:
             return []
         scenes = same_look({item.image: item.look for item in self._seen})
-        vectors = unit(np.stack([item.look.vector for item in self._seen]))
         everything = [
-            Candidate(item.id, item.score, item.disagreement, item.category, vector, scenes[item.image])
-            for item, vector in zip(self._seen, vectors, strict=True)
+            Candidate(item.id, item.score, item.disagreement, item.category, item.look.vector, scenes[item.image])
+            for item in self._seen
         ]
         waiting = [index for index, item in enumerate(self._seen) if not item.labelled]
         labelled = [everything[index] for index, item in enumerate(self._seen) if item.labelled]

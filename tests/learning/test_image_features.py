@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from backend.database import Database
-from backend.learning.image_features import ImageFeatures, feature_segmenter, look, same_look, unit
-from backend.learning.ranking import NEAR
+from backend.learning.image_features import ImageFeatures, feature_segmenter, look, same_look
+from backend.learning.ranking import NEAR, directions
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Image
 from dataset_tools.synthetic import draw_scene
@@ -33,7 +33,7 @@ def recompressed(image: Image) -> Image:
 
 def test_a_copy_is_near_and_other_scenes_are_not(segmenter: Segmenter, scenes: list[Image]) -> None:
     looks = [look(segmenter, image) for image in (*scenes, recompressed(scenes[0]))]
-    vectors = unit(np.stack([item.vector for item in looks]))
+    vectors = directions(np.stack([item.vector for item in looks]))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
     assert apart[0, -1] < NEAR
@@ -64,4 +64,4 @@ def test_an_image_is_embedded_once(segmenter: Segmenter, scenes: list[Image], tm
 def test_flat_images_have_no_hash_and_no_duplicates(segmenter: Segmenter) -> None:
     flat = {name: look(segmenter, np.full((64, 64, 3), 90, np.uint8)) for name in "ab"}
     assert same_look(flat) == {"a": "a", "b": "b"}
-    assert not unit(np.stack([item.vector for item in flat.values()])).any(), "nothing sets two equal ones apart"
+    assert not directions(np.stack([item.vector for item in flat.values()])).any(), "nothing sets two equal ones apart"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,9 +93,9 @@ def test_diversity_visits_every_cluster_before_a_second_of_one() -> None:
 
 
 def test_diversity_starts_far_from_what_is_labelled() -> None:
-    items = [candidate(i, features=unit(math.cos(i * 0.5), math.sin(i * 0.5), 0)) for i in range(6)]
-    assert order(items, "diversity", [items[0]])[0] == 5
-    assert order(items, "diversity", [items[5]])[0] == 0
+    items = [candidate(i, features=unit(math.cos(i * math.pi / 2), math.sin(i * math.pi / 2))) for i in range(4)]
+    assert order(items, "diversity", [items[0]])[0] == 2
+    assert order(items, "diversity", [items[2]])[0] == 0
 
 
 @given(candidates(), candidates(max_size=4))
@@ -128,12 +129,19 @@ def test_balance_prefers_the_least_certain_of_a_category() -> None:
 
 
 def test_mix_serves_each_strategy() -> None:
-    items = [candidate(i, 0.3 + 0.02 * i) for i in range(20)]
-    items.append(candidate(20, 0.95, disputed=0.9, features=unit(1, 0, -0.3)))
-    items.append(candidate(21, 0.95, category="bridge", features=unit(0, 1, -0.3)))
-    items.append(candidate(22, 0.95, features=unit(0, 0, -1)))
-    ranked = order(items, "mix", labelled=[candidate(30, features=unit(0.5, 0, 1))])
-    assert {0, 20, 21, 22} <= set(ranked[:6])
+    """First of each: the lowest score, what is farthest from the label, the rare category, the disputed one."""
+    items = [candidate(i, 0.3 + 0.01 * i, "bridge" if i == 45 else "ship", 0.9 if i == 40 else 0.0) for i in range(60)]
+    known = candidate(100, features=unit(1, 0, 0))
+    farthest = int(np.argmin([item.features @ known.features for item in items]))
+    assert len({0, farthest, 45, 40}) == 4
+    assert {0, farthest, 45, 40} <= set(order(items, "mix", labelled=[known])[:6])
+
+
+def test_offset_and_length_of_features_do_not_matter() -> None:
+    items = [candidate(i) for i in range(30)]
+    moved = [replace(item, features=4 * item.features + 1) for item in items]
+    for strategy in STRATEGIES:
+        assert order(moved, strategy) == order(items, strategy)
 
 
 @pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "random"])
