@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from pycocotools import mask as coco
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,10 +32,10 @@ from backend.pipeline.config import PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.pslg_sam import load_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.sam import SamSegmenter
-from backend.pipeline.types import Box
 from backend.pipeline.weights import require
 from dataset_tools import atomic, formats
 from dataset_tools.errors import DatasetError
+from dataset_tools.masks import box_of
 
 __all__ = ["kept_share", "read_masks", "run_decoder_training", "write_segmenter"]
 
@@ -163,8 +162,7 @@ def _from_samples(data: Path, split: str | None) -> list[LabelledImage]:
                 continue
             for target in record.targets:
                 code = {"size": [sample.image.height, sample.image.width], "counts": target.counts}
-                x, y, width, height = (float(value) for value in coco.toBbox(code))
-                box = Box(x, y, x + width, y + height)
+                box = box_of(code, sample.image.height, sample.image.width)
                 objects.setdefault(target.counts, LabelledObject(category_name(record.category), code, box))
         if not objects:
             continue

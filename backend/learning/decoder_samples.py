@@ -8,9 +8,9 @@ images share one embedding among an image's objects; their augmented views are q
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from backend.pipeline.segmentation.compact_sam import ConvEncoder
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
 from backend.pipeline.types import Box, Image
+from dataset_tools.masks import from_coco, to_coco_rle
 
 __all__ = [
     "DecoderSample",
@@ -53,7 +54,7 @@ class DecoderSample:
 
     Attributes:
         features: of the view; called when they are needed.
-        packed: the mask's bits (``np.packbits``).
+        rle: the mask as COCO's compressed run-length code, some hundred bytes: a data set's masks stay in memory.
         side: S.
         box: float32[4], the box prompt (x0, y0, x1, y1) in pixels of the input.
         full_area: pixels of the whole object at the input's resolution, parts outside included.
@@ -64,7 +65,7 @@ class DecoderSample:
     """
 
     features: Features = field(repr=False)
-    packed: npt.NDArray[np.uint8] = field(repr=False)
+    rle: Mapping[str, Any] = field(repr=False)
     side: int
     box: npt.NDArray[np.float32]
     full_area: float
@@ -75,7 +76,7 @@ class DecoderSample:
     @property
     def mask(self) -> npt.NDArray[np.uint8]:
         """uint8[S, S], 0 or 1."""
-        return np.unpackbits(self.packed, count=self.side**2).reshape(self.side, self.side)
+        return from_coco(self.rle, self.side, self.side).astype(np.uint8)
 
 
 def in_memory(segmenter: SamSegmenter) -> EmbedView:
@@ -182,7 +183,7 @@ def _windows(
             if sample.mask.any():
                 yield DecoderSample(
                     embed(sample.image),
-                    np.packbits(sample.mask),
+                    to_coco_rle(sample.mask.astype(bool)),
                     side,
                     sample.box,
                     sample.full_area,
@@ -206,14 +207,14 @@ def _whole_images(
             sample = _in_input(segmenter, _turned(full, turn), target)
             if sample is None:
                 continue
-            packed, side, box, area = sample
+            rle, side, box, area = sample
             rng = _generator(seed, scene, target, number)
             shift = rng.uniform(-jitter, jitter, 4) * np.tile(box[2:] - box[:2], 2)
             boxes: list[tuple[npt.NDArray[np.float32], View]] = [((box + shift).astype(np.float32), "augmented")]
             if number == 0:
                 boxes = [(box, "exact"), ((box + shift).astype(np.float32), "jittered")]
             for prompt, view in boxes:
-                yield DecoderSample(features, packed, side, prompt, area, target.category, scene.name, view)
+                yield DecoderSample(features, rle, side, prompt, area, target.category, scene.name, view)
 
 
 def _generator(seed: int, scene: Scene, target: TrainingObject, view: int) -> np.random.Generator:
@@ -222,8 +223,8 @@ def _generator(seed: int, scene: Scene, target: TrainingObject, view: int) -> np
 
 def _in_input(
     segmenter: SamSegmenter, mask: npt.NDArray[np.uint8], target: TrainingObject
-) -> tuple[npt.NDArray[np.uint8], int, npt.NDArray[np.float32], float] | None:
-    """Packed mask, side, box and area of a mask uint8[H, W] in the encoder's input; None if nothing of it is left."""
+) -> tuple[Mapping[str, Any], int, npt.NDArray[np.float32], float] | None:
+    """Code, side, box and area of a mask uint8[H, W] in the encoder's input; None if nothing of it is left."""
     side = segmenter.sam.image_encoder.img_size
     height, width = ResizeLongestSide.get_preprocess_shape(*mask.shape, side)
     scale = np.array([width / mask.shape[1], height / mask.shape[0]])
@@ -233,7 +234,7 @@ def _in_input(
         return None
     rows, columns = np.nonzero(mask)
     box = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * np.tile(scale, 2)
-    return np.packbits(placed), side, box.astype(np.float32), target.area * float(scale.prod())
+    return to_coco_rle(placed.astype(bool)), side, box.astype(np.float32), target.area * float(scale.prod())
 
 
 def _turned(array: npt.NDArray[np.uint8], turn: int) -> npt.NDArray[np.uint8]:

@@ -220,7 +220,7 @@ class _Tuning:
         if logged:
             self._log(step, logged, ema)
         result = self._finish(ema)
-        progress(1.0, f"score {result.after.get('score', float('nan')):.3f}")
+        progress(1.0, f"held-out score {result.after['score']:.3f}" if result.after else "done")
         return result
 
     def _share(self, step: int, seconds: float) -> float:
