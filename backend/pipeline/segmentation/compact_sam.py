@@ -6,7 +6,6 @@ fills the encoder's input as a stadium does.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -191,7 +190,6 @@ def load_compact_segmenter(
         WeightsError: the file is missing, damaged, or holds another model.
     """
     try:
-        content = weights.read_bytes()
         with safe_open(weights, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -209,6 +207,7 @@ def load_compact_segmenter(
         sam.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(f"the weights {weights} do not fit the dimensions in their metadata: {error}") from error
+    # Without weights_hash: a fine-tuned decoder leaves the encoder and so the embeddings on disk as they are.
     return SamSegmenter(
         sam,
         window_rule=window_for,
@@ -217,6 +216,5 @@ def load_compact_segmenter(
         threads=threads,
         autocast=autocast,
         click_radius=CLICK_RADIUS,
-        weights_hash=hashlib.sha256(content).hexdigest(),
         engine=engine,
     )
