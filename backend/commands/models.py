@@ -13,8 +13,9 @@ import click
 from backend.settings import Settings
 
 if TYPE_CHECKING:
-    from backend.learning.model_versions import Manifest, ModelVersions
+    from backend.learning.model_versions import ModelVersions
     from backend.learning.training_jobs import TrainingJobs
+    from backend.learning.version_manifest import Manifest
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NUMBERS = ("held_out_old", "held_out_new", "replay_old", "replay_new")

@@ -22,17 +22,8 @@ import orjson
 
 from backend.database import Database
 from backend.errors import ProtocolError
-from backend.learning import model_versions, training_jobs
-from backend.learning.annotation_changes import (
-    AnnotationDeleted,
-    AnnotationSeen,
-    Change,
-    ProjectSeen,
-    TaskDeleted,
-    TaskSeen,
-    TrainingWanted,
-    changes,
-)
+from backend.learning import annotation_folding
+from backend.learning.annotation_changes import Change, changes
 from backend.learning.events import Event, EventLog
 from dataset_tools.label_studio_regions import RegionInfo, is_accepted, read_info
 
@@ -127,7 +118,7 @@ class AnnotationStore:
                 if _reached(connection) != reached:
                     continue  # another process was faster
                 for event, event_changes in found:
-                    _apply(connection, event, event_changes)
+                    annotation_folding.apply_event(connection, event, event_changes)
                 connection.execute("UPDATE folding SET event = ?", (events[-1].id,))
 
     def projects(self) -> list[Project]:
@@ -181,7 +172,7 @@ class AnnotationStore:
         """Outlined objects in the project's submitted annotations."""
         self.refresh()
         with self.database.transaction() as connection:
-            return _accepted_masks(connection, project)
+            return annotation_folding.accepted_masks(connection, project)
 
     def known_before(self, project: int, event: int) -> list[tuple[int, int]]:
         """(task, annotation) of a project that exist now and were last heard of by ``event`` or before."""
@@ -204,7 +195,7 @@ class AnnotationStore:
         self.refresh()
         with self.database.transaction(immediate=True) as connection:
             for change in found:
-                _apply_change(connection, project, change, before, before)
+                annotation_folding.apply_change(connection, project, change, before, before)
 
 
 def _understood(event: Event) -> Iterator[Change]:
@@ -217,97 +208,3 @@ def _understood(event: Event) -> Iterator[Change]:
 
 def _reached(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT event FROM folding").fetchone()[0])
-
-
-def _accepted_masks(connection: sqlite3.Connection, project: int) -> int:
-    row = connection.execute(
-        "SELECT coalesce(sum(masks), 0) FROM live_annotations WHERE project = ? AND NOT skipped",
-        (project,),
-    ).fetchone()
-    return int(row[0])
-
-
-def _apply(connection: sqlite3.Connection, event: Event, found: list[Change]) -> None:
-    if event.project is None:
-        return
-    for change in found:
-        if not _apply_change(connection, event.project, change, event.id, -1):
-            return
-
-
-def _apply_change(connection: sqlite3.Connection, project: int, change: Change, event: int, before: int) -> bool:
-    """Write one change; False if its event belongs to another project with the same id."""
-    match change:
-        case ProjectSeen():
-            return _apply_project(connection, change)
-        case TaskSeen():
-            _apply_task(connection, project, change)
-        case TaskDeleted():
-            connection.execute(
-                "INSERT INTO tasks VALUES (?, ?, 0, 1, '{}') ON CONFLICT (project, id) DO UPDATE SET deleted = 1",
-                (project, change.id),
-            )
-        case AnnotationSeen():
-            _apply_annotation(connection, project, change, event, before)
-        case AnnotationDeleted():
-            connection.execute(
-                "INSERT INTO annotations VALUES (?, ?, NULL, NULL, 0, 0, ?, 1, 0, 0, '')"
-                " ON CONFLICT (project, id) DO UPDATE SET deleted = 1, event = excluded.event, masks = 0, body = ''",
-                (project, change.id, event),
-            )
-        case TrainingWanted():
-            training_jobs.want(connection, project, "button", _accepted_masks(connection, project))
-    return True
-
-
-def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
-    known = connection.execute("SELECT created_at, updated_at FROM projects WHERE id = ?", (change.id,)).fetchone()
-    if known is not None and change.created_at < known[0]:
-        logger.warning(
-            "an event of an older project %d than the known one is left out: give each Label Studio a state folder of"
-            " its own (PSLG_STATE_DIR)",
-            change.id,
-        )
-        return False
-    if known is not None and change.created_at > known[0]:
-        logger.warning("project %d is a new one under a known id: what is known of the old one is forgotten", change.id)
-        connection.execute("DELETE FROM annotations WHERE project = ?", (change.id,))
-        connection.execute("DELETE FROM tasks WHERE project = ?", (change.id,))
-        model_versions.forget_promotions(connection, change.id)
-    elif known is not None and change.updated_at < known[1]:
-        return True
-    connection.execute(
-        "INSERT OR REPLACE INTO projects VALUES (?, ?, ?, ?, ?)",
-        (change.id, change.created_at, change.updated_at, change.title, change.label_config),
-    )
-    return True
-
-
-def _apply_task(connection: sqlite3.Connection, project: int, change: TaskSeen) -> None:
-    connection.execute(
-        "INSERT INTO tasks VALUES (?, ?, ?, 0, ?) ON CONFLICT (project, id) DO UPDATE"
-        " SET updated_at = excluded.updated_at, data = excluded.data WHERE excluded.updated_at >= tasks.updated_at",
-        (project, change.id, change.updated_at, orjson.dumps(change.data)),
-    )
-
-
-def _apply_annotation(
-    connection: sqlite3.Connection, project: int, change: AnnotationSeen, event: int, before: int
-) -> None:
-    known = connection.execute(
-        "SELECT unique_id, created_at, updated_at, event, deleted FROM annotations WHERE project = ? AND id = ?",
-        (project, change.id),
-    ).fetchone()
-    if known is not None:
-        unique_id, created_at, updated_at, known_event, deleted = known
-        if unique_id is not None and change.unique_id is not None and unique_id != change.unique_id:
-            if change.created_at < created_at:
-                return
-        elif deleted or (change.updated_at < updated_at and known_event > before):
-            return
-    body = {key: value for key, value in change.body.items() if key != "project"}
-    row = (project, change.id, change.task, change.unique_id, change.created_at, change.updated_at, event, 0)
-    connection.execute(
-        "INSERT OR REPLACE INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*row, change.skipped, change.masks, orjson.dumps(body)),
-    )

@@ -26,7 +26,6 @@ from backend.learning.annotation_store import AnnotationStore
 from backend.learning.example_files import read_examples, write_examples
 from backend.learning.model_versions import (
     CONFIG,
-    Manifest,
     ModelVersions,
     insert_promotion,
     insert_version,
@@ -34,6 +33,7 @@ from backend.learning.model_versions import (
 )
 from backend.learning.replay import Replay, read_replay
 from backend.learning.training_jobs import Job, TrainingJobs, finish
+from backend.learning.version_manifest import Manifest
 from backend.pipeline.config import config_path
 from backend.settings import Settings
 from dataset_tools import atomic

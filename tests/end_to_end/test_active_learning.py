@@ -27,7 +27,7 @@ from tests.server.loop import EXPRESSION, SIZE, outlines, replay
 
 pytestmark = pytest.mark.timeout(1800)
 
-SETTINGS = {"PSLG_TRAIN_HELD_OUT": "0.3", "PSLG_TRAIN_STEPS": "12"}
+SETTINGS = {"PSLG_TRAIN_HELD_OUT": "0.3", "PSLG_TRAIN_STEPS": "30", "PSLG_TRAIN_NICE": "0"}
 
 
 def _scenes(project: int, folder: Path) -> list[Scene]:

@@ -10,7 +10,8 @@ import pytest
 
 from backend.database import Database
 from backend.errors import ConfigError, WeightsError
-from backend.learning.model_versions import Manifest, ModelVersions, insert_version, staging_folder
+from backend.learning.model_versions import ModelVersions, insert_version, staging_folder
+from backend.learning.version_manifest import Manifest
 
 
 @pytest.fixture

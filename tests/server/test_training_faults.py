@@ -18,8 +18,9 @@ import pytest
 
 from backend.database import Database
 from backend.learning.annotation_store import AnnotationStore
-from backend.learning.model_versions import MANIFEST, ModelVersions, staging_folder
+from backend.learning.model_versions import ModelVersions, staging_folder
 from backend.learning.training_jobs import TrainingJobs
+from backend.learning.version_manifest import MANIFEST
 from tests.server import loop
 from tests.server.conftest import Site
 
