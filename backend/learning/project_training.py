@@ -239,7 +239,7 @@ class _Training:
             segmenter, images, seed=self.options.seed, embed=stored(segmenter, store), progress=count
         )
         settings = DecoderOptions(**{**options.plain(), "seed": self.options.seed, "minutes": self.options.minutes})
-        run = TrainingRun(self.work / "decoder", settings.plain(), criterion="score", resume=True)
+        run = TrainingRun(self.work / "decoder", settings.plain(), criterion="score", resume=True, curves=False)
         tuned = tune_decoder(
             segmenter,
             samples,

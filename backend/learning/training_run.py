@@ -171,6 +171,7 @@ class TrainingRun:
         criterion: name of the validation quantity that selects the best weights.
         mode: whether a larger or a smaller criterion is better.
         resume: go on from the folder's checkpoint; without one the run starts from the beginning.
+        curves: whether ``plot`` draws; not worth its seconds in a folder that nobody will look at.
 
     Raises:
         ConfigError: the folder holds a run and ``resume`` is False, or its config differs from ``config``.
@@ -184,8 +185,10 @@ class TrainingRun:
         criterion: str,
         mode: Literal["max", "min"] = "max",
         resume: bool = False,
+        curves: bool = True,
     ) -> None:
         self.folder = folder
+        self.curves = curves
         self.criterion = criterion
         self.mode = mode
         self.best_value: float | None = None
@@ -261,6 +264,8 @@ class TrainingRun:
 
     def plot(self) -> None:
         """Draw ``curves.png``: one panel per logged quantity over the steps."""
+        if not self.curves:
+            return
         from matplotlib.figure import Figure
 
         series: dict[str, dict[str, tuple[list[int], list[float]]]] = {}

@@ -25,7 +25,7 @@ from tests.server import loop
 from tests.server.conftest import Site
 
 KILLS = 20
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
