@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,22 @@ def test_masks_equal_the_library_s(folder: Path, segmenter: HfSamSegmenter, prom
     assert ours.mask.shape == IMAGE.shape[:2]
     assert np.array_equal(ours.mask, mask)
     assert ours.predicted_iou == pytest.approx(min(1.0, max(0.0, iou)), abs=1e-5)
+
+
+def test_an_image_that_a_gpu_has_no_memory_for_is_embedded_on_the_cpu(folder: Path, segmenter: HfSamSegmenter) -> None:
+    scarce = load_hf_sam(folder, embedding_dtype="float32")
+    model = scarce._model
+
+    def get_image_embeddings(self: Any, pixels: torch.Tensor) -> Any:
+        if self is model:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return type(self).get_image_embeddings(self, pixels)
+
+    model.get_image_embeddings = MethodType(get_image_embeddings, model)
+    counted: list[int] = []
+    scarce.memory_fallback.count = lambda: counted.append(1)
+    assert np.array_equal(scarce.embed(IMAGE).features, segmenter.embed(IMAGE).features)
+    assert counted == [1]
 
 
 def test_an_earlier_mask_is_a_prompt_too(folder: Path, segmenter: HfSamSegmenter) -> None:
