@@ -26,7 +26,9 @@ class AdaptationOptions:
         width: hidden channels of the adapter.
         views: of each of the project's images.
         replay_views: of each replay image.
-        least_objects: a category with fewer labelled objects is not learnt yet.
+        least_objects: a new category with fewer labelled objects is not learnt yet.
+        least_known: a category that the detector knows is learnt further from so many labelled objects on; with fewer
+            it got worse (docs/active_learning.md). None: never.
         calibration_steps: of each half's training (``head_calibration``); 0 takes the old categories' mean threshold.
     """
 
@@ -35,13 +37,19 @@ class AdaptationOptions:
     views: int = 3
     replay_views: int = 2
     least_objects: int = 3
+    least_known: int | None = 25
     calibration_steps: int = 150
 
 
-def categories_to_learn(known: Sequence[str], training: Sequence[LabelledImage], least: int) -> tuple[str, ...]:
-    """Categories that ``training`` labels at least ``least`` objects of and that are not ``known``, sorted."""
+def categories_to_learn(
+    known: Sequence[str], training: Sequence[LabelledImage], options: AdaptationOptions
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Categories with enough labelled objects in ``training``, sorted: those not ``known``, and those that are."""
     counts = Counter(item.category for image in training for item in image.objects)
-    return tuple(sorted(name for name, count in counts.items() if count >= least and name not in known))
+    new = sorted(name for name, count in counts.items() if name not in known and count >= options.least_objects)
+    least = options.least_known
+    further = sorted(name for name in known if least is not None and counts[name] >= least)
+    return tuple(new), tuple(further)
 
 
 def core_categories(detector: Detector) -> tuple[str, ...]:
@@ -57,7 +65,7 @@ def adapt_grounder(
     options: AdaptationOptions,
     progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Detector, Calibration] | None:
-    """The detector with an adapter for the categories it does not know, and what their scores mean.
+    """The detector with an adapter for what the project labels, and what its scores mean.
 
     An adapter that the detector has already is learnt anew: labels add up, and a category whose labels were deleted
     is forgotten.
@@ -75,8 +83,9 @@ def adapt_grounder(
     """
     detector = cache.detector
     known = core_categories(detector)
-    new = categories_to_learn(known, training, options.least_objects)
-    if not new:
+    new, further = categories_to_learn(known, training, options)
+    learnt = (*new, *further)
+    if not learnt:
         return None
     calibration = Calibration(
         {name: calibration.even[name] for name in known}, calibration.slope, calibration.answer, calibration.scales
@@ -85,11 +94,11 @@ def adapt_grounder(
     replayed = _seen(replay, training_views(calibration.scales, options.replay_views))
     adapted = with_adapter(detector, new, options.width, options.head.seed)
     data = HeadData(
-        cache, adapted.config.categories, new, project, replayed, options.head, lambda share: progress(0.4 * share)
+        cache, adapted.config.categories, learnt, project, replayed, options.head, lambda share: progress(0.4 * share)
     )
     train_adapter(adapted, data, range(len(data.views)), options.head.steps, lambda s: progress(0.4 + 0.3 * s))
     if options.calibration_steps:
-        calibration = cross_fitted(detector, calibration, data, new, options.width, options.calibration_steps)
+        calibration = cross_fitted(detector, calibration, data, new, further, options.width, options.calibration_steps)
     else:
         common = round(float(np.mean(list(calibration.even.values()))), 3)
         even = {**calibration.even, **dict.fromkeys(new, common)}

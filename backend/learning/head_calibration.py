@@ -1,4 +1,4 @@
-"""What the scores of newly learnt categories mean, from labels that training has not seen; the old ones stay.
+"""What the scores of learnt categories mean, from labels that their training has not seen; the others stay.
 
 Cross-fitting: the labelled images are dealt into two halves, an adapter is trained on each, and rates the other half.
 """
@@ -20,25 +20,34 @@ from backend.pipeline.grounding.detector import Calibration, Detector
 
 __all__ = ["cross_fitted", "rated"]
 
-_PRIOR_OBJECTS = 5
-"""A category's own threshold counts as much as the old ones' mean when it has so many labelled objects."""
+_PRIOR_NEW, _PRIOR_KNOWN = 5, 20
+"""Labelled objects with which a category's own threshold counts as much as what it was before (for a new one: the
+mean of the old ones)."""
 
 
 def cross_fitted(
-    detector: Detector, calibration: Calibration, data: HeadData, new: Sequence[str], width: int, steps: int
+    detector: Detector,
+    calibration: Calibration,
+    data: HeadData,
+    new: Sequence[str],
+    further: Sequence[str],
+    width: int,
+    steps: int,
 ) -> Calibration:
-    """``calibration`` with the score of even odds for each of ``new``.
+    """``calibration`` with the score of even odds for each of ``new`` and ``further``.
 
     Args:
         detector: without adapter.
         calibration: its own.
         data: what the adapter is trained on.
         new: categories that ``detector`` does not know.
+        further: categories that it knows and that the adapter learns further.
         width: of the adapters.
         steps: of their trainings.
     """
     images = list({image.key: image for image, _ in data.project}.values())
-    told = [image for image in images if image.complete.intersection(new) or _names(image).intersection(new)]
+    learnt = {*new, *further}
+    told = [image for image in images if learnt & (image.complete | {item.category for item in image.objects})]
     halves = [told[0::2], told[1::2]]
     found: list[list[Detection]] = []
     rated_images: list[LabelledImage] = []
@@ -54,11 +63,12 @@ def cross_fitted(
             rated_images.append(image)
     common = float(np.mean(list(calibration.even.values()))) if calibration.even else 0.5
     even = dict(calibration.even)
-    for category in new:
+    for category in (*new, *further):
         scores, hits, objects = rated(found, rated_images, category)
-        own = best_threshold(threshold_curve(scores, hits, objects)) if objects else common
-        weight = objects / (objects + _PRIOR_OBJECTS)
-        even[category] = round(weight * own + (1 - weight) * common, 3)
+        before, prior = (even[category], _PRIOR_KNOWN) if category in further else (common, _PRIOR_NEW)
+        own = best_threshold(threshold_curve(scores, hits, objects)) if objects else before
+        weight = objects / (objects + prior)
+        even[category] = round(weight * own + (1 - weight) * before, 3)
     return replace(calibration, even=even)
 
 
@@ -87,7 +97,3 @@ def rated(
                 scores.append(detection.score)
                 hits.append(hit)
     return scores, hits, objects
-
-
-def _names(image: LabelledImage) -> set[str]:
-    return {item.category for item in image.objects}

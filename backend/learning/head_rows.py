@@ -84,7 +84,7 @@ class ViewCells:
     ) -> None:
         self.reading = cache.reading(image, view)
         self.trained = trained
-        sample = _sample(image, view, categories, self.reading, unlabelled)
+        sample = _sample(image, view, categories, trained, self.reading, unlabelled)
         targets = make_targets([sample], len(categories))
         self.heat, self.background, self.box = (
             _flat([maps[0].numpy() for maps in part]) for part in (targets.heat, targets.background, targets.boxes)
@@ -149,7 +149,14 @@ def neighbourhoods(
     return level, row, column, features.reshape(len(cells), 9 * channels)
 
 
-def _sample(image: LabelledImage, view: View, categories: Sequence[str], reading: Reading, unlabelled: float) -> Sample:
+def _sample(
+    image: LabelledImage,
+    view: View,
+    categories: Sequence[str],
+    trained: npt.NDArray[np.int64],
+    reading: Reading,
+    unlabelled: float,
+) -> Sample:
     """The labels in pixels of the view; its picture is not needed."""
     size = view_size(image, view)
     index = {category: number for number, category in enumerate(categories)}
@@ -165,6 +172,10 @@ def _sample(image: LabelledImage, view: View, categories: Sequence[str], reading
     for number, category in enumerate(categories):
         if number >= known and category not in image.complete:
             background[number][sure] = 1.0
+    for number in trained[trained < known]:
+        # What the detector sees of a category that it knows may well be there: nobody said that it is not.
+        if categories[number] not in image.complete:
+            background[number][_at_quarter(reading.heat, number) > _LOOKED_AT] = 0.0
     objects = [item for item in image.objects if item.category in index]
     for item in image.objects:
         inside = quarter_mask(view, item.mask(), size)
@@ -175,6 +186,14 @@ def _sample(image: LabelledImage, view: View, categories: Sequence[str], reading
     labels = np.array([index[item.category] for item in objects], np.int64)
     picture = np.broadcast_to(np.zeros((), np.uint8), (*size, 3))
     return Sample(picture, boxes, labels, np.broadcast_to(np.uint8(UNLABELLED), background.shape[1:]), background)
+
+
+def _at_quarter(levels: Levels, channel: int) -> npt.NDArray[np.float32]:
+    """One channel at stride 4: the highest of all levels at each place."""
+    maps = [level[..., channel].astype(np.float32) for level in levels]
+    factors = [maps[0].shape[0] // level.shape[0] for level in maps]
+    stretched = [level.repeat(factor, 0).repeat(factor, 1) for level, factor in zip(maps, factors, strict=True)]
+    return np.asarray(np.maximum.reduce(stretched))
 
 
 def _plain(level: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

@@ -32,7 +32,12 @@ from backend.learning.decoder_samples import decoder_samples, stored
 from backend.learning.decoder_training import DecoderOptions, tune_decoder
 from backend.learning.examples import LabelledImage
 from backend.learning.feature_views import FeatureCache
-from backend.learning.grounder_adaptation import AdaptationOptions, adapt_grounder
+from backend.learning.grounder_adaptation import (
+    AdaptationOptions,
+    adapt_grounder,
+    categories_to_learn,
+    core_categories,
+)
 from backend.learning.training_run import TrainingRun
 from backend.pipeline.config import PipelineConfig, load_config
 from backend.pipeline.grounding.detector import load_detector, save_adapted
@@ -213,11 +218,16 @@ class _Training:
         report = self._reporting(0.0, 0.5, "the grounder learns")
         learnt = adapt_grounder(cache, calibration, self.training, self.replay, options, report)
         if learnt is None:
-            return {"learnt": []}
+            return {"learnt": [], "learnt_further": []}
         adapted, thresholds = learnt
         save_adapted(weights, adapted, thresholds, self.out / "grounder.safetensors")
-        names = adapted.config.categories[-adapted.config.adapted :]
-        return {"learnt": list(names), "even": {name: thresholds.even[name] for name in names}}
+        known = core_categories(detector)
+        new, further = categories_to_learn(known, self.training, options)
+        return {
+            "learnt": list(new),
+            "learnt_further": list(further),
+            "even": {name: thresholds.even[name] for name in (*new, *further)},
+        }
 
     def _learn_decoder(self) -> dict[str, Any]:
         options = self.options.decoder

@@ -85,7 +85,7 @@ class SimulationSettings:
     oracle_objects: int = 1
     grounder: AdaptationOptions = field(
         default_factory=lambda: AdaptationOptions(
-            head=HeadOptions(mined=20), views=2, replay_views=1, calibration_steps=80
+            head=HeadOptions(mined=20), views=2, replay_views=1, calibration_steps=80, least_known=None
         )
     )
     decoder: DecoderOptions | None = field(
@@ -103,7 +103,7 @@ class SimulationSettings:
 
     def full(self) -> SimulationSettings:
         """The same with everything measured and thorough training."""
-        grounder = AdaptationOptions(views=4)
+        grounder = AdaptationOptions(views=4, least_known=None)
         decoder = DecoderOptions(steps=60, validate_every=1000, ema_decay=0.9)
         return replace(
             self, candidates=None, test_known=None, clicked=200, oracle_objects=100, grounder=grounder, decoder=decoder

@@ -29,7 +29,7 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
     adapted = with_adapter(detector, (LABEL,), 16, seed=0)
     data = HeadData(cache, adapted.config.categories, (LABEL,), views, [], OPTIONS)
     train_adapter(adapted, data, range(len(views)), OPTIONS.steps)
-    learnt = cross_fitted(detector, calibration, data, (LABEL,), 16, 50)
+    learnt = cross_fitted(detector, calibration, data, (LABEL,), (), 16, 50)
     assert {name: learnt.even[name] for name in calibration.even} == calibration.even
     save_adapted(base, adapted, learnt, tmp_path / "adapted.safetensors")
 
