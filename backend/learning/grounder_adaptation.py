@@ -27,8 +27,9 @@ class AdaptationOptions:
         views: of each of the project's images.
         replay_views: of each replay image.
         least_objects: a new category with fewer labelled objects is not learnt yet.
-        least_known: a category that the detector knows is learnt further from so many labelled objects on; with fewer
-            it got worse (docs/active_learning.md). None: never.
+        least_known: a category that the detector knows is learnt further from so many labelled objects on, those of
+            images in which all of its objects are labelled; with fewer it got worse (docs/active_learning.md). None:
+            never.
         calibration_steps: of each half's training (``head_calibration``); 0 takes the old categories' mean threshold.
     """
 
@@ -47,8 +48,9 @@ def categories_to_learn(
     """Categories with enough labelled objects in ``training``, sorted: those not ``known``, and those that are."""
     counts = Counter(item.category for image in training for item in image.objects)
     new = sorted(name for name, count in counts.items() if name not in known and count >= options.least_objects)
+    whole = Counter(item.category for image in training for item in image.objects if item.category in image.complete)
     least = options.least_known
-    further = sorted(name for name in known if least is not None and counts[name] >= least)
+    further = sorted(name for name in known if least is not None and whole[name] >= least)
     return tuple(new), tuple(further)
 
 

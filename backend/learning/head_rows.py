@@ -84,12 +84,17 @@ class ViewCells:
     ) -> None:
         self.reading = cache.reading(image, view)
         self.trained = trained
-        sample = _sample(image, view, categories, trained, self.reading, unlabelled)
+        sample = _sample(image, view, categories, self.reading, unlabelled)
         targets = make_targets([sample], len(categories))
         self.heat, self.background, self.box = (
             _flat([maps[0].numpy() for maps in part]) for part in (targets.heat, targets.background, targets.boxes)
         )
         self.heat, self.background = self.heat[:, trained], self.background[:, trained]
+        # Of what the detector knows already only whole images are lessons: without the unlabelled ones it would learn
+        # that there are more objects than it finds.
+        known = self.reading.heat[0].shape[2]
+        skipped = [n < known and categories[n] not in image.complete for n in trained]
+        self.heat[:, skipped] = self.background[:, skipped] = 0.0
         self.positive = (self.heat > 0).any(axis=1)
         self.box_weight = np.concatenate([maps[0].numpy().ravel() for maps in targets.weight]) * self.positive
         self.known = np.concatenate([_plain(level) for level in self.reading.heat])
@@ -153,7 +158,6 @@ def _sample(
     image: LabelledImage,
     view: View,
     categories: Sequence[str],
-    trained: npt.NDArray[np.int64],
     reading: Reading,
     unlabelled: float,
 ) -> Sample:
@@ -172,10 +176,6 @@ def _sample(
     for number, category in enumerate(categories):
         if number >= known and category not in image.complete:
             background[number][sure] = 1.0
-    for number in trained[trained < known]:
-        # What the detector sees of a category that it knows may well be there: nobody said that it is not.
-        if categories[number] not in image.complete:
-            background[number][_at_quarter(reading.heat, number) > _LOOKED_AT] = 0.0
     objects = [item for item in image.objects if item.category in index]
     for item in image.objects:
         inside = quarter_mask(view, item.mask(), size)
@@ -186,14 +186,6 @@ def _sample(
     labels = np.array([index[item.category] for item in objects], np.int64)
     picture = np.broadcast_to(np.zeros((), np.uint8), (*size, 3))
     return Sample(picture, boxes, labels, np.broadcast_to(np.uint8(UNLABELLED), background.shape[1:]), background)
-
-
-def _at_quarter(levels: Levels, channel: int) -> npt.NDArray[np.float32]:
-    """One channel at stride 4: the highest of all levels at each place."""
-    maps = [level[..., channel].astype(np.float32) for level in levels]
-    factors = [maps[0].shape[0] // level.shape[0] for level in maps]
-    stretched = [level.repeat(factor, 0).repeat(factor, 1) for level, factor in zip(maps, factors, strict=True)]
-    return np.asarray(np.maximum.reduce(stretched))
 
 
 def _plain(level: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

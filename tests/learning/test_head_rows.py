@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backend.learning.examples import LabelledImage, LabelledObject
-from backend.learning.feature_views import FeatureCache, View
+from backend.learning.feature_views import FeatureCache, Levels, View
 from backend.learning.grounder_adaptation import AdaptationOptions, categories_to_learn
 from backend.learning.head_rows import ViewCells, neighbourhoods
 from backend.pipeline.grounding.detector import load_detector
@@ -45,7 +45,8 @@ def test_absence_is_learnt_as_far_as_somebody_said_so(
     tmp_path: Path, objects: str, complete: set[str], beside: float
 ) -> None:
     image = panels(tmp_path / "images", 1)[0]
-    named = {"panel": image.objects, "ship": (LabelledObject.of("ship", image.objects[0].mask()),), "none": ()}
+    ship = LabelledObject.of("ship", image.objects[0].mask())
+    named: dict[str, tuple[LabelledObject, ...]] = {"panel": image.objects, "ship": (ship,), "none": ()}
     found = cells(tmp_path, replace(image, objects=named[objects], complete=frozenset(complete)))
     assert found.background[FAR, 0] == pytest.approx(beside)
     if objects == "ship":  # a ship is no solar panel
@@ -60,12 +61,12 @@ def test_a_sample_stands_for_all_cells(tmp_path: Path) -> None:
     rows = found.sample(30, 5, np.random.default_rng(0))
     assert rows.hot.sum() <= found.positive.sum() + 5
     cold = rows.background[~rows.hot, 0]
-    assert cold.sum() == pytest.approx(len(found.positive) - rows.hot.sum())
+    assert cold.sum() == pytest.approx(len(found.heat) - rows.hot.sum())
     assert (rows.heat[rows.hot] >= 0.999).any()
 
 
 def test_neighbourhoods_end_at_the_border() -> None:
-    levels = [np.arange(1, 13, dtype=np.float16).reshape(3, 4, 1), np.full((1, 2, 1), 50, np.float16)]
+    levels: Levels = [np.arange(1, 13, dtype=np.float16).reshape(3, 4, 1), np.full((1, 2, 1), 50, np.float16)]
     level, row, column, features = neighbourhoods(levels, np.array([0, 6, 13]))
     assert (level.tolist(), row.tolist(), column.tolist()) == ([0, 0, 1], [0, 1, 0], [0, 2, 1])
     assert features[0].tolist() == [0, 0, 0, 0, 1, 2, 0, 5, 6]
@@ -75,9 +76,13 @@ def test_neighbourhoods_end_at_the_border() -> None:
 
 def test_a_category_is_learnt_from_enough_objects(tmp_path: Path) -> None:
     images = panels(tmp_path / "images", 4)
-    ship = [replace(image, objects=(LabelledObject.of("ship", image.objects[0].mask()),)) for image in images]
+    ship = [
+        replace(image, objects=(LabelledObject.of("ship", image.objects[0].mask()),), complete=frozenset({"ship"}))
+        for image in images
+    ]
+    partly = [replace(image, complete=frozenset()) for image in ship]
     options = AdaptationOptions(least_objects=3, least_known=4)
     assert categories_to_learn(("ship",), images, options) == ((LABEL,), ())
     assert categories_to_learn(("ship",), images[:2], options) == ((), ())
     assert categories_to_learn(("ship",), [*images, *ship], options) == ((LABEL,), ("ship",))
-    assert categories_to_learn(("ship",), [*images, *ship[:3]], options) == ((LABEL,), ())
+    assert categories_to_learn(("ship",), [*images, *ship[:3], *partly], options) == ((LABEL,), ())
