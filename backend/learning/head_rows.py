@@ -95,7 +95,7 @@ class ViewCells:
         known = self.reading.heat[0].shape[2]
         skipped = [n < known and categories[n] not in image.complete for n in trained]
         self.heat[:, skipped] = self.background[:, skipped] = 0.0
-        self.positive = (self.heat > 0).any(axis=1)
+        self.positive: npt.NDArray[np.bool_] = np.asarray((self.heat > 0).any(axis=1))
         self.box_weight = np.concatenate([maps[0].numpy().ravel() for maps in targets.weight]) * self.positive
         self.known = np.concatenate([_plain(level) for level in self.reading.heat])
 
@@ -104,7 +104,7 @@ class ViewCells:
         seen = np.where(self.positive, -np.inf, self.known.max(axis=1, initial=-np.inf))
         looks = np.argsort(-seen)[:hard]
         looks = looks[seen[looks] > _LOOKED_AT]
-        rest: npt.NDArray[np.bool_] = np.logical_not(self.positive)
+        rest = ~self.positive
         rest[looks] = False
         others = np.flatnonzero(rest)
         drawn = rng.choice(others, min(background, len(others)), replace=False)
