@@ -24,6 +24,14 @@ def test_environment_is_read_and_options_win(tmp_path: Path) -> None:
     assert settings.label_studio_url == "http://localhost:8080"
 
 
+def test_settings_reach_another_process_whole(tmp_path: Path) -> None:
+    settings = Settings.load(
+        {"LABEL_STUDIO_ACCESS_TOKEN": "abc"}, state_dir=tmp_path, train_minutes=2, image_hosts="a,b"
+    )
+    assert Settings.load(settings.environment()) == settings
+    assert Settings.load(Settings().environment()) == Settings()
+
+
 def test_label_studio_url_comes_before_its_older_name() -> None:
     environ = {"LABEL_STUDIO_HOST": "http://old:1", "LABEL_STUDIO_URL": "http://new:2"}
     assert Settings.load(environ).label_studio_url == "http://new:2"

@@ -49,6 +49,20 @@ def test_an_image_by_http_is_fetched_once(database: Database, site: Site) -> Non
     assert site.paths() == ["/a.png"]
 
 
+def test_an_image_is_kept_as_a_file_and_fetched_once(database: Database, site: Site, tmp_path: Path) -> None:
+    url = site.put("/a.png", png(80, 60))
+    source = images(database)
+    identity, path = source.keep(url, 1, tmp_path / "images")
+    assert (path.name, path.read_bytes()) == (identity.sha256, png(80, 60))
+    assert source.keep(url, 1, tmp_path / "images") == (identity, path)
+    assert site.paths() == ["/a.png"]
+    path.unlink()
+    assert source.keep(url, 1, tmp_path / "images")[1].is_file()
+    site.put("/b.png", b"no image")
+    with pytest.raises(ImageError):
+        source.keep(site.url + "/b.png", 1, tmp_path / "images")
+
+
 def test_another_process_knows_the_hash_without_fetching(database: Database, site: Site) -> None:
     url = site.put("/a.png", png())
     identity = images(database).identify(url)
