@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from backend.server.label_studio import LabelStudio
     from backend.server.labeling_config import LabelingConfig
     from backend.server.task_ranking import RankedTask, TaskRanker
+
+logger = logging.getLogger(__name__)
 
 FIELD = "pslg_rank"
 _SHOWN = 20
@@ -47,6 +50,12 @@ _HIDDEN = (
 @click.option(
     "--tab/--no-tab", default=True, show_default=True, help=f'With --write: keep the tab "{_TAB}" up to date.'
 )
+@click.option(
+    "--scores/--no-scores",
+    default=True,
+    show_default=True,
+    help="With --write: name the connected backend after its model version, without which Label Studio shows no scores.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides ties, and the strategy random.")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
 @click.option("--config", help="Pipeline config. [default: compact]")
@@ -59,6 +68,7 @@ def rank(
     field: str | None,
     printed: bool,
     tab: bool,
+    scores: bool,
     seed: int,
     as_json: bool,
     **options: Any,
@@ -99,6 +109,10 @@ def rank(
             changed = _write(studio, project, field, chosen, about.get("task_number") or len(ranked))
             if tab:
                 studio.put_tab(project, _TAB, _view(field))
+            if scores and not studio.name_backend(project, pipeline.model_version):
+                logger.warning(
+                    "no connected backend serves %s: the column Prediction score may be empty", pipeline.model_version
+                )
     finally:
         service.close()
     if as_json:

@@ -165,6 +165,21 @@ class LabelStudio:
                 return int(row["id"])
         return int(self.call("POST", f"/api/dm/views/?project={project}", body)["id"])
 
+    def name_backend(self, project: int, model_version: str) -> bool:
+        """Call the project's backend of this model version after it; whether there is one.
+
+        Label Studio 1.23 fills the Data Manager's column "Prediction score" from the predictions whose version has the
+        name of the project's chosen model. When a backend is connected, its title becomes that name, so that the column
+        is empty unless title and version are the same.
+        """
+        for row in self.call("GET", f"/api/ml?project={project}"):
+            if row.get("model_version") == model_version:
+                if row["title"] != model_version:
+                    body = {"project": project, "url": row["url"], "title": model_version}
+                    self.call("PATCH", f"/api/ml/{row['id']}", body)
+                return True
+        return False
+
     def projects(self) -> list[dict[str, Any]]:
         """The projects that the token's user sees, with their labeling configs."""
         found: list[dict[str, Any]] = []
