@@ -54,7 +54,7 @@ _HIDDEN = (
     "--scores/--no-scores",
     default=True,
     show_default=True,
-    help="With --write: name the connected backend after its model version, without which Label Studio shows no scores.",
+    help="With --write: name the backend after its model version, else Label Studio shows no prediction scores.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides ties, and the strategy random.")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
