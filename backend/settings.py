@@ -80,6 +80,7 @@ class Settings(BaseModel):
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
         train_replay: ``coco_jsonl`` folder (parts train and val) whose images keep a training from forgetting; None
             draws scenes.
+        train_disk: bytes kept on disk of what frozen parts of the models make of training images; saves time.
         train_threads: threads of a training process.
         train_nice: what is added to a training process's niceness, so that clicks go first.
         version_memory: promoted model versions held in memory per process.
@@ -121,6 +122,7 @@ class Settings(BaseModel):
     train_minutes: float | None = Field(default=None, gt=0)
     train_held_out: float = Field(default=0.2, gt=0, lt=1)
     train_replay: Path | None = None
+    train_disk: int = Field(default=10_000_000_000, ge=0)
     train_threads: int = Field(default=1, ge=1, le=256)
     train_nice: int = Field(default=15, ge=0, le=19)
     version_memory: int = Field(default=4, ge=1, le=256)

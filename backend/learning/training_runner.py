@@ -104,6 +104,8 @@ class TrainingRunner:
             self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
         else:
             return manifest
+        finally:
+            _prune(self._settings.state_dir / "features", self._settings.train_disk)
         shutil.rmtree(staging, ignore_errors=True)
         return None
 
@@ -265,3 +267,14 @@ class TrainingRunner:
     def _report(self, job: Job, progress: float, message: str) -> None:
         if not self._jobs.report(job.id, progress, message):
             raise _StoppedError("stopped")
+
+
+def _prune(folder: Path, limit: int) -> None:
+    """Delete the files that were written longest ago until the rest has at most ``limit`` bytes."""
+    files = [(path.stat(), path) for path in folder.rglob("*") if path.is_file()]
+    total = sum(stat.st_size for stat, _ in files)
+    for stat, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= stat.st_size

@@ -57,7 +57,7 @@ def fill(database: Database, site: Site, count: int = 8) -> None:
 
 def train(state: Path, *arguments: str, limit: int | None = None, steps: int = 30) -> subprocess.CompletedProcess[str]:
     """``pslg train project 2`` in a process; ``limit``: bytes that a file may have."""
-    settings = {"OMP_NUM_THREADS": "1", "PSLG_TRAIN_STEPS": str(steps)}
+    settings = {"OMP_NUM_THREADS": "1", "PSLG_TRAIN_STEPS": str(steps), "PSLG_TRAIN_DISK": "20000000"}
     environment = {**loop.server(state).environment, **settings}
     return subprocess.run(
         [sys.executable, "-m", "backend", "train", "project", "2", *arguments],
@@ -144,6 +144,8 @@ def test_a_full_disk_ends_the_job_with_its_reason_and_no_version(
     shutil.rmtree(tmp_path / "features", ignore_errors=True)
     assert train(tmp_path).returncode == 0
     assert whole(database, tmp_path) is not None
+    kept = sum(path.stat().st_size for path in (tmp_path / "features").rglob("*") if path.is_file())
+    assert 0 < kept <= 20_000_000
 
 
 def test_a_damaged_checkpoint_begins_anew_and_a_repeated_training_gives_the_same_version(
