@@ -31,7 +31,8 @@ def compact_grounder(
     """Train the compact grounder's detector; writes OUT/best.safetensors, OUT/model.safetensors and curves.
 
     best.safetensors holds the averaged weights in fp32, model.safetensors the same in fp16 with thresholds chosen on
-    the validation images: the file that `load_compact_grounder` reads.
+    the validation images (and the training images, if the config says so): the file that `load_compact_grounder`
+    reads.
     """
     import torch
 
@@ -55,4 +56,7 @@ def compact_grounder(
     )
     from backend.learning.grounder_calibration import export
 
+    if values["calibrate_on_training"]:
+        real = {name: source for name, source in values["sources"].items() if "folder" in source}
+        images += [image for source in load_sources(real, data, values["max_side"]) for image in source.images]
     click.echo(f"wrote {export(out, values, images)}")

@@ -83,7 +83,7 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
     Args:
         run: folder of a training run.
         config: the run's config; ``config["scales"]`` are the scales to read images at.
-        images: the validation images.
+        images: to choose thresholds on: validation images, with many more objects also training images.
 
     Raises:
         WeightsError: the run has no best weights yet, or they have other sizes than the config says.

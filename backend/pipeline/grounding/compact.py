@@ -28,9 +28,10 @@ _LOWEST_SCORE = 0.05
 """Detections below this score are never looked at."""
 _DETECTION_BYTES = 256
 """What a kept detection takes in memory, about."""
-_PLAUSIBLE = 0.15
+_PLAUSIBLE = 0.08
 """Probability from which a detection is considered for a place in an order or as what a relation refers to."""
-_EVEN = 0.5
+_EVEN = 0.42
+"""Probability from which an object belongs to "all the ..."; as ``_PLAUSIBLE``, chosen on training and validation."""
 _CERTAIN = 0.9
 """Objects that fit alike make an expression ambiguous if at least two of them are this probable."""
 _WIDER_CONFIG = "grounding_dino_sam_vit_b"
