@@ -120,7 +120,8 @@ def train(
             evaluated.load_state_dict(ema.tensors)
             figures = validate(evaluated)
             run.log("validation", done, **figures)
-            run.keep_if_best(done, figures[CRITERION], ema.tensors)
+            keep = run.keep if config.get("keep_last", False) else run.keep_if_best
+            keep(done, figures[CRITERION], ema.tensors)
             run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
             run.plot()
     return out / "best.safetensors"

@@ -256,11 +256,15 @@ class TrainingRun:
         """Write ``tensors`` as the best weights if ``value`` of the criterion beats every earlier one."""
         if self.best_value is not None and (value <= self.best_value) == (self.mode == "max"):
             return False
+        self.keep(step, value, tensors)
+        return True
+
+    def keep(self, step: int, value: float, tensors: Mapping[str, Tensor]) -> None:
+        """Write ``tensors`` as the best weights, whatever came before."""
         self.best_value = value
         save_weights(self.folder / "best.safetensors", tensors)
         best = {"step": step, "criterion": self.criterion, "value": value}
         _write_atomically(self.folder / "best.json", json.dumps(best) + "\n")
-        return True
 
     def plot(self) -> None:
         """Draw ``curves.png``: one panel per logged quantity over the steps."""
