@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,15 @@ from backend.learning.annotation_store import AnnotationStore
 from backend.learning.report import Costs, labelling_of
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError
+from tests.server.conftest import Site, make_site
+from tests.server.test_label_studio import LEGACY
 
 HEIGHT, WIDTH = 20, 40
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    yield from make_site()
 
 
 def region(columns: int, origin: str = "manual", clicks: int | None = None, label: str = "ship") -> dict[str, Any]:
@@ -145,17 +153,22 @@ def test_the_page_of_an_export_is_one_file(tmp_path: Path) -> None:
     assert "Promotions" not in html, "an export knows nothing of versions"
 
 
-def test_annotations_of_the_server_s_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Webhooks in, page out; without Label Studio there are no predictions, and the page says so."""
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST", "LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    store = AnnotationStore(Database.of_state(tmp_path))
+def receive_webhooks(state: Path) -> None:
+    """The export's annotations as the server gets them, the last first."""
+    store = AnnotationStore(Database.of_state(state))
     project = {"id": 3, "title": "Ships <3", "label_config": "<View/>", "created_at": "2026-03-01T00:00:00Z"}
-    for task in export():
+    for task in reversed(export()):
         for one in task["annotations"]:
             body = {"action": "ANNOTATION_CREATED", "annotation": one, "project": project}
             store.events.append({**body, "task": {"id": task["id"], "data": task["data"]}})
     store.database.close()
+
+
+def test_annotations_of_the_server_s_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Webhooks in, page out; without Label Studio there are no predictions, and the page says so."""
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST", "LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    receive_webhooks(tmp_path)
     result = run("3", "--out", str(tmp_path / "page.html"), "--state-dir", str(tmp_path), "--json")
     assert result.exit_code == 0, result.output
     expected = labelling_of(export()).figures(Costs())
@@ -166,6 +179,19 @@ def test_annotations_of_the_server_s_store(tmp_path: Path, monkeypatch: pytest.M
     assert "Ships &lt;3" in html
     assert "Nothing was trained for this project yet" in html
     assert "no predictions are known" in html.lower()
+
+
+def test_predictions_come_from_label_studio(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it has tasks that the store does not know, and the other way round."""
+    receive_webhooks(tmp_path)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
+    tasks = [task for task in export() if task["id"] not in (1, 3)]
+    page = {"tasks": [{"id": 0, "data": {}, "predictions": [prediction("other", 1, 1.0)]}, *tasks], "total": 6}
+    site.put("/api/tasks?project=3&page=1&page_size=100&fields=all", json.dumps(page).encode())
+    words = ["--state-dir", str(tmp_path), "--label-studio-url", site.url, "--json"]
+    result = run("3", "--out", str(tmp_path / "page.html"), *words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["quality"] == labelling_of(export()).figures(Costs())["quality"]
 
 
 def test_what_cannot_be_reported_says_why(tmp_path: Path) -> None:
