@@ -29,7 +29,7 @@ Results = dict[str, dict[int, Rounds]]
 
 
 def read_results(out: Path) -> Results:
-    """Strategy -> seed -> the rounds that are done, round 0 first."""
+    """Strategy -> seed -> rounds, round 0 first; of a simulation that still runs only the seeds that got farthest."""
     base = json.loads((out / "base.json").read_text(encoding="utf-8"))
     strategies = json.loads((out / "settings.json").read_text(encoding="utf-8"))["strategies"]
     results: Results = {}
@@ -40,6 +40,9 @@ def read_results(out: Path) -> Results:
                 rounds.append(json.loads(path.read_text(encoding="utf-8")))
             if len(rounds) > 1:
                 results.setdefault(strategy, {})[int(folder.name.rsplit("_", 1)[1])] = rounds
+    for strategy, seeds in results.items():
+        most = max(map(len, seeds.values()))
+        results[strategy] = {seed: rounds for seed, rounds in seeds.items() if len(rounds) == most}
     return results
 
 
