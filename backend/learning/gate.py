@@ -18,7 +18,7 @@ from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools.image_files import read_rgb
 from dataset_tools.metrics import CONVENTIONS
 
-__all__ = ["GateReport", "compare", "is_held_out"]
+__all__ = ["GateReport", "compare", "decide", "is_held_out"]
 
 TOLERANCE = 0.01
 """How much mIoU a version may lose on replay."""
@@ -79,7 +79,7 @@ def compare(
     """
     before, after = (_quality(pipeline, held_out, limit, progress) for pipeline in (old, new))
     kept_before, kept_after = (_quality(pipeline, replay, limit, progress) for pipeline in (old, new))
-    promoted, reason = _decide(before, after, kept_before, kept_after, tolerance)
+    promoted, reason = decide(before, after, kept_before, kept_after, tolerance)
     return GateReport(before, after, kept_before, kept_after, promoted, reason)
 
 
@@ -95,9 +95,10 @@ def _quality(
     return sum(outcome.iou(convention) for outcome in found.outcomes) / len(found.outcomes)
 
 
-def _decide(
+def decide(
     before: float | None, after: float | None, kept_before: float | None, kept_after: float | None, tolerance: float
 ) -> tuple[bool, str]:
+    """Whether to promote, and why: by mIoU on held-out images (before, after) and on replay; None: not measured."""
     if before is None or after is None:
         return False, "no held-out image is labelled yet, so that nothing says whether the new version is better"
     held_out = f"held-out mIoU {before:.3f} -> {after:.3f}"
