@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,13 +93,21 @@ class FeatureCache:
     Args:
         detector: in evaluation mode, fused; its adapter is not asked.
         folder: where readings are kept; None keeps nothing.
-        limit_bytes: what this object adds to the folder at most.
+        limit_bytes: how large the folder may become, readings of other detectors included; when it is full, those of
+            other detectors go, and then nothing more is kept.
     """
 
     def __init__(self, detector: Detector, folder: Path | None, *, limit_bytes: int = 8_000_000_000) -> None:
         self.detector = detector
         self.folder = None if folder is None else folder / frozen_hash(detector)
         self._left = limit_bytes
+        if self.folder is not None:
+            sizes = {place: sum(file.stat().st_size for file in place.glob("*.npy")) for place in _places(self.folder)}
+            if sum(sizes.values()) >= limit_bytes:
+                for place in sizes.keys() - {self.folder}:
+                    shutil.rmtree(place, ignore_errors=True)
+                sizes = {self.folder: sizes.get(self.folder, 0)}
+            self._left -= sum(sizes.values())
 
     def reading(self, image: LabelledImage, view: View) -> Reading:
         """``image`` seen as ``view``; memory-mapped where it is kept."""
@@ -143,6 +152,11 @@ class FeatureCache:
             for maps, first, last in zip((reading.features, reading.heat, reading.sides), cuts, cuts[1:], strict=False):
                 maps.append(level[..., first:last])
         return reading
+
+
+def _places(folder: Path) -> list[Path]:
+    """The folders of all detectors beside ``folder``, itself included."""
+    return [place for place in folder.parent.glob("*") if re.fullmatch(r"[0-9a-f]{16}", place.name) and place.is_dir()]
 
 
 def map_sizes(image: LabelledImage, view: View) -> list[tuple[int, int]]:

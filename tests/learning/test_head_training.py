@@ -59,6 +59,25 @@ def test_kept_readings_give_what_the_network_gives(tmp_path: Path) -> None:
     assert len(list((tmp_path / "features").rglob("*.npy"))) == len(calibration.scales)
 
 
+def test_a_full_folder_gives_up_what_other_detectors_left_and_then_keeps_nothing_more(tmp_path: Path) -> None:
+    detector, _ = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
+    image = panels(tmp_path / "images", 1)[0]
+    stale = tmp_path / "features" / ("0" * 16)
+    stale.mkdir(parents=True)
+    np.save(stale / "old.npy", np.zeros(200_000, np.uint8))
+    (tmp_path / "features" / "windows").mkdir()
+    cache = FeatureCache(detector, tmp_path / "features", limit_bytes=200_000)
+    assert not stale.exists()
+    assert (tmp_path / "features" / "windows").is_dir()
+    for side in (64, 96, 128, 192, 256):
+        cache.reading(image, View(side))
+    kept = sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.npy"))
+    assert 0 < kept <= 200_000
+    again = FeatureCache(detector, tmp_path / "features", limit_bytes=kept)
+    again.reading(image, View(320))
+    assert sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.npy")) == kept
+
+
 @pytest.mark.parametrize("view", [View(192, turns, flip) for turns in range(4) for flip in (False, True)])
 def test_boxes_follow_the_turned_pixels(view: View) -> None:
     mask = np.zeros((96, 192), np.bool_)
