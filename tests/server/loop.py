@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from backend.demo.backend_process import BackendProcess
-from backend.learning.training_jobs import TrainingJobs
+from backend.learning.training_jobs import MAX_ATTEMPTS, TrainingJobs
 from dataset_tools import brush_rle, synthetic
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.projects import png
@@ -70,7 +70,7 @@ def server(state: Path, **settings: str) -> BackendProcess:
     """A server of the compact config on ``state``, not started."""
     chosen = {
         "PSLG_IMAGE_HOSTS": "127.0.0.1",
-        "PSLG_TRAIN_STEPS": "30",
+        "PSLG_TRAIN_STEPS": "8",
         "PSLG_TRAIN_NICE": "0",
         "PSLG_TRAIN_HELD_OUT": "0.35",
         "PSLG_TRAIN_REPLAY": str(replay(state / "small")),
@@ -88,9 +88,12 @@ def post(backend: BackendProcess, path: str, body: dict[str, Any]) -> requests.R
 
 
 def kill_trainer(jobs: TrainingJobs) -> bool:
-    """kill -9 the process that runs a job; whether there was one."""
+    """kill -9 the process that runs a job; whether there was one.
+
+    A job that died again and again without getting any further would be given up: that one is left to get further.
+    """
     for job in jobs.jobs():
-        if job.state == "running" and job.pid is not None:
+        if job.state == "running" and job.pid is not None and job.attempts < MAX_ATTEMPTS // 2:
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if b"--job" in Path(f"/proc/{job.pid}/cmdline").read_bytes():
                     os.kill(job.pid, signal.SIGKILL)

@@ -55,7 +55,7 @@ def fill(database: Database, site: Site, count: int = 8) -> None:
     store.refresh()
 
 
-def train(state: Path, *arguments: str, limit: int | None = None, steps: int = 30) -> subprocess.CompletedProcess[str]:
+def train(state: Path, *arguments: str, limit: int | None = None, steps: int = 8) -> subprocess.CompletedProcess[str]:
     """``pslg train project 2`` in a process; ``limit``: bytes that a file may have."""
     settings = {"OMP_NUM_THREADS": "1", "PSLG_TRAIN_STEPS": str(steps), "PSLG_TRAIN_DISK": "20000000"}
     environment = {**loop.server(state).environment, **settings}
