@@ -77,7 +77,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     axes.set_xticks(ticks, [f"{100 * float(share):.0f} %" for share in shares])
     axes.set(xlabel="masks the decoder was fine-tuned on", ylabel="mIoU, ground-truth boxes")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
     figure.savefig(path, dpi=90)
 
 
