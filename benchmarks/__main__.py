@@ -1,7 +1,8 @@
 """Every comparison with what users have today, one after the other: ``python -m benchmarks`` (``make bench``).
 
 Each module measures interleaved pairs and prints one JSON object: row name -> {"ms", "<other>_ms", "ratio", ...}. Here
-they are collected into one table, ``runs/bench/<name>.json`` and the plot ``runs/bench/ratios.png``.
+they are collected into one table, ``runs/bench/<name>.json`` and the plot ``runs/bench/ratios.png``. With
+``--measured`` the JSON of an earlier run is taken where it is there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("brush_rle", "clicks", "stage2", "export")
+NAMES = ("brush_rle", "clicks", "cold_click", "stage2", "export")
 Rows = dict[str, dict[str, float]]
 
 
@@ -40,15 +41,20 @@ def plot(results: dict[str, Rows], path: Path) -> None:
     """How many times faster each row is than its counterpart, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    names = [f"{name}: {row}" for name, rows in results.items() for row in rows]
+    names = [f"{name.replace('_', ' ')}: {row}" for name, rows in results.items() for row in rows]
     ratios = [values["ratio"] for rows in results.values() for values in rows.values()]
-    figure = Figure(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
+    figure = Figure(figsize=(8, 0.28 * len(names) + 1), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(names, ratios, color="#4363d8")
+    bars = axes.barh(names, ratios, color="#4363d8", height=0.7)
+    axes.bar_label(bars, fmt="%.1fx", padding=3, fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xlabel("times faster (median of interleaved pairs)")
+    axes.set_xlim(right=max(ratios) * 2)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_xlabel("times faster than what users have today (median of interleaved pairs)")
     axes.invert_yaxis()
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
     figure.savefig(path, dpi=120)
 
 
@@ -56,11 +62,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=list(NAMES), help="which ones; all without")
     parser.add_argument("--out", type=Path, default=Path("runs", "bench"))
+    parser.add_argument("--measured", action="store_true", help="take what is in --out, measure only what is not")
+    parser.add_argument("--plot", type=Path, help="where the plot goes, else ratios.png in --out")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = {name: run(name, arguments.out) for name in arguments.names}
+    results = {}
+    for name in arguments.names:
+        kept = arguments.out / f"{name}.json"
+        results[name] = (
+            json.loads(kept.read_text()) if arguments.measured and kept.exists() else run(name, arguments.out)
+        )
     print(table(results))
-    plot(results, arguments.out / "ratios.png")
+    plot(results, arguments.plot or arguments.out / "ratios.png")
 
 
 if __name__ == "__main__":

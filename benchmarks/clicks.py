@@ -4,7 +4,9 @@ The peer path is label-studio-ml-backend's segment_anything example, written dow
 ``SamPredictor`` that holds this one image, ``predict(multimask_output=True)``, the best mask, the SDK's ``mask2rle``,
 ``flask.jsonify``. Both sides run the prompt encoder and mask decoder of ViT-B with random weights at full cost; the
 decoder's output is then replaced by one smooth shape, because random weights give noise that no annotator would see.
-Both masks are checked to be the same. Our side is measured with each engine, with as many threads as the peer.
+Both masks are checked to be the same. Our side is measured with each engine, with as many threads as the peer, and with
+the compact segmenter and its own weights: there a click is the second one on an object of a drawn scene (a negative
+one, so that the window stays), the masks are its own, and the peer is the same ViT-B.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cv2
 import flask
 import numpy as np
 import torch
@@ -30,13 +33,14 @@ from PIL import Image as PillowImage
 from segment_anything import SamPredictor
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from backend.pipeline import PslgSam
-from backend.pipeline.config import PipelineConfig
+from backend.pipeline import PslgSam, load_pipeline
+from backend.pipeline.config import PipelineConfig, load_config
 from backend.pipeline.segmentation.sam import Engine, SamSegmenter
 from backend.pipeline.types import Abstention, GroundingResult, Image
 from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.synthetic import draw_scene
 
 LABEL_CONFIG = """<View><Image name="image" value="$image"/>
 <BrushLabels name="mask" toName="image" smart="false"><Label value="object"/></BrushLabels>
@@ -97,8 +101,15 @@ def serve_image(data: bytes) -> str:
     return f"http://127.0.0.1:{server.server_port}/image.png"
 
 
+def compact(folder: Path, engine: Engine) -> FlaskClient:
+    """Our whole server with the compact config, as a test client."""
+    config = load_config("compact")
+    segmenter = config.segmenter.model_copy(update={"engine": engine})
+    return serve(folder, lambda: load_pipeline(config.model_copy(update={"segmenter": segmenter})))
+
+
 def ours(folder: Path, engine: Engine) -> FlaskClient:
-    """Our whole server, as a test client."""
+    """Our whole server with ViT-B's decoder, as a test client."""
     config = PipelineConfig.model_validate(
         {
             "name": "vit_b",
@@ -118,6 +129,11 @@ def ours(folder: Path, engine: Engine) -> FlaskClient:
         segmenter._run_decoder = decode_smoothly
         return PslgSam(_NoGrounder(), segmenter, config, "vit_b-00000000")
 
+    return serve(folder, load)
+
+
+def serve(folder: Path, load: Callable[[], PslgSam]) -> FlaskClient:
+    """The server around a pipeline."""
     threads = torch.get_num_threads()
     settings = Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=threads, image_bytes=1 << 30)
     service = LabelingService(settings, load)
@@ -153,20 +169,25 @@ def peer(image: Image) -> FlaskClient:
     return app.test_client()
 
 
-def body(url: str, side: int, number: int) -> dict[str, Any]:
-    """A click that no earlier one repeats."""
-    click = {
+def click(side: int, x: float, y: float, *, positive: bool = True) -> dict[str, Any]:
+    """A click as the editor sends it; ``x`` and ``y`` in percent."""
+    return {
         "original_width": side,
         "original_height": side,
-        "value": {"x": 40 + number * 0.71, "y": 45 + number * 0.37, "width": 0.3, "keypointlabels": ["object"]},
-        "is_positive": True,
-        "id": str(number),
+        "value": {"x": x, "y": y, "width": 0.3, "keypointlabels": ["object"]},
+        "is_positive": positive,
+        "id": f"{x} {y}",
         "from_name": "point",
         "to_name": "image",
         "type": "keypointlabels",
     }
+
+
+def body(url: str, *clicks: dict[str, Any]) -> dict[str, Any]:
+    """A request with these clicks."""
     task = {"id": 1, "data": {"image": url}, "annotations": [], "drafts": [], "predictions": []}
-    return {"tasks": [task], "label_config": LABEL_CONFIG, "project": "1.1", "params": {"context": {"result": [click]}}}
+    result = {"context": {"result": list(clicks)}}
+    return {"tasks": [task], "label_config": LABEL_CONFIG, "project": "1.1", "params": result}
 
 
 def measure(sides: tuple[int, ...], repeats: int, threads: int) -> dict[str, dict[str, float]]:
@@ -174,28 +195,39 @@ def measure(sides: tuple[int, ...], repeats: int, threads: int) -> dict[str, dic
     torch.set_num_threads(threads)
     results = {}
     for side in sides:
-        pixels = np.zeros((side, side, 3), np.uint8)
+        scene = draw_scene(8001, theme="airport", scale=1.3)
+        target = max(scene.objects, key=lambda item: int(item.mask.sum())).box.center
+        on_target = 100 * target.x / scene.image.shape[1], 100 * target.y / scene.image.shape[0]
+        pixels = np.asarray(cv2.resize(scene.image, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
         buffer = io.BytesIO()
         PillowImage.fromarray(pixels).save(buffer, "PNG", compress_level=1)
         url = serve_image(buffer.getvalue())
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             clients = {engine: ours(Path(folder, engine), engine) for engine in ENGINES} | {"peer": peer(pixels)}
-            times: dict[str, list[float]] = {name: [] for name in clients}
+            compacts = {f"compact {engine}": compact(Path(folder, f"compact-{engine}"), engine) for engine in ENGINES}
+            times: dict[str, list[float]] = {name: [] for name in (*clients, *compacts)}
             for number in range(repeats + 1):
-                request, answers = body(url, side, number), []
+                request, answers = body(url, click(side, 40 + number * 0.71, 45 + number * 0.37)), []
                 for name, client in clients.items():
                     seconds, answer = timed(lambda c=client, r=request: c.post("/predict", json=r))  # type: ignore[misc]
                     answers.append(answer.get_json()["results"][0]["result"][0]["value"]["rle"])
                     if number:  # the first one embeds the image
                         times[name].append(seconds * 1e3)
                 assert answers.count(answers[0]) == len(answers), "the masks differ"
-        for engine in ENGINES:
-            ratios = [b / a for a, b in zip(times[engine], times["peer"], strict=True)]
-            results[f"warm click {side}, {engine}"] = {
-                "ms": statistics.median(times[engine]),
+                away = click(side, on_target[0] + 8 + number * 0.2, on_target[1] + 8, positive=False)
+                request = body(url, click(side, *on_target), away)
+                for name, client in compacts.items():
+                    seconds, answer = timed(lambda c=client, r=request: c.post("/predict", json=r))  # type: ignore[misc]
+                    assert answer.get_json()["results"][0]["result"], "no mask"
+                    if number:
+                        times[name].append(seconds * 1e3)
+        for name in (*ENGINES, *compacts):
+            ratios = [b / a for a, b in zip(times[name], times["peer"], strict=True)]
+            results[f"warm click {side}, {name}"] = {
+                "ms": statistics.median(times[name]),
                 "peer_ms": statistics.median(times["peer"]),
                 "ratio": statistics.median(ratios),
-                "best_ms": min(times[engine]),
+                "best_ms": min(times[name]),
                 "peer_best_ms": min(times["peer"]),
             }
     return results
@@ -220,7 +252,7 @@ def main() -> None:
         print(json.dumps(results))
         return
     for name, row in results.items():
-        print(f"{name:30} {row['ms']:8.1f} ms, peer {row['peer_ms']:8.1f} ms, ratio {row['ratio']:.2f}")
+        print(f"{name:36} {row['ms']:8.1f} ms, peer {row['peer_ms']:8.1f} ms, ratio {row['ratio']:.2f}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from backend.labeling_configs import read_labeling_config
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import Studio
 
-LABELING_CONFIG = "rrsisd"
-
 
 @dataclass(frozen=True)
 class Project:
@@ -27,10 +25,10 @@ class Project:
     tasks: Mapping[str, int]
 
 
-def create_project(studio: Studio, title: str, scene: Scene, *expressions: str) -> Project:
-    """A project with one task per expression, all on ``scene``."""
+def create_project(studio: Studio, title: str, scene: Scene, *expressions: str, config: str = "rrsisd") -> Project:
+    """A project with one task per expression, all on ``scene``; ``config`` names a shipped labeling config."""
     client = studio.client
-    label_config = read_labeling_config(LABELING_CONFIG)
+    label_config = read_labeling_config(config)
     project = client.create_project(title, label_config)
     image = client.upload_image(project, "scene.png", png(scene.image))
     ids = client.import_tasks(project, [{"image": image, "expression": expression} for expression in expressions])

@@ -17,6 +17,11 @@ def airplane_scene() -> Scene:
     return synthetic.draw_scene(8001, theme="airport", scale=1.3)
 
 
+def building_scene() -> Scene:
+    """800 x 600 px with houses."""
+    return synthetic.draw_scene(12, theme="town", scale=1.3)
+
+
 def airplanes(scene: Scene) -> tuple[Mask, Mask, Mask]:
     """bool[H, W] of the left, the upper and the right airplane of ``airplane_scene``."""
     left, upper, right = sorted(

@@ -14,7 +14,7 @@ from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.editor import Editor, Mask, open_editor
 from tests.end_to_end.projects import Project, create_project
-from tests.end_to_end.scenes import airplane_scene, airplanes, corners, inner_point
+from tests.end_to_end.scenes import airplane_scene, airplanes, building_scene, corners, inner_point
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -171,6 +171,42 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
     assert [item["id"] for item in editor.brush_regions()] == [region["id"]]
     editor.unselect()
     assert metrics.iou(editor.painted("refined-reloaded", scene.image), _union(_masks([stored], scene))) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("config", "label", "expression"),
+    [("buildings", "building", "all the buildings"), ("minimal", "object", "all the buildings")],
+)
+def test_the_other_labeling_configs_take_prelabels_and_clicks(
+    studio: Studio,
+    personal_access_token: str,
+    start_backend: StartBackend,
+    editor: Editor,
+    config: str,
+    label: str,
+    expression: str,
+) -> None:
+    scene = building_scene()
+    project = create_project(studio, f"With {config}", scene, expression, config=config)
+    studio.client.connect_backend(project.id, start_backend(personal_access_token).url)
+    studio.client.retrieve_predictions(project.id, list(project.tasks.values()))
+    stored = _stored(studio, project, expression, scene)
+    assert stored
+    editor.open_task(project.id, project.tasks[expression])
+    editor.wait_for_regions(len(stored))
+    editor.unselect()
+    assert metrics.iou(editor.painted(f"{config}-prelabels", scene.image), _union(stored)) > 0.7
+    for region in editor.brush_regions():
+        editor.delete_region(region["id"])
+    editor.auto_annotation()
+    house = max((item.mask for item in scene.objects if item.category == "building"), key=lambda mask: int(mask.sum()))
+    editor.pick_label("point", label)
+    editor.pick_smart_tool("KeyPointTool")
+    editor.click(*inner_point(house))
+    editor.accept()
+    editor.unselect()
+    assert [region["labels"] for region in editor.brush_regions()] == [[label]]
+    assert _share(house, editor.painted(f"{config}-click", scene.image)) > 0.5
 
 
 def _brushes(annotation: dict[str, Any]) -> list[dict[str, Any]]:
