@@ -70,14 +70,15 @@ def encode(mask: Mask) -> list[int]:
 
 def run_starts(flat: Mask) -> npt.NDArray[np.int64]:
     """Positions where a run of equal values begins in ``flat`` bool[N], N at least 1, 0 among them: int64[runs]."""
-    words = np.zeros(-(-len(flat) // 64), np.uint64)
     packed = np.packbits(flat, bitorder="little")
-    words.view(np.uint8)[: len(packed)] = packed
+    if len(packed) % 8:
+        packed = np.concatenate((packed, np.zeros(-len(packed) % 8, np.uint8)))
+    words = packed.view(np.uint64)
     before = words << np.uint64(1)
     before[1:] |= words[:-1] >> np.uint64(63)
     before[0] |= words[0] & np.uint64(1)
     before ^= words
-    changed = np.flatnonzero(before != 0)
+    changed = np.flatnonzero(before)
     if len(changed) * 4 < len(before):  # a smooth mask: look at the bytes of few words only
         octets = before.take(changed).view(np.uint8)
         places = np.flatnonzero(octets != 0)

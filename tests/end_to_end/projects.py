@@ -15,6 +15,9 @@ from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import Studio
 
 
+LABELING_CONFIG = "rrsisd"
+
+
 @dataclass(frozen=True)
 class Project:
     """A project: its id, its labeling config, the image's address, and the task id of each expression."""
@@ -25,7 +28,9 @@ class Project:
     tasks: Mapping[str, int]
 
 
-def create_project(studio: Studio, title: str, scene: Scene, *expressions: str, config: str = "rrsisd") -> Project:
+def create_project(
+    studio: Studio, title: str, scene: Scene, *expressions: str, config: str = LABELING_CONFIG
+) -> Project:
     """A project with one task per expression, all on ``scene``; ``config`` names a shipped labeling config."""
     client = studio.client
     label_config = read_labeling_config(config)

@@ -195,7 +195,9 @@ def test_the_other_labeling_configs_take_prelabels_and_clicks(
     editor.open_task(project.id, project.tasks[expression])
     editor.wait_for_regions(len(stored))
     editor.unselect()
-    assert metrics.iou(editor.painted(f"{config}-prelabels", scene.image), _union(stored)) > 0.7
+    painted = editor.painted(f"{config}-prelabels", scene.image)
+    assert _share(_union(stored), painted) > 0.8
+    assert _share(~_union(stored), painted) < 0.25  # enlarged on the screen, textures differ a little everywhere
     for region in editor.brush_regions():
         editor.delete_region(region["id"])
     editor.auto_annotation()
