@@ -164,11 +164,15 @@ class Editor:
     def pick_smart_tool(self, tool: str) -> None:
         """Pick ``KeyPointTool`` or ``RectangleTool`` from the "Auto-Detect" fly-out.
 
-        Picking a label selects the ordinary tool, so the label comes first.
+        Picking a label selects the ordinary tool, so the label comes first. With a single smart tool there is no
+        fly-out: the button itself is the tool.
         """
         name = {"KeyPointTool": "key-point-tool", "RectangleTool": "rectangle-tool"}[tool]
-        self.page.locator(".lsf-toolbar .lsf-tool_smart").first.hover()
-        self.page.locator(f".lsf-toolbar__smart [aria-label='{name}']").first.click(force=True)
+        button = self.page.locator(".lsf-toolbar .lsf-tool_smart").first
+        button.hover()
+        self.page.wait_for_timeout(300)
+        in_flyout = self.page.locator(f".lsf-toolbar__smart [aria-label='{name}']")
+        (in_flyout.first if in_flyout.count() else button).click(force=True)
         self.page.mouse.move(5, 5)
         picked = self.page.evaluate(
             f"""() => {IMAGE}.getToolsManager().allTools().filter(t => t.selected).map(t => [t.toolName, t.dynamic])"""

@@ -14,7 +14,6 @@ from backend.labeling_configs import read_labeling_config
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import Studio
 
-
 LABELING_CONFIG = "rrsisd"
 
 
