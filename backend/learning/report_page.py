@@ -261,8 +261,7 @@ def _history(history: ModelHistory) -> str:
 def _change(row: VersionRow, part: str) -> str:
     """The gate's mean IoU before and after, as far as the manifest has it."""
     values = [row.manifest.gate.get(f"{part}_{age}") for age in ("old", "new")]
-    numbers = [value.get("mIoU") if isinstance(value, dict) else value for value in values]
-    return " to ".join(f"{value:.3f}" if isinstance(value, int | float) else "?" for value in numbers)
+    return " to ".join(f"{value:.3f}" if isinstance(value, int | float) else "?" for value in values)
 
 
 def _seconds(labels: Sequence[Label]) -> list[float]:

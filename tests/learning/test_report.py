@@ -17,7 +17,9 @@ from backend.commands.report import report
 from backend.database import Database
 from backend.errors import ConfigError
 from backend.learning.annotation_store import AnnotationStore
+from backend.learning.model_versions import Manifest, Promotion, VersionRow
 from backend.learning.report import Costs, labelling_of
+from backend.learning.report_page import ModelHistory, page
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError
 from tests.server.conftest import Site, make_site
@@ -192,6 +194,38 @@ def test_predictions_come_from_label_studio(tmp_path: Path, site: Site, monkeypa
     result = run("3", "--out", str(tmp_path / "page.html"), *words)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["quality"] == labelling_of(export()).figures(Costs())["quality"]
+
+
+def test_promotions_and_rollbacks_are_on_the_page() -> None:
+    manifest = Manifest(
+        version="tiny-22222222",
+        config="tiny",
+        base="tiny-00000000",
+        parent="tiny-00000000",
+        project=2,
+        job=1,
+        options={},
+        training_keys=["a" * 64, "b" * 64],
+        replay="drawn scenes",
+        gate={"held_out_old": 0.4, "held_out_new": 0.5, "replay_old": 0.7, "replay_new": None},
+        accepted=True,
+        reason="better on <both>",
+    )
+    rows = [VersionRow(manifest, created_at=1.77e9, active=False, served=True)]
+    history = [
+        Promotion(None, "tiny-22222222", promoted_at=1.78e9, reason="rolled back"),
+        Promotion("tiny-22222222", None, promoted_at=1.77e9, reason="job 1"),
+    ]
+    html = page("Ships", "project 2", labelling_of(export()), Costs(), ModelHistory(rows, history))
+    for text in (
+        "0.400 to 0.500",
+        "0.700 to ?",
+        "better on &lt;both&gt;",
+        "rolled back",
+        "the base version",
+        "earlier",
+    ):
+        assert text in html
 
 
 def test_what_cannot_be_reported_says_why(tmp_path: Path) -> None:
