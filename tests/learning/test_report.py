@@ -17,9 +17,10 @@ from backend.commands.report import report
 from backend.database import Database
 from backend.errors import ConfigError
 from backend.learning.annotation_store import AnnotationStore
-from backend.learning.model_versions import Manifest, Promotion, VersionRow
+from backend.learning.model_versions import Promotion, VersionRow
 from backend.learning.report import Costs, labelling_of
 from backend.learning.report_page import ModelHistory, page
+from backend.learning.version_manifest import Manifest
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError
 from tests.server.conftest import Site, make_site
