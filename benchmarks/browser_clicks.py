@@ -12,6 +12,7 @@ import contextlib
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -81,6 +82,7 @@ def measure(sides: list[int], rounds: int, folder: Path) -> dict[str, dict[str, 
                     project = create_project(studio, f"Width {side}", resized(scene, side), EXPRESSION)
                     client.connect_backend(project.id, backend.url)
                     client.retrieve_predictions(project.id, list(project.tasks.values()))
+                    print(f"{side} px ...", file=sys.stderr, flush=True)
                     with open_editor(studio, Path(chromium), folder) as editor:
                         editor.open_task(project.id, project.tasks[EXPRESSION])
                         editor.auto_annotation()
@@ -99,6 +101,7 @@ def measure(sides: list[int], rounds: int, folder: Path) -> dict[str, dict[str, 
                         "painted": statistics.median(painted[2:]),
                         "answered": statistics.median(answered[2:]),
                     }
+                    print(json.dumps(results[str(side)]), file=sys.stderr, flush=True)
             finally:
                 backend.stop()
     return results
