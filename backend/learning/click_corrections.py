@@ -59,9 +59,6 @@ def clicks_to(
             if not labels.any():  # nothing to keep: the annotator deletes the region and clicks on the object
                 points, labels, mask, logits = points[:0], labels[:0], np.zeros_like(target), None
                 continue
-            # They are replayed one by one: the first has to be one that tells where the object is.
-            order = np.argsort(labels == 0, kind="stable")
-            points, labels = points[order], labels[order]
             window = click_window(segmenter, embed, size, points, labels)
             prediction = decode_clicks(segmenter, embed(window), Prompts(points, labels))
         else:

@@ -18,7 +18,7 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.errors import PslgError, UnavailableError
 from backend.pipeline import PslgSam
-from backend.pipeline.segmentation.clicks import click_window
+from backend.pipeline.segmentation.clicks import click_window, first_replayed
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.types import Box, Embedding, Image, MaskPrediction, Point, Prompts
 from backend.server.click_queue import ClickQueue
@@ -203,18 +203,17 @@ class Clicks:
         state = hashlib.sha256(f"{pipeline.model_version} {embedding.key} {prompt.box}".encode())
         state.update(region.digest.encode() if region is not None else b"")
         prediction: MaskPrediction | None = None
-        for count in range(0 if prompt.box is not None else 1, len(prompt.clicks) + 1):
-            if count:
-                click = prompt.clicks[count - 1]
+        signs = np.array([click.positive for click in prompt.clicks], np.int64)
+        first = 0 if prompt.box is not None else 1 if region is not None else first_replayed(signs)
+        for count in range(first, len(prompt.clicks) + 1):
+            for click in prompt.clicks[:first] if count == first else prompt.clicks[count - 1 : count]:
                 state.update(f"{click.point.x:.3f} {click.point.y:.3f} {click.positive};".encode())
             before = self._replayed.get(state.digest()) if count < len(prompt.clicks) else None
             if before is not None:
                 logits = before
                 continue
-            clicks = prompt.clicks[:count]
-            points = np.array([click.point for click in clicks], np.float32).reshape(-1, 2)
-            signs = np.array([click.positive for click in clicks], np.int64)
-            prediction = pipeline.refine(embedding, Prompts(points, signs, prompt.box, logits))
+            points = np.array([click.point for click in prompt.clicks[:count]], np.float32).reshape(-1, 2)
+            prediction = pipeline.refine(embedding, Prompts(points, signs[:count], prompt.box, logits))
             logits = prediction.low_res_logits
             self._replayed.put(state.digest(), logits, logits.nbytes)
         assert prediction is not None  # noqa: S101 - there is a box or a click, and the last one is always decoded

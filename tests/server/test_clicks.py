@@ -157,6 +157,14 @@ def test_a_negative_click_alone_cuts_the_region_under_it(service: LabelingServic
     assert ask(service, interactive(task(1, url), [click(25, 20, False)]))["result"] == []
 
 
+def test_a_negative_click_before_the_first_positive_one_is_no_obstacle(service: LabelingService, site: Site) -> None:
+    url = site.put("/large.png", png(10 * WIDTH, 10 * HEIGHT))
+    # Far from the object: outside the window that the positive click asks for.
+    clicks = [click(2, 2, False), click(40, 30), click(41, 33, False)]
+    assert len(ask(service, interactive(task(1, url), clicks[:2]))["result"]) == 1
+    assert len(ask(service, interactive(task(1, url), clicks))["result"]) == 1
+
+
 def test_a_click_inside_a_box_of_the_draft_refines_the_box(service: LabelingService, url: str) -> None:
     together = ask(service, interactive(task(1, url), [drawn_box(20, 15, 40, 30), click(40, 30)]))
     drafted = ask(service, interactive(task(1, url, drafts=[stored(drawn_box(20, 15, 40, 30))]), [click(40, 30)]))

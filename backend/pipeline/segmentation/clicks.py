@@ -17,7 +17,7 @@ from backend.errors import PromptError
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, MaskPrediction, Prompts
 
-__all__ = ["CLICK_OBJECT_SIDES", "click_window", "decode_clicks"]
+__all__ = ["CLICK_OBJECT_SIDES", "click_window", "decode_clicks", "first_replayed"]
 
 CLICK_OBJECT_SIDES = (40.0, 100.0, 250.0)
 """Sides in pixels of the objects supposed around a lone click; their windows are tried."""
@@ -94,11 +94,24 @@ def _hull(prediction: MaskPrediction, points: npt.NDArray[np.float32]) -> Box:
     return Box(x0, y0, x1, y1)
 
 
+def first_replayed(point_labels: npt.NDArray[np.int64]) -> int:
+    """How many clicks the first decode of a replay sees where nothing but clicks says which object is meant.
+
+    All up to the first positive one: negative clicks alone outline nothing. Without a positive click, one.
+
+    Args:
+        point_labels: int64[N], 1 foreground, 0 background.
+    """
+    positive = np.flatnonzero(point_labels == 1)
+    return int(positive[0]) + 1 if len(positive) else 1
+
+
 def decode_clicks(segmenter: Segmenter, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
     """The mask after the clicks of ``prompts``, replayed in order.
 
-    The first decode sees the first click with the box and mask logits of ``prompts``; each further one sees one click
-    more and the logits of the decode before as mask prompt, as an annotator's session would have produced them.
+    The first decode sees the first click with the box and mask logits of ``prompts`` (without these, the clicks up to
+    the first positive one); each further one sees one click more and the logits of the decode before as mask prompt,
+    as an annotator's session would have produced them.
 
     Raises:
         PromptError: see ``Segmenter.decode``; a replay needs at least one click.
@@ -106,7 +119,9 @@ def decode_clicks(segmenter: Segmenter, embedding: Embedding, prompts: Prompts) 
     if not len(prompts.points):
         raise PromptError("a replay of clicks needs at least one click")
     logits = prompts.mask_logits
-    for count in range(1, len(prompts.points) + 1):
+    alone = prompts.box is None and logits is None
+    first = first_replayed(prompts.point_labels) if alone else 1
+    for count in range(first, len(prompts.points) + 1):
         prediction = segmenter.decode(
             embedding, Prompts(prompts.points[:count], prompts.point_labels[:count], prompts.box, logits)
         )

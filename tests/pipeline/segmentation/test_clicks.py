@@ -70,3 +70,12 @@ def test_a_replay_feeds_each_decode_the_logits_before(segmenter: SamSegmenter, i
     assert np.array_equal(replayed.low_res_logits, second.low_res_logits)
     with pytest.raises(PromptError, match="at least one click"):
         decode_clicks(segmenter, embedding, Prompts(box=Box(50, 50, 80, 80)))
+
+
+def test_a_replay_begins_with_the_first_positive_click(segmenter: SamSegmenter, image: Image) -> None:
+    embedding = segmenter.embed(image, Box(40, 40, 140, 140))
+    clicks, labels = points((290, 230), (60, 70), (90, 90), (80, 60)), np.array([0, 0, 1, 0])
+    first = segmenter.decode(embedding, Prompts(clicks[:3], labels[:3]))
+    second = segmenter.decode(embedding, Prompts(clicks, labels, None, first.low_res_logits))
+    replayed = decode_clicks(segmenter, embedding, Prompts(clicks, labels))
+    assert np.array_equal(replayed.low_res_logits, second.low_res_logits)
