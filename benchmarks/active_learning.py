@@ -1,7 +1,8 @@
 """A server's webhooks, clicks and batches with a training beside them: ``python -m benchmarks.active_learning``.
 
 A server process with the compact models answers over HTTP. Webhooks carry annotations of drawn scenes; clicks are warm
-(the image is embedded); "with training" means that a training process of the same state folder is learning.
+(the image is embedded); "with training" means that a training process of the same state folder is learning. Last come
+/health and /setup while a batch of images is predicted.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main() -> None:
 
 def measure(folder: Path, images: int, webhooks: int, clicks: int) -> None:
     scenes = [synthetic.draw_scene(seed, theme="airport") for seed in range(images)]
-    url = serve_images(folder / "web", scenes)
+    unseen = [synthetic.draw_scene(seed) for seed in range(1000, 1000 + images)]
+    url = serve_images(folder / "web", [*scenes, *unseen])
     settings = {"PSLG_IMAGE_HOSTS": "127.0.0.1", "PSLG_TRAIN_STEPS": "2000"}
     backend = BackendProcess(folder / "state", "http://127.0.0.1:1", "none", settings=settings)
     session = requests.Session()
@@ -68,9 +70,9 @@ def measure(folder: Path, images: int, webhooks: int, clicks: int) -> None:
         post("/webhook", {"action": "START_TRAINING", "project": PROJECT})
         database = Database.of_state(folder / "state")
         jobs = TrainingJobs(database)
-        while not (found := jobs.jobs()) or found[0].progress < 0.1:
-            if found and found[0].finished:
-                raise SystemExit(f"the training ended: {found[0].message}")
+        while not (wanted := jobs.jobs()) or wanted[0].progress < 0.1:
+            if wanted and wanted[0].finished:
+                raise SystemExit(f"the training ended: {wanted[0].message}")
             time.sleep(0.5)
         show("warm click, with training", timed(click, clicks))
         show("cold expression, with training", timed(lambda k: batch(k + 10), 10))
@@ -81,6 +83,14 @@ def measure(folder: Path, images: int, webhooks: int, clicks: int) -> None:
         while jobs.jobs()[0].pid and Path(f"/proc/{jobs.jobs()[0].pid}").exists():
             time.sleep(0.5)
         database.close()
+        setup = {"project": "1.1", "schema": CONFIG, "hostname": url, "access_token": "", "extra_params": None}
+        calls = (lambda: session.get(f"{backend.url}/health", timeout=120), lambda: post("/setup", setup))
+        tasks = [asked(url, images + number, "all the vehicles") for number in range(len(unseen))]
+        predicting = threading.Thread(target=predict, args=(backend.url, tasks))
+        predicting.start()
+        found = timed(lambda k: calls[k % 2](), 100_000, predicting.is_alive)
+        show("/health, with a batch", found[::2])
+        show("/setup, with a batch", found[1::2])
 
 
 def serve_images(folder: Path, scenes: Sequence[Scene]) -> str:
@@ -136,18 +146,32 @@ def clicked(post: Callable[[str, dict[str, Any]], Any], url: str, scene: Scene, 
 
 
 def batched(post: Callable[[str, dict[str, Any]], Any], url: str, images: int, number: int) -> None:
-    """One expression on an image that was not asked about before."""
-    task = {
-        "id": number + 1,
-        "data": {"image": f"{url}/{(number + 1) % images}.png", "expression": "all the airplanes"},
-    }
-    post("/predict", {"tasks": [task], "label_config": CONFIG, "project": "1.1", "params": {"context": None}})
+    """One expression that was not asked about this image before."""
+    post("/predict", predict_body([asked(url, (number + 1) % images, "all the airplanes")]))
 
 
-def timed(call: Callable[[int], object], times: int) -> list[float]:
-    """Milliseconds of each call."""
+def asked(url: str, number: int, expression: str) -> dict[str, Any]:
+    """A task about the scene ``number``."""
+    return {"id": number + 1, "data": {"image": f"{url}/{number}.png", "expression": expression}}
+
+
+def predict_body(tasks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"tasks": tasks, "label_config": CONFIG, "project": "1.1", "params": {"context": None}}
+
+
+def predict(server: str, tasks: Sequence[dict[str, Any]]) -> None:
+    """One batch, over a connection of its own."""
+    with requests.Session() as session:
+        session.trust_env = False
+        session.post(f"{server}/predict", json=predict_body(tasks), timeout=600).raise_for_status()
+
+
+def timed(call: Callable[[int], object], times: int, go_on: Callable[[], bool] = lambda: True) -> list[float]:
+    """Milliseconds of each call; fewer calls than ``times`` where ``go_on`` says no."""
     found = []
     for number in range(times):
+        if not go_on():
+            break
         began = time.perf_counter()
         call(number)
         found.append(1000 * (time.perf_counter() - began))
