@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from backend.learning.segmenter_clicks import next_click
 from backend.pipeline.segmentation import Segmenter
-from backend.pipeline.segmentation.clicks import click_window, decode_clicks
+from backend.pipeline.segmentation.clicks import click_window, decode_clicks, inside
 from backend.pipeline.types import Box, Embedding, Mask, Prompts
+from dataset_tools.metrics import iou
 
-__all__ = ["clicks_to", "iou"]
+__all__ = ["clicks_to"]
 
 
 def clicks_to(
@@ -55,7 +56,7 @@ def clicks_to(
             break
         points = np.concatenate([points, np.array([[click.x, click.y]], np.float32)])
         labels = np.append(labels, int(click.positive))
-        if logits is None or window is None or not _holds(window, points[labels == 1]):
+        if logits is None or window is None or not inside(points[labels == 1], window):
             if not labels.any():  # nothing to keep: the annotator deletes the region and clicks on the object
                 points, labels, mask, logits = points[:0], labels[:0], np.zeros_like(target), None
                 continue
@@ -65,13 +66,3 @@ def clicks_to(
             prediction = segmenter.decode(embed(window), Prompts(points, labels, mask_logits=logits))
         mask, logits = prediction.mask, prediction.low_res_logits
     return cap
-
-
-def iou(predicted: Mask, target: Mask) -> float:
-    """Intersection over union of two masks bool[H, W]; 0 if both are empty."""
-    union = int(np.count_nonzero(predicted | target))
-    return int(np.count_nonzero(predicted & target)) / union if union else 0.0
-
-
-def _holds(window: Box, points: npt.NDArray[np.float32]) -> bool:
-    return bool(((points >= window[:2]) & (points <= window[2:])).all())

@@ -20,6 +20,7 @@ from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.segmentation.clicks import click_window, decode_clicks
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 from dataset_tools.categories import canonical
+from dataset_tools.metrics import iou
 
 __all__ = ["ClickTarget", "click_ious", "evaluate_clicks", "summarize_clicks"]
 
@@ -106,7 +107,7 @@ def click_ious(segmenter: Segmenter, image: Image, target: Mask, cap: int = 20, 
             prompts = Prompts(points, labels, mask_logits=prediction.low_res_logits)
             prediction = segmenter.decode(embed(chosen), prompts)
         window = chosen
-        ious.append(_iou(prediction.mask, target))
+        ious.append(iou(prediction.mask, target))
         if ious[-1] >= enough:
             break
     return ious
@@ -137,8 +138,3 @@ def summarize_clicks(
         reached = [ious[min(k, len(ious)) - 1] for ious in sequences if ious]
         summary[f"IoU@{k}"] = float(np.mean(reached)) if reached else None
     return summary | {"n": len(sequences)}
-
-
-def _iou(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> float:
-    union = int((predicted | target).sum())
-    return int((predicted & target).sum()) / union if union else 0.0

@@ -11,7 +11,6 @@ Layout of the folder, beside the files of ``TrainingRun``::
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -215,9 +214,8 @@ def write_segmenter(config: SegmenterConfig, tensors: Mapping[str, Tensor], fold
         save_weights(path, {**read_weights(base), **tensors}, torch.float16, metadata)
         return path
     state = torch.load(base, map_location="cpu", weights_only=True, mmap=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save({**state, **tensors}, temporary)
-    temporary.replace(path)
+    with atomic.open_bytes(path) as file:
+        torch.save({**state, **tensors}, file)
     return path
 
 

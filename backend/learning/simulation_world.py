@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.learning.click_corrections import clicks_to, iou
+from backend.learning.click_corrections import clicks_to
 from backend.learning.examples import LabelledExpression, LabelledImage
 from backend.learning.feature_views import FeatureCache, View, adapted_output
 from backend.pipeline.config import PipelineConfig
@@ -26,6 +26,7 @@ from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
 from dataset_tools import expression_parser
 from dataset_tools.image_files import read_rgb
+from dataset_tools.metrics import iou
 
 __all__ = ["ACCEPTED", "Look", "Measured", "Model", "Task", "World", "measure_all", "tasks_of", "training_set"]
 

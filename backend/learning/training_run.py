@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from backend.errors import ConfigError, WeightsError
 from backend.safetensors_bytes import serialized
-from dataset_tools.atomic import write_bytes
+from dataset_tools import atomic
 
 __all__ = [
     "Ema",
@@ -124,7 +124,7 @@ def save_weights(
         .cpu()
         for name, value in tensors.items()
     }
-    write_bytes(path, serialized(ready, metadata))
+    atomic.write_bytes(path, serialized(ready, metadata))
 
 
 class Ema:
@@ -205,7 +205,7 @@ class TrainingRun:
                     "or choose another --out"
                 )
         folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        atomic.write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     @property
     def seconds(self) -> float:
@@ -220,7 +220,7 @@ class TrainingRun:
         """
         path = self.folder / "checkpoint.pt"
         if not path.exists():
-            _write_atomically(self.folder / "log.jsonl", "")
+            atomic.write_text(self.folder / "log.jsonl", "")
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -230,7 +230,7 @@ class TrainingRun:
             raise WeightsError(f"the checkpoint {path} is damaged ({error}): delete it to start again") from error
         self._started = time.monotonic()
         kept = [line for line in self.entries() if line["step"] <= state["step"]]
-        _write_atomically(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        atomic.write_text(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         return state
 
     def save(self, step: int, **state: Any) -> None:
@@ -264,7 +264,7 @@ class TrainingRun:
         self.best_value = value
         save_weights(self.folder / "best.safetensors", tensors)
         best = {"step": step, "criterion": self.criterion, "value": value}
-        _write_atomically(self.folder / "best.json", json.dumps(best) + "\n")
+        atomic.write_text(self.folder / "best.json", json.dumps(best) + "\n")
 
     def plot(self) -> None:
         """Draw ``curves.png``: one panel per logged quantity over the steps."""
@@ -295,9 +295,3 @@ class TrainingRun:
         temporary = self.folder / f".curves.{os.getpid()}.png"
         figure.savefig(temporary, dpi=80)
         temporary.replace(self.folder / "curves.png")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

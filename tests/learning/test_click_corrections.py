@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from backend.learning.click_corrections import clicks_to, iou
+from backend.learning.click_corrections import clicks_to
 from backend.pipeline.types import Mask
+from dataset_tools.metrics import iou
 from tests.server.tiny import tiny_pipeline
 
 

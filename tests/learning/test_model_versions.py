@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ from backend.database import Database
 from backend.errors import ConfigError, WeightsError
 from backend.learning.model_versions import ModelVersions, insert_version, staging_folder
 from backend.learning.version_manifest import Manifest
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database.of_state(tmp_path)
-    yield database
-    database.close()
 
 
 @pytest.fixture

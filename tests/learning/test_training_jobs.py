@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from backend.database import Database
 from backend.learning.annotation_store import AnnotationStore
 from backend.learning.training_jobs import TrainingJobs, finish, process_lock
 from tests.learning.test_annotation_store import annotation, event, region, submitted
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database.of_state(tmp_path)
-    yield database
-    database.close()
 
 
 @pytest.fixture

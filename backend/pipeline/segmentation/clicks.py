@@ -17,7 +17,7 @@ from backend.errors import PromptError
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, MaskPrediction, Prompts
 
-__all__ = ["CLICK_OBJECT_SIDES", "click_window", "decode_clicks", "first_replayed"]
+__all__ = ["CLICK_OBJECT_SIDES", "click_window", "decode_clicks", "first_replayed", "inside"]
 
 CLICK_OBJECT_SIDES = (40.0, 100.0, 250.0)
 """Sides in pixels of the objects supposed around a lone click; their windows are tried."""
@@ -68,7 +68,7 @@ def click_window(
     window = segmenter.window_for(_hull(best, positive[:1]), image_size)
     for count in range(2, len(positive) + 1):
         clicks = positive[:count]
-        if not _inside(clicks, window):
+        if not inside(clicks, window):
             window = segmenter.window_for(_hull(best, clicks), image_size)
         if count <= LAST_CLICK_FOR_WINDOW:
             best = decode_clicks(segmenter, embed(window), _positive(clicks))
@@ -82,7 +82,8 @@ def _positive(points: npt.NDArray[np.float32]) -> Prompts:
     return Prompts(points=points, point_labels=np.ones(len(points), np.int64))
 
 
-def _inside(points: npt.NDArray[np.float32], window: Box) -> bool:
+def inside(points: npt.NDArray[np.float32], window: Box) -> bool:
+    """Whether all of ``points`` float32[N, 2], (x, y), lie in ``window``, its borders included."""
     return bool(((points >= window[:2]) & (points <= window[2:])).all())
 
 
