@@ -176,7 +176,10 @@ def view_size(image: LabelledImage, view: View) -> tuple[int, int]:
 def detections_of(
     cache: FeatureCache, detector: Detector, image: LabelledImage, scales: Sequence[int], threshold: float
 ) -> list[Detection]:
-    """What ``detect`` finds in ``image`` with ``detector``, which differs from the cache's in its adapter only."""
+    """What ``detect`` finds in ``image`` with ``detector``, which differs from the cache's in its adapter only.
+
+    Images beyond 2048 pixels are read whole here, without the tiles that inference reads as well.
+    """
     outputs = {}
     for side in reading_sides(scales, max(image.height, image.width)):
         reading = cache.reading(image, View(side))

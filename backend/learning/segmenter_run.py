@@ -12,6 +12,7 @@ import torch
 
 from backend.errors import ConfigError
 from backend.learning.segmenter_samples import Scene, read_scenes, scene_of
+from backend.learning.segmenter_shapes import shape_scenes
 from backend.learning.segmenter_training import train_segmenter
 from backend.learning.segmenter_validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
 from backend.learning.training_run import TrainingRun, read_weights, save_weights
@@ -53,7 +54,7 @@ def export_weights(out: Path, config: Mapping[str, Any], validation: list[Scene]
 
 
 def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[Scene]]:
-    """Training and validation scenes of the config's ``data``, ``exclude_categories`` and ``synthetic_scenes``."""
+    """Training and validation scenes of the config's ``data``, ``exclude_categories`` and numbers of scenes."""
     training: list[Scene] = []
     validation: list[Scene] = []
     for name, part in config["data"].items():
@@ -72,6 +73,8 @@ def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[
     for number in range(config["synthetic_scenes"]):
         scene = _synthetic_scene(config["seed"] * 100_003 + number, config["exclude_categories"])
         training += [scene] if scene.objects else []
+    photographs = [scene for scene in training if scene.origin == "real"]
+    training += shape_scenes(photographs, config["shape_scenes"], config["seed"])
     return training, validation
 
 
@@ -80,4 +83,4 @@ def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Scene:
 
     scene = synthetic.draw_scene(seed)
     masks = ((o.category, o.mask) for o in scene.objects if o.category not in exclude_categories)
-    return scene_of(f"synthetic-{seed}", scene.image, masks, synthetic=True)
+    return scene_of(f"synthetic-{seed}", scene.image, masks, "synthetic")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
 
 __all__ = [
+    "Origin",
     "Sample",
     "Scene",
     "TrainingObject",
@@ -33,6 +35,10 @@ __all__ = [
 
 PADDING = (124, 116, 104)
 """What lies outside an image: the mean pixel, which the model's normalisation maps to about 0."""
+
+
+Origin = Literal["real", "synthetic", "shapes"]
+"""Photographs, scenes of ``dataset_tools.synthetic``, or photographs with shapes pasted in (``segmenter_shapes``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +73,7 @@ class Scene:
     name: str
     image: npt.NDArray[np.uint8]
     objects: tuple[TrainingObject, ...]
-    synthetic: bool = False
+    origin: Origin = "real"
     pyramid: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
     def level(self, number: int) -> npt.NDArray[np.uint8]:
@@ -105,7 +111,7 @@ def scene_of(
     name: str,
     image: npt.NDArray[np.uint8],
     masks: Iterable[tuple[str, npt.NDArray[np.bool_]]],
-    synthetic: bool = False,
+    origin: Origin = "real",
 ) -> Scene:
     """A scene from an image uint8[H, W, 3] RGB and its (category, mask bool[H, W]); empty masks are left out."""
     objects = []
@@ -120,7 +126,7 @@ def scene_of(
         outline = np.concatenate([corners + shift for shift in ((0, 0), (1, 0), (0, 1), (1, 1))]).astype(np.float32)
         outline = cv2.convexHull(outline)[:, 0]
         objects.append(TrainingObject(category, crop, (x0, y0), outline, int(mask.sum())))
-    return Scene(name, image, tuple(objects), synthetic)
+    return Scene(name, image, tuple(objects), origin)
 
 
 def read_scenes(

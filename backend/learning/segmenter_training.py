@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,14 @@ from backend.learning.segmenter_prompts import (
     upsampled,
     with_corrective_clicks,
 )
-from backend.learning.segmenter_samples import Scene, draw_sample
+from backend.learning.segmenter_samples import Origin, Scene, TrainingObject, draw_sample
 from backend.learning.segmenter_validation import validate
 from backend.learning.training_run import Ema, TrainingRun, learning_rate, seed_everything, step_generator
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 
 __all__ = [
     "KINDS",
+    "BalancedDraw",
     "interactive_rounds",
     "means_of",
     "parameter_groups",
@@ -76,14 +77,18 @@ def train_segmenter(
         ema.load_state_dict(state["ema"])
         first = int(state["step"])
 
-    draw = _BalancedDraw(scenes, config["category_power"], config["synthetic_share"])
+    shares: dict[Origin, float] = {"synthetic": config["synthetic_share"], "shapes": config["shape_share"]}
+    draw = BalancedDraw(scenes, config["category_power"], shares)
     averaged = copy.deepcopy(sam).eval()
     steps, logged = int(config["steps"]), []
     last = steps if config["stop_after"] is None else min(steps, int(config["stop_after"]))
     progress = tqdm(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
     for step in progress:
         rng = step_generator(config["seed"], step)
-        set_img_size(sam, _size_at(step / steps, config["sizes"]))
+        size = _size_at(step / steps, config["sizes"])
+        set_img_size(sam, size)
+        if step and size != _size_at((step - 1) / steps, config["sizes"]):
+            run.best_value = None  # the weights are for the last size; figures of others do not compare
         rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -112,7 +117,7 @@ def train_segmenter(
 
 
 def _step(
-    sam: Sam, config: dict[str, Any], draw: _BalancedDraw, rng: np.random.Generator
+    sam: Sam, config: dict[str, Any], draw: BalancedDraw, rng: np.random.Generator
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch, and what to log of it."""
     size = sam.image_encoder.img_size
@@ -214,24 +219,28 @@ def _mask_loss(logits: Tensor, targets: Tensor, areas: Tensor) -> tuple[Tensor, 
     return 2 * cross_entropy + dice.mean(), iou
 
 
-class _BalancedDraw:
+class BalancedDraw:
     """Draws objects with category weights count ** power: 1 follows the data, 0 makes categories equal.
 
-    ``synthetic_share`` of the draws goes to drawn scenes where there are any.
+    ``shares`` of the draws go to scenes of these origins where there are any, the rest to the others.
     """
 
-    def __init__(self, scenes: list[Scene], power: float, synthetic_share: float) -> None:
+    def __init__(self, scenes: list[Scene], power: float, shares: Mapping[Origin, float]) -> None:
         self.pairs = [(scene, target) for scene in scenes for target in scene.objects]
-        names = [(scene.synthetic, target.category) for scene, target in self.pairs]
+        names = [(scene.origin, target.category) for scene, target in self.pairs]
         counts = Counter(names)
         weights = np.array([counts[name] ** (power - 1.0) for name in names])
-        drawn = np.array([synthetic for synthetic, _ in names])
-        if drawn.any() and not drawn.all():
-            for part, share in ((drawn, synthetic_share), (~drawn, 1 - synthetic_share)):
+        origins = np.array([origin for origin, _ in names])
+        drawn = {origin: share for origin, share in shares.items() if (origins == origin).any()}
+        parts = [(origins == origin, share) for origin, share in drawn.items()]
+        parts.append((~np.isin(origins, list(drawn)), 1 - sum(drawn.values())))
+        for part, share in parts:
+            if part.any():
                 weights[part] *= share / weights[part].sum()
         self.cumulative = np.cumsum(weights / weights.sum())
 
-    def __call__(self, rng: np.random.Generator) -> tuple[Scene, Any]:
+    def __call__(self, rng: np.random.Generator) -> tuple[Scene, TrainingObject]:
+        """The next object and its scene."""
         index = int(np.searchsorted(self.cumulative, rng.random()))
         return self.pairs[min(index, len(self.pairs) - 1)]
 

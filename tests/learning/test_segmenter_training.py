@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from backend.commands.train import train
 from backend.errors import ConfigError
+from backend.learning import segmenter_training
 from backend.learning.segmenter_prompts import (
     BatchPrompts,
     damaged_logits,
@@ -88,6 +89,7 @@ def config() -> dict[str, Any]:
             "named_set": {"validation": ["1.png"]},
         },
         "synthetic_scenes": 0,
+        "shape_scenes": 0,
         "steps": 4,
         "sizes": [[0.0, 32], [0.5, 64]],
         "groups": [{**group, "windows": 2} for group in shipped["groups"]],
@@ -142,6 +144,15 @@ def test_weights_to_start_from_are_used(data: Path, config: dict[str, Any], tmp_
     assert torch.equal(first["image_encoder.stem.0.weight"], second["image_encoder.stem.0.weight"])
 
 
+def test_the_best_weights_are_of_the_last_size(
+    data: Path, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling = iter((0.9, 0.8, 0.7, 0.6))
+    monkeypatch.setattr(segmenter_training, "validate", lambda *_: {"score": next(falling)})
+    run_segmenter_training(data, tmp_path / "run", config | {"validate_every": 1}, resume=False)
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == 3
+
+
 def test_data_keeps_the_splits_apart(data: Path, config: dict[str, Any]) -> None:
     training, validation = read_data(data, config)
     assert [scene.name for scene in training] == ["0.png", "1.png", "0.png"]
@@ -154,7 +165,7 @@ def test_data_keeps_the_splits_apart(data: Path, config: dict[str, Any]) -> None
 
 def test_synthetic_scenes_are_drawn_from_the_seed(data: Path, config: dict[str, Any]) -> None:
     drawn = [read_data(data, config | {"synthetic_scenes": 1})[0][-1] for _ in range(2)]
-    assert drawn[0].synthetic
+    assert drawn[0].origin == "synthetic"
     assert np.array_equal(drawn[0].image, drawn[1].image)
     assert drawn[0].objects
 

@@ -102,3 +102,10 @@ def test_any_image_and_mask_give_a_mask_and_repeat(data: st.DataObject, shape: t
     assert np.array_equal(result.mask, again.mask)
     assert 0 <= result.agreement <= 1
     assert result.mask.any() == mask.any()
+
+
+def test_a_large_object_is_cut_as_exactly_as_a_small_one() -> None:
+    true = disc((500, 620), (300, 250), 180)
+    result = optimize_boundary(paint(true), disc((500, 620), (304, 252), 172), CONFIG)
+    assert iou(result.mask, true) > 0.99
+    assert not result.kept

@@ -15,8 +15,9 @@ import torch
 
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.grounding.box_colors import color_in_box
-from backend.pipeline.grounding.detections import Detection, detect
+from backend.pipeline.grounding.detections import Detection
 from backend.pipeline.grounding.detector import Calibration, Detector, load_detector
+from backend.pipeline.grounding.tiled import detect_anywhere
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools import expression_parser, relations
 from dataset_tools.categories import category_named
@@ -70,7 +71,8 @@ class CompactGrounder:
         key = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
         found = self._cache.get(key)
         if found is None:
-            found = tuple(detect(self.detector, image, self.calibration.scales, _LOWEST_SCORE, bfloat16=self.bfloat16))
+            scales = self.calibration.scales
+            found = tuple(detect_anywhere(self.detector, image, scales, _LOWEST_SCORE, bfloat16=self.bfloat16))
             self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
         return found
 
