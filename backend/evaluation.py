@@ -10,9 +10,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,30 @@ __all__ = ["Boxes", "Evaluation", "Outcome", "evaluate", "jittered"]
 
 Boxes = Literal["predicted", "ground-truth"]
 
-Timed = tuple[Prelabels, float, float]
-"""Prelabels, seconds, and seconds without embedding."""
+
+class Spent(NamedTuple):
+    """Time in seconds: by the clock, and on all CPU cores together."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def until_now(cls) -> Spent:
+        """By clocks that started at some time."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.wall + other.wall, self.cpu + other.cpu)
+
+    def minus(self, other: Spent) -> Spent:
+        """What is left without ``other``."""
+        return Spent(self.wall - other.wall, self.cpu - other.cpu)
+
+
+NOTHING = Spent(0.0, 0.0)
+Timed = tuple[Prelabels, Spent, Spent]
+"""Prelabels, what they took, and what they took without embedding."""
 SMALL_AREA = 32 * 32
 """An object of fewer pixels is a small one (COCO's definition)."""
 
@@ -42,8 +64,8 @@ class Outcome:
         answered: there was at least one mask.
         box_iou: first predicted box against the one target's box; None unless there is exactly one target.
         target_area: pixels of the target at the image's own size.
-        seconds: for the whole expression, embedding its windows included.
-        embedded_seconds: of which not spent on embedding: what it takes when the embeddings are stored.
+        spent: on the whole expression, embedding its windows included.
+        spent_embedded: of which not on embedding: what it takes when the embeddings are stored.
     """
 
     example: Example
@@ -51,8 +73,8 @@ class Outcome:
     answered: bool
     box_iou: float | None
     target_area: int
-    seconds: float
-    embedded_seconds: float
+    spent: Spent
+    spent_embedded: Spent
 
     def iou(self, convention: Convention) -> float:
         """The IoU; for an absent object 1 if the pipeline abstained, else 0."""
@@ -84,8 +106,10 @@ class Evaluation:
             "grounding": {"n": len(boxes), "P@0.5": float(np.mean([iou >= 0.5 for iou in boxes])) if boxes else 0.0},
             "absent": {"n": len(absent), "abstained": sum(not one.answered for one in absent)},
             "present": {"n": len(present), "answered": sum(one.answered for one in present)},
-            "seconds": _mean([one.seconds for one in self.outcomes]),
-            "seconds_embedded": _mean([one.embedded_seconds for one in self.outcomes]),
+            "seconds": _mean([one.spent.wall for one in self.outcomes]),
+            "seconds_embedded": _mean([one.spent_embedded.wall for one in self.outcomes]),
+            "cpu_seconds": _mean([one.spent.cpu for one in self.outcomes]),
+            "cpu_seconds_embedded": _mean([one.spent_embedded.cpu for one in self.outcomes]),
             "model_version": self.model_version,
             "convention": self.convention.describe(),
             **self.settings,
@@ -137,18 +161,15 @@ def evaluate(
         image = read_image(path)
         runner = _Runner(pipeline, image, box_jitter)
         for example in members:
-            if boxes == "predicted":
-                found, seconds, embedded = runner.prelabel(example.expression)
-            else:
-                found, seconds, embedded = runner.segment(example)
+            timed = runner.prelabel(example.expression) if boxes == "predicted" else runner.segment(example)
             target = _union([target.mask() for target in example.targets], image)
-            outcome = _outcome(example, found, target, convention, seconds, embedded)
+            outcome = _outcome(example, timed, target, convention)
             outcomes.append(outcome)
-            seen(outcome, image, found, target)
+            seen(outcome, image, timed[0], target)
             progress(1)
-        for target_object, (found, seconds, embedded) in runner.segmented.values():
+        for target_object, timed in runner.segmented.values():
             alone = Example(path, "", "instance", target_object.category, (target_object,))
-            instances.append(_outcome(alone, found, target_object.mask(), convention, seconds, embedded))
+            instances.append(_outcome(alone, timed, target_object.mask(), convention))
     settings: dict[str, Any] = {"boxes": boxes}
     if boxes == "ground-truth":
         settings["box_jitter"] = box_jitter
@@ -166,14 +187,13 @@ class _Runner:
     """Runs one image's expressions; embeds each window once and keeps count of what that took.
 
     Attributes:
-        segmented: id of a target -> target, and stage 2 on its ground-truth box: prelabels, seconds, seconds without
-            embedding.
+        segmented: id of a target -> target, and stage 2 on its ground-truth box.
     """
 
     def __init__(self, pipeline: PslgSam, image: Image, box_jitter: float) -> None:
         self._pipeline, self._image, self._box_jitter = pipeline, image, box_jitter
-        self._embeddings: dict[Box | None, tuple[Embedding, float]] = {}
-        self._embed_spent = self._embed_due = 0.0
+        self._embeddings: dict[Box | None, tuple[Embedding, Spent]] = {}
+        self._embed_spent = self._embed_due = NOTHING
         self.segmented: dict[str, tuple[Target, Timed]] = {}
 
     def prelabel(self, expression: str) -> Timed:
@@ -188,25 +208,26 @@ class _Runner:
                 self.segmented[target.id] = (target, self._timed(run))
         parts = [self.segmented[target.id][1] for target in example.targets]
         items = tuple(item for found, _, _ in parts for item in found)
-        return Prelabels(items), sum(part[1] for part in parts), sum(part[2] for part in parts)
+        spent, embedded = (reduce(Spent.plus, (part[k] for part in parts), NOTHING) for k in (1, 2))
+        return Prelabels(items), spent, embedded
 
     def _timed(self, run: Callable[[], Prelabels]) -> Timed:
-        """Result, seconds as if nothing had been embedded before, seconds as if everything had."""
-        self._embed_spent = self._embed_due = 0.0
-        start = time.perf_counter()
+        """Result, what it takes if nothing had been embedded before, and if everything had."""
+        self._embed_spent = self._embed_due = NOTHING
+        start = Spent.until_now()
         found = run()
-        embedded = time.perf_counter() - start - self._embed_spent
-        return found, embedded + self._embed_due, embedded
+        embedded = Spent.until_now().minus(start).minus(self._embed_spent)
+        return found, embedded.plus(self._embed_due), embedded
 
     def _embed(self, image: Image, window: Box | None) -> Embedding:
         if window not in self._embeddings:
-            start = time.perf_counter()
+            start = Spent.until_now()
             embedding = self._pipeline.embed(image, window)
-            seconds = time.perf_counter() - start
-            self._embeddings[window] = (embedding, seconds)
-            self._embed_spent += seconds
-        embedding, seconds = self._embeddings[window]
-        self._embed_due += seconds
+            spent = Spent.until_now().minus(start)
+            self._embeddings[window] = (embedding, spent)
+            self._embed_spent = self._embed_spent.plus(spent)
+        embedding, spent = self._embeddings[window]
+        self._embed_due = self._embed_due.plus(spent)
         return embedding
 
 
@@ -217,9 +238,8 @@ def _union(masks: Sequence[Mask], image: Image) -> Mask:
     return union
 
 
-def _outcome(
-    example: Example, found: Prelabels, target: Mask, convention: Convention, seconds: float, embedded: float
-) -> Outcome:
+def _outcome(example: Example, timed: Timed, target: Mask, convention: Convention) -> Outcome:
+    found, spent, embedded = timed
     predicted = np.zeros_like(target)
     for item in found:
         predicted |= item.mask
@@ -232,8 +252,8 @@ def _outcome(
         answered=len(found) > 0,
         box_iou=box_iou,
         target_area=int(target.sum()),
-        seconds=seconds,
-        embedded_seconds=embedded,
+        spent=spent,
+        spent_embedded=embedded,
     )
 
 

@@ -160,7 +160,8 @@ _PLAIN: dict[str, str] = {
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
     "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
     "resting, overall, numbered, remaining, total, in total, here, kindly, help, in terms of, compared, comparison, "
-    "compared with, compared to, when, if, nearby each other",
+    "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, arranged, "
+    "clustered together, grouped together, scattered, laid out, set up, close together",
 }
 
 _VALUED: dict[str, dict[str, Any]] = {

@@ -75,7 +75,8 @@ def _table(report: dict[str, Any]) -> str:
         f" P@0.5 of the boxes of single targets: {100 * grounding['P@0.5']:.1f} (n {grounding['n']})",
         f"absent objects: abstained from {absent['abstained']} of {absent['n']};"
         f" present objects: answered {present['answered']} of {present['n']}",
-        f"seconds per expression: {report['seconds']:.3f}, with stored embeddings {report['seconds_embedded']:.3f}",
+        f"seconds per expression: {report['seconds']:.3f}, with stored embeddings {report['seconds_embedded']:.3f};"
+        f" CPU seconds {report['cpu_seconds']:.3f} and {report['cpu_seconds_embedded']:.3f}",
         f"convention: {report['convention']}",
         f"model: {report['model_version']}, data: {report['data']}, split: {report['split'] or 'everything'}"
         + (f", {report['limit']} expressions spread evenly" if report["limit"] else ""),

@@ -49,6 +49,8 @@ def target(query: Query) -> Query:
         ("a dark-colored car", of(Color("dark"), category="vehicle")),
         ("the ship whose bow points to the left", of()),
         ("the basketball court, not the ground track field", of(category="basketballcourt")),
+        ("the ships lined up along the bottom", of(Region((None, 1), of_image=False))),
+        ("the tanks set up on the left", of(Region((-1, None), of_image=False), category="storagetank")),
     ],
 )
 def test_conditions(expression: str, expected: tuple[str, tuple[Constraint, ...]]) -> None:
