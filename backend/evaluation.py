@@ -208,7 +208,8 @@ class _Runner:
                 self.segmented[target.id] = (target, self._timed(run))
         parts = [self.segmented[target.id][1] for target in example.targets]
         items = tuple(item for found, _, _ in parts for item in found)
-        spent, embedded = (reduce(Spent.plus, (part[k] for part in parts), NOTHING) for k in (1, 2))
+        spent = reduce(Spent.plus, (whole for _, whole, _ in parts), NOTHING)
+        embedded = reduce(Spent.plus, (rest for _, _, rest in parts), NOTHING)
         return Prelabels(items), spent, embedded
 
     def _timed(self, run: Callable[[], Prelabels]) -> Timed:

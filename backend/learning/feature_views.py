@@ -8,7 +8,6 @@ pixels only, never on labels.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.detections import Detection, find, prepare, reading_sides
 from backend.pipeline.grounding.detector import STRIDES, Detector, DetectorOutput
 from backend.pipeline.types import Image
+from dataset_tools import atomic
 from dataset_tools.geometry import Box
 from dataset_tools.image_files import read_rgb
 
@@ -136,9 +136,8 @@ class FeatureCache:
         if flat.nbytes > self._left or shutil.disk_usage(path.parent).free < _FREE_BYTES + flat.nbytes:
             return
         self._left -= flat.nbytes
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-        np.save(temporary, flat)
-        temporary.replace(path)
+        with atomic.open_bytes(path) as file:
+            np.save(file, flat)
 
     def _split(self, flat: npt.NDArray[np.float16], image: LabelledImage, view: View) -> Reading:
         config = self.detector.config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
 from backend.pipeline.grounding.lqvg.inference import load_tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from dataset_tools import atomic
 
 __all__ = ["run_lqvg_training"]
 
@@ -74,9 +74,8 @@ def run_lqvg_training(
             from safetensors.torch import load_file
 
             network.load_state_dict(load_file(out / "best.safetensors"))
-            temporary = weights.with_name(f".{weights.name}.{os.getpid()}")
-            torch.save(checkpoint_content(network.cpu()), temporary)
-            temporary.replace(weights)
+            with atomic.open_bytes(weights) as file:
+                torch.save(checkpoint_content(network.cpu()), file)
     return weights
 
 

@@ -6,7 +6,6 @@ is corrected by a straight line fitted on validation scenes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from backend.learning.segmenter_prompts import (
     with_corrective_clicks,
 )
 from backend.learning.segmenter_samples import Scene, TrainingObject, plain_sample
+from dataset_tools import atomic
 from dataset_tools.geometry import Box
 
 __all__ = [
@@ -124,9 +124,8 @@ def plot_reliability(path: Path, scores: dict[str, Scores]) -> None:
     low = max(0.0, min(float(np.quantile(values, 0.01)) for values in scores.values()) - 0.05)
     axes.set(xlim=(low, 1), ylim=(low, 1), xlabel="predicted IoU", ylabel="IoU", aspect="equal")
     axes.legend(fontsize=7)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    figure.savefig(temporary, dpi=80)
-    temporary.replace(path)
+    with atomic.open_bytes(path) as file:
+        figure.savefig(file, format="png", dpi=80)
 
 
 def jittered(target: TrainingObject, rng: np.random.Generator) -> Box:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -236,9 +235,8 @@ class TrainingRun:
     def save(self, step: int, **state: Any) -> None:
         """Write the checkpoint: ``state`` must hold tensors and plain values only (state dicts)."""
         run = {"best_value": self.best_value, "seconds": self.seconds}
-        temporary = self.folder / f".checkpoint.{os.getpid()}"
-        torch.save({"step": step, "run": run, **state}, temporary)
-        temporary.replace(self.folder / "checkpoint.pt")
+        with atomic.open_bytes(self.folder / "checkpoint.pt") as file:
+            torch.save({"step": step, "run": run, **state}, file)
 
     def log(self, kind: Literal["train", "validation"], step: int, **values: float) -> None:
         """Append one line of ``values`` to the log."""
@@ -292,6 +290,5 @@ class TrainingRun:
             panel.set_title(name)
             panel.set_xlabel("step")
             panel.legend()
-        temporary = self.folder / f".curves.{os.getpid()}.png"
-        figure.savefig(temporary, dpi=80)
-        temporary.replace(self.folder / "curves.png")
+        with atomic.open_bytes(self.folder / "curves.png") as file:
+            figure.savefig(file, format="png", dpi=80)
