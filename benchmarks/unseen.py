@@ -2,9 +2,9 @@
 
     python -m benchmarks.unseen --data DIR --weights FILE --out DIR
 
-``--weights`` come from ``pslg train compact-segmenter --config backend/weights/compact_segmenter/train_leaveout.yaml``,
-which leaves out airplanes, harbors, tennis courts and buildings. Two questions, both with true boxes, without CFPG and
-MBO, every annotated object once:
+``--weights`` come from ``pslg train compact-segmenter`` with ``train_unseen_stage1.yaml``, then ``train_unseen.yaml``
+(``backend/weights/compact_segmenter``), which leave out airplanes, harbors and buildings: none is ever a target, drawn
+ones included. Two questions, both with true boxes, without CFPG and MBO, every annotated object once:
 
 - left-out categories: the objects of nwpu_vhr10's part ``test``, by category;
 - another dataset: buildings of inria_512 in three folds of other places; the weights are fine-tuned on two of them

@@ -27,7 +27,7 @@ SIDES = (18.0, 260.0)
 """Longer sides of shapes in pixels."""
 
 OVERSAMPLING = 4
-LEAST_CONTRAST = 14.0
+LEAST_CONTRAST = 12.0
 """Levels between the mean colours of a shape and of the ground around it."""
 
 Rgb = npt.NDArray[np.uint8]
@@ -68,7 +68,9 @@ def draw_shape(side: int, rng: np.random.Generator) -> Alpha:
 
 def _largest_part(canvas: Canvas) -> Canvas:
     """What is connected, like most objects."""
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(canvas)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(canvas)
+    if count == 1:
+        return canvas
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
     return np.where(labels == largest, canvas, 0).astype(np.uint8)
 
@@ -98,7 +100,7 @@ def _paste_shapes(ground: Rgb, scenes: Sequence[Scene], rng: np.random.Generator
             continue
         taken[here] = True
         region = ground[here]
-        if rng.random() < 0.4:
+        if rng.random() < 0.5:
             _cast_shadow(region, alpha, sun, rng)
         if rng.random() < 0.5:
             alpha = np.asarray(cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.0)), np.float32)
@@ -135,19 +137,22 @@ def _filling(region: Rgb, alpha: Alpha, scenes: Sequence[Scene], rng: np.random.
 
 
 def _parts(side: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Brightness steps float32[side, side, 1]: roofs, wings and decks have parts of other brightness."""
-    steps = np.zeros((side, side), np.float32)
+    """Steps of brightness and colour, float32[side, side, 3]: roofs, wings and decks have parts unlike the rest."""
+    steps = np.zeros((side, side, 3), np.float32)
     rows, columns = np.mgrid[0:side, 0:side].astype(np.float32) / side - 0.5
     for _ in range(int(rng.integers(0, 4))):
         angle, offset = rng.uniform(0, 2 * math.pi), rng.uniform(-0.3, 0.3)
         beyond = rows * math.sin(angle) + columns * math.cos(angle) > offset
-        steps += beyond * np.float32(rng.normal(0, 16))
-    return steps[:, :, None]
+        steps += beyond[:, :, None] * np.float32(rng.normal(0, 16))
+    if rng.random() < 0.5:  # stripes, decks and hulls: a shape within the shape
+        inner = draw_shape(side, rng)[:, :, None]
+        steps += inner * (rng.normal(0, 35) + rng.normal(0, 12, 3)).astype(np.float32)
+    return steps
 
 
 def _cast_shadow(region: Rgb, alpha: Alpha, sun: float, rng: np.random.Generator) -> None:
     """Darken ``region`` in place where the shape's shadow falls."""
-    reach = len(alpha) * rng.uniform(0.03, 0.15)
+    reach = len(alpha) * rng.uniform(0.03, 0.25)
     matrix = np.array([[1, 0, reach * math.cos(sun)], [0, 1, reach * math.sin(sun)]])
     shadow = cv2.warpAffine(alpha, matrix, alpha.shape[::-1]) * rng.uniform(0.3, 0.7)
     region[:] = (region * (1 - shadow[:, :, None])).astype(np.uint8)
