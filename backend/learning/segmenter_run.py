@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from backend.errors import ConfigError
 from backend.learning.segmenter_samples import Scene, read_scenes, scene_of
@@ -18,7 +19,7 @@ from backend.learning.segmenter_validation import calibrate_predicted_iou, plot_
 from backend.learning.training_run import TrainingRun, read_weights, save_weights
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 
-__all__ = ["export_weights", "read_data", "run_segmenter_training"]
+__all__ = ["average_weights", "export_weights", "read_data", "run_segmenter_training"]
 
 
 def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume: bool) -> Path:
@@ -32,7 +33,23 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
     training, validation = read_data(data, config)
     init = read_weights(Path(config["init"])) if config["init"] else None
     train_segmenter(run, config, training, validation, init)
+    if init is not None and config["average_with_init"]:
+        average_weights(out / "best.safetensors", init, config["average_with_init"])
     return export_weights(out, config, validation)
+
+
+def average_weights(path: Path, init: Mapping[str, Tensor], share: float) -> None:
+    """Put the mean of the weights in ``path`` and of ``init``, which has ``share`` of it, in the place of the former.
+
+    Both ends of a stage that started from trained weights err differently, and lie close enough for their mean to work
+    ("Model soups", arXiv 2203.05482).
+    """
+    trained = read_weights(path)
+    mean = {
+        name: torch.lerp(value, init[name].to(value.dtype), share) if value.is_floating_point() else value
+        for name, value in trained.items()
+    }
+    save_weights(path, mean)
 
 
 def export_weights(out: Path, config: Mapping[str, Any], validation: list[Scene]) -> Path:
