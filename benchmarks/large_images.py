@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from backend.learning.grounder_data import TrainingImage, load_folder
-from backend.pipeline.grounding.detections import Detection, detect
+from backend.pipeline.grounding.detections import PADDING_VALUE, Detection, detect
 from backend.pipeline.grounding.detector import Calibration, load_detector
 from backend.pipeline.grounding.tiled import detect_anywhere
 from backend.pipeline.types import Image
@@ -34,12 +34,12 @@ def mosaic(images: Sequence[TrainingImage], columns: int) -> tuple[Image, Truth]
     height = max(image.image.shape[0] for image in images)
     width = max(image.image.shape[1] for image in images)
     rows = -(-len(images) // columns)
-    canvas = np.full((rows * height, columns * width, 3), (102, 105, 94), np.uint8)
+    canvas = np.full((rows * height, columns * width, 3), PADDING_VALUE, np.uint8)
     truth: Truth = []
     for index, image in enumerate(images):
         y, x = (index // columns) * height, (index % columns) * width
         canvas[y : y + image.image.shape[0], x : x + image.image.shape[1]] = image.image
-        truth += [(o.category, Box(o.box.x0 + x, o.box.y0 + y, o.box.x1 + x, o.box.y1 + y)) for o in image.objects]
+        truth += [(o.category, o.box.shifted(x, y)) for o in image.objects]
     return canvas, truth
 
 

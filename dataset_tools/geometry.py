@@ -49,6 +49,10 @@ class Box(NamedTuple):
         y0, y1 = (min(max(v, 0.0), float(height)) for v in (self.y0, self.y1))
         return Box(x0, y0, x1, y1)
 
+    def shifted(self, x: float, y: float) -> Box:
+        """The box moved by (x, y) pixels."""
+        return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
+
     def expand(self, factor: float) -> Box:
         """The box scaled about its center by ``factor``."""
         half_w, half_h = self.width * factor / 2, self.height * factor / 2

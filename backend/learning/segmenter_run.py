@@ -19,7 +19,7 @@ from backend.learning.segmenter_validation import calibrate_predicted_iou, plot_
 from backend.learning.training_run import TrainingRun, read_weights, save_weights
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 
-__all__ = ["average_weights", "export_weights", "read_data", "run_segmenter_training"]
+__all__ = ["export_weights", "read_data", "run_segmenter_training"]
 
 
 def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume: bool) -> Path:
@@ -33,33 +33,27 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
     training, validation = read_data(data, config)
     init = read_weights(Path(config["init"])) if config["init"] else None
     train_segmenter(run, config, training, validation, init)
-    if init is not None and config["average_with_init"]:
-        average_weights(out / "best.safetensors", init, config["average_with_init"])
-    return export_weights(out, config, validation)
+    return export_weights(out, config, validation, init)
 
 
-def average_weights(path: Path, init: Mapping[str, Tensor], share: float) -> None:
-    """Put the mean of the weights in ``path`` and of ``init``, which has ``share`` of it, in the place of the former.
-
-    Both ends of a stage that started from trained weights err differently, and lie close enough for their mean to work
-    ("Model soups", arXiv 2203.05482).
-    """
-    trained = read_weights(path)
-    mean = {
-        name: torch.lerp(value, init[name].to(value.dtype), share) if value.is_floating_point() else value
-        for name, value in trained.items()
-    }
-    save_weights(path, mean)
-
-
-def export_weights(out: Path, config: Mapping[str, Any], validation: list[Scene]) -> Path:
+def export_weights(
+    out: Path, config: Mapping[str, Any], validation: list[Scene], init: Mapping[str, Tensor] | None
+) -> Path:
     """Calibrate the best weights of the run ``out`` and write them as the pipeline loads them.
+
+    What is written is their mean with ``init``, of which that has the config's ``average_with_init``: both ends of a
+    stage that started from trained weights err differently, and lie close enough for their mean to work ("Model
+    soups", arXiv 2203.05482).
 
     Writes ``model.safetensors`` (half precision), ``reliability.png`` and ``validation.json`` (after calibration).
     """
     size = int(config["sizes"][-1][1])
     sam = build_compact_sam(size, **config["model"])
-    sam.load_state_dict(read_weights(out / "best.safetensors"))
+    best = read_weights(out / "best.safetensors")
+    if init is not None:
+        share = float(config["average_with_init"])
+        best = {k: torch.lerp(v, init[k].to(v), share) if v.is_floating_point() else v for k, v in best.items()}
+    sam.load_state_dict(best)
     sam = sam.to(memory_format=torch.channels_last).eval()
     line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, config["seed"]).values())))
     plot_reliability(out / "reliability.png", score_prompts(sam, validation, config["seed"]))

@@ -128,10 +128,9 @@ def _filling(region: Rgb, alpha: Alpha, scenes: Sequence[Scene], rng: np.random.
         filling = region.astype(np.float32) * rng.uniform(0.4, 0.8) + rng.uniform(0, 120, 3)
     filling = filling + _parts(side, rng) + rng.normal(0, rng.uniform(0, 7), (side, side, 1))
     inside, around = alpha > 0.5, alpha < 0.05
-    difference = filling[inside].mean(axis=0) - (region[around].mean(axis=0) if around.any() else region.mean())
-    strength = float(np.abs(difference).max())
-    if strength < LEAST_CONTRAST:
-        direction = 1.0 if region[around].mean() < 128 else -1.0
+    ground = (region[around] if around.any() else region.reshape(-1, 3)).mean(axis=0)
+    if float(np.abs(filling[inside].mean(axis=0) - ground).max()) < LEAST_CONTRAST:
+        direction = 1.0 if ground.mean() < 128 else -1.0
         filling = filling + direction * (LEAST_CONTRAST + rng.uniform(0, 30))
     return np.asarray(filling, np.float32)
 

@@ -45,7 +45,7 @@ def detect_anywhere(
     for x, y, w, h in windows(width, height, _TILE, _OVERLAP):
         tile = np.ascontiguousarray(image[y : y + h, x : x + w])
         for part in detect(detector, tile, scales, threshold, bfloat16=bfloat16):
-            box = Box(part.box.x0 + x, part.box.y0 + y, part.box.x1 + x, part.box.y1 + y)
+            box = part.box.shifted(x, y)
             if not _is_cut(box, Box(x, y, x + w, y + h), width, height):
                 found.append(Detection(box, part.category, part.score))
     return _suppressed(found)

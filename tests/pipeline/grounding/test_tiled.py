@@ -45,9 +45,7 @@ def test_tiles_find_what_a_large_image_hides_and_each_object_once(grounder: Comp
     found = detect_anywhere(grounder.detector, large, scales, 0.05)
     assert sum(certain(detect(grounder.detector, large, scales, 0.05)).values()) < sum(certain(found).values())
     for wanted in (d for d in alone if d.score >= CERTAIN):
-        moved = wanted.box._replace(
-            x0=wanted.box.x0 + 900, y0=wanted.box.y0 + 950, x1=wanted.box.x1 + 900, y1=wanted.box.y1 + 950
-        )
+        moved = wanted.box.shifted(900, 950)
         hits = [d for d in found if d.category == wanted.category and d.box.iou(moved) > 0.5]
         assert len(hits) == 1, wanted
     scores = [d.score for d in found]
