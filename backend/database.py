@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS image_features (
     hash BLOB,
     PRIMARY KEY (sha256, encoder)
 ) WITHOUT ROWID;
--- What the events up to folding.event add up to (backend.learning.annotation_store). Times are microseconds of
+-- What the events up to folding.event add up to (backend.learning.annotations.store). Times are microseconds of
 -- Label Studio's clock; a deleted row stays, so that an update that comes late does not bring it back.
 CREATE TABLE IF NOT EXISTS folding (id INTEGER PRIMARY KEY CHECK (id = 1), event INTEGER NOT NULL);
 INSERT OR IGNORE INTO folding VALUES (1, 0);
@@ -85,7 +85,7 @@ CREATE INDEX IF NOT EXISTS annotations_by_task ON annotations (project, task);
 CREATE VIEW IF NOT EXISTS live_annotations AS
     SELECT a.*, t.data FROM annotations a JOIN tasks t ON t.project = a.project AND t.id = a.task
     WHERE NOT a.deleted AND NOT t.deleted;
--- Training (backend.learning.training_jobs) and what came of it (backend.learning.model_versions).
+-- Training (backend.learning.versions.jobs) and what came of it (backend.learning.versions.registry).
 CREATE TABLE IF NOT EXISTS training_jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     project INTEGER NOT NULL,

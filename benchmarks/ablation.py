@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from backend.commands.prelabel import read_image
-from backend.evaluation import Boxes, evaluate
+from backend.evaluation.expressions import Boxes, evaluate
 from backend.evaluation_examples import read_examples, spread
 from backend.pipeline import PipelineConfig, PslgSam, load_config, load_pipeline
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image

@@ -25,7 +25,7 @@ import requests
 from backend.database import Database
 from backend.demo.backend_process import BackendProcess
 from backend.labeling_configs import read_labeling_config
-from backend.learning.training_jobs import TrainingJobs
+from backend.learning.versions.jobs import TrainingJobs
 from dataset_tools import brush_rle, synthetic
 from dataset_tools.synthetic import Scene
 

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from backend.demo.backend_process import BackendProcess
-from backend.label_studio_client import LabelStudioClient
-from backend.label_studio_process import LabelStudioProcess, find_program
+from backend.demo.label_studio_client import LabelStudioClient
+from backend.demo.label_studio_process import LabelStudioProcess, find_program
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import Studio
 from tests.end_to_end.editor import Editor, open_editor

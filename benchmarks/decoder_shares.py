@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 
 from backend.commands.prelabel import read_image
-from backend.evaluation import evaluate
+from backend.evaluation.expressions import evaluate
 from backend.evaluation_examples import read_examples
-from backend.learning.decoder_run import run_decoder_training
-from backend.learning.decoder_training import DecoderOptions
 from backend.pipeline import load_pipeline
+from backend.training.decoder.run import run_decoder_training
+from backend.training.decoder.training import DecoderOptions
 from dataset_tools.categories import canonical
 from dataset_tools.metrics import CONVENTIONS
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from backend.learning.grounder_data import TrainingImage, load_folder
-from backend.pipeline.grounding.detections import PADDING_VALUE, Detection, detect
-from backend.pipeline.grounding.detector import Calibration, load_detector
-from backend.pipeline.grounding.tiled import detect_anywhere
+from backend.pipeline.grounding.compact.detections import PADDING_VALUE, Detection, detect
+from backend.pipeline.grounding.compact.network import Calibration, load_detector
+from backend.pipeline.grounding.compact.tiled import detect_anywhere
 from backend.pipeline.types import Image
-from backend.pipeline.weight_records import SHIPPED_FOLDER
+from backend.pipeline.weights.records import SHIPPED_FOLDER
+from backend.training.grounder.data import TrainingImage, load_folder
 from dataset_tools.geometry import Box
 
 SIZES = (("below 32 px", 0.0, 32.0), ("32 to 128 px", 32.0, 128.0), ("above 128 px", 128.0, np.inf))

@@ -2,8 +2,9 @@
 
     python -m benchmarks.lqvg_overfit --data ../shared/data/nwpu_vhr10 --out runs/lqvg_overfit
 
-Trains ``backend/learning/lqvg_reduced.yaml`` (random weights, a byte-level BPE made from the expressions) on the first
-32 training images that have an expression with one target, two expressions of different targets where there are two,
+Trains ``backend/training/lqvg/lqvg_reduced.yaml`` (random weights, a byte-level BPE made from the expressions) on the
+first 32 training images that have an expression with one target, two expressions of different targets where there are
+two,
 and measures on the same expressions: what is shown is that the training loop can learn them, not how good the network
 is on other images. The images are filled up to squares, as DIOR-RSVG's are: training pads below and on the right,
 inference around the middle, and what was learned by heart does not survive such a shift.
@@ -21,8 +22,8 @@ from PIL import Image
 from tokenizers import ByteLevelBPETokenizer
 
 from backend.commands.train_lqvg import CONFIGS
-from backend.learning.lqvg_run import run_lqvg_training
-from backend.learning.training_run import load_config
+from backend.training.lqvg.run import run_lqvg_training
+from backend.training.run import load_config
 from dataset_tools.formats import coco_jsonl
 
 

@@ -13,8 +13,8 @@ import time
 
 import numpy as np
 
-from backend.learning.image_features import Look, same_look
-from backend.learning.ranking import STRATEGIES, Candidate, order
+from backend.learning.ranking.image_features import Look, same_look
+from backend.learning.ranking.strategies import STRATEGIES, Candidate, order
 
 _FEATURES = 256
 _TO_AN_IMAGE = 3

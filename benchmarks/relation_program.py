@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import click
 
 from dataset_tools.categories import canonical
-from dataset_tools.expression_parser import parse
+from dataset_tools.expressions.parser import parse
+from dataset_tools.expressions.relations import Choice, LabelledBox, choose
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression, read
 from dataset_tools.geometry import Box
-from dataset_tools.relations import Choice, LabelledBox, choose
 
 Candidates = Mapping[str, Sequence[tuple[int, LabelledBox]]]
 """File name -> (annotation id, candidate); -1 for a false box."""

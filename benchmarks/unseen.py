@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from backend.commands.prelabel import read_image
-from backend.learning.segmenter_run import run_segmenter_training
-from backend.learning.training_run import load_config
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Prompts
-from backend.pipeline.weight_records import SHIPPED_FOLDER
+from backend.pipeline.weights.records import SHIPPED_FOLDER
+from backend.training.run import load_config
+from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.formats import coco_jsonl

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from dataset_tools import cli_convert, cli_inspect
+from dataset_tools.commands import convert as cli_convert
+from dataset_tools.commands import inspect as cli_inspect
 
 
 @click.group()

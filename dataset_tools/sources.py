@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from dataset_tools import duplicates, formats, image_files, label_studio, splits
+from dataset_tools import duplicates, formats, image_files, splits
 from dataset_tools.errors import DatasetError, DatasetToolsError
-from dataset_tools.label_studio import ImportRules, Problem
+from dataset_tools.label_studio import exports as label_studio
+from dataset_tools.label_studio.exports import ImportRules, Problem
 from dataset_tools.records import Sample, local_path
 from dataset_tools.splits import Scene
 
@@ -33,7 +34,7 @@ def open_source(path: Path, name: str | None, rules: ImportRules, problems: list
     if path.is_file() and path.suffix.lower() == ".json" and name is None:
         return lambda: label_studio.read_export(path, rules, problems)
     if (path / "fetch.json").is_file():
-        from dataset_tools.label_studio_api import fetched_tasks
+        from dataset_tools.label_studio.fetch import fetched_tasks
 
         local = rules if rules.images else replace(rules, images=path / "images")
         return lambda: label_studio.samples_of(fetched_tasks(path), local, problems)

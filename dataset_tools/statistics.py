@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import atomic, expression_parser, html_page, metrics
+from dataset_tools import atomic, html_page, metrics
+from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.records import Record, Sample
 
 _HEAT = 48

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.database import Database
-from backend.learning.events import EventLog
+from backend.learning.annotations.events import EventLog
 
 
 def _append(path: Path, number: int) -> None:

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 
 from backend.cli import pslg
 from backend.database import Database
-from backend.learning.model_versions import ModelVersions
-from backend.learning.training_jobs import TrainingJobs
-from tests.learning.test_model_versions import add
+from backend.learning.versions.jobs import TrainingJobs
+from backend.learning.versions.registry import ModelVersions
+from tests.learning.versions.test_registry import add
 
 FIRST, SECOND = "tiny-aaaaaaaa", "tiny-bbbbbbbb"
 

@@ -35,8 +35,8 @@ def calibrate_score(
     from tqdm import tqdm
 
     from backend.commands.prelabel import read_image
+    from backend.evaluation import score_calibration
     from backend.evaluation_examples import read_examples
-    from backend.learning import score_calibration
     from backend.pipeline import load_pipeline
     from backend.pipeline.config import config_path
     from dataset_tools import atomic

@@ -23,8 +23,8 @@ from backend.settings import Settings
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
+    from backend.server.editor.labeling_config import LabelingConfig
     from backend.server.label_studio import LabelStudio
-    from backend.server.labeling_config import LabelingConfig
 
 LOAD_TIMEOUT = 600.0
 
@@ -139,7 +139,7 @@ def _missing(config: PipelineConfig) -> list[str]:
 
 def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Finding]:
     from backend.commands.warm import read_config
-    from backend.server.labeling_config import parse_labeling_config
+    from backend.server.editor.labeling_config import parse_labeling_config
 
     try:
         config = parse_labeling_config(read_config(name))
@@ -182,7 +182,7 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
 
 def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Finding]:
     from backend.commands.serve import is_dotless
-    from backend.server.labeling_config import parse_labeling_config
+    from backend.server.editor.labeling_config import parse_labeling_config
 
     for project in label_studio.projects():
         what = f"project {project['id']} ({project.get('title')})"

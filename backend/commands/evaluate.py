@@ -13,7 +13,7 @@ from backend.commands.prelabel import check_picture_path, read_image, write_pict
 from dataset_tools.metrics import CONVENTIONS, Convention
 
 if TYPE_CHECKING:
-    from backend.evaluation import Outcome
+    from backend.evaluation.expressions import Outcome
     from backend.pipeline.types import Image, Mask, Prelabels
 
 _GALLERY_SIZE = 24
@@ -136,7 +136,7 @@ def evaluate(
     """Measure a config on a dataset: mIoU, oIoU, P@X over every expression that has a target."""
     from tqdm import tqdm
 
-    from backend import evaluation
+    from backend.evaluation import expressions as evaluation
     from backend.evaluation_examples import read_examples, spread
     from backend.pipeline import load_config, load_pipeline
 

@@ -11,7 +11,7 @@ import click
 from backend.errors import DatasetError
 
 if TYPE_CHECKING:
-    from backend.learning.click_evaluation import ClickTarget
+    from backend.evaluation.clicks import ClickTarget
 
 THRESHOLDS = (0.80, 0.85)
 
@@ -34,7 +34,7 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
     from tqdm import tqdm
 
     from backend.commands.prelabel import read_image
-    from backend.learning.click_evaluation import evaluate_clicks as measure
+    from backend.evaluation.clicks import evaluate_clicks as measure
     from backend.pipeline import load_pipeline
 
     targets = _read_targets(data, split)
@@ -51,7 +51,7 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
 
 def _read_targets(data: Path, split: str | None) -> list[ClickTarget]:
     """Every object of a coco_jsonl folder or a REFER root once, of one split if given."""
-    from backend.learning.click_evaluation import ClickTarget
+    from backend.evaluation.clicks import ClickTarget
     from dataset_tools.errors import DatasetError as FormatError
     from dataset_tools.formats import coco_jsonl, refer
     from dataset_tools.records import local_path

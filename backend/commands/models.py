@@ -13,9 +13,9 @@ import click
 from backend.settings import Settings
 
 if TYPE_CHECKING:
-    from backend.learning.model_versions import ModelVersions
-    from backend.learning.training_jobs import TrainingJobs
-    from backend.learning.version_manifest import Manifest
+    from backend.learning.versions.jobs import TrainingJobs
+    from backend.learning.versions.manifest import Manifest
+    from backend.learning.versions.registry import ModelVersions
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NUMBERS = ("held_out_old", "held_out_new", "replay_old", "replay_new")
@@ -133,8 +133,8 @@ def compare(first: str, second: str, project: int | None, **options: Any) -> Non
 @contextmanager
 def _registry(options: dict[str, Any]) -> Iterator[tuple[Settings, ModelVersions, TrainingJobs]]:
     from backend.database import Database
-    from backend.learning.model_versions import ModelVersions
-    from backend.learning.training_jobs import TrainingJobs
+    from backend.learning.versions.jobs import TrainingJobs
+    from backend.learning.versions.registry import ModelVersions
 
     settings = Settings.load(**options)
     database = Database.of_state(settings.state_dir)

@@ -141,7 +141,7 @@ def prelabel(
     if tasks is not None:
         if image is not None or out is None or not (foreground_points and boundary):
             raise click.UsageError("--tasks takes --out, --config and --labeling-config, no IMAGE and no ablation")
-        from backend.commands.prelabel_tasks import prelabel_tasks
+        from backend.batch.tasks import prelabel_tasks
 
         prelabel_tasks(tasks, labeling_config, out, config, engine, workers)
         return

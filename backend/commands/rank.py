@@ -13,13 +13,13 @@ import click
 
 from backend.commands.warm import LOAD_TIMEOUT
 from backend.errors import ConfigError, PslgError
-from backend.learning.ranking import STRATEGIES
+from backend.learning.ranking.strategies import STRATEGIES
 from backend.settings import Settings
 
 if TYPE_CHECKING:
+    from backend.batch.ranking import RankedTask, TaskRanker
+    from backend.server.editor.labeling_config import LabelingConfig
     from backend.server.label_studio import LabelStudio
-    from backend.server.labeling_config import LabelingConfig
-    from backend.server.task_ranking import RankedTask, TaskRanker
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +80,10 @@ def rank(
     """
     from tqdm import tqdm
 
-    from backend.learning.image_features import ImageFeatures, feature_segmenter
-    from backend.server.labeling_config import parse_labeling_config
+    from backend.batch.ranking import TaskRanker
+    from backend.learning.ranking.image_features import ImageFeatures, feature_segmenter
+    from backend.server.editor.labeling_config import parse_labeling_config
     from backend.server.service import LabelingService
-    from backend.server.task_ranking import TaskRanker
 
     service = LabelingService(Settings.load(**options))
     try:

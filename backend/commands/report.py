@@ -13,9 +13,9 @@ from backend.errors import ConfigError
 from backend.settings import Settings
 
 if TYPE_CHECKING:
-    from backend.learning.annotation_store import AnnotationRow
-    from backend.learning.report import Labelling
-    from backend.learning.report_page import ModelHistory
+    from backend.learning.annotations.store import AnnotationRow
+    from backend.learning.report.figures import Labelling
+    from backend.learning.report.page import ModelHistory
 
 
 @click.command()
@@ -62,10 +62,10 @@ def report(
     """
     if (project is None) == (export is None):
         raise click.UsageError("give either PROJECT or --export")
-    from backend.learning.report import Costs, labelling_of
-    from backend.learning.report_page import page
+    from backend.learning.report.figures import Costs, labelling_of
+    from backend.learning.report.page import page
     from dataset_tools import atomic
-    from dataset_tools.label_studio import read_tasks
+    from dataset_tools.label_studio.exports import read_tasks
 
     history = None
     if export is not None:
@@ -94,10 +94,10 @@ def report(
 def _of_project(project: int, settings: Settings) -> tuple[str, str, Labelling, ModelHistory]:
     """Title, source, figures and model history of a project of the server's state folder."""
     from backend.database import Database
-    from backend.learning.annotation_store import AnnotationStore
-    from backend.learning.model_versions import ModelVersions
-    from backend.learning.report import labelling_of
-    from backend.learning.report_page import ModelHistory
+    from backend.learning.annotations.store import AnnotationStore
+    from backend.learning.report.figures import labelling_of
+    from backend.learning.report.page import ModelHistory
+    from backend.learning.versions.registry import ModelVersions
     from backend.server.label_studio import LabelStudio
 
     database = Database.of_state(settings.state_dir)

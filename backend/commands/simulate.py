@@ -61,13 +61,13 @@ def simulate(
 
     from backend.errors import ConfigError
     from backend.learning.examples import read_coco_jsonl
-    from backend.learning.feature_views import FeatureCache
-    from backend.learning.simulation import Simulation, SimulationSettings
-    from backend.learning.simulation_report import write_report
-    from backend.learning.simulation_world import World
+    from backend.learning.simulation.report import write_report
+    from backend.learning.simulation.run import Simulation, SimulationSettings
+    from backend.learning.simulation.world import World
     from backend.pipeline.config import load_config
-    from backend.pipeline.grounding.detector import load_detector
+    from backend.pipeline.grounding.compact.network import load_detector
     from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
+    from backend.training.adapter.views import FeatureCache
 
     if (out / "settings.json").exists() and not resume:
         raise ConfigError(f"{out} already holds a simulation: continue it with --resume or choose another --out")

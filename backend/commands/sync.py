@@ -23,9 +23,9 @@ def sync(project: int, **options: Any) -> None:
     from tqdm import tqdm
 
     from backend.database import Database
-    from backend.learning.annotation_store import AnnotationStore
-    from backend.learning.annotation_sync import sync_project
-    from dataset_tools.label_studio_api import Client
+    from backend.learning.annotations.store import AnnotationStore
+    from backend.learning.annotations.sync import sync_project
+    from dataset_tools.label_studio.fetch import Client
 
     settings = Settings.load(**options)
     if settings.label_studio_url is None or settings.label_studio_api_key is None:

@@ -36,9 +36,9 @@ def compact_grounder(
     """
     import torch
 
-    from backend.learning.grounder_evaluation import evaluate_detector
-    from backend.learning.grounder_training import load_sources, train
-    from backend.learning.training_run import load_config
+    from backend.training.grounder.evaluation import evaluate_detector
+    from backend.training.grounder.training import load_sources, train
+    from backend.training.run import load_config
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -54,7 +54,7 @@ def compact_grounder(
         lambda detector: evaluate_detector(detector, images, values["scales"], bfloat16=values["bfloat16"]),
         resume,
     )
-    from backend.learning.grounder_calibration import export
+    from backend.training.grounder.calibration import export
 
     if values["calibrate_on_training"]:
         real = {name: source for name, source in values["sources"].items() if "folder" in source}

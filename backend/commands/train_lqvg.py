@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-CONFIGS = Path(__file__).resolve().parents[1] / "learning"
+CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 
 
 @click.command("lqvg")
@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "learning"
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
     default=CONFIGS / "lqvg.yaml",
-    show_default="the paper's recipe; backend/learning/lqvg_reduced.yaml is a small one",
+    show_default="the paper's recipe; backend/training/lqvg/lqvg_reduced.yaml is a small one",
     help="Training config.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
@@ -54,8 +54,8 @@ def lqvg(
 
     On several GPUs: torchrun --nproc-per-node 2 -m backend train lqvg ...
     """
-    from backend.learning.lqvg_run import run_lqvg_training
-    from backend.learning.training_run import load_config
+    from backend.training.lqvg.run import run_lqvg_training
+    from backend.training.run import load_config
 
     weights = run_lqvg_training(
         data,

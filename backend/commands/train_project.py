@@ -18,8 +18,8 @@ from backend.settings import Settings
 
 if TYPE_CHECKING:
     from backend.database import Database
-    from backend.learning.training_jobs import Job, TrainingJobs
-    from backend.learning.training_runner import TrainingRunner
+    from backend.learning.retraining.runner import TrainingRunner
+    from backend.learning.versions.jobs import Job, TrainingJobs
 
 _PATIENCE = 3.0  # seconds: a server that looks whether somebody trains holds the lock for a moment
 
@@ -40,7 +40,7 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
     if (project is None) == (number is None) or (project is None and (stop or like)):
         raise click.UsageError("give either PROJECT or --job")
     from backend.database import Database
-    from backend.learning.training_jobs import TrainingJobs
+    from backend.learning.versions.jobs import TrainingJobs
 
     settings = Settings.load(**options)
     database = Database.of_state(settings.state_dir)
@@ -61,7 +61,7 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
 @contextmanager
 def _turn(settings: Settings, jobs: TrainingJobs) -> Iterator[None]:
     """Hold the lock of the state folder; raises ConfigError while somebody else trains."""
-    from backend.learning.training_jobs import process_lock
+    from backend.learning.versions.jobs import process_lock
 
     until = time.monotonic() + _PATIENCE
     while True:
@@ -103,14 +103,14 @@ def _run(settings: Settings, database: Database, jobs: TrainingJobs, job: Job) -
 
 
 def _runner(settings: Settings, database: Database, jobs: TrainingJobs) -> TrainingRunner:
-    from backend.learning.annotation_examples import ImageFile
-    from backend.learning.annotation_store import AnnotationStore
-    from backend.learning.annotation_sync import sync_project
-    from backend.learning.model_versions import ModelVersions
-    from backend.learning.training_runner import TrainingRunner
+    from backend.learning.annotations.labelled import ImageFile
+    from backend.learning.annotations.store import AnnotationStore
+    from backend.learning.annotations.sync import sync_project
+    from backend.learning.retraining.runner import TrainingRunner
+    from backend.learning.versions.registry import ModelVersions
     from backend.server.images import TaskImages
     from backend.server.label_studio import LabelStudio
-    from dataset_tools.label_studio_api import Client
+    from dataset_tools.label_studio.fetch import Client
 
     store = AnnotationStore(database)
     images = TaskImages(settings, LabelStudio.from_settings(settings), database)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from backend.learning.decoder_training import DecoderOptions
+    from backend.training.decoder.training import DecoderOptions
 
 
 @click.command("sam-decoder")
@@ -64,7 +64,7 @@ def sam_decoder(
     Works for the compact segmenter and for segment-anything's ViT-B, ViT-L and ViT-H. OUT/pipeline.yaml is a config
     with the tuned weights: pslg evaluate --config OUT/pipeline.yaml, pslg serve --config OUT/pipeline.yaml.
     """
-    from backend.learning.decoder_run import run_decoder_training
+    from backend.training.decoder.run import run_decoder_training
 
     path, tuned = run_decoder_training(
         config,
@@ -89,7 +89,7 @@ def _options(minutes: float | None, overrides: tuple[str, ...]) -> DecoderOption
     import yaml
 
     from backend.errors import ConfigError
-    from backend.learning.decoder_training import DecoderOptions
+    from backend.training.decoder.training import DecoderOptions
 
     known = sorted(field.name for field in fields(DecoderOptions))
     values: dict[str, Any] = {"minutes": minutes}

@@ -16,7 +16,7 @@ from backend.settings import Settings
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
-    from backend.server.labeling_config import LabelingConfig
+    from backend.server.editor.labeling_config import LabelingConfig
     from backend.server.protocol import Prediction, Task
     from backend.server.service import LabelingService
 
@@ -44,7 +44,7 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
     """
     if (project is None) == (tasks_file is None):
         raise click.UsageError("give either --project or --tasks")
-    from backend.server.labeling_config import parse_labeling_config
+    from backend.server.editor.labeling_config import parse_labeling_config
     from backend.server.protocol import Task
     from backend.server.service import LabelingService
 

@@ -9,8 +9,8 @@ import click
 from tqdm import tqdm
 
 from backend.errors import WeightsError
-from backend.pipeline.weight_records import read_record, record, sha256_of
 from backend.pipeline.weights import REGISTRY, WeightEntry, how_to_get, locate, weights_folder
+from backend.pipeline.weights.records import read_record, record, sha256_of
 
 _NAMES = click.Choice(list(REGISTRY))
 
@@ -44,7 +44,7 @@ def list_weights() -> None:
 @click.argument("names", nargs=-1, required=True, type=_NAMES)
 def download(names: tuple[str, ...]) -> None:
     """Download weights by their names; an interrupted download goes on where it stopped."""
-    from backend.pipeline.weight_downloads import download as fetch
+    from backend.pipeline.weights.downloads import download as fetch
 
     for name in names:
         entry = REGISTRY[name]
@@ -100,7 +100,7 @@ def add(file: Path, name: str | None) -> None:
 
     A config then names it by its path (weights: /data/mine.pth), or by the registered name with --as.
     """
-    from backend.pipeline.weight_kinds import checkpoint_kind
+    from backend.pipeline.weights.kinds import checkpoint_kind
 
     kind = checkpoint_kind(file)
     if name is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import requests
 
-from backend.child_process import ChildProcess, free_port
+from backend.demo.child_process import ChildProcess, free_port
 
 START_TIMEOUT = 600.0
 """Seconds. Loading takes about ten on an idle two-core machine."""

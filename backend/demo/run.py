@@ -19,12 +19,12 @@ from tqdm import tqdm
 from backend.demo import verification
 from backend.demo.backend_process import BackendProcess
 from backend.demo.contact_sheet import write_contact_sheet
+from backend.demo.label_studio_client import LabelStudioClient
+from backend.demo.label_studio_process import LabelStudioProcess, find_program
 from backend.demo.sample import read_dataset, sample_expressions
 from backend.demo.scenes import SEEDS, write_scenes
 from backend.demo.verification import Outcome, Summary
 from backend.errors import LabelStudioError, PslgError
-from backend.label_studio_client import LabelStudioClient
-from backend.label_studio_process import LabelStudioProcess, find_program
 from backend.labeling_configs import read_labeling_config
 from backend.pipeline import load_pipeline
 from dataset_tools import atomic

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from label_studio_sdk.label_interface import LabelInterface
 
-from backend.label_studio_client import StoredPrediction
+from backend.demo.label_studio_client import StoredPrediction
 from dataset_tools import brush_rle, metrics
 from dataset_tools.errors import MaskError
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression

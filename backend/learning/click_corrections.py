@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from backend.learning.segmenter_clicks import next_click
+from backend.evaluation.next_click import next_click
 from backend.pipeline.segmentation import Segmenter
-from backend.pipeline.segmentation.clicks import click_window, decode_clicks, inside
+from backend.pipeline.segmentation.replay import click_window, decode_clicks, inside
 from backend.pipeline.types import Box, Embedding, Mask, Prompts
 from dataset_tools.metrics import iou
 

@@ -35,7 +35,7 @@ _FOLDERS = (Path(__file__).resolve().parents[2] / "configs", Path(__file__).reso
 # Adapters: kind -> "module:function". A grounder's function is called as f(weights, device=..., **options), a
 # segmenter's as f(weights, device=..., embedding_dtype=..., **options); weights is a file or a folder.
 GROUNDERS: Mapping[str, str] = {
-    "compact": "backend.pipeline.grounding.compact:load_compact_grounder",
+    "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
 }

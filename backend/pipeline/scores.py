@@ -4,7 +4,7 @@ Calibrated, it is the probability that the mask is accepted unchanged, taken as 
 ``accepted_iou``. It is the product of two logistic models over the log odds of the parts: that the right object was
 found, and that a found object is outlined that well. One model for both would mix up what the parts speak of: small
 vehicles are found with certainty and outlined badly, so the grounder's doubts would count for nothing.
-``backend.learning.score_calibration`` fits both.
+``backend.evaluation.score_calibration`` fits both.
 """
 
 from __future__ import annotations

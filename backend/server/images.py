@@ -18,7 +18,7 @@ import requests
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
 from backend.errors import ImageError, LabelStudioError
-from backend.learning.example_files import image_file
+from backend.learning.retraining.labelled_files import image_file
 from backend.pipeline.types import Image
 from backend.server.guarded_session import guarded_session
 from backend.server.image_files import decode_image

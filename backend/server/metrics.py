@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from backend.learning.training_jobs import Job
+from backend.learning.versions.jobs import Job
 
 __all__ = ["Metrics"]
 

@@ -12,23 +12,23 @@ from typing import Any, ParamSpec
 
 from backend.database import Database
 from backend.errors import ProtocolError, UnavailableError
-from backend.learning.annotation_store import AnnotationStore
-from backend.learning.model_versions import ModelVersions
-from backend.learning.training_jobs import TrainingJobs
+from backend.learning.annotations.store import AnnotationStore
+from backend.learning.versions.jobs import TrainingJobs
+from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
-from backend.server.click_queue import ClickQueue
-from backend.server.clicks import Clicks
+from backend.server.answers.click_queue import ClickQueue
+from backend.server.answers.clicks import Clicks
+from backend.server.answers.prelabel_cache import PrelabelCache
+from backend.server.answers.prelabeling import Prelabeler
+from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
 from backend.server.label_studio import LabelStudio
-from backend.server.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.metrics import Metrics
-from backend.server.model import Model
-from backend.server.prelabel_cache import PrelabelCache
-from backend.server.prelabeling import Prelabeler
-from backend.server.project_models import ProjectModels
+from backend.server.models.base_model import Model
+from backend.server.models.project_models import ProjectModels
+from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
-from backend.server.training_keeper import TrainingKeeper
 from backend.settings import Settings
 
 __all__ = ["LabelingService"]

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dataset_tools.errors import DatasetError
-from dataset_tools.expression_parser import parse
+from dataset_tools.expressions.parser import parse
 from dataset_tools.formats.coco import splits_of
 from dataset_tools.formats.items import SPLITS, Item, Items, split_of, write_lines
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dataset_tools import brush_rle, synthetic
+from dataset_tools.checks.findings import CODES
 from dataset_tools.cli import dataset
 from dataset_tools.errors import DatasetError
-from dataset_tools.findings import CODES
 from dataset_tools.formats import FORMATS
 from tests.conftest import REPOSITORY
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dataset_tools import statistics, synthetic
+from dataset_tools.enlarging import enlarge
 from dataset_tools.formats import read
-from dataset_tools.label_studio import ImportRules, read_export
-from dataset_tools.label_studio_tasks import write_tasks
-from dataset_tools.proposed import enlarge
+from dataset_tools.label_studio.exports import ImportRules, read_export
+from dataset_tools.label_studio.tasks import write_tasks
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend.demo.label_studio_client import StoredPrediction
 from backend.demo.verification import absent_abstained, check_predictions, present_figures, quality_failures
-from backend.label_studio_client import StoredPrediction
 from dataset_tools import brush_rle, synthetic
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression

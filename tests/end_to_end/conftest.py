@@ -13,9 +13,9 @@ from typing import NoReturn
 import pytest
 
 from backend.demo.backend_process import BackendProcess
+from backend.demo.label_studio_client import LabelStudioClient
+from backend.demo.label_studio_process import LabelStudioProcess, find_program
 from backend.errors import LabelStudioError
-from backend.label_studio_client import LabelStudioClient
-from backend.label_studio_process import LabelStudioProcess, find_program
 from tests.conftest import REPOSITORY
 
 

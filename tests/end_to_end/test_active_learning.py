@@ -14,11 +14,11 @@ import requests
 from backend.database import Database
 from backend.demo.backend_process import BackendProcess
 from backend.labeling_configs import read_labeling_config
-from backend.learning.annotation_store import AnnotationStore
+from backend.learning.annotations.store import AnnotationStore
 from backend.learning.examples import file_key
-from backend.learning.gate import is_held_out
-from backend.learning.model_versions import ModelVersions
-from backend.learning.training_jobs import Job, TrainingJobs
+from backend.learning.retraining.gate import is_held_out
+from backend.learning.versions.jobs import Job, TrainingJobs
+from backend.learning.versions.registry import ModelVersions
 from dataset_tools import brush_rle, metrics, synthetic
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio

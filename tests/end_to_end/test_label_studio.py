@@ -14,8 +14,8 @@ import requests
 
 from backend.database import Database
 from backend.demo.backend_process import BackendProcess
-from backend.label_studio_client import LabelStudioClient
-from backend.learning.events import EventLog
+from backend.demo.label_studio_client import LabelStudioClient
+from backend.learning.annotations.events import EventLog
 from dataset_tools import brush_rle, metrics
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.projects import Project, create_project

@@ -9,7 +9,7 @@ import numpy as np
 
 from backend.learning.examples import LabelledImage, LabelledObject, file_key
 from backend.pipeline.types import Box
-from tests.learning.test_segmenter_training import rectangle
+from tests.training.segmenter.test_training import rectangle
 
 
 def labelled_rectangles(folder: Path, count: int, seed: int = 0) -> list[LabelledImage]:

@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, file_key
-from backend.learning.training_run import save_weights
-from backend.pipeline.grounding.detector import Calibration, Detector, DetectorConfig, save_detector
+from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorConfig, save_detector
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
+from backend.training.run import save_weights
 
 LABEL = "solar panel"
 

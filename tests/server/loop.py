@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from backend.demo.backend_process import BackendProcess
-from backend.learning.training_jobs import MAX_ATTEMPTS, TrainingJobs
+from backend.learning.versions.jobs import MAX_ATTEMPTS, TrainingJobs
 from dataset_tools import brush_rle, synthetic
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.projects import png

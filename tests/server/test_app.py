@@ -22,7 +22,7 @@ from backend.server.service import LabelingService
 from backend.settings import Settings
 from tests.pipeline.segmentation.scarce import make_scarce
 from tests.server.conftest import LABEL_CONFIG, Site, batch, interactive, png, task
-from tests.server.test_prompts import CAPTURES
+from tests.server.editor.test_prompts import CAPTURES
 from tests.server.tiny import VERSION, tiny_pipeline
 
 WEBHOOKS = sorted(path.stem for path in CAPTURES.glob("webhook_*.json"))

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from backend.database import Database
-from backend.learning.annotation_store import AnnotationStore
-from backend.learning.model_versions import ModelVersions, staging_folder
-from backend.learning.training_jobs import TrainingJobs
-from backend.learning.version_manifest import MANIFEST
+from backend.learning.annotations.store import AnnotationStore
+from backend.learning.versions.jobs import TrainingJobs
+from backend.learning.versions.manifest import MANIFEST
+from backend.learning.versions.registry import ModelVersions, staging_folder
 from tests.server import loop
 from tests.server.conftest import Site
 

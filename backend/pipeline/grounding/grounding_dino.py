@@ -1,8 +1,8 @@
 """Grounding DINO as a grounder: an open-vocabulary detector finds what the words name, relations pick among it.
 
 The detector is asked for nouns alone (what the expression asks for and what it relates that to): position, order and
-relation words mislead it. ``dataset_tools.relations`` applies those to its boxes. Model and processor come from
-transformers (``from_pretrained``); Liu et al., arXiv 2303.05499.
+relation words mislead it. ``dataset_tools.expressions.relations`` applies those to its boxes. Model and processor come
+from transformers (``from_pretrained``); Liu et al., arXiv 2303.05499.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from backend.errors import WeightsError
 from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools.categories import CATEGORIES
-from dataset_tools.expression_parser import parse
-from dataset_tools.expression_query import Among, Constraint, Query, Relation
+from dataset_tools.expressions.parser import parse
+from dataset_tools.expressions.query import Among, Constraint, Query, Relation
+from dataset_tools.expressions.relations import LabelledBox, choose
 from dataset_tools.geometry import Box
-from dataset_tools.relations import LabelledBox, choose
 
 __all__ = ["GroundingDinoGrounder", "Phrase", "load_grounding_dino", "phrases_of"]
 

@@ -25,7 +25,7 @@ from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, STABILITY_OFFSET, EmbeddingDtype, hash_image
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
-from backend.pipeline.weight_records import record, recorded_sha256
+from backend.pipeline.weights.records import record, recorded_sha256
 
 __all__ = ["HfSamSegmenter", "load_hf_sam"]
 
@@ -221,7 +221,7 @@ def load_hf_sam(weights: Path, *, embedding_dtype: EmbeddingDtype = "float16", d
     """
     from transformers import AutoModelForMaskGeneration, AutoProcessor
 
-    from backend.pipeline.weight_kinds import checkpoint_kind
+    from backend.pipeline.weights.kinds import checkpoint_kind
 
     kind = checkpoint_kind(weights)
     if kind not in [f"transformers {name}" for name in _MODEL_TYPES]:

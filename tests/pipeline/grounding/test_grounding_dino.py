@@ -20,7 +20,7 @@ from transformers import (
 
 from backend.errors import WeightsError
 from backend.pipeline.grounding.grounding_dino import GroundingDinoGrounder, Phrase, load_grounding_dino, phrases_of
-from dataset_tools.expression_parser import parse
+from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box
 from tests.grounding_dino_tiny import write_grounding_dino
 

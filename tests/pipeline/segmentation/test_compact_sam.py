@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import WeightsError
-from backend.learning.training_run import save_weights
 from backend.pipeline.segmentation.compact_sam import (
     build_compact_sam,
     load_compact_segmenter,
@@ -18,6 +17,7 @@ from backend.pipeline.segmentation.compact_sam import (
     window_for,
 )
 from backend.pipeline.types import Box, Prompts
+from backend.training.run import save_weights
 from tests.pipeline.segmentation.small_sams import small_compact_sam
 
 SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_segmenter" / "model.safetensors"

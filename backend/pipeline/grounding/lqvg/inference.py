@@ -16,7 +16,7 @@ from backend.pipeline.grounding.lqvg.checkpoint import load_lqvg
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
 from backend.pipeline.types import Abstention, AbstentionCode, Box, Grounding, GroundingResult, Image
-from dataset_tools.expression_parser import parse
+from dataset_tools.expressions.parser import parse
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from backend.learning.lqvg_loss import grounding_losses, match, total_loss
 from backend.pipeline.grounding.lqvg.letterbox import letterbox
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from backend.training.lqvg.loss import grounding_losses, match, total_loss
 from tests.data.lqvg import make_weights
 from tests.pipeline.grounding.lqvg import reference as lqvg_reference
 from tests.pipeline.grounding.lqvg.reference import CASES, Arrays

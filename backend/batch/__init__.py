@@ -1,0 +1,1 @@
+"""Many tasks without a server: predicting, warming, ranking."""

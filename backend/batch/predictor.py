@@ -1,0 +1,57 @@
+"""Predictions for tasks outside of a server: what ``pslg prelabel --tasks`` runs, here or on a cluster's machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.errors import ConfigError
+from backend.server.editor.labeling_config import parse_labeling_config
+from backend.server.editor.task_query import read_task
+from backend.server.protocol import Prediction, Task
+from backend.server.service import LabelingService
+from backend.settings import Settings
+
+__all__ = ["TaskPredictor"]
+
+LOAD_TIMEOUT = 600.0
+
+
+class TaskPredictor:
+    """A loaded service for one labeling config. Thread-safe; what was computed before comes from its state folder.
+
+    Args:
+        settings: which models, where state is kept, how images are fetched.
+        labeling_config: Label Studio's XML.
+
+    Raises:
+        ConfigError: the models cannot be loaded.
+        ProtocolError: the labeling config cannot be read.
+    """
+
+    def __init__(self, settings: Settings, labeling_config: str) -> None:
+        self._config = parse_labeling_config(labeling_config)
+        self._service = LabelingService(settings)
+        self._service.start()
+        if not self._service.model.wait(LOAD_TIMEOUT):
+            problem = str(self._service.model.problem)
+            self.close()
+            raise ConfigError(problem)
+        self._pipeline = self._service.model.pipeline()
+
+    @property
+    def version(self) -> str:
+        """The model version of the predictions."""
+        return self._pipeline.model_version
+
+    def predict(self, row: dict[str, Any]) -> Prediction:
+        """The prediction for a task as Label Studio exports it.
+
+        Raises:
+            PslgError: the image cannot be had, or the task is malformed.
+        """
+        task = Task.model_validate(row)
+        return self._service.prelabeler.answer(self._pipeline, read_task(task, self._config), self._config)
+
+    def close(self) -> None:
+        """Cancel waiting work and close the files."""
+        self._service.close()

@@ -1,0 +1,123 @@
+"""``pslg prelabel --tasks``: predictions for a file of Label Studio tasks, ready to be imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backend.batch.engines import ENGINES
+from backend.commands.warm import read_config, read_tasks
+from backend.errors import PslgError
+from backend.server.protocol import Prediction
+from backend.settings import Settings
+from dataset_tools import atomic
+
+__all__ = ["prelabel_tasks"]
+
+
+def prelabel_tasks(
+    tasks: Path, labeling_config: str, out: Path, config: str, engine: str = "local", workers: int | None = None
+) -> None:
+    """Write ``tasks`` with one prediction each to ``out``, in their order, as Label Studio imports them.
+
+    What was computed is kept beside ``out`` until all of it is there, so that an interrupted run goes on where it
+    stopped, on whatever machines.
+
+    Args:
+        tasks: JSON file of tasks.
+        labeling_config: a shipped one's name, or a file.
+        out: JSON file to be written.
+        config: pipeline config.
+        engine: a key of ``ENGINES``.
+        workers: of the engine ``ray``.
+
+    Raises:
+        ConfigError: tasks or labeling config cannot be read, or the models cannot be loaded.
+        PslgError: some tasks failed; the others are in ``out``.
+    """
+    from tqdm import tqdm
+
+    rows = read_tasks(tasks)
+    xml = read_config(labeling_config)
+    path = Path(config)
+    settings = Settings.load(config=str(path.resolve()) if path.is_file() else config)
+    failures: list[tuple[int, str]] = []
+    with ENGINES[engine](settings, xml, workers) as running:
+        journal = _Journal(out, running.version, xml)
+        kept = {number: journal.get(row) for number, row in enumerate(rows)}
+        predictions = {number: prediction for number, prediction in kept.items() if prediction is not None}
+        missing = {number: row for number, row in enumerate(rows) if number not in predictions}
+        with tqdm(total=len(rows), initial=len(predictions), unit="task") as bar, journal:
+            for answer in running.compute(missing):
+                bar.update()
+                if answer.prediction is None:
+                    name = rows[answer.number].get("id", f"number {answer.number + 1}")
+                    failures.append((answer.number, f"task {name}: {answer.failure}"))
+                else:
+                    predictions[answer.number] = answer.prediction
+                    journal.append(rows[answer.number], answer.prediction)
+    labelled = [{**rows[number], "predictions": [predictions[number]]} for number in sorted(predictions)]
+    atomic.write_text(out, json.dumps(labelled))
+    if not failures:
+        journal.remove()
+    masks = sum(len(prediction["result"]) for prediction in predictions.values())
+    click.echo(f"{len(labelled)} tasks with {masks} regions are in {out}")
+    if failures:
+        lines = [text for _, text in sorted(failures)]
+        raise PslgError("\n".join([f"{len(failures)} of {len(rows)} tasks failed:", *lines]))
+
+
+class _Journal:
+    """Predictions as they come, one JSON object per line beside the output; of other models or configs they count not.
+
+    Args:
+        out: the output; the journal is ``.<name>.partial`` beside it.
+        version: model version of the predictions.
+        labeling_config: whose labels they carry.
+    """
+
+    def __init__(self, out: Path, version: str, labeling_config: str) -> None:
+        self._path = out.with_name(f".{out.name}.partial")
+        self._prefix = f"{version}\n{labeling_config}\n"
+        self._kept: dict[str, Prediction] = {}
+        if self._path.exists():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._kept[entry["key"]] = entry["prediction"]
+                except (ValueError, KeyError, TypeError):
+                    break  # the line that was being written when the run was stopped
+
+    def __enter__(self) -> _Journal:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("w", encoding="utf-8")
+        for key, prediction in self._kept.items():
+            self._write(key, prediction)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def get(self, row: dict[str, Any]) -> Prediction | None:
+        """The prediction that an interrupted run made for a task."""
+        return self._kept.get(self._key(row))
+
+    def append(self, row: dict[str, Any], prediction: Prediction) -> None:
+        """Keep a prediction."""
+        self._write(self._key(row), prediction)
+
+    def remove(self) -> None:
+        """Everything is in the output."""
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, key: str, prediction: Prediction) -> None:
+        self._file.write(json.dumps({"key": key, "prediction": prediction}) + "\n")
+        self._file.flush()
+
+    def _key(self, row: dict[str, Any]) -> str:
+        text = self._prefix + json.dumps(row, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

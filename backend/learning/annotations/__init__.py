@@ -1,0 +1,1 @@
+"""What annotators did: events, and what they add up to."""

@@ -1,0 +1,130 @@
+"""Changes of projects, tasks and annotations into the tables of their present state; rules: ``annotation_store``."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+
+import orjson
+
+from backend.learning.annotations.changes import (
+    AnnotationDeleted,
+    AnnotationSeen,
+    Change,
+    ProjectSeen,
+    TaskDeleted,
+    TaskSeen,
+    TrainingWanted,
+)
+from backend.learning.annotations.events import Event
+from backend.learning.versions import jobs as training_jobs
+from backend.learning.versions import registry as model_versions
+
+__all__ = ["accepted_masks", "apply_change", "apply_event"]
+
+logger = logging.getLogger(__name__)
+
+
+def accepted_masks(connection: sqlite3.Connection, project: int) -> int:
+    """Outlined objects in the project's submitted annotations."""
+    row = connection.execute(
+        "SELECT coalesce(sum(masks), 0) FROM live_annotations WHERE project = ? AND NOT skipped",
+        (project,),
+    ).fetchone()
+    return int(row[0])
+
+
+def apply_event(connection: sqlite3.Connection, event: Event, found: Sequence[Change]) -> None:
+    """Write the changes of an event."""
+    if event.project is None:
+        return
+    for change in found:
+        if not apply_change(connection, event.project, change, event.id, -1):
+            return
+
+
+def apply_change(connection: sqlite3.Connection, project: int, change: Change, event: int, before: int) -> bool:
+    """Write one change; False if its event belongs to an older project with the same id.
+
+    Args:
+        connection: in a transaction that holds the write lock.
+        project: the project's id.
+        change: what to write.
+        event: number of the event that says so; for what the API says, that of the last event before it was asked.
+        before: what the store knows from events up to this number is older, whatever the times say; -1 for an event.
+    """
+    match change:
+        case ProjectSeen():
+            return _apply_project(connection, change)
+        case TaskSeen():
+            _apply_task(connection, project, change)
+        case TaskDeleted():
+            connection.execute(
+                "INSERT INTO tasks VALUES (?, ?, 0, 1, '{}') ON CONFLICT (project, id) DO UPDATE SET deleted = 1",
+                (project, change.id),
+            )
+        case AnnotationSeen():
+            _apply_annotation(connection, project, change, event, before)
+        case AnnotationDeleted():
+            connection.execute(
+                "INSERT INTO annotations VALUES (?, ?, NULL, NULL, 0, 0, ?, 1, 0, 0, '')"
+                " ON CONFLICT (project, id) DO UPDATE SET deleted = 1, event = excluded.event, masks = 0, body = ''",
+                (project, change.id, event),
+            )
+        case TrainingWanted():
+            training_jobs.want(connection, project, "button", accepted_masks(connection, project))
+    return True
+
+
+def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
+    known = connection.execute("SELECT created_at, updated_at FROM projects WHERE id = ?", (change.id,)).fetchone()
+    if known is not None and change.created_at < known[0]:
+        logger.warning(
+            "an event of an older project %d than the known one is left out: give each Label Studio a state folder of"
+            " its own (PSLG_STATE_DIR)",
+            change.id,
+        )
+        return False
+    if known is not None and change.created_at > known[0]:
+        logger.warning("project %d is a new one under a known id: what is known of the old one is forgotten", change.id)
+        connection.execute("DELETE FROM annotations WHERE project = ?", (change.id,))
+        connection.execute("DELETE FROM tasks WHERE project = ?", (change.id,))
+        model_versions.forget_promotions(connection, change.id)
+    elif known is not None and change.updated_at < known[1]:
+        return True
+    connection.execute(
+        "INSERT OR REPLACE INTO projects VALUES (?, ?, ?, ?, ?)",
+        (change.id, change.created_at, change.updated_at, change.title, change.label_config),
+    )
+    return True
+
+
+def _apply_task(connection: sqlite3.Connection, project: int, change: TaskSeen) -> None:
+    connection.execute(
+        "INSERT INTO tasks VALUES (?, ?, ?, 0, ?) ON CONFLICT (project, id) DO UPDATE"
+        " SET updated_at = excluded.updated_at, data = excluded.data WHERE excluded.updated_at >= tasks.updated_at",
+        (project, change.id, change.updated_at, orjson.dumps(change.data)),
+    )
+
+
+def _apply_annotation(
+    connection: sqlite3.Connection, project: int, change: AnnotationSeen, event: int, before: int
+) -> None:
+    known = connection.execute(
+        "SELECT unique_id, created_at, updated_at, event, deleted FROM annotations WHERE project = ? AND id = ?",
+        (project, change.id),
+    ).fetchone()
+    if known is not None:
+        unique_id, created_at, updated_at, known_event, deleted = known
+        if unique_id is not None and change.unique_id is not None and unique_id != change.unique_id:
+            if change.created_at < created_at:
+                return
+        elif deleted or (change.updated_at < updated_at and known_event > before):
+            return
+    body = {key: value for key, value in change.body.items() if key != "project"}
+    row = (project, change.id, change.task, change.unique_id, change.created_at, change.updated_at, event, 0)
+    connection.execute(
+        "INSERT OR REPLACE INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*row, change.skipped, change.masks, orjson.dumps(body)),
+    )

@@ -1,0 +1,173 @@
+"""A project's accepted masks as labelled images, for training and for the promotion gate.
+
+Of a task's annotations one counts, as in ``pslg dataset export``: the one marked as ground truth, else the last. Tasks
+with the same image become one labelled image; an object that several of them outline is there once. An annotation that
+was submitted with no result says that its expression names nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from backend.errors import ImageError
+from backend.learning.annotations.changes import MASK_TYPES
+from backend.learning.annotations.store import AnnotationRow, AnnotationStore
+from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, category_name
+from dataset_tools.categories import CATEGORIES
+from dataset_tools.errors import DatasetToolsError
+from dataset_tools.expressions.parser import parse
+from dataset_tools.label_studio.exports import (
+    ImportRules,
+    Problem,
+    chosen_readings,
+    expression_of,
+    image_location,
+    task_expressions,
+)
+
+__all__ = ["ImageFile", "labelled_images"]
+
+_SAME_OBJECT = 0.6  # IoU from which two outlines of one category are taken for the same object
+_GENERIC = frozenset({"object", "target", "region", "mask", "foreground", "instance", "thing", "item"})
+_RULES = ImportRules()
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A local file of a task's image: its sha256, its path, and its upright size in pixels."""
+
+    key: str
+    path: Path
+    height: int
+    width: int
+
+
+FetchImage = Callable[[str, int], ImageFile]
+"""From the address in a task's data and the task's id; raises ImageError or OSError."""
+
+
+@dataclass
+class _Gathered:
+    """What the tasks seen so far say about one image."""
+
+    file: ImageFile
+    objects: list[LabelledObject] = field(default_factory=list)
+    expressions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    complete: set[str] = field(default_factory=set)
+
+    def add(self, found: LabelledObject) -> int:
+        """The object's index; that of the same object if an earlier task outlined it (the later outline stays)."""
+        for index, known in enumerate(self.objects):
+            if known.category == found.category and _overlap(known, found) >= _SAME_OBJECT:
+                self.objects[index] = found
+                return index
+        self.objects.append(found)
+        return len(self.objects) - 1
+
+
+def labelled_images(
+    store: AnnotationStore,
+    project: int,
+    fetch: FetchImage,
+    problems: list[Problem],
+    progress: Callable[[int], object] = lambda _n: None,
+) -> list[LabelledImage]:
+    """The images of a project with everything that was accepted in them, by their keys.
+
+    Args:
+        store: the annotations.
+        project: the project's id.
+        fetch: gets the file of an image.
+        problems: receives what was left out: images that cannot be had or read, masks of another size, damaged ones.
+        progress: called with 1 after every task.
+    """
+    gathered: dict[str, _Gathered] = {}
+    for rows in store.annotated_tasks(project):
+        submitted = [row for row in rows if not row.skipped]
+        if submitted:
+            try:
+                _gather(gathered, submitted, fetch, problems)
+            except (DatasetToolsError, ImageError, OSError) as error:
+                problems.append(Problem(rows[0].task, str(error)))
+        progress(1)
+    return [
+        LabelledImage(
+            key=key,
+            path=found.file.path,
+            height=found.file.height,
+            width=found.file.width,
+            objects=tuple(found.objects),
+            expressions=tuple(LabelledExpression(text, objects) for text, objects in found.expressions.items()),
+            complete=frozenset(found.complete),
+        )
+        for key, found in sorted(gathered.items())
+    ]
+
+
+def _gather(
+    gathered: dict[str, _Gathered], rows: Sequence[AnnotationRow], fetch: FetchImage, problems: list[Problem]
+) -> None:
+    """Add what one task says to its image."""
+    task: dict[str, Any] = {
+        "id": rows[0].task,
+        "data": rows[0].data,
+        "annotations": [_outlines(row.body) for row in rows],
+    }
+    readings = chosen_readings(task, _RULES, problems)
+    empty = [row for row in rows if not row.body["result"]]
+    if not any(regions for _, regions in readings) and not empty:
+        return  # a click that was never accepted, say: that says nothing
+    file = fetch(image_location(task, _RULES), rows[0].task)
+    sizes = {region.mask.shape for _, regions in readings for region in regions} - {(file.height, file.width)}
+    if sizes:
+        problems.append(Problem(task["id"], f"its masks have the size {sizes}, its image {file.height, file.width}"))
+        return
+    image = gathered.setdefault(file.key, _Gathered(file))
+    texts = task_expressions(task, _RULES)
+    for annotation, regions in readings:
+        named: dict[str, list[int]] = {}
+        for number, region in enumerate(regions):
+            text = expression_of(task, annotation, regions, number, _RULES)
+            category = _category(region.label, text)
+            index = image.add(LabelledObject.of(category, region.mask))
+            if text is not None and parse(text).category in (None, category):
+                named.setdefault(text, []).append(index)
+        if not regions and any(row.id == annotation.get("id") for row in empty):
+            named = {text: [] for text in texts}
+        for text, indices in named.items():
+            image.expressions[text] = tuple(dict.fromkeys(indices))
+            query = parse(text)
+            if query.category is not None and not query.constraints and (query.is_all or not indices):
+                image.complete.add(query.category)
+
+
+def _outlines(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The annotation without rectangles: one that is left over from a smart box outlines nothing."""
+    kept = [item for item in body["result"] if item.get("type") in MASK_TYPES or item.get("type") == "textarea"]
+    return {**body, "result": kept}
+
+
+def _category(label: str | None, text: str | None) -> str:
+    """The label's category; that of the words where the label says nothing."""
+    name = category_name(label or "object")
+    if name in CATEGORIES or name not in _GENERIC:
+        return name
+    return (parse(text).category if text is not None else None) or name
+
+
+def _overlap(first: LabelledObject, second: LabelledObject) -> float:
+    """IoU of two masks of one image, without decoding them."""
+    a, b = first.box, second.box
+    if min(a.x1, b.x1) <= max(a.x0, b.x0) or min(a.y1, b.y1) <= max(a.y0, b.y0):
+        return 0.0
+    return float(coco_mask.iou([_coded(first)], [_coded(second)], [0])[0][0])
+
+
+def _coded(found: LabelledObject) -> dict[str, Any]:
+    counts = found.rle["counts"]
+    return {**found.rle, "counts": counts.encode() if isinstance(counts, str) else counts}

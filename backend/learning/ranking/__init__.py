@@ -1,0 +1,1 @@
+"""Which tasks to label first."""

@@ -1,0 +1,1 @@
+"""A project's figures on one page."""

@@ -1,0 +1,324 @@
+"""The report of a project as one HTML page that opens offline: figures, plots and tables, all in one file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.learning.report.figures import FATES, GOOD_IOU, Costs, Fate, Label, Labelling, mean, median
+from backend.learning.versions.registry import Promotion, VersionRow
+from dataset_tools import html_page
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ModelHistory", "page"]
+
+_COLORS: dict[Fate, str] = {"unchanged": "#2e7d32", "clicked": "#4363d8", "changed": "#f58231", "manual": "#8d8d8d"}
+_MEANING: dict[Fate, str] = {
+    "unchanged": "the pre-label as it was",
+    "clicked": "made with smart clicks, boxes or texts",
+    "changed": "a mask of the model, edited by hand",
+    "manual": "drawn by hand",
+}
+_MOST_BARS = 60
+
+
+@dataclass(frozen=True)
+class ModelHistory:
+    """What was trained for the project and what served it, newest first."""
+
+    versions: Sequence[VersionRow]
+    promotions: Sequence[Promotion]
+
+
+def page(title: str, source: str, found: Labelling, costs: Costs, history: ModelHistory | None) -> str:
+    """The whole page.
+
+    Args:
+        title: the project's name.
+        source: where the figures come from, one line.
+        found: what was counted; has at least one label or skip.
+        costs: what labels are compared with.
+        history: None where it is not known (an export).
+    """
+    sections = [
+        ("Summary", _summary(found, costs)),
+        ("Labels over time", _over_time(found)),
+        ("Acceptance", _acceptance(found)),
+        ("Clicks per label", _clicks(found)),
+        ("Time per label", _time(found, costs)),
+        ("Cost saved against drawing by hand", _saving(found, costs)),
+        ("Quality by model version", _quality(found)),
+    ]
+    if history is not None:
+        sections.append(("Promotions and rollbacks", _history(history)))
+    if found.damaged:
+        lines = "".join(f"<li>{escape(text)}</li>" for text in found.damaged[:50])
+        more = f"<p>and {len(found.damaged) - 50} more</p>" if len(found.damaged) > 50 else ""
+        sections.append(("Could not be read", f"<ul>{lines}</ul>{more}"))
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return html_page.page(f"{title}: how the labelling goes", f"{source}; made {made}", sections)
+
+
+def _summary(found: Labelling, costs: Costs) -> str:
+    saving = found.saving(costs)
+    clicks = mean([label.clicks for label in found.labels if label.clicks is not None])
+    seconds = median([label.seconds for label in found.labels if label.seconds is not None])
+    rows: list[tuple[str, str]] = [
+        ("Labels (accepted regions)", f"{len(found.labels):,}"),
+        ("Annotations submitted", f"{found.annotations:,}, of which {found.empty:,} without a label"),
+        ("Skipped", f"{found.skipped:,}"),
+        ("Accepted unchanged", f"{found.share('unchanged'):.1%} of the labels"),
+        ("Clicks per label of the model", _number(clicks, "{:.2f}")),
+        ("Median time per label", _number(seconds, "{:.0f} s")),
+    ]
+    if saving.labels:
+        price = "" if saving.price is None else f", {saving.price:,.0f} at {costs.hourly:g} an hour"
+        rows.append(("Saved against drawing by hand", f"{_duration(saving.saved_seconds)} ({saving.share:.0%}){price}"))
+    return html_page.table(("", ""), rows)
+
+
+def _over_time(found: Labelling) -> str:
+    days = found.by_day()
+    if not days:
+        return _nothing("no labels yet")
+    edges, width = _periods(min(days), max(days))
+    starts = _dates(edges)
+
+    def draw(axes: Axes) -> None:
+        bottom = np.zeros(len(edges))
+        for fate in FATES:
+            counts = _counts(
+                edges, width, [label for labels in days.values() for label in labels if label.fate == fate]
+            )
+            axes.bar(starts, counts, width=0.85 * width, bottom=bottom, color=_COLORS[fate], label=fate, align="edge")
+            bottom += counts
+        every = "labels a day" if width == 1 else f"labels in {width} days"
+        axes.set(ylabel=every, ylim=(0, 1.08 * bottom.max()))
+        total = axes.twinx()
+        total.plot([starts[0], *(starts + width)], [0, *np.cumsum(bottom)], color="#1c2126", linewidth=1.2)
+        total.set(ylabel="labels in all", ylim=(0, None))
+        axes.legend(frameon=False, loc="upper left")
+        _use_dates(axes)
+
+    meaning = '<p class="dim">Bars: labels by what they cost; line: all so far (UTC).</p>'
+    return _plot(draw, "labels over time") + meaning
+
+
+def _acceptance(found: Labelling) -> str:
+    fates = found.fates()
+    rows: list[tuple[str, str, int, str]] = [
+        (fate, _MEANING[fate], fates[fate], f"{found.share(fate):.1%}") for fate in FATES
+    ]
+    rows.append(("skipped", "annotations that ended with Skip", found.skipped, ""))
+    text = html_page.table(("fate", "meaning", "labels", "share"), rows)
+    categories = list(found.by_category().items())[:20]
+    if not categories:
+        return text
+
+    def draw(axes: Axes) -> None:
+        left = np.zeros(len(categories))
+        names = [f"{name} ({len(labels)})" for name, labels in categories]
+        for fate in FATES:
+            shares = np.array([sum(one.fate == fate for one in labels) / len(labels) for _, labels in categories])
+            axes.barh(names, shares, left=left, color=_COLORS[fate], label=fate)
+            left += shares
+        axes.set(xlim=(0, 1), xlabel="share of the category's labels")
+        axes.invert_yaxis()
+        axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+
+    return text + "<p></p>" + _plot(draw, "acceptance by category", 1.4 + 0.32 * len(categories))
+
+
+def _clicks(found: Labelling) -> str:
+    clicks = [label.clicks for label in found.labels if label.clicks is not None]
+    if not clicks:
+        return _nothing("no label of a model yet")
+    most = min(max(clicks), 10)
+
+    def draw(axes: Axes) -> None:
+        counts = [sum(min(count, most) == place for count in clicks) for place in range(most + 1)]
+        names = [str(place) for place in range(most + 1)]
+        if max(clicks) > most:
+            names[-1] += "+"
+        axes.bar(names, counts, color=_COLORS["clicked"])
+        axes.set(xlabel="clicks", ylabel="labels")
+
+    known = f"{len(clicks):,} labels that the model had a part in; 0 is a pre-label. Mean {np.mean(clicks):.2f}."
+    return _plot(draw, "clicks per label", 2.6) + f'<p class="dim">{known}</p>'
+
+
+def _time(found: Labelling, costs: Costs) -> str:
+    timed = [label for label in found.labels if label.seconds is not None]
+    if not timed:
+        return _nothing("Label Studio holds no times for these annotations (imported ones have none)")
+    groups = [(fate, _seconds([one for one in timed if one.fate == fate])) for fate in FATES]
+    rows = [
+        (fate, len(values), round(np.median(values)), round(np.minimum(values, costs.longest).mean()))
+        for fate, values in groups
+        if values
+    ]
+    days: dict[date, list[Label]] = {}
+    for label in sorted(timed, key=lambda one: one.day):
+        days.setdefault(label.day, []).append(label)
+
+    def draw(axes: Axes) -> None:
+        medians = [float(np.median(_seconds(labels))) for labels in days.values()]
+        axes.plot(_dates(list(days)), medians, marker="o", color="#1c2126", label="median of the day")
+        axes.axhline(costs.manual_seconds, color=_COLORS["manual"], linestyle="--", label="by hand (parameter)")
+        axes.set(ylabel="seconds per label", ylim=(0, None))
+        axes.legend(frameon=False)
+        _use_dates(axes)
+
+    head = ("fate", "labels", "median s", "mean s")
+    return html_page.table(head, rows) + "<p></p>" + _plot(draw, "time per label", 2.6)
+
+
+def _saving(found: Labelling, costs: Costs) -> str:
+    saving = found.saving(costs)
+    formula = (
+        "saved = labels &times; seconds by hand &minus; seconds spent"
+        f" = {saving.labels:,} &times; {costs.manual_seconds:g} s &minus; {saving.seconds:,.0f} s"
+        f" = {saving.saved_seconds:,.0f} s = {_duration(saving.saved_seconds)}"
+    )
+    if saving.price is not None:
+        formula += f"; at {costs.hourly:g} an hour {saving.price:,.2f}"
+    own = [label.seconds for label in found.labels if label.fate == "manual" and label.seconds is not None]
+    measured = ""
+    if len(own) >= 5:
+        measured = f" Labels drawn by hand in this project took {np.median(own):.0f} s (median of {len(own)})."
+    notes = (
+        f"Labels whose time is known: {saving.labels:,} of {len(found.labels):,}; the others are on neither side. "
+        f"Seconds spent are Label Studio's lead_time, at most {costs.longest:g} s a label (--longest): more was a "
+        f"pause. Seconds by hand are a parameter (--manual-seconds); 79 s is what COCO's polygons took (22 hours for "
+        f"1,000 objects, Lin et al. 2014).{measured} Time for skipped tasks and for review is not in it."
+    )
+    return f"<p><b>{formula}</b></p><p class='dim'>{escape(notes)}</p>"
+
+
+def _quality(found: Labelling) -> str:
+    if not found.quality:
+        return _nothing(
+            "no predictions are known: give LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or an export that holds them"
+        )
+    versions = sorted(found.quality.items(), key=lambda item: (item[1].first, item[0]))
+    rows = [
+        (name, len(row.ious), f"{row.iou:.3f}", f"{row.good:.1%}", f"{row.score:.3f}", row.first[:10])
+        for name, row in versions
+    ]
+
+    def draw(axes: Axes) -> None:
+        names = [name for name, _ in versions]
+        axes.boxplot([row.ious for _, row in versions], orientation="horizontal", tick_labels=names, widths=0.6)
+        axes.axvline(GOOD_IOU, color=_COLORS["unchanged"], linestyle="--", linewidth=0.8)
+        axes.set(xlim=(0, 1), xlabel="IoU with the accepted masks")
+
+    head = ("model version", "tasks", "mean IoU", f"IoU >= {GOOD_IOU}", "mean score", "first prediction")
+    notes = (
+        "Each prediction beside the annotation that was accepted for its task (the latest). A calibrated model's mean "
+        f"score equals the share with an IoU of at least {GOOD_IOU}. A version that was trained on these annotations "
+        "looks better here than it is: the gate's held-out figure is the fair one. Annotations that began from a "
+        "prediction agree with it more than independent ones would."
+    )
+    plot = _plot(draw, "agreement by model version", 1.2 + 0.4 * len(versions))
+    return f"{html_page.table(head, rows)}<p></p>{plot}<p class='dim'>{escape(notes)}</p>"
+
+
+def _history(history: ModelHistory) -> str:
+    if not history.versions and not history.promotions:
+        return _nothing("nothing was trained for this project yet")
+    changes = html_page.table(
+        ("when", "serves from then on", "before", "reason"),
+        [
+            (_when(one.promoted_at), one.version or "the base version", one.previous or "the base version", one.reason)
+            for one in history.promotions
+        ],
+    )
+    gate = [
+        (
+            row.manifest.version,
+            _when(row.created_at),
+            row.status,
+            len(row.manifest.training_keys),
+            _change(row, "held_out"),
+            _change(row, "replay"),
+            row.manifest.reason,
+        )
+        for row in history.versions
+    ]
+    head = ("version", "made", "status", "images", "held-out, old to new", "replay, old to new", "the gate's reason")
+    return f"{changes if history.promotions else _nothing('no promotion yet')}<p></p>{html_page.table(head, gate)}"
+
+
+def _change(row: VersionRow, part: str) -> str:
+    """The gate's mean IoU before and after, as far as the manifest has it."""
+    values = [row.manifest.gate.get(f"{part}_{age}") for age in ("old", "new")]
+    return " to ".join(f"{value:.3f}" if isinstance(value, int | float) else "?" for value in values)
+
+
+def _seconds(labels: Sequence[Label]) -> list[float]:
+    return [label.seconds for label in labels if label.seconds is not None]
+
+
+def _periods(first: date, last: date) -> tuple[list[date], int]:
+    """Starts of the bars from ``first`` to ``last``, and the days of each: one, or as many as keep them readable."""
+    days = (last - first).days + 1
+    width = -(-days // _MOST_BARS)
+    return [first + timedelta(days=offset) for offset in range(0, days, width)], width
+
+
+def _counts(edges: Sequence[date], width: int, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
+    places = [(label.day - edges[0]).days // width for label in labels]
+    counts: npt.NDArray[np.int64] = np.bincount(places, minlength=len(edges))
+    return counts
+
+
+def _dates(days: Sequence[date]) -> npt.NDArray[np.float64]:
+    """Days as matplotlib's numbers."""
+    from matplotlib.dates import date2num
+
+    return np.array([date2num(day) for day in days], np.float64)
+
+
+def _plot(draw: Callable[[Axes], None], alt: str, height: float = 3.2) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, height), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return html_page.plot(file.getvalue(), alt)
+
+
+def _use_dates(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=1, maxticks=10, interval_multiples=True)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _nothing(why: str) -> str:
+    return f'<p class="dim">{escape(why[0].upper() + why[1:])}.</p>'
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not known" if value is None else form.format(value)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} h" if abs(seconds) >= 3600 else f"{seconds / 60:,.1f} min"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,1 @@
+"""Trained versions, which one serves, and the jobs that make them."""

@@ -1,0 +1,1 @@
+"""The compact grounder: a detector and the relation program."""

@@ -1,0 +1,181 @@
+"""The compact grounder: detections of the categories it knows, then a relation program over the expression.
+
+Coarse localization without a language model: ``expression_parser`` turns the words into a query, the detector finds
+every object of the categories it knows, ``relations`` picks the ones that the query describes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from backend.bounded_cache import BoundedCache
+from backend.pipeline.grounding.box_colors import color_in_box
+from backend.pipeline.grounding.compact.detections import Detection
+from backend.pipeline.grounding.compact.network import Calibration, Detector, load_detector
+from backend.pipeline.grounding.compact.tiled import detect_anywhere
+from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
+from dataset_tools.categories import category_named
+from dataset_tools.colors import Rgb
+from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.expressions import relations
+from dataset_tools.expressions.query import Color, Query
+from dataset_tools.geometry import Box
+
+_LOWEST_SCORE = 0.05
+"""Detections below this score are never looked at."""
+_DETECTION_BYTES = 256
+"""What a kept detection takes in memory, about."""
+_PLAUSIBLE = 0.08
+"""Probability from which a detection is considered for a place in an order or as what a relation refers to."""
+_EVEN = 0.42
+"""Probability from which an object belongs to "all the ..."; as ``_PLAUSIBLE``, chosen on training and validation."""
+_CERTAIN = 0.9
+"""Objects that fit alike make an expression ambiguous if at least two of them are this probable."""
+_WIDER_CONFIG = "grounding_dino_sam_vit_b"
+
+
+class CompactGrounder:
+    """Implements ``Grounder`` for ``known_categories``; safe to call from several threads.
+
+    Args:
+        detector: in evaluation mode.
+        calibration: its thresholds and the scales it reads images at.
+        cache_bytes: how much memory the detections of past images may take; many expressions share an image.
+        bfloat16: compute in bfloat16; None: where the CPU multiplies it natively.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        calibration: Calibration,
+        *,
+        cache_bytes: int = 4_000_000,
+        bfloat16: bool | None = None,
+    ) -> None:
+        self.detector = detector
+        self.calibration = calibration
+        self.bfloat16 = _has_native_bfloat16(detector.mean.device) if bfloat16 is None else bfloat16
+        self._cache: BoundedCache[bytes, tuple[Detection, ...]] = BoundedCache(cache_bytes)
+
+    @property
+    def known_categories(self) -> frozenset[str]:
+        """The detector's categories: canonical names, and a project's own labels where it learnt them."""
+        return frozenset(self.detector.config.categories)
+
+    def detections(self, image: Image) -> tuple[Detection, ...]:
+        """Everything found in ``image`` uint8[H, W, 3] RGB, best first, however weak; kept for the next expression."""
+        key = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+        found = self._cache.get(key)
+        if found is None:
+            scales = self.calibration.scales
+            found = tuple(detect_anywhere(self.detector, image, scales, _LOWEST_SCORE, bfloat16=self.bfloat16))
+            self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
+        return found
+
+    def ground(self, image: Image, expression: str) -> GroundingResult:
+        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
+        query = expression_parser.parse(expression, self.known_categories)
+        refusal = self._refusal(query)
+        if refusal is not None:
+            return GroundingResult((), refusal)
+        size = (image.shape[0], image.shape[1])
+        return answer(query, self.detections(image), self.calibration, size, partial(color_in_box, image))
+
+    def _refusal(self, query: Query) -> Abstention | None:
+        """An abstention for what no image could change: nothing asked for, or a category that is not known."""
+        if query.is_empty:
+            return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
+        if query.category in self.known_categories or (query.category is None and not query.unknown_words):
+            return None
+        unknown = category_named(query.category).display if query.category else " ".join(query.unknown_words)
+        return Abstention(
+            "unknown-category",
+            f"The compact grounder does not know {_shortened(unknown)!r}. It knows "
+            f"{_listed(category_named(name).display for name in self.detector.config.categories)}. "
+            f"The config {_WIDER_CONFIG} knows more: it takes any word.",
+        )
+
+
+def answer(
+    query: Query,
+    detections: Sequence[Detection],
+    calibration: Calibration,
+    image_size: tuple[int, int],
+    color_of: Callable[[Box], Rgb | None] | None = None,
+) -> GroundingResult:
+    """Pick the detections that ``query`` describes; pure, so that it can be measured with true boxes.
+
+    Args:
+        query: its category is one of the detector's, or None where the words name none ("the upper one").
+        detections: everything found in the image, best first.
+        calibration: what their scores mean.
+        image_size: (height, width) in pixels.
+        color_of: colour of what is in a box; None to pass over colour words.
+    """
+    groundings = [Grounding(d.box, calibration.probability(d.category, d.score), d.category) for d in detections]
+    subjects = [g for g in groundings if query.category in (g.category, None) and g.score >= _PLAUSIBLE]
+    considered = tuple(subjects)
+    if query.is_all or query.category is None:
+        # Orders weigh doubtful objects by their probability; a list of objects has to draw the line.
+        subjects = [g for g in subjects if g.score >= max(calibration.answer, _EVEN)]
+    elif max((g.score for g in subjects), default=0.0) < calibration.answer:
+        subjects = []
+    targets = [
+        g for g in groundings if g.category in query.target_categories - {query.category} and g.score >= _PLAUSIBLE
+    ]
+    candidates = subjects + targets
+    name_color = color_of if color_of is not None and _mentions_color(query) else None
+    labelled = [
+        relations.LabelledBox(g.box, g.category or "", g.score, name_color(g.box) if name_color else None)
+        for g in candidates
+    ]
+    choice = relations.choose(query, labelled, image_size)
+    if choice.code == "ambiguous" and sum(candidates[i].score >= _CERTAIN for i in choice.indices) < 2:
+        # "the airplane" says that there is one: of a good detection and doubtful ones the good one is meant.
+        return GroundingResult((candidates[choice.indices[0]],), None, considered)
+    if choice.code is not None:
+        closest = tuple(candidates[i] for i in choice.indices) or considered
+        return GroundingResult((), Abstention(choice.code, choice.message, closest), considered)
+    return GroundingResult(tuple(candidates[i] for i in choice.indices), None, considered)
+
+
+def load_compact_grounder(
+    weights: Path, *, device: str = "cpu", cache_bytes: int = 4_000_000, bfloat16: bool | None = None
+) -> CompactGrounder:
+    """The grounder of the weights file ``weights``.
+
+    Args:
+        weights: written by ``pslg train compact-grounder``.
+        device: where the detector runs.
+        cache_bytes: see ``CompactGrounder``.
+        bfloat16: see ``CompactGrounder``.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds something else.
+    """
+    detector, calibration = load_detector(weights)
+    return CompactGrounder(detector.to(torch.device(device)), calibration, cache_bytes=cache_bytes, bfloat16=bfloat16)
+
+
+def _has_native_bfloat16(device: torch.device) -> bool:
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def _mentions_color(query: Query) -> bool:
+    return any(isinstance(constraint, Color) for constraint in query.constraints) or any(
+        _mentions_color(target) for relation in query.relations for target in relation.targets
+    )
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _listed(names: Iterable[str]) -> str:
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}"

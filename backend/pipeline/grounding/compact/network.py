@@ -1,0 +1,325 @@
+"""The compact grounder's network: a one-stage centre-point detector for overhead images.
+
+A small residual backbone and a feature pyramid with outputs at strides 4, 8 and 16; at each cell one heat value per
+category (the cell is an object's centre) and the distances from the cell to the four sides of its box, as in
+TTFNet (arXiv 1909.00700) and FCOS (arXiv 1904.01355). Small objects are read at stride 4, large ones at stride 16.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from backend.errors import WeightsError
+from backend.pipeline.weights.safetensors_bytes import serialized
+from dataset_tools.atomic import write_bytes
+
+STRIDES = (4, 8, 16)
+"""Strides of the three output levels in network pixels."""
+HEAT_BIAS = -4.6
+"""Logit of the heat where nothing has been learnt yet."""
+PADDING_MULTIPLE = 32
+"""Height and width of the network's input must be multiples of this."""
+COMPACT_CATEGORIES = (
+    "airplane",
+    "ship",
+    "storagetank",
+    "baseballfield",
+    "tenniscourt",
+    "basketballcourt",
+    "groundtrackfield",
+    "harbor",
+    "bridge",
+    "vehicle",
+    "building",
+)
+"""Canonical names (``dataset_tools.categories``) in the order of the network's heat channels."""
+
+_MEAN = (0.40, 0.41, 0.37)
+_STD = (0.20, 0.19, 0.18)
+_FORMAT = "pslg-compact-grounder-1"
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Sizes of the network; stored beside its weights.
+
+    Attributes:
+        categories: one heat channel each.
+        widths: channels of the stem and of the stages at strides 4, 8, 16 and 32.
+        depths: residual blocks of the stages at strides 4, 8, 16 and 32.
+        pyramid_width: channels of the feature pyramid and of the heads.
+        adapter_width: hidden channels of the adapter that learnt from a project's labels; 0: there is none.
+        adapted: how many of the categories, the last ones, only the adapter knows.
+    """
+
+    categories: tuple[str, ...] = COMPACT_CATEGORIES
+    widths: tuple[int, int, int, int, int] = (32, 64, 96, 160, 256)
+    depths: tuple[int, int, int, int] = (1, 2, 2, 2)
+    pyramid_width: int = 64
+    adapter_width: int = 0
+    adapted: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> DetectorConfig:
+        """The config in a mapping read from YAML or JSON, where tuples are lists."""
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**plain)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How scores become probabilities and answers; chosen on the validation split and stored beside the weights.
+
+    Attributes:
+        even: per category, the score at which a detection is as likely an object as not.
+        slope: how fast the probability rises with the score's logit.
+        answer: an expression is answered if the likeliest object of its category has at least this probability.
+        scales: long sides in pixels at which an image is read; the detections of all are merged.
+    """
+
+    even: Mapping[str, float]
+    slope: float = 1.0
+    answer: float = 0.5
+    scales: tuple[int, ...] = (640,)
+
+    def probability(self, category: str, score: float) -> float:
+        """Probability in [0, 1] that a detection of ``category`` with ``score`` in [0, 1] is such an object."""
+        return 1 / (1 + math.exp(-self.slope * (_logit(score) - _logit(self.even[category]))))
+
+
+def _logit(score: float) -> float:
+    score = min(max(score, 1e-4), 1 - 1e-4)
+    return math.log(score / (1 - score))
+
+
+class _ConvNormRelu(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, relu: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(outputs)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return functional.relu(x, inplace=True) if self.relu else x
+
+    def fuse(self) -> None:
+        """Fold the normalisation into the convolution (inference only)."""
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _ConvNormRelu(width, width)
+        self.second = _ConvNormRelu(width, width, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)), inplace=True)
+
+
+class Head(nn.Module):
+    """One tower shared by all levels (an object looks alike at every scale), normalised per level."""
+
+    def __init__(self, width: int, outputs: int, bias: float, hidden: int | None = None) -> None:
+        super().__init__()
+        hidden = hidden or width
+        self.conv = nn.Conv2d(width, hidden, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(hidden) for _ in STRIDES)
+        self.out = nn.Conv2d(hidden, outputs, 1)
+        nn.init.normal_(self.out.weight, std=0.01)
+        nn.init.constant_(self.bias, bias)
+
+    @property
+    def bias(self) -> Tensor:
+        """Of the output."""
+        assert self.out.bias is not None  # noqa: S101 - for the type checker: a convolution with a bias has one
+        return self.out.bias
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """One map per level of ``features`` [B, width, h, w]."""
+        return [
+            self.out(functional.relu(norm(self.conv(level)), inplace=True))
+            for norm, level in zip(self.norms, features, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """Raw outputs, one tensor per level of ``STRIDES``.
+
+    Attributes:
+        heat: logits [B, C, H/stride, W/stride].
+        sides: natural logarithm of (left, top, right, bottom) over the level's stride, [B, 4, H/stride, W/stride].
+        semantic: logits [B, C, H/4, W/4] of the auxiliary mask head; None outside training.
+        own_sides: like ``sides``, for the categories that only the adapter knows; None without such.
+        own_from: index of the first of these categories.
+    """
+
+    heat: list[Tensor]
+    sides: list[Tensor]
+    semantic: Tensor | None
+    own_sides: list[Tensor] | None = None
+    own_from: int = 0
+
+
+class Detector(nn.Module):
+    """Images float32[B, 3, H, W] RGB in [0, 255] -> ``DetectorOutput``; H and W multiples of ``PADDING_MULTIPLE``."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, pyramid = config.widths, config.pyramid_width
+        self.register_buffer("mean", 255 * torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        self.stem = nn.Sequential(_ConvNormRelu(3, widths[0], 2), _ConvNormRelu(widths[0], widths[1], 2))
+        stages = []
+        for level, depth in enumerate(config.depths):
+            blocks: list[nn.Module] = [_ResidualBlock(widths[level + 1]) for _ in range(depth)]
+            if level:
+                blocks.insert(0, _ConvNormRelu(widths[level], widths[level + 1], 2))
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, pyramid, 1) for width in widths[1:])
+        self.smooth = nn.ModuleList(_ConvNormRelu(pyramid, pyramid) for _ in STRIDES)
+        # A heat bias of log(0.01 / 0.99): the first steps are not spent on learning that most cells are background.
+        known = len(config.categories) - config.adapted
+        self.heat = Head(pyramid, known, bias=HEAT_BIAS)
+        self.sides = Head(pyramid, 4, bias=1.0)
+        self.semantic = nn.Conv2d(pyramid, known, 1)
+        self.adapter: Head | None = None
+        if config.adapter_width:
+            self.adapter = Head(pyramid, len(config.categories) + 4, bias=0.0, hidden=config.adapter_width)
+
+    def forward(self, images: Tensor) -> DetectorOutput:
+        """Maps of ``images`` float32[B, 3, H, W]; raises ValueError for sizes that do not divide."""
+        pyramid = self.pyramid(images)
+        semantic = self.semantic(pyramid[0]) if self.training else None
+        return self.adapted_output(pyramid, self.heat(pyramid), self.sides(pyramid), semantic)
+
+    def adapted_output(
+        self, pyramid: Sequence[Tensor], heat: list[Tensor], sides: list[Tensor], semantic: Tensor | None = None
+    ) -> DetectorOutput:
+        """The output from what the detector's own heads said of ``pyramid``, with the adapter's part added."""
+        if self.adapter is None:
+            return DetectorOutput(heat, sides, semantic)
+        added = self.adapter(pyramid)
+        count, new = len(self.config.categories), self.config.adapted
+        unknown = (0, 0, 0, 0, 0, new)
+        heat = [
+            functional.pad(old, unknown, value=HEAT_BIAS) + more[:, :count]
+            for old, more in zip(heat, added, strict=True)
+        ]
+        own = [old + more[:, count:] for old, more in zip(sides, added, strict=True)]
+        return DetectorOutput(heat, sides, semantic, own if new else None, count - new)
+
+    def pyramid(self, images: Tensor) -> list[Tensor]:
+        """The features [B, ``pyramid_width``, H/stride, W/stride] that the heads read, one per level of ``STRIDES``;
+        ``images`` as for ``forward``.
+        """
+        if images.shape[-1] % PADDING_MULTIPLE or images.shape[-2] % PADDING_MULTIPLE:
+            raise ValueError(f"height and width must be multiples of {PADDING_MULTIPLE}, got {tuple(images.shape)}")
+        x = self.stem((images - self.mean) / self.std)
+        stages = []
+        for stage in self.stages:
+            x = stage(x)
+            stages.append(x)
+        top = self.lateral[3](stages[3])
+        pyramid: list[Tensor] = []
+        for level in (2, 1, 0):
+            top = self.lateral[level](stages[level]) + functional.interpolate(top, scale_factor=2.0, mode="nearest")
+            top = self.smooth[level](top)
+            pyramid.insert(0, top)
+        return pyramid
+
+    def fuse(self) -> None:
+        """Fold normalisations into convolutions; call once, in evaluation mode."""
+        for module in self.modules():
+            if isinstance(module, _ConvNormRelu):
+                module.fuse()
+
+
+def save_detector(detector: Detector, calibration: Calibration, path: Path) -> None:
+    """Write weights as fp16 safetensors, sizes and calibration in its metadata; the file is replaced atomically.
+
+    Normalisation statistics stay fp32: variances can leave the range of fp16.
+    """
+    state = {
+        name: (value if "running" in name else value.half()).contiguous()
+        for name, value in detector.state_dict().items()
+        if "num_batches" not in name
+    }
+    write_bytes(path, serialized(state, _metadata(detector, calibration)))
+
+
+def save_adapted(base: Path, detector: Detector, calibration: Calibration, path: Path) -> None:
+    """Write what ``base`` holds with the adapter of ``detector``; the file is replaced atomically.
+
+    ``detector`` was loaded from ``base`` (so that it is fused, and cannot be written by ``save_detector``) and given
+    an adapter.
+    """
+    _, state = _read(base)
+    state = {name: value for name, value in state.items() if not name.startswith("adapter.")}
+    state |= {
+        name: (value if "running" in name else value.half()).contiguous()
+        for name, value in detector.state_dict().items()
+        if name.startswith("adapter.") and "num_batches" not in name
+    }
+    write_bytes(path, serialized(state, _metadata(detector, calibration)))
+
+
+def _metadata(detector: Detector, calibration: Calibration) -> dict[str, str]:
+    return {
+        "format": _FORMAT,
+        "detector": json.dumps(asdict(detector.config)),
+        "calibration": json.dumps(asdict(calibration)),
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a detector's file; raises WeightsError for any other file."""
+    if not path.is_file():
+        raise WeightsError(f"no grounder weights at {path}; run `pslg train compact-grounder` or check the config")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except Exception as error:  # safetensors raises its own untyped error
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}); fetch or train it again") from error
+    if metadata.get("format") != _FORMAT:
+        raise WeightsError(f"{path} has format {metadata.get('format')!r}, the compact grounder needs {_FORMAT!r}")
+    return metadata, state
+
+
+def load_detector(path: Path) -> tuple[Detector, Calibration]:
+    """The detector in evaluation mode (fp32, fused) and its calibration; raises WeightsError for any other file."""
+    metadata, stored = _read(path)
+    state = {name: value.float() for name, value in stored.items()}
+    detector = Detector(DetectorConfig.of(json.loads(metadata["detector"])))
+    missing, unexpected = detector.load_state_dict(state, strict=False)
+    missing = [name for name in missing if "num_batches" not in name]
+    if missing or unexpected:
+        raise WeightsError(f"{path} does not fit its own sizes: missing {missing[:3]}, unexpected {unexpected[:3]}")
+    detector.eval()
+    detector.fuse()
+    calibration = json.loads(metadata["calibration"])
+    calibration["scales"] = tuple(calibration["scales"])
+    return detector.to(memory_format=torch.channels_last), Calibration(**calibration)

@@ -1,0 +1,25 @@
+"""Weight files: what a config needs, where it lies, what it is, and which version of the model it makes."""
+
+from backend.pipeline.weights.registry import (
+    REGISTRY,
+    WeightEntry,
+    WeightFiles,
+    how_to_get,
+    locate,
+    model_version,
+    require,
+    resolve,
+    weights_folder,
+)
+
+__all__ = [
+    "REGISTRY",
+    "WeightEntry",
+    "WeightFiles",
+    "how_to_get",
+    "locate",
+    "model_version",
+    "require",
+    "resolve",
+    "weights_folder",
+]

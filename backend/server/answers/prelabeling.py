@@ -1,0 +1,269 @@
+"""Batch requests: tasks with expressions -> predictions, within a deadline, one slot per task always.
+
+What the deadline cuts off goes on in the background, is kept (``prelabel_cache``), and is pushed to Label Studio when
+its credentials are set, unless Label Studio has asked again meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+from backend.errors import ImageError, PslgError
+from backend.pipeline import PslgSam
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
+from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabel, Prelabels
+from backend.server.answers.background import JobPool, Priority
+from backend.server.answers.late_predictions import LatePredictions
+from backend.server.answers.prelabel_cache import PrelabelCache
+from backend.server.editor.labeling_config import LabelingConfig
+from backend.server.editor.mask_cleaning import clean_mask
+from backend.server.editor.regions import RegionWriter
+from backend.server.editor.task_query import TaskQuery, default_category, label_of, read_task
+from backend.server.images import ImageIdentity, TaskImages
+from backend.server.label_studio import LabelStudio
+from backend.server.metrics import Metrics
+from backend.server.protocol import Prediction, Region, Slot, Task
+from backend.settings import Settings
+
+__all__ = ["Prelabeler"]
+
+logger = logging.getLogger(__name__)
+
+
+class Prelabeler:
+    """Computes, keeps and labels the answers to expressions. Thread-safe."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: TaskImages,
+        embeddings: EmbeddingStore,
+        cache: PrelabelCache,
+        label_studio: LabelStudio | None,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._images = images
+        self._embeddings = embeddings
+        self._cache = cache
+        self._metrics = metrics
+        self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
+        self.late = LatePredictions(label_studio, metrics)
+        self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
+        self._lock = threading.Lock()
+        # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
+        self._compute = threading.Lock()
+
+    def batch(self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig) -> list[Slot]:
+        """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
+        until = time.monotonic() + self._settings.deadline
+        priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
+        started = [self._start(pipeline, task, config, priority) for task in tasks]
+        return [self._slot(pipeline, job, config, until) for job in started]
+
+    def answer(
+        self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
+    ) -> Prediction:
+        """The prediction for one query, however long it takes (a text prompt in the editor, ``pslg warm``).
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        return self._prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+
+    def answers(
+        self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
+    ) -> list[Prelabels]:
+        """The pipeline's answer to each expression, in their order, however long it takes.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        futures = [self._submit(pipeline, query, text, config, priority) for text in query.expressions]
+        return [future.result() for future in futures]
+
+    def kept_answers(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> list[Prelabels] | None:
+        """The same if all of them were computed before, else None.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        identity = self._images.identify(query.url, query.task_id)
+        default = default_category(query, config)
+        found = [self._cache.get(identity.sha256, text, default, pipeline.model_version) for text in query.expressions]
+        answers = [pipeline.rescored(answer) for answer in found if answer is not None]
+        return answers if len(answers) == len(found) else None
+
+    def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> Prediction:
+        """The prediction for a task, with everything on disk that makes its first click a warm one.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        query = read_task(task, config)
+        answers = self.answers(pipeline, query, config, Priority.BATCH)
+        identity = self._images.identify(query.url, query.task_id)
+        height, width = identity.size
+        whole = Box(0.0, 0.0, float(width), float(height))
+        windows = [self._click_window(pipeline, item, identity) for answer in answers for item in answer]
+        if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), identity.size) == whole:
+            windows.append(whole)  # a model of whole images is warm for any click
+        for window in dict.fromkeys(windows):
+            address = embedding_address(identity.sha256, pipeline.segmenter.encoder_hash, window)
+            if address not in self._embeddings:
+                _, image = self._images.load(query.url, query.task_id)
+                self.embedding(pipeline, identity, window, image)
+        return self._prediction(pipeline, query, answers, config)
+
+    def embedding(self, pipeline: PslgSam, identity: ImageIdentity, window: Box | None, image: Image) -> Embedding:
+        """The stored embedding of an image's window, computed when it is not there."""
+        height, width = identity.size
+        address = embedding_address(
+            identity.sha256, pipeline.segmenter.encoder_hash, window or Box(0.0, 0.0, float(width), float(height))
+        )
+        return self._embeddings.get_or_compute(address, lambda: pipeline.embed(image, window))
+
+    def close(self) -> None:
+        """Cancel what waits."""
+        self._jobs.close()
+        self.late.close()
+
+    def _start(
+        self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority
+    ) -> tuple[TaskQuery, list[Future[Prelabels]]] | None:
+        if task.id is not None:
+            self.late.forget(task.id)  # Label Studio asks itself again
+        try:
+            query = read_task(task, config)
+        except ImageError as error:
+            self._failed(task.id, error)
+            return None
+        return query, [self._submit(pipeline, query, text, config, priority) for text in query.expressions]
+
+    def _slot(
+        self,
+        pipeline: PslgSam,
+        job: tuple[TaskQuery, list[Future[Prelabels]]] | None,
+        config: LabelingConfig,
+        until: float,
+    ) -> Slot:
+        if job is None:
+            return []
+        query, futures = job
+        try:
+            answers = [future.result(max(0.0, until - time.monotonic())) for future in futures]
+        except FutureTimeoutError:
+            logger.warning("task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline)
+            self._metrics.prelabels.labels("late").inc()
+            if query.task_id is not None:
+                self.late.push(
+                    query.task_id,
+                    lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
+                )
+            return []
+        except Exception as error:
+            # One task's failure, of whatever kind, must not cost the others their answers.
+            self._failed(query.task_id, error)
+            return []
+        return self._prediction(pipeline, query, answers, config)
+
+    def _failed(self, task_id: int | str | None, error: Exception) -> None:
+        self._metrics.prelabels.labels("failed").inc()
+        if isinstance(error, PslgError):
+            logger.warning("task %s: not computed: %s", task_id, error)
+        else:
+            logger.error("task %s: not computed", task_id, exc_info=error)
+
+    def _submit(
+        self, pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig, priority: Priority
+    ) -> Future[Prelabels]:
+        """The answer to one expression, computed once however many ask for it at the same time."""
+        default = default_category(query, config)
+        key = (query.url, expression, default or "", pipeline.model_version)
+
+        def run() -> Prelabels:
+            try:
+                return self._compute_one(pipeline, query, expression, default)
+            finally:
+                with self._lock:
+                    self._running.pop(key, None)
+
+        with self._lock:
+            future = self._running.get(key)
+            if future is None:
+                future = self._running[key] = self._jobs.submit(priority, run)
+            return future
+
+    def _compute_one(
+        self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
+    ) -> Prelabels:
+        identity = self._images.identify(query.url, query.task_id)
+        wanted = (identity.sha256, expression, default_category, pipeline.model_version)
+        found = self._cache.get(*wanted)
+        self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
+        if found is not None:
+            return pipeline.rescored(found)
+        identity, image = self._images.load(query.url, query.task_id)
+        with self._compute:
+            answer = pipeline.prelabel(
+                image,
+                expression,
+                default_category=default_category,
+                embed=lambda pixels, window: self.embedding(pipeline, identity, window, pixels),
+            )
+            for item in answer:
+                self.embedding(pipeline, identity, self._click_window(pipeline, item, identity), image)
+        self._cache.put(*wanted, answer)
+        return answer
+
+    def _click_window(self, pipeline: PslgSam, item: Prelabel, identity: ImageIdentity) -> Box:
+        """The window that a click on this object's region will want: around its mask, not around its box."""
+        return pipeline.segmenter.window_for(Box.of_mask(self._clean(item)), identity.size)
+
+    def _clean(self, item: Prelabel) -> Mask:
+        return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)
+
+    def _prediction(
+        self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+    ) -> Prediction:
+        writer = RegionWriter(
+            config.image,
+            pipeline.model_version,
+            self._settings.polygon_tolerance,
+            self._settings.rle_warning_bytes,
+            self._metrics.brush_bytes.observe,
+        )
+        regions: list[Region] = []
+        scores: list[float] = []
+        for expression, answer in zip(query.expressions, answers, strict=True):
+            labelled = True
+            if answer.abstained is not None:
+                logger.info(
+                    "task %s: no mask for %r (%s): %s",
+                    query.task_id,
+                    expression[:200],
+                    answer.abstained.code,
+                    answer.abstained.message,
+                )
+            for item in answer:
+                label = label_of(item, query, config)
+                if label is None:
+                    logger.warning(
+                        "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
+                        query.task_id,
+                        expression[:200],
+                        item.category or query.category or "an expression without a known category",
+                        ", ".join(found.stored for found in config.labels),
+                    )
+                    labelled = False
+                    continue
+                regions += writer.regions(self._clean(item), label, config.controls_for(label), score=item.score)
+            scores.append(answer.score if labelled else 0.0)
+        self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
+        score = sum(scores) / len(scores) if regions else 0.0
+        return {"result": regions, "score": score, "model_version": pipeline.model_version}

@@ -1,0 +1,1 @@
+"""What Label Studio's editor sends and takes: labeling configs, prompts, regions."""

@@ -1,0 +1,201 @@
+"""What an annotator has drawn in Label Studio's editor -> prompts in pixels, one group per object.
+
+Items are told apart by ``type`` and ``from_name``, never by their place: whole-image controls (Choices, ...) may come
+first. All coordinates arrive in percent of the original image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from backend.server.editor.labeling_config import LabelingConfig
+from backend.server.protocol import Task
+from dataset_tools import brush_rle
+from dataset_tools.errors import MaskError
+from dataset_tools.geometry import Box, Point
+
+__all__ = ["EditorPrompts", "ObjectPrompt", "newest_draft", "read_prompts"]
+
+_STROKE_POINTS = 3
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click in pixels; ``positive`` is False for an alt-click."""
+
+    point: Point
+    positive: bool
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """The prompts for one object.
+
+    Attributes:
+        label: stored text of the label that was chosen for it.
+        clicks: in the order in which they were made.
+        box: drawn around it, axis-aligned, None without one.
+    """
+
+    label: str
+    clicks: tuple[Click, ...] = ()
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class EditorPrompts:
+    """Everything that one interactive request asks for."""
+
+    objects: tuple[ObjectPrompt, ...]
+    texts: tuple[str, ...]
+
+
+def read_prompts(
+    result: Sequence[Any], task: Task, config: LabelingConfig, image_size: tuple[int, int]
+) -> EditorPrompts:
+    """Group the context's items into objects and texts.
+
+    Clicks of one label belong to one object, except that those inside a drawn box belong to the box's object. A box
+    that was drawn before the clicks is not in the context; it is looked up in the newest draft, and only boxes of smart
+    tools count there. A missing sign is taken from the draft's click of the same id, else it is positive.
+
+    Args:
+        result: ``params.context.result``.
+        task: carries the drafts.
+        config: says which controls are prompts.
+        image_size: (height, width) in pixels.
+    """
+    items = [item for item in result if isinstance(item, dict) and isinstance(item.get("value"), dict)]
+    signs = _draft_signs(task.drafts)
+    objects: dict[tuple[str, int], ObjectPrompt] = {}
+    for number, item in enumerate(items):
+        label, box = _label(item), _box(item, image_size)
+        if label is not None and box is not None:
+            objects[(label, number)] = ObjectPrompt(label, (), box)
+    for item in items:
+        label = _label(item)
+        for click in _clicks(item, signs, image_size) if label is not None else ():
+            key = _object_of(objects, label or "", click.point)
+            known = objects.get(key, ObjectPrompt(label or ""))
+            objects[key] = replace(known, clicks=(*known.clicks, click))
+    for key, found in objects.items():
+        if found.box is None:
+            objects[key] = replace(found, box=_drafted_box(found, task, config, image_size))
+    return EditorPrompts(tuple(objects.values()), tuple(_texts(items, config)))
+
+
+def newest_draft(drafts: Sequence[Any]) -> dict[str, Any] | None:
+    """The draft saved last, None without one."""
+    usable = [draft for draft in drafts if isinstance(draft, dict) and isinstance(draft.get("result"), list)]
+    return max(usable, key=lambda draft: str(draft.get("updated_at") or ""), default=None)
+
+
+def _object_of(objects: dict[tuple[str, int], ObjectPrompt], label: str, point: Point) -> tuple[str, int]:
+    """The smallest box of this label around the click, else the label's group without a box."""
+    around = [
+        (found.box.area, key)
+        for key, found in objects.items()
+        if key[0] == label and found.box is not None and found.box.contains(point)
+    ]
+    return min(around)[1] if around else (label, -1)
+
+
+def _label(item: dict[str, Any]) -> str | None:
+    labels = item["value"].get(str(item.get("type"))) or item["value"].get("labels")
+    return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else None
+
+
+def _numbers(value: dict[str, Any], *names: str) -> list[float] | None:
+    numbers = [value.get(name) for name in names]
+    if all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers):
+        return [float(n) for n in numbers]  # type: ignore[arg-type]
+    return None
+
+
+def _clicks(item: dict[str, Any], signs: dict[str, bool], image_size: tuple[int, int]) -> list[Click]:
+    if item.get("type") == "brushlabels":
+        return [Click(point, True) for point in _stroke_points(item, image_size)]
+    position = _numbers(item["value"], "x", "y")
+    if item.get("type") != "keypointlabels" or position is None:
+        return []
+    sign = item.get("is_positive")
+    if not isinstance(sign, bool):
+        sign = signs.get(str(item.get("id")), True)
+    height, width = image_size
+    x = min(max(position[0] / 100 * width, 0.0), width - 1.0)
+    y = min(max(position[1] / 100 * height, 0.0), height - 1.0)
+    return [Click(Point(x, y), sign)]
+
+
+def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
+    """The axis-aligned box around a rectangle that may be turned about its upper left corner."""
+    sides = _numbers(item["value"], "x", "y", "width", "height")
+    if item.get("type") != "rectanglelabels" or sides is None:
+        return None
+    height, width = image_size
+    x, y, w, h = sides[0] / 100 * width, sides[1] / 100 * height, sides[2] / 100 * width, sides[3] / 100 * height
+    angle = math.radians((_numbers(item["value"], "rotation") or [0.0])[0])
+    cos, sin = math.cos(angle), math.sin(angle)
+    corners = [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)]
+    xs = [x + u * cos - v * sin for u, v in corners]
+    ys = [y + u * sin + v * cos for u, v in corners]
+    box = Box(min(xs), min(ys), max(xs), max(ys)).clip(width, height)
+    return box if box.area >= 1 else None
+
+
+def _stroke_points(item: dict[str, Any], image_size: tuple[int, int]) -> list[Point]:
+    """Points spread over a smart brush stroke: the stroke's first pixel, then always the pixel farthest from all."""
+    try:
+        stroke = brush_rle.decode(item["value"]["rle"], *image_size)
+    except (KeyError, TypeError, MaskError):
+        return []
+    pixels = np.argwhere(stroke)[:, ::-1].astype(np.float32)
+    if not len(pixels):
+        return []
+    # The pixel nearest to the stroke's centre is the least likely to lie on its rim.
+    chosen = [int(np.square(pixels - pixels.mean(axis=0)).sum(axis=1).argmin())]
+    distance = np.full(len(pixels), np.inf)
+    while len(chosen) < min(_STROKE_POINTS, len(pixels)):
+        distance = np.minimum(distance, np.square(pixels - pixels[chosen[-1]]).sum(axis=1))
+        chosen.append(int(distance.argmax()))
+    return [Point(float(pixels[i, 0]), float(pixels[i, 1])) for i in chosen]
+
+
+def _draft_signs(drafts: Sequence[Any]) -> dict[str, bool]:
+    """Sign by click id; where drafts disagree, the one saved last."""
+    usable = [draft for draft in drafts if isinstance(draft, dict) and isinstance(draft.get("result"), list)]
+    return {
+        str(item.get("id")): item["is_positive"]
+        for draft in sorted(usable, key=lambda draft: str(draft.get("updated_at") or ""))
+        for item in draft["result"]
+        if isinstance(item, dict) and isinstance(item.get("is_positive"), bool)
+    }
+
+
+def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> Box | None:
+    """The smallest box of a smart tool in the newest draft that has the label and holds the object's first click."""
+    draft = newest_draft(task.drafts)
+    tools = {control.name for control in config.controls if control.tag == "RectangleLabels" and control.smart}
+    boxes = []
+    for item in draft["result"] if draft is not None else ():
+        if isinstance(item, dict) and isinstance(item.get("value"), dict) and item.get("from_name") in tools:
+            box = _box(item, image_size)
+            if box is not None and _label(item) == found.label and box.contains(found.clicks[0].point):
+                boxes.append(box)
+    return min(boxes, key=lambda box: box.area, default=None)
+
+
+def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[str]:
+    """The expressions typed; where a config has several text fields, only one called ``prompt`` is an expression."""
+    fields = {"prompt"} if "prompt" in config.text_controls else set(config.text_controls)
+    for item in items:
+        if item.get("type") == "textarea" and item.get("from_name") in fields:
+            text = item["value"].get("text")
+            for part in text if isinstance(text, list) else [text]:
+                if isinstance(part, str) and part.strip():
+                    yield part

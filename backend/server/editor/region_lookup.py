@@ -1,0 +1,170 @@
+"""The region under a click, found in what the request carries.
+
+Each brush code is read only up to the clicked pixel (``brush_rle.value_at``); only the chosen region becomes a mask.
+Both are kept by the code's content hash, because every further click of an annotator asks the same again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backend.bounded_cache import BoundedCache
+from backend.pipeline.types import Mask, Point
+from backend.server.editor.labeling_config import Control, LabelingConfig
+from backend.server.editor.prompts import newest_draft
+from backend.server.protocol import Task
+from dataset_tools import brush_rle, masks
+from dataset_tools.errors import MaskError
+from dataset_tools.geometry import Box
+
+__all__ = ["FoundRegion", "RegionLookup", "has_regions", "spread_points"]
+
+_LOOKUP_BYTES = 4_000_000
+_MASK_BYTES = 64_000_000
+_SAMPLES = 9
+
+
+@dataclass(frozen=True, eq=False)
+class FoundRegion:
+    """A region that a click lies on.
+
+    Attributes:
+        id: to be returned, so that the refinement replaces it.
+        control: the control it belongs to.
+        digest: of its content, for caches.
+        mask: bool[H, W].
+    """
+
+    id: str
+    control: Control
+    digest: str
+    mask: Mask
+
+
+class RegionLookup:
+    """Finds regions; a pure function of the request, with caches of what it computed. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._hits: BoundedCache[tuple[str, int, int], bool] = BoundedCache(_LOOKUP_BYTES)
+        self._masks: BoundedCache[str, Mask] = BoundedCache(_MASK_BYTES)
+
+    def under(
+        self, task: Task, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The topmost region with this label under ``point`` (x, y in pixels), None without one.
+
+        The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
+        prediction. Regions of smart tools are prompts and do not count.
+        """
+        return self.holding(task, [point], label, config, image_size)
+
+    def holding(
+        self, task: Task, points: Sequence[Point], label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The topmost region with this label that holds more than half of ``points``, None without one."""
+        outputs = {control.name: control for control in config.outputs}
+        for result in _visible_results(task):
+            for region in reversed(result):
+                if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
+                    continue
+                control = outputs.get(str(region.get("from_name")))
+                if control is None or region.get("type") != control.type or not region.get("id"):
+                    continue
+                labels = region["value"].get(control.type)
+                if not isinstance(labels, list) or label not in labels:
+                    continue
+                try:
+                    found = self._holds(region, control, points, image_size)
+                except (MaskError, TypeError, ValueError, KeyError):
+                    continue  # a damaged region is not under any click
+                if found is not None:
+                    return found
+        return None
+
+    def _holds(
+        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        if control.tag == "BrushLabels":
+            return self._brush_holds(region, control, points, image_size)
+        mask = (
+            _polygon(region["value"], image_size) if control.tag == "PolygonLabels" else _rectangle(region, image_size)
+        )
+        if not _most(mask[int(point.y), int(point.x)] for point in points):
+            return None
+        return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
+
+    def _brush_holds(
+        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        height, width = image_size
+        code = region["value"]["rle"]
+        digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
+
+        def value_at(point: Point) -> bool:
+            key = (digest, int(point.x), int(point.y))
+            value = self._hits.get(key)
+            if value is None:
+                value = brush_rle.value_at(code, x=key[1], y=key[2], height=height, width=width)
+                self._hits.put(key, value, 200)
+            return value
+
+        if not _most(map(value_at, points)):
+            return None
+        mask = self._masks.get(digest)
+        if mask is None:
+            mask = brush_rle.decode(code, height, width)
+            self._masks.put(digest, mask, mask.nbytes)
+        return FoundRegion(str(region["id"]), control, digest, mask)
+
+
+def spread_points(mask: Mask) -> tuple[Point, ...]:
+    """Points (x, y) spread over ``mask`` bool[H, W], by which it is compared with regions that stay undecoded."""
+    pixels = np.argwhere(mask)
+    chosen = pixels[np.linspace(0, len(pixels) - 1, _SAMPLES).astype(int)] if len(pixels) else pixels
+    return tuple(Point(float(x), float(y)) for y, x in chosen)
+
+
+def _most(values: Iterable[bool]) -> bool:
+    """Whether more than half of ``values`` are true."""
+    found = [bool(value) for value in values]
+    return 2 * sum(found) > len(found)
+
+
+def has_regions(task: Task) -> bool:
+    """Whether a click in this task may lie on or beside a region at all."""
+    return any(any(result) for result in _visible_results(task))
+
+
+def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
+    draft = newest_draft(task.drafts)
+    if draft is not None:
+        yield draft["result"]
+        return
+    for group in (task.annotations, task.predictions):
+        usable = [item for item in group if isinstance(item, dict) and isinstance(item.get("result"), list)]
+        for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
+            if not item.get("was_cancelled"):
+                yield item["result"]
+
+
+def _polygon(value: dict[str, Any], image_size: tuple[int, int]) -> Mask:
+    height, width = image_size
+    corners = [float(side) for x, y in value["points"] for side in (x / 100 * width, y / 100 * height)]
+    return masks.from_coco([corners], height, width)
+
+
+def _rectangle(region: dict[str, Any], image_size: tuple[int, int]) -> Mask:
+    height, width = image_size
+    value = region["value"]
+    x, y, w, h = (float(value[name]) for name in ("x", "y", "width", "height"))
+    if value.get("rotation"):
+        raise ValueError("turned rectangles are not refined")
+    box = Box(x / 100 * width, y / 100 * height, (x + w) / 100 * width, (y + h) / 100 * height).clip(width, height)
+    mask = np.zeros(image_size, np.bool_)
+    mask[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1)] = True
+    return mask

@@ -1,0 +1,1 @@
+"""The models that a server holds: the base and the projects' own."""

@@ -1,0 +1,171 @@
+"""Which pipeline answers a project: the base config's, or the version that was promoted for it, without a restart.
+
+What serves is looked up for every request (one row of SQLite). A version that is new is loaded in the background; until
+it is there the one before goes on answering, and ``/setup`` goes on naming that one, so that the name in ``/setup`` and
+the name in predictions change together. A request keeps the pipeline that it began with.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+
+from backend.errors import PslgError, UnavailableError
+from backend.learning.versions.registry import ModelVersions
+from backend.pipeline import PslgSam
+from backend.server.models.base_model import Model
+
+__all__ = ["ProjectModels"]
+
+logger = logging.getLogger(__name__)
+_RETRY_AFTER = 60.0  # seconds before a version that could not be loaded is tried again
+_WAIT = 60.0  # seconds that a request waits for a version, where there is nothing else to answer with
+
+
+class ProjectModels:
+    """The pipelines of one process. Thread-safe.
+
+    Args:
+        base: the base config's pipeline, for every project without a promoted version.
+        versions: what was promoted.
+        config: name of the base config; versions of another one do not serve.
+        load: makes the pipeline of a version's config file.
+        capacity: promoted versions held in memory; the one that was not used for longest goes first.
+    """
+
+    def __init__(
+        self, base: Model, versions: ModelVersions, config: str, load: Callable[[Path], PslgSam], capacity: int
+    ) -> None:
+        self._base = base
+        self._versions = versions
+        self._config = config
+        self._load = load
+        self._capacity = capacity
+        self._held: OrderedDict[str, PslgSam] = OrderedDict()
+        self._loading: dict[str, Future[PslgSam]] = {}
+        self._failed_at: dict[str, float] = {}
+        self._serving: dict[int, str | None] = {}  # project -> version it was answered with last, None: the base
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to load what was promoted before this process began."""
+        active = self._versions.all_active(self._config)
+        with self._lock:
+            for project, version in sorted(active.items())[-self._capacity :]:
+                self._begin(project, version)
+
+    @property
+    def problem(self) -> str | None:
+        """Why not every project is answered by what was promoted for it yet, None if it is."""
+        with self._lock:
+            loading = sorted(self._loading)
+        return self._base.problem or (f"being loaded: {', '.join(loading)}" if loading else None)
+
+    def version(self, project: int | None) -> str:
+        """The model version that answers a project now, ``<config>-unavailable`` while it is loaded; never waits."""
+        pipeline = self.loaded(project)
+        return self._base.unavailable if pipeline is None else pipeline.model_version
+
+    def loaded(self, project: int | None) -> PslgSam | None:
+        """The pipeline that answers a project now, None while it is loaded; never waits."""
+        return self._find(project)[0] if self._base.ready else None
+
+    def pipeline(self, project: int | None) -> PslgSam:
+        """The pipeline that answers a project; the caller keeps it to the end of its request.
+
+        Raises:
+            UnavailableError: it is not loaded (yet); says why, and what to do.
+        """
+        base = self._base.pipeline()
+        until = time.monotonic() + _WAIT
+        while True:
+            pipeline, loading = self._find(project)
+            if pipeline is not None:
+                return pipeline
+            if loading is None:
+                return base
+            try:
+                loading.exception(max(0.0, until - time.monotonic()))
+            except FutureTimeoutError:
+                raise UnavailableError(f"the model version of project {project} is being loaded") from None
+
+    def versions(self) -> list[str]:
+        """Model versions in memory, the base config's first."""
+        with self._lock:
+            held = list(reversed(self._held))
+        return [*([self._base.version] if self._base.ready else []), *held]
+
+    def _find(self, project: int | None) -> tuple[PslgSam | None, Future[PslgSam] | None]:
+        """What answers the project now, else the load to wait for. The base is ready when this is called."""
+        wanted = None if project is None else self._versions.active(project, self._config)
+        with self._lock:
+            if project is None or wanted is None:
+                if project is not None:
+                    self._serving[project] = None
+                return self._base.pipeline(), None
+            if wanted in self._held:
+                self._held.move_to_end(wanted)
+                if self._serving.get(project, "") != wanted:
+                    logger.info("project %d is answered by %s now", project, wanted)
+                self._serving[project] = wanted
+                return self._held[wanted], None
+            loading = self._begin(project, wanted)
+            if project in self._serving or loading is None:
+                before = self._serving.get(project)
+                if before is None:
+                    return self._base.pipeline(), None
+                if before in self._held:
+                    return self._held[before], None
+                if loading is None:
+                    return self._base.pipeline(), None
+            return None, loading
+
+    def _begin(self, project: int, version: str) -> Future[PslgSam] | None:
+        """Load in the background, unless that failed a while ago; with the lock held."""
+        failed_at = self._failed_at.get(version)
+        if failed_at is not None and time.monotonic() - failed_at < _RETRY_AFTER:
+            return None
+        if version not in self._loading:
+            future = self._loading[version] = Future()
+            arguments = (project, version, future)
+            threading.Thread(target=self._run, args=arguments, name=f"load-{version}", daemon=True).start()
+        return self._loading[version]
+
+    def _run(self, project: int, version: str, future: Future[PslgSam]) -> None:
+        started = time.monotonic()
+        try:
+            self._versions.verify(version, project)
+            pipeline = self._load(self._versions.config_path(version))
+            if pipeline.model_version != version:
+                raise UnavailableError(f"its folder holds {pipeline.model_version}")
+        except Exception as error:
+            # Whatever a loader raises must end up in the log and leave the version before in place.
+            with self._lock:
+                self._failed_at[version] = time.monotonic()
+                del self._loading[version]
+            reason = str(error) if isinstance(error, PslgError) else f"{type(error).__name__}: {error}"
+            logger.error(
+                "%s cannot be loaded, project %d stays with what answered it before: %s; go back with `pslg models"
+                " rollback %d`",
+                version,
+                project,
+                reason,
+                project,
+                exc_info=not isinstance(error, PslgError),
+            )
+            future.set_exception(error)
+            return
+        with self._lock:
+            self._failed_at.pop(version, None)
+            del self._loading[version]
+            self._held[version] = pipeline
+            while len(self._held) > self._capacity:
+                self._held.popitem(last=False)
+        logger.info("%s loaded in %.1f s", version, time.monotonic() - started)
+        future.set_result(pipeline)

@@ -1,0 +1,1 @@
+"""Recipes of the networks; never started by the server itself."""

@@ -1,0 +1,1 @@
+"""The adapter: what a project's labels add to the compact grounder."""

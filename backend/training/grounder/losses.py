@@ -1,0 +1,138 @@
+"""Targets and losses of the compact grounder's detector (centre heat as in TTFNet, GIoU, auxiliary masks)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from backend.pipeline.grounding.compact.detections import cell_boxes
+from backend.pipeline.grounding.compact.network import STRIDES, DetectorOutput
+from backend.training.grounder.augmentation import SEMANTIC_STRIDE, UNLABELLED, Sample
+
+LEVEL_SIDES = ((0.0, 48.0), (28.0, 120.0), (80.0, float("inf")))
+"""Longer sides in pixels of the boxes that each level of ``STRIDES`` learns; overlapping, so that no size is new."""
+_SPREAD = 0.54
+"""Share of a box's sides that its Gaussian covers (TTFNet's alpha)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Targets of a batch of B samples, one tensor per level of ``STRIDES``.
+
+    Attributes:
+        heat: [B, C, h, w] in [0, 1], 1 at the cell of an object's centre.
+        boxes: [B, 4, h, w], the box that the cell should report, in pixels.
+        weight: [B, h, w], the cell's share in its object's box loss; sums to 1 over an object, 0 elsewhere.
+        background: [B, C, h, w], weight of the negative heat loss.
+        semantic: int64[B, H/4, W/4], category index or ``UNLABELLED``.
+        objects: number of objects, summed over the levels that learn them.
+    """
+
+    heat: list[Tensor]
+    boxes: list[Tensor]
+    weight: list[Tensor]
+    background: list[Tensor]
+    semantic: Tensor
+    objects: int
+
+
+def make_targets(samples: Sequence[Sample], categories: int) -> Targets:
+    """Targets of ``samples`` (all of one size, a multiple of 32) for ``categories`` heat channels."""
+    size = samples[0].image.shape[:2]
+    heats, boxes, weights, backgrounds = [], [], [], []
+    objects = 0
+    background = torch.from_numpy(np.stack([sample.background for sample in samples]))
+    for stride, (smallest, largest) in zip(STRIDES, LEVEL_SIDES, strict=True):
+        height, width = size[0] // stride, size[1] // stride
+        heat = np.zeros((len(samples), categories, height, width), np.float32)
+        box = np.zeros((len(samples), 4, height, width), np.float32)
+        weight = np.zeros((len(samples), height, width), np.float32)
+        for number, sample in enumerate(samples):
+            areas = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(axis=1)
+            for k in np.argsort(-areas):  # small boxes last: where boxes overlap, the small one keeps its cells
+                x0, y0, x1, y1 = sample.boxes[k].tolist()
+                if not smallest <= max(x1 - x0, y1 - y0) < largest:
+                    continue
+                objects += 1
+                _draw(heat[number, sample.labels[k]], box[number], weight[number], (x0, y0, x1, y1), stride)
+        heats.append(torch.from_numpy(heat))
+        boxes.append(torch.from_numpy(box))
+        weights.append(torch.from_numpy(weight))
+        factor = stride // SEMANTIC_STRIDE
+        # A cell that is partly "say nothing" says nothing.
+        backgrounds.append(-functional.max_pool2d(-background, factor) if factor > 1 else background)
+    semantic = torch.from_numpy(np.stack([sample.semantic for sample in samples]).astype(np.int64))
+    return Targets(heats, boxes, weights, backgrounds, semantic, objects)
+
+
+def _draw(heat: np.ndarray, boxes: np.ndarray, weights: np.ndarray, box: Sequence[float], stride: int) -> None:  # type: ignore[type-arg]
+    """Draw one object into one level's arrays [h, w], [4, h, w] and [h, w], all in place."""
+    height, width = heat.shape
+    x0, y0, x1, y1 = (value / stride for value in box)
+    center_x, center_y = (x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5  # in cells, whose centres are at whole numbers
+    cell_x, cell_y = (min(max(round(c), 0), n - 1) for c, n in ((center_x, width), (center_y, height)))
+    sigma_x, sigma_y = max((x1 - x0) * _SPREAD / 6, 0.35), max((y1 - y0) * _SPREAD / 6, 0.35)
+    reach_x, reach_y = max(1, int(sigma_x * 3)), max(1, int(sigma_y * 3))
+    left, right = max(0, cell_x - reach_x), min(width, cell_x + reach_x + 1)
+    top, bottom = max(0, cell_y - reach_y), min(height, cell_y + reach_y + 1)
+    gauss_x = np.exp(-0.5 * ((np.arange(left, right) - cell_x) / sigma_x) ** 2)
+    gauss_y = np.exp(-0.5 * ((np.arange(top, bottom) - cell_y) / sigma_y) ** 2)
+    gauss = (gauss_y[:, None] * gauss_x[None, :]).astype(np.float32)
+    gauss[gauss < 0.01] = 0
+    patch = heat[top:bottom, left:right]
+    np.maximum(patch, gauss, out=patch)
+    share = gauss / gauss.sum()
+    chosen = gauss > 0
+    weights[top:bottom, left:right][chosen] = share[chosen]
+    for side in range(4):
+        boxes[side, top:bottom, left:right][chosen] = box[side]
+
+
+def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
+    """``heat``, ``box`` and ``semantic`` losses (scalars), each a mean over objects or positions."""
+    count = max(1, targets.objects)
+    heat = torch.zeros(())
+    box = torch.zeros(())
+    for level, stride in enumerate(STRIDES):
+        heat = heat + focal(output.heat[level].float(), targets.heat[level], targets.background[level]).sum()
+        weight = targets.weight[level]
+        chosen = weight > 0
+        if chosen.any():
+            predicted = cell_boxes(output.sides[level].float(), stride).permute(0, 2, 3, 1)[chosen]
+            wanted = targets.boxes[level].permute(0, 2, 3, 1)[chosen]
+            box = box + (weight[chosen] * (1 - giou(predicted, wanted))).sum()
+    result = {"heat": heat / count, "box": box / count}
+    if output.semantic is not None:
+        categories = output.semantic.shape[1]
+        labels = targets.semantic.where(targets.semantic != UNLABELLED, torch.tensor(categories))
+        wanted = functional.one_hot(labels, categories + 1)[..., :categories].permute(0, 3, 1, 2).float()
+        weight = targets.background[0].maximum(wanted)
+        logits = output.semantic.float()
+        loss = functional.binary_cross_entropy_with_logits(
+            logits, wanted, weight=weight * (1 + 2 * wanted), reduction="sum"
+        )
+        result["semantic"] = loss / (len(logits) * logits.shape[2] * logits.shape[3])
+    return result
+
+
+def focal(logits: Tensor, target: Tensor, background: Tensor) -> Tensor:
+    """CenterNet's penalty-reduced focal loss, element by element; ``background`` weighs the negatives."""
+    probability = torch.sigmoid(logits)
+    positive = target >= 0.999
+    negative_loss = functional.softplus(logits) * probability**2 * (1 - target) ** 4 * background
+    positive_loss = functional.softplus(-logits) * (1 - probability) ** 2
+    return torch.where(positive, positive_loss, negative_loss)
+
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """Generalised IoU of boxes [N, 4] with boxes [N, 4]."""
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    overlap = (high - low).clamp(min=0).prod(dim=1)
+    union = (a[:, 2:] - a[:, :2]).prod(dim=1) + (b[:, 2:] - b[:, :2]).prod(dim=1) - overlap
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
+    return overlap / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)

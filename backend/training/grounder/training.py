@@ -1,0 +1,180 @@
+"""Training of the compact grounder's detector; one call trains, resumes, keeps the best and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from backend.errors import ConfigError
+from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
+from backend.training.grounder.augmentation import AugmentationConfig, SampleMaker
+from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder
+from backend.training.grounder.losses import losses, make_targets
+from backend.training.run import (
+    Ema,
+    TrainingRun,
+    learning_rate,
+    read_weights,
+    seed_everything,
+    step_generator,
+)
+
+CRITERION = "mAP50"
+"""Selects the best weights: average precision at a box IoU of 0.5 on the validation images, mean over categories."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that samples are drawn from: ``share`` of the samples, from step ``from_step`` on."""
+
+    images: list[TrainingImage]
+    share: float
+    from_step: int
+
+
+def load_sources(config: Mapping[str, Mapping[str, Any]], data: Path, max_side: int) -> list[Source]:
+    """Decode the sources that ``config`` names below the folder ``data``, reduced to ``max_side`` pixels.
+
+    A source has ``share``, optionally ``from_step``, and either ``folder`` (with ``split``, ``names``, ``unlabelled``)
+    or ``scenes`` and ``seed``.
+    """
+    sources = []
+    for name, source in config.items():
+        if "folder" in source:
+            images = load_folder(
+                data / source["folder"],
+                source.get("split"),
+                max_side,
+                source.get("unlabelled", {}),
+                source.get("names"),
+            )
+        else:
+            images = draw_scenes(source["scenes"], source["seed"])
+        if not images:
+            raise ConfigError(f"training source {name!r} has no images; check its folder, split and names: {source}")
+        sources.append(Source(images, float(source.get("share", 1.0)), int(source.get("from_step", 0))))
+    return sources
+
+
+def train(
+    config: Mapping[str, Any],
+    sources: Sequence[Source],
+    out: Path,
+    steps: int,
+    validate: Callable[[Detector], dict[str, float]],
+    resume: bool,
+) -> Path:
+    """Train until ``steps`` and return the best weights' file.
+
+    Args:
+        config: train.yaml as a mapping; its ``init``, if any, is the file of the weights to start from.
+        sources: where the samples come from.
+        out: the run's folder (``TrainingRun``).
+        steps: total number of steps; not part of the run's config, so that a run may be ended early or prolonged.
+        validate: figures of a detector in evaluation mode; must hold ``CRITERION``.
+        resume: go on from the folder's checkpoint.
+    """
+    run = TrainingRun(out, config, criterion=CRITERION, resume=resume)
+    seed_everything(config["seed"])
+    model_config = DetectorConfig.of(config["detector"])
+    detector = Detector(model_config)
+    if config.get("init"):
+        _start_from(detector, Path(config["init"]))
+    detector = detector.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(_parameter_groups(detector, config["weight_decay"]), lr=config["learning_rate"])
+    ema = Ema(detector, config["ema_decay"])
+    state = run.restore()
+    first = 0
+    if state is not None:
+        first = state["step"]
+        detector.load_state_dict(state["detector"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load_state_dict(state["ema"])
+    draw = _sampler(config, sources, model_config.categories)
+    evaluated = Detector(model_config).to(memory_format=torch.channels_last).eval()
+    sums: dict[str, float] = {}
+    detector.train()
+    progress = tqdm(range(first, steps), initial=first, total=steps, unit="step", mininterval=10)
+    for step in progress:
+        rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        parts = _step(detector, optimizer, draw(step), config)
+        ema.update(detector)
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value
+        done = step + 1
+        if done % config["log_every"] == 0:
+            means = {name: value / config["log_every"] for name, value in sums.items()}
+            run.log("train", done, learning_rate=rate, **means)
+            progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+            sums = {}
+        if done % config["validate_every"] == 0 or done == steps:
+            evaluated.load_state_dict(ema.tensors)
+            figures = validate(evaluated)
+            run.log("validation", done, **figures)
+            keep = run.keep if config.get("keep_last", False) else run.keep_if_best
+            keep(done, figures[CRITERION], ema.tensors)
+            run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+            run.plot()
+    return out / "best.safetensors"
+
+
+def _start_from(detector: Detector, path: Path) -> None:
+    """Load the weights ``path`` (counts of batches may be missing: shipped files leave them out)."""
+    tensors = read_weights(path)
+    wanted = {name: value.shape for name, value in detector.state_dict().items() if "num_batches" not in name}
+    found = {name: value.shape for name, value in tensors.items() if "num_batches" not in name}
+    if wanted != found:
+        raise ConfigError(f"the weights {path} are of another network than the config's detector: set init to null")
+    detector.load_state_dict(tensors, strict=False)
+
+
+def _step(
+    detector: Detector, optimizer: torch.optim.Optimizer, samples: list[Any], config: Mapping[str, Any]
+) -> dict[str, float]:
+    """One update; returns the losses and the gradient's norm."""
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).float()
+    images = images.contiguous(memory_format=torch.channels_last)
+    targets = make_targets(samples, len(detector.config.categories))
+    with torch.autocast("cpu", torch.bfloat16, enabled=config["bfloat16"]):
+        output = detector(images)
+    parts: dict[str, Tensor] = losses(output, targets)
+    weighted = [config["loss_weights"][name] * value for name, value in parts.items()]
+    loss = torch.stack(weighted).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(detector.parameters(), config["clip_norm"])
+    if not torch.isfinite(norm):
+        raise ConfigError(f"training diverged (gradient norm {norm}); lower learning_rate and resume")
+    optimizer.step()
+    return {name: value.item() for name, value in parts.items()} | {"gradient": norm.item()}
+
+
+def _sampler(
+    config: Mapping[str, Any], sources: Sequence[Source], categories: tuple[str, ...]
+) -> Callable[[int], list[Any]]:
+    augmentation = AugmentationConfig.of(config["augmentation"])
+    makers = [SampleMaker(source.images, categories, augmentation) for source in sources]
+
+    def draw(step: int) -> list[Any]:
+        rng = step_generator(config["seed"], step)
+        shares = np.array([source.share if step >= source.from_step else 0.0 for source in sources])
+        chosen = rng.choice(len(makers), size=config["batch_size"], p=shares / shares.sum())
+        return [makers[index].draw(rng) for index in chosen]
+
+    return draw
+
+
+def _parameter_groups(detector: Detector, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for convolution kernels only."""
+    kernels = [p for p in detector.parameters() if p.ndim > 1]
+    others = [p for p in detector.parameters() if p.ndim <= 1]
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -1,0 +1,1 @@
+"""Training of LQVG, the paper's grounder."""

@@ -1,0 +1,217 @@
+"""Training data of LQVG: expression, image and one box; read from three layouts, augmented and batched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from PIL import ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from backend.errors import ConfigError, DatasetError
+from backend.pipeline.grounding.lqvg.inference import Tokenizer
+from backend.pipeline.grounding.lqvg.letterbox import normalize
+from backend.pipeline.types import Box, Image
+from backend.training.run import step_generator
+from dataset_tools import errors
+from dataset_tools.formats import coco_jsonl, dior_rsvg, refer
+
+__all__ = ["Batch", "GroundingBatches", "GroundingExample", "collate", "read_examples", "resize"]
+
+_MULTIPLE = 32
+_PADDING_TOKEN = 1
+
+
+@dataclass(frozen=True)
+class GroundingExample:
+    """One referring expression with one target.
+
+    Attributes:
+        image: path of the image file.
+        expression: as the annotator wrote it.
+        box: of the target, pixels.
+    """
+
+    image: Path
+    expression: str
+    box: Box
+
+
+class Batch(NamedTuple):
+    """Arguments of ``LqvgNetwork.forward`` and the targets.
+
+    ``images`` float32[B, 3, H, W], H and W multiples of 32; ``image_padding`` bool[B, H, W]; ``token_ids`` and
+    ``text_attention`` int64[B, L]; ``targets`` float32[B, 4], (cx, cy, w, h) in 0..1 of the image without padding.
+    """
+
+    images: Tensor
+    image_padding: Tensor
+    token_ids: Tensor
+    text_attention: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def read_examples(folder: Path, split: str) -> list[GroundingExample]:
+    """Every expression with exactly one target in a split of a dataset folder.
+
+    Args:
+        folder: a ``coco_jsonl`` folder, a REFER root (RRSIS-D) or a DIOR-RSVG folder, told apart by their layouts.
+        split: the name of a split of that folder.
+
+    Raises:
+        DatasetError: another layout, a damaged file, no such split, or no such expression in it.
+    """
+    try:
+        if dior_rsvg.is_dior_rsvg(folder):
+            examples = [GroundingExample(e.image, e.expression, e.box) for e in dior_rsvg.read(folder, split)]
+        elif (folder / "annotations.json").is_file():
+            examples = _from_coco_jsonl(folder, split)
+        elif (folder / "rrsisd" / "refs(unc).p").is_file():
+            examples = _from_refer(folder, split)
+        else:
+            raise DatasetError(
+                f"{folder} has none of the known layouts: a coco_jsonl folder (annotations.json, expressions.jsonl, "
+                "images/), a REFER root (rrsisd/refs(unc).p, rrsisd/instances.json, images/) or DIOR-RSVG "
+                "(Annotations/, JPEGImages/)"
+            )
+    except errors.DatasetError as error:
+        raise DatasetError(str(error)) from error
+    examples = [example for example in examples if example.box.area > 0]
+    if not examples:
+        raise DatasetError(f"split {split!r} of {folder} holds no expression with exactly one target")
+    return examples
+
+
+def _from_coco_jsonl(folder: Path, split: str) -> list[GroundingExample]:
+    data = coco_jsonl.read(folder, split)
+    return [
+        GroundingExample(data.image(e.image).path, e.expression, data.annotation(e.ann_ids[0]).box)
+        for e in data.expressions
+        if len(e.ann_ids) == 1
+    ]
+
+
+def _from_refer(folder: Path, split: str) -> list[GroundingExample]:
+    return [
+        GroundingExample(Path(sample.image.location or ""), record.expression, sample.box(record))
+        for sample in refer.read(folder)
+        for record in sample.records
+        if record.split == split and record.expression and len(record.targets) == 1
+    ]
+
+
+def resize(image: Image, side: int, longest: int) -> Image:
+    """Bring the shorter side of ``image`` uint8[H, W, 3] to ``side`` pixels, the longer to at most ``longest``."""
+    height, width = image.shape[:2]
+    short, long = min(height, width), max(height, width)
+    if long / short * side > longest:
+        side = round(longest * short / long)
+    if short == side:
+        return image
+    new_width, new_height = (side, int(side * long / short)) if width < height else (int(side * long / short), side)
+    resized = PilImage.fromarray(image).resize((new_width, new_height), PilImage.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def collate(images: Sequence[Image], expressions: Sequence[Sequence[int]], boxes: Sequence[Sequence[float]]) -> Batch:
+    """Pad images (after normalisation, bottom and right, with zeros) and token ids to a common size.
+
+    Args:
+        images: uint8[H, W, 3] RGB each.
+        expressions: token ids each.
+        boxes: (cx, cy, w, h) in 0..1 of the image each.
+    """
+    height, width = (-(-max(image.shape[axis] for image in images) // _MULTIPLE) * _MULTIPLE for axis in (0, 1))
+    longest = max(map(len, expressions))
+    pixels = torch.zeros(len(images), 3, height, width)
+    padding = torch.ones(len(images), height, width, dtype=torch.bool)
+    token_ids = torch.full((len(images), longest), _PADDING_TOKEN)
+    attention = torch.zeros_like(token_ids)
+    for i, (image, tokens) in enumerate(zip(images, expressions, strict=True)):
+        h, w = image.shape[:2]
+        pixels[i, :, :h, :w] = torch.from_numpy(normalize(image))
+        padding[i, :h, :w] = False
+        token_ids[i, : len(tokens)] = torch.tensor(tokens)
+        attention[i, : len(tokens)] = 1
+    return Batch(pixels, padding, token_ids, attention, torch.tensor(boxes, dtype=torch.float32))
+
+
+class GroundingBatches(Dataset[Batch]):
+    """The batches of a run by step number: what a step holds depends on seed, step and process only.
+
+    An epoch is a permutation of the examples, filled up from its beginning to whole batches for every process.
+
+    Args:
+        examples: of the training split.
+        tokenizer: of the text encoder.
+        seed: of permutations and augmentation.
+        batch_size: examples of one process in one step.
+        sides: the shorter side in pixels is drawn from these for each image.
+        longest: limit of the longer side, pixels.
+        process: number of this process, from 0.
+        processes: how many processes train together.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[GroundingExample],
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        batch_size: int,
+        sides: Sequence[int],
+        longest: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        if not sides or min(sides) < 1 or longest < max(sides):
+            raise ConfigError(f"sides must be positive and at most longest={longest}, got {list(sides)}")
+        self._examples = examples
+        self._tokenizer = tokenizer
+        self._seed = seed
+        self._batch_size = batch_size
+        self._sides = list(sides)
+        self._longest = longest
+        self._process = process
+        self._processes = processes
+        self.steps_per_epoch = -(-len(examples) // (batch_size * processes))
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self._seed, 1, epoch)).permutation(len(self._examples))
+        order = np.resize(order, self.steps_per_epoch * self._batch_size * self._processes)
+        first = (position * self._processes + self._process) * self._batch_size
+        rng = step_generator(self._seed, step * self._processes + self._process)
+        images, expressions, boxes = [], [], []
+        for index in order[first : first + self._batch_size]:
+            example = self._examples[index]
+            image = read_image(example.image)
+            height, width = image.shape[:2]
+            images.append(resize(image, int(rng.choice(self._sides)), self._longest))
+            expressions.append(self._tokenizer(example.expression))
+            box = example.box
+            boxes.append((box.center.x / width, box.center.y / height, box.width / width, box.height / height))
+        return collate(images, expressions, boxes)
+
+
+def read_image(path: Path) -> Image:
+    """The file as uint8[H, W, 3] RGB, turned as its EXIF orientation says.
+
+    Raises:
+        DatasetError: the file is missing or no image.
+    """
+    try:
+        with PilImage.open(path) as file:
+            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except OSError as error:
+        raise DatasetError(f"cannot read the image {path}: {error}") from error

@@ -1,0 +1,132 @@
+"""Puts a training run of LQVG together: network, data, processes, and the checkpoint in the published layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.errors import ConfigError, WeightsError
+from backend.pipeline.grounding.lqvg import load_lqvg
+from backend.pipeline.grounding.lqvg.architecture import Architecture
+from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
+from backend.pipeline.grounding.lqvg.inference import load_tokenizer
+from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from backend.training.lqvg.data import read_examples
+from backend.training.lqvg.training import train_lqvg
+from backend.training.processes import processes
+from backend.training.run import TrainingRun, seed_everything
+from dataset_tools import atomic
+
+__all__ = ["run_lqvg_training"]
+
+
+def run_lqvg_training(
+    data: Path,
+    tokenizer: Path,
+    out: Path,
+    config: dict[str, Any],
+    *,
+    split: str = "train",
+    validation_split: str = "val",
+    device: str = "auto",
+    resume: bool = False,
+) -> Path:
+    """Train by ``config``; called by every process of a torchrun.
+
+    Args:
+        data: a coco_jsonl folder, a REFER root or a DIOR-RSVG folder.
+        tokenizer: folder with roberta-base's ``vocab.json`` and ``merges.txt``.
+        out: folder of the run.
+        config: the keys of ``backend/training/lqvg/lqvg.yaml``.
+        split: of ``data``, to train on.
+        validation_split: of ``data``, selects the best weights.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        resume: go on from the run's last checkpoint.
+
+    Returns:
+        ``out/lqvg.pth``: the best weights by ``P@0.5`` in the published file's layout.
+
+    Raises:
+        ConfigError: the config cannot work, or ``out`` holds another run.
+        DatasetError: the data is missing, damaged or of an unknown layout.
+        WeightsError: weights to start from, or the tokenizer, are missing or of another kind.
+    """
+    weights = out / "lqvg.pth"
+    with processes(device) as group:
+        if config["threads"] is not None:
+            torch.set_num_threads(int(config["threads"]))
+        words = load_tokenizer(tokenizer)
+        training, validation = read_examples(data, split), read_examples(data, validation_split)
+        network = first_network(config)
+        if words.vocabulary > network.architecture.vocabulary:
+            raise ConfigError(
+                f"the tokenizer in {tokenizer} has {words.vocabulary} entries, the network only "
+                f"{network.architecture.vocabulary}: set architecture.vocabulary or give its own tokenizer"
+            )
+        started_with = {**config, "data": str(data), "split": split, "validation_split": validation_split}
+        run = TrainingRun(out, started_with, criterion="P@0.5", resume=resume) if group.is_first else None
+        train_lqvg(run, config, network, words, training, validation, group)
+        if run is not None:
+            from safetensors.torch import load_file
+
+            network.load_state_dict(load_file(out / "best.safetensors"))
+            with atomic.open_bytes(weights) as file:
+                torch.save(checkpoint_content(network.cpu()), file)
+    return weights
+
+
+def first_network(config: Mapping[str, Any]) -> LqvgNetwork:
+    """The network a run starts from: ``init``, or random weights with ``resnet`` and ``roberta`` put in.
+
+    Raises:
+        ConfigError: a size is unknown or cannot be built.
+        WeightsError: a file is missing, damaged or of another kind.
+    """
+    seed_everything(int(config["seed"]))
+    if config["init"]:
+        if config["architecture"] or config["resnet"] or config["roberta"]:
+            raise ConfigError("init brings its own sizes and weights: leave architecture, resnet and roberta empty")
+        network = load_lqvg(Path(config["init"]))
+        if not isinstance(network, LqvgNetwork):
+            raise TypeError(f"load_lqvg returned {type(network).__name__}")
+        return network
+    sizes = dict(config["architecture"] or {})
+    unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Architecture)})
+    if unknown:
+        raise ConfigError(f"architecture has no {', '.join(unknown)}; see Architecture for its sizes")
+    if "resnet_blocks" in sizes:
+        sizes["resnet_blocks"] = tuple(sizes["resnet_blocks"])
+    try:
+        network = LqvgNetwork(Architecture(**sizes))
+    except ValueError as error:
+        raise ConfigError(f"architecture cannot be built: {error}") from error
+    if config["resnet"]:
+        _load_part(
+            network.get_submodule("backbone.0.body"), Path(config["resnet"]), dropped=("fc.", "num_batches_tracked")
+        )
+    if config["roberta"]:
+        _load_roberta(network, Path(config["roberta"]))
+    return network
+
+
+def _load_part(module: torch.nn.Module, path: Path, dropped: tuple[str, ...]) -> None:
+    """Put the state dict in ``path`` into ``module``, without the names that hold one of ``dropped``."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict({n: t for n, t in state.items() if not any(part in n for part in dropped)})
+    except Exception as error:
+        raise WeightsError(f"{path} does not hold the weights of this {type(module).__name__}: {error}") from error
+
+
+def _load_roberta(network: LqvgNetwork, folder: Path) -> None:
+    from transformers import RobertaModel
+
+    try:
+        found = RobertaModel.from_pretrained(folder, local_files_only=True)
+        network.text_encoder.load_state_dict(found.state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{folder} does not hold the RoBERTa of this architecture: {error}") from error

@@ -1,0 +1,97 @@
+"""Puts a training run of the compact segmenter together: data from the config, run folder, shipped file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.errors import ConfigError
+from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
+from backend.training.run import TrainingRun, read_weights, save_weights
+from backend.training.segmenter.samples import Scene, read_scenes, scene_of
+from backend.training.segmenter.shapes import shape_scenes
+from backend.training.segmenter.training import train_segmenter
+from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
+
+__all__ = ["export_weights", "read_data", "run_segmenter_training"]
+
+
+def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume: bool) -> Path:
+    """Train by ``config`` on the datasets below ``data``; returns the file of the best weights.
+
+    Raises:
+        ConfigError: the config names data that is not there, or ``out`` holds another run.
+    """
+    torch.set_num_threads(config["threads"])
+    run = TrainingRun(out, config, criterion="score", resume=resume)
+    training, validation = read_data(data, config)
+    init = read_weights(Path(config["init"])) if config["init"] else None
+    train_segmenter(run, config, training, validation, init)
+    return export_weights(out, config, validation, init)
+
+
+def export_weights(
+    out: Path, config: Mapping[str, Any], validation: list[Scene], init: Mapping[str, Tensor] | None
+) -> Path:
+    """Calibrate the best weights of the run ``out`` and write them as the pipeline loads them.
+
+    What is written is their mean with ``init``, of which that has the config's ``average_with_init``: both ends of a
+    stage that started from trained weights err differently, and lie close enough for their mean to work ("Model
+    soups", arXiv 2203.05482).
+
+    Writes ``model.safetensors`` (half precision), ``reliability.png`` and ``validation.json`` (after calibration).
+    """
+    size = int(config["sizes"][-1][1])
+    sam = build_compact_sam(size, **config["model"])
+    best = read_weights(out / "best.safetensors")
+    if init is not None:
+        share = float(config["average_with_init"])
+        best = {k: torch.lerp(v, init[k].to(v), share) if v.is_floating_point() else v for k, v in best.items()}
+    sam.load_state_dict(best)
+    sam = sam.to(memory_format=torch.channels_last).eval()
+    line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, config["seed"]).values())))
+    plot_reliability(out / "reliability.png", score_prompts(sam, validation, config["seed"]))
+    report = {"calibration": line, **validate(sam, validation, config["seed"])}
+    (out / "validation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    metadata = {"architecture": ARCHITECTURE, "img_size": str(size), "model": json.dumps(config["model"])}
+    save_weights(out / "model.safetensors", sam.state_dict(), torch.float16, metadata)
+    return out / "model.safetensors"
+
+
+def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[Scene]]:
+    """Training and validation scenes of the config's ``data``, ``exclude_categories`` and numbers of scenes."""
+    training: list[Scene] = []
+    validation: list[Scene] = []
+    for name, part in config["data"].items():
+        folder = data / name
+        if not (folder / "annotations.json").is_file():
+            raise ConfigError(f"the config names the dataset {name}, but {folder}/annotations.json is missing")
+        if "split" in part:
+            splits = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+            train_names, validation_names = splits[part["split"]], splits[part["validation_split"]]
+        else:
+            validation_names = part["validation"]
+            every = [image["file_name"] for image in json.loads((folder / "annotations.json").read_text())["images"]]
+            train_names = [name for name in every if name not in validation_names]
+        training += read_scenes(folder, train_names, config["exclude_categories"])
+        validation += read_scenes(folder, validation_names, config["exclude_categories"])
+    for number in range(config["synthetic_scenes"]):
+        scene = _synthetic_scene(config["seed"] * 100_003 + number, config["exclude_categories"])
+        training += [scene] if scene.objects else []
+    photographs = [scene for scene in training if scene.origin == "real"]
+    training += shape_scenes(photographs, config["shape_scenes"], config["seed"])
+    return training, validation
+
+
+def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Scene:
+    from dataset_tools import synthetic
+
+    scene = synthetic.draw_scene(seed)
+    masks = ((o.category, o.mask) for o in scene.objects if o.category not in exclude_categories)
+    return scene_of(f"synthetic-{seed}", scene.image, masks, "synthetic")

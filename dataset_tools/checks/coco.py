@@ -1,0 +1,33 @@
+"""What COCO files can hide from a reader: polygons that reach beyond their image are cut off without a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from dataset_tools.checks.findings import Finding
+
+_SLACK = 1.0
+"""Pixels by which a corner may lie outside: contours run along pixel borders."""
+
+
+def check_polygons(root: Path) -> Iterator[Finding]:
+    """Findings in ``annotations.json`` or ``annotations/*.json``; what is unreadable there, reading reports."""
+    for file in [root / "annotations.json", *sorted((root / "annotations").glob("*.json"))]:
+        try:
+            content = json.loads(file.read_bytes())
+            images = {entry["id"]: entry for entry in content["images"]}
+            entries = [(entry, images[entry["image_id"]]) for entry in content["annotations"]]
+            for entry, image in entries:
+                polygons = entry["segmentation"] if isinstance(entry["segmentation"], list) else []
+                numbers = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
+                x = [value for polygon in numbers for value in polygon[::2]]
+                y = [value for polygon in numbers for value in polygon[1::2]]
+                width, height = image["width"], image["height"]
+                if numbers and (min(x + y) < -_SLACK or max(x) > width + _SLACK or max(y) > height + _SLACK):
+                    reach = f"x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g}"
+                    message = f"{reach} in an image of {width} x {height} pixels"
+                    yield Finding("mask-outside", f"annotation {entry['id']}", message, str(image["file_name"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue

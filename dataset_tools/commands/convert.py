@@ -1,0 +1,184 @@
+"""``pslg dataset export``, ``import``, ``split`` and ``propose``: from one form of a dataset to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataset_tools.commands.options import (
+    FORMAT,
+    PATH,
+    counted,
+    finish,
+    open_samples,
+    parse_shares,
+    progress_bar,
+    source_options,
+)
+
+
+@click.command("export")
+@click.argument("source")
+@click.argument("destination", type=PATH)
+@click.option("--format", "name", type=FORMAT, default="refer", show_default=True, help="Format to write.")
+@click.option("--split", is_flag=True, help="Deal train/val/test by scene; records that have a split keep it.")
+@click.option("--split-from", type=PATH, help="Earlier version of the dataset, whose splits must not change.")
+@click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the dealing.")
+@click.option("--licence", help="Goes into the dataset card.")
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@click.option("--overwrite", is_flag=True, help="Replace DESTINATION once everything is written.")
+@click.option("--restart", is_flag=True, help="Forget an interrupted export instead of going on with it.")
+@source_options
+def export_command(
+    source: str, destination: Path, name: str, split: bool, split_from: Path | None, shares: str, seed: int,
+    licence: str | None, workers: int, overwrite: bool, restart: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Write SOURCE as a dataset that the field's loaders read.
+
+    \b
+    pslg dataset export export.json rrsism --images uploads/ --split
+    pslg dataset export http://localhost:8080 rrsism --project 3 --cache fetched/
+    pslg dataset export scenes/ masks/ --format masks --workers 2
+    """
+    from dataset_tools import sources
+    from dataset_tools.export import export
+
+    samples, problems = open_samples(source, options)
+    if split or split_from:
+        known = sources.known_splits(split_from) if split_from else None
+        with progress_bar("looking for scenes") as progress:
+            parts = sources.deal_splits(
+                samples, shares=parse_shares(shares), seed=seed, known=known, keep=True, progress=progress
+            )
+        samples = sources.with_splits(samples, parts)
+    problems.clear()
+    details = {"licence": licence, "source": str(source), "command": "pslg dataset export"}
+    if split or split_from:
+        details["split_rule"] = f"by scene, stratified by category and mask size, shares {shares}, seed {seed}"
+    with progress_bar("exporting") as progress:
+        report = export(
+            samples(), destination, name,
+            workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
+        )  # fmt: skip
+    click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
+    if report.without_target:
+        click.echo(f"{report.without_target:,} expressions for absent objects stay behind: {name} cannot hold them")
+    if report.resumed:
+        click.echo(f"{report.resumed:,} images were there from an interrupted export")
+    left_out = [f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems]
+    finish(left_out)
+
+
+@click.command("import")
+@click.argument("source")
+@click.argument("tasks", type=PATH)
+@click.option(
+    "--image-url",
+    default="/data/local-files/?d={path}",
+    show_default=True,
+    help="What Label Studio loads; {name} is the file name, {path} the file's path.",
+)
+@click.option("--from-name", default="mask", show_default=True, help="Name of the BrushLabels tag.")
+@click.option("--to-name", default="image", show_default=True, help="Name of the Image tag.")
+@click.option("--model-version", default="imported", show_default=True, help="Of the predictions.")
+@source_options
+def import_command(
+    source: str, tasks: Path, image_url: str, from_name: str, to_name: str, model_version: str, **options: Any
+) -> None:
+    """Write SOURCE as TASKS, a JSON file for Label Studio: one task per expression, its masks as a prediction.
+
+    \b
+    pslg dataset import rrsisd/ tasks.json --image-url "/data/local-files/?d=rrsisd/{name}"
+    """
+    from dataset_tools.label_studio.tasks import write_tasks
+
+    samples, problems = open_samples(source, options)
+    with progress_bar("reading") as progress:
+        count = write_tasks(
+            tasks, counted(samples(), progress), image_url,
+            from_name=from_name, to_name=to_name, model_version=model_version,
+        )  # fmt: skip
+    click.echo(f"{tasks}: {count:,} tasks")
+    finish([f"task {problem.task}: {problem.message}" for problem in problems])
+
+
+@click.command("split")
+@click.argument("source")
+@click.argument("destination", type=PATH)
+@click.option("--format", "name", type=FORMAT, default="coco_jsonl", show_default=True, help="Format to write.")
+@click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the dealing.")
+@click.option("--keep", is_flag=True, help="Records that have a split keep it.")
+@click.option("--overwrite", is_flag=True, help="Replace DESTINATION.")
+@source_options
+def split_command(
+    source: str, destination: Path, name: str, shares: str, seed: int, keep: bool, overwrite: bool, **options: Any
+) -> None:
+    """Deal SOURCE into train, val and test by scene, stratified by category and mask size.
+
+    \b
+    pslg dataset split scenes/ split/ --shares 0.8,0.1,0.1
+    """
+    from dataset_tools import sources
+    from dataset_tools.export import export
+
+    samples, problems = open_samples(source, options)
+    with progress_bar("looking for scenes") as progress:
+        parts = sources.deal_splits(samples, shares=parse_shares(shares), seed=seed, keep=keep, progress=progress)
+    problems.clear()
+    rule = f"by scene, stratified by category and mask size, shares {shares}, seed {seed}"
+    with progress_bar("writing") as progress:
+        report = export(
+            sources.with_splits(samples, parts)(), destination, name,
+            overwrite=overwrite, details={"source": str(source), "split_rule": rule}, progress=progress,
+        )  # fmt: skip
+    for part in dict.fromkeys(parts.values()):
+        click.echo(f"{part}: {sum(value == part for value in parts.values()):,} images")
+    finish([f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems])
+
+
+@click.command("propose")
+@click.argument("source")
+@click.argument("destination", type=PATH)
+@click.option("--format", "name", type=FORMAT, default="coco_jsonl", show_default=True, help="Format to write.")
+@click.option("--per-object", default=3, show_default=True, help="Most expressions for one object.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the choice of wordings.")
+@click.option("--only", is_flag=True, help="Write the proposals without the expressions that are there.")
+@click.option("--image-url", default="/data/local-files/?d={path}", show_default=True, help="As for import.")
+@source_options
+def propose_command(
+    source: str, destination: Path, name: str, per_object: int, seed: int, only: bool, image_url: str, **options: Any
+) -> None:
+    """Propose unambiguous expressions for the objects of SOURCE, marked as generated.
+
+    DESTINATION is a dataset folder, or a .json file of tasks for Label Studio, where annotators judge them.
+
+    \b
+    pslg dataset propose scenes/ enlarged/
+    pslg dataset propose scenes/ proposals.json --only
+    """
+    from dataset_tools.enlarging import enlarge
+    from dataset_tools.export import export
+    from dataset_tools.label_studio.tasks import write_tasks
+
+    samples, problems = open_samples(source, options)
+    left_out: list[str] = []
+    enlarged = enlarge(
+        samples(),
+        keep=not only,
+        per_object=per_object,
+        seed=seed,
+        left_out=lambda file, why: left_out.append(f"{file}: {why}"),
+    )
+    with progress_bar("proposing") as progress:
+        if destination.suffix == ".json":
+            count = write_tasks(destination, counted(enlarged, progress), image_url, model_version="proposals")
+            click.echo(f"{destination}: {count:,} tasks")
+        else:
+            report = export(enlarged, destination, name, details={"source": str(source)}, progress=progress)
+            click.echo(f"{destination}: {report.images:,} images, {report.records:,} records")
+            left_out += [f"{file}: {why}" for file, why in report.failed]
+    finish(left_out + [f"task {problem.task}: {problem.message}" for problem in problems])

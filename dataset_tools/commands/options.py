@@ -1,0 +1,118 @@
+"""What the commands of ``pslg dataset`` share: options of SOURCE, progress bars, exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dataset_tools.errors import DatasetError
+from dataset_tools.formats import FORMATS
+
+PATH = click.Path(path_type=Path)
+FORMAT = click.Choice(list(FORMATS))
+PARTLY = 2
+"""Exit status of a command that did its work but had to leave something out."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def source_options(command: F) -> F:
+    """Options of all commands that read SOURCE."""
+    options = [
+        click.option("--from", "source_format", type=FORMAT, help="Format of SOURCE; recognised if not given."),
+        click.option("--images", type=PATH, help="Folder with the images of a Label Studio export."),
+        click.option("--image-key", help="Key of the image in the task data."),
+        click.option("--expression-key", default="expression", show_default=True, help="Key of the expression."),
+        click.option(
+            "--annotators",
+            type=click.Choice(["ground-truth", "latest", "agreement", "all"]),
+            default="ground-truth",
+            show_default=True,
+            help="Which annotation of a task counts.",
+        ),
+        click.option("--agreement", default=0.8, show_default=True, help="Least mean IoU for --annotators agreement."),
+        click.option("--hash-annotators", metavar="KEY", help="Replace annotator ids by keyed hashes."),
+        click.option("--project", type=int, help="Project id, if SOURCE is the address of a Label Studio."),
+        click.option("--api-key", envvar="LABEL_STUDIO_API_KEY", help="Token [env: LABEL_STUDIO_API_KEY]."),
+        click.option("--cache", type=PATH, help="Where tasks and images from the API are kept (resumable)."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """(samples, problems) of SOURCE: see ``sources.open_source``; what an address names is fetched first."""
+    from dataset_tools import sources
+    from dataset_tools.label_studio.exports import ImportRules, Problem
+
+    problems: list[Problem] = []
+    rules = ImportRules(
+        image_key=options["image_key"],
+        expression_key=options["expression_key"],
+        annotators=options["annotators"],
+        agreement=options["agreement"],
+        images=options["images"],
+        hash_annotators=options["hash_annotators"],
+    )
+    path = Path(source)
+    if source.startswith(("http://", "https://")):
+        path = _fetch(source, options, problems)
+    return sources.open_source(path, options["source_format"], rules, problems), problems
+
+
+def _fetch(url: str, options: dict[str, Any], problems: list[Any]) -> Path:
+    from dataset_tools.label_studio.fetch import Client, fetch_images, fetch_tasks
+
+    if options["project"] is None or not options["api_key"]:
+        raise DatasetError(f"{url} is a Label Studio: pass --project and --api-key (or set LABEL_STUDIO_API_KEY)")
+    folder = options["cache"] or Path(f"label_studio_project_{options['project']}")
+    client = Client(url.rstrip("/"), options["api_key"])
+    with progress_bar("fetching") as progress:
+        fetch_tasks(client, options["project"], folder, progress=progress)
+    if options["images"] is None:
+        fetch_images(client, folder, options["image_key"], problems)
+    return Path(folder)
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Shares of train, val and test from ``0.7,0.1,0.2``."""
+    try:
+        train, val, test = (float(word) for word in text.split(","))
+    except ValueError:
+        raise DatasetError(
+            f"--shares takes three numbers for train, val and test, as 0.7,0.1,0.2; got {text!r}"
+        ) from None
+    return {"train": train, "val": val, "test": test}
+
+
+def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T]:
+    """``items``, with a step of the bar after each."""
+    for item in items:
+        yield item
+        progress(1)
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
+    """A bar on stderr (none where that is no terminal); gives the function that moves it."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, total=total, unit=" images", file=sys.stderr, disable=None) as bar:
+        yield bar.update
+
+
+def finish(left_out: list[str]) -> None:
+    """Say what was left out, and let the exit status say so too."""
+    for line in left_out[:20]:
+        click.echo(f"left out: {line}", err=True)
+    if len(left_out) > 20:
+        click.echo(f"left out: {len(left_out) - 20:,} more (all are in dataset.json)", err=True)
+    if left_out:
+        sys.exit(PARTLY)

@@ -1,0 +1,1 @@
+"""Referring expressions: read, answered on boxes, and made."""

@@ -1,0 +1,122 @@
+"""The parser's notes on one noun phrase, and how they become a :class:`Query`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from dataset_tools.categories import CATEGORIES, canonical, plural_of
+from dataset_tools.expressions.query import Constraint, Extreme, Query, Region, Relation, Size, opposite
+
+__all__ = ["NounPhrase"]
+
+_MAX_NOUN = 60
+
+
+@dataclass
+class NounPhrase:
+    """A noun phrase while its words come in.
+
+    Attributes:
+        root: the whole expression's, not a relation's target.
+        category, noun, plural: of its head noun; ``has_noun`` is also set by "one" and by unknown nouns.
+        all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
+        partitive: one out of several ("the largest of the ships").
+        negate: words after "not" are being read.
+        pending: unknown words that may turn out to be the noun.
+        constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
+    """
+
+    root: bool
+    category: str | None = None
+    noun: str = ""
+    has_noun: bool = False
+    plural: bool | None = None
+    all: bool = False
+    count: int | None = None
+    rank: int | None = None
+    partitive: bool = False
+    negate: bool = False
+    pending: list[str] = field(default_factory=list)
+    constraints: list[Constraint] = field(default_factory=list)
+
+    def add(self, constraint: Constraint) -> None:
+        """Takes a condition, negated after "not"."""
+        self.constraints.append(replace(constraint, negated=True) if self.negate else constraint)
+
+    def close_pending(self) -> None:
+        """Unknown words right before a preposition or verb are the noun; before a noun they only modify it."""
+        if self.pending and not self.has_noun:
+            nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
+            self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
+            self.category = _misspelt(self.noun)
+        self.pending = []
+
+    @property
+    def selects(self) -> bool:
+        """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""
+        return self.has_noun or bool(self.constraints) or self.rank is not None
+
+    def query(self) -> Query:
+        """The finished phrase."""
+        self.close_pending()
+        several = self.count is not None and self.count > 1
+        is_all = self.all or several or (bool(self.plural) and not self.partitive)
+        if self.rank is not None and not several:
+            is_all = False
+        return Query(
+            text=self.noun,
+            category=self.category,
+            noun=self.noun,
+            unknown_words=(self.noun,) if self.noun and self.category is None else (),
+            is_all=is_all,
+            count=self.count,
+            constraints=tuple(_ranked([c for c in self.constraints if not _unresolved(c)], self.rank)),
+        )
+
+
+def _unresolved(constraint: Constraint) -> bool:
+    """A "nearest" or "farthest" that never said to what."""
+    return isinstance(constraint, Relation) and not constraint.targets
+
+
+def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
+    """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left").
+
+    A negative rank counts an order from its other end ("second to last from the left"), but not a side.
+    """
+    if rank is None:
+        return constraints
+    place = abs(rank)
+    for kind in (Extreme, Size, Relation, Region):
+        for index, constraint in enumerate(constraints):
+            if not isinstance(constraint, kind):
+                continue
+            ranked: Constraint
+            if isinstance(constraint, Size):
+                sign: Literal[-1, 1] = constraint.sign if rank > 0 else (-1 if constraint.sign > 0 else 1)
+                ranked = replace(constraint, sign=sign, rank=place, superlative=True)
+            elif isinstance(constraint, Relation) and constraint.kind in ("nearest", "farthest"):
+                ranked = replace(constraint, rank=place)
+            elif isinstance(constraint, Extreme):
+                direction = constraint.direction if rank > 0 else opposite(constraint.direction)
+                ranked = Extreme(direction, place, constraint.negated)
+            elif isinstance(constraint, Region) and not constraint.of_image:
+                ranked = Extreme(constraint.direction, place, constraint.negated)
+            else:
+                continue
+            return [*constraints[:index], ranked, *constraints[index + 1 :]]
+    return [*constraints, Extreme((-1 if rank > 0 else 1, None), place)]  # "the second plane": read from the left
+
+
+def _misspelt(noun: str) -> str | None:
+    """The category whose name is a slip away from a long unknown noun ("aiplane", "storge tank"), else None."""
+    word = re.sub(r"\W", "", noun)
+    if not 6 <= len(word) <= 30 or not word.isascii():
+        return None
+    names = [n for c in CATEGORIES.values() for one in (c.display, *c.aliases) for n in (one, plural_of(one))]
+    close = [n for n in names if len(n) >= 6 and n[0] == word[0]]
+    match = difflib.get_close_matches(word, [n.replace(" ", "") for n in close], 1, cutoff=0.9)
+    return canonical(match[0]) if match else None

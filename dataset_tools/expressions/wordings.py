@@ -1,0 +1,210 @@
+"""What can be said of an object in a scene, in several wordings: the grammar of ``expressions.proposals``.
+
+Only what holds with a clear margin is put into words; whether it also singles out the object is not asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from dataset_tools import colors
+from dataset_tools.categories import CATEGORIES, plural_of
+from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.query_scores import LabelledBox, Scene
+
+__all__ = ["Scenery"]
+
+Wording = tuple[str, str]
+"""(kind, expression)."""
+
+_CLEAR = 0.04
+"""Share of the image's width or height by which positions must differ to be put into words."""
+_LARGER = 1.3
+"""Ratio of areas from which one object is called larger."""
+_NAMED_COLOR = 0.5
+"""How much a colour must belong to its name to be called by it."""
+_SYNONYMS = {  # words that never say more than the category does: a vehicle need not be a car
+    "airplane": ("plane", "aircraft"),
+    "ship": ("vessel",),
+    "storagetank": ("tank",),
+    "baseballfield": ("baseball diamond",),
+    "groundtrackfield": ("athletics field",),
+    "harbor": ("harbour",),
+    "windmill": ("wind turbine",),
+    "golffield": ("golf course",),
+    "trainstation": ("railway station",),
+    "Expressway-Service-area": ("service area",),
+    "Expressway-toll-station": ("toll station",),
+}
+_ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
+_SIDES = {  # (axis, sign) -> adjective, side, superlatives, edge, relations
+    (0, -1): ("left", "on the left", ("leftmost", "westernmost"), "left edge", ("to the left of", "west of")),
+    (0, 1): ("right", "on the right", ("rightmost", "easternmost"), "right edge", ("to the right of", "east of")),
+    (1, -1): ("upper", "at the top", ("topmost", "uppermost"), "top edge", ("above", "north of")),
+    (1, 1): ("lower", "at the bottom", ("bottommost", "lowest"), "bottom edge", ("below", "south of")),
+}
+_COUNTED_FROM = {(0, -1): "left", (0, 1): "right", (1, -1): "top", (1, 1): "bottom"}
+_PLACES = (
+    ("upper left", "top", "upper right"),
+    ("left", "center", "right"),
+    ("lower left", "bottom", "lower right"),
+)
+
+
+class Scenery:
+    """The annotated objects of one image.
+
+    Args:
+        objects: of canonical categories.
+        image_size: (height, width) in pixels.
+    """
+
+    def __init__(self, objects: Sequence[LabelledBox], image_size: tuple[int, int]) -> None:
+        self.scene = Scene.of(objects, image_size)
+        self.centers = spatial.centers(self.scene.boxes)
+        self.areas = self.scene.sizes("area")
+        self.clear = (_CLEAR * image_size[1], _CLEAR * image_size[0])
+        self.groups: dict[str, list[int]] = {}
+        for index, item in enumerate(objects):
+            self.groups.setdefault(item.category, []).append(index)
+
+    def of_one(self, index: int) -> Iterator[Wording]:
+        """Everything that can be said of one object."""
+        category = self.scene.candidates[index].category
+        members = self.groups[category]
+        for noun in (CATEGORIES[category].display, *_SYNONYMS.get(category, ())):
+            if len(members) == 1:
+                yield "single", f"the {noun}"
+            yield from self._region(index, noun)
+            yield from self._size(index, noun, members)
+            yield from self._order(index, noun, members)
+            yield from self._relations(index, noun, members)
+            yield from self._color(index, noun, members)
+
+    def of_all(self, members: Sequence[int]) -> Iterator[str]:
+        """Wordings for all objects of a category; none for a single one."""
+        words = CATEGORIES[self.scene.candidates[members[0]].category]
+        if len(members) > 1:
+            yield f"all the {words.plural}"
+            yield f"every {words.display}"
+        if len(members) == 2:
+            yield f"both {words.plural}"
+
+    def _color(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
+        name = self._color_name(index)
+        if name is None:
+            return
+        yield "color", f"the {name} {noun}"
+        yield "color", f"the {noun} that is {name}"
+        alike = [i for i in members if self._color_name(i) == name]
+        if 1 < len(alike) < len(members):
+            yield from self._order(index, f"{name} {noun}", alike)
+            yield from self._size(index, f"{name} {noun}", alike)
+            yield from self._region(index, f"{name} {noun}")
+            yield from self._relations(index, f"{name} {noun}", alike)
+
+    def _color_name(self, index: int) -> str | None:
+        color = self.scene.candidates[index].color
+        if color is None or isinstance(color, str):
+            return color
+        belongs = colors.memberships(np.array(color))
+        return colors.name_of(color) if belongs.max() >= _NAMED_COLOR else None
+
+    def _region(self, index: int, noun: str) -> Iterator[Wording]:
+        height, width = self.scene.image_size
+        place = self.centers[index] / (width, height) * 3
+        column, row = (int(np.clip(value, 0, 2)) for value in place)
+        border = np.abs(place[:, None] - np.array([1.0, 2.0])).min()
+        if border < 3 * _CLEAR:
+            return
+        where = _PLACES[row][column]
+        yield "region", f"the {noun} in the {where} of the image"
+        yield "region", f"the {noun} located in the {where} part of the image"
+        if " " in where:
+            yield "region", f"the {noun} in the {where} corner of the image"
+            yield "region", f"in the {where} of the image there is a {noun}"
+        elif where == "center":
+            yield "region", f"the {noun} in the middle of the image"
+        elif where in ("top", "bottom"):
+            yield "region", f"the {noun} at the {where} of the image"
+
+    def _size(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
+        if len(members) < 2:
+            return
+        for sign, adjective, superlatives in ((1, "larger", ("largest", "biggest")), (-1, "smaller", ("smallest",))):
+            ranked = sorted(members, key=lambda i: -sign * self.areas[i])
+            place = ranked.index(index) + 1
+            ratios = [(self.areas[a] / self.areas[b]) ** sign for a, b in pairwise(ranked)]
+            if min(ratios[max(0, place - 2) : place]) < _LARGER:
+                continue
+            if place == 1:
+                for superlative in superlatives:
+                    yield "size", f"the {superlative} {noun}"
+                    yield "size", f"the {superlative} of the {plural_of(noun)}"
+                if len(members) == 2:
+                    yield "size", f"the {adjective} of the two {plural_of(noun)}"
+            elif place in (2, 3) and sign > 0 and len(members) > place:
+                yield "size", f"the {_ORDINALS[place]} largest {noun}"
+
+    def _order(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
+        """First, second, ... in a direction, among the members."""
+        if len(members) < 2:
+            return
+        for (axis, sign), (adjective, side, superlatives, edge, _) in _SIDES.items():
+            ranked = sorted(members, key=lambda i: -sign * self.centers[i, axis])
+            place = ranked.index(index) + 1
+            along = self.centers[ranked, axis] * sign
+            if (along[:-1] - along[1:])[max(0, place - 2) : place].min() < self.clear[axis]:
+                continue
+            if place == 1:
+                for superlative in superlatives:
+                    yield "extreme", f"the {superlative} {noun}"
+                yield "extreme", f"the {noun} closest to the {edge} of the image"
+                if len(members) == 2:
+                    yield "extreme", f"the {adjective} {noun}"
+                    yield "extreme", f"the {noun} {side}"
+                    yield "extreme", f"the {adjective} one of the two {plural_of(noun)}"
+            elif place in _ORDINALS and place <= (len(members) + 1) // 2:
+                start = _COUNTED_FROM[axis, sign]
+                yield "order", f"the {_ORDINALS[place]} {noun} from the {start}"
+
+    def _relations(self, index: int, noun: str, peers: Sequence[int]) -> Iterator[Wording]:
+        """To the only object of another category, or to the largest one of several."""
+        boxes = self.scene.boxes
+        category = self.scene.candidates[index].category
+        for other, members in self.groups.items():
+            if other == category:
+                continue
+            ranked = sorted(members, key=lambda i: -self.areas[i])
+            name = CATEGORIES[other].display
+            if len(members) > 1:
+                if self.areas[ranked[0]] < _LARGER * self.areas[ranked[1]]:
+                    continue
+                name = f"largest {name}"
+            target = boxes[ranked[:1]]
+            this = boxes[index : index + 1]
+            if spatial.inside(this, target)[0, 0] > 0.8:
+                yield "relation", f"the {noun} on the {name}"
+                continue
+            offset = self.centers[index] - self.centers[ranked[0]]
+            for (axis, sign), (*_, phrases) in _SIDES.items():
+                straight = abs(offset[axis]) > 1.5 * abs(offset[1 - axis])
+                if straight and spatial.directed(this, target, _direction(axis, sign))[0, 0] > 0.8:
+                    for phrase in phrases:
+                        yield "relation", f"the {noun} {phrase} the {name}"
+            distances = spatial.gaps(boxes[list(peers)], target)[:, 0]
+            own = spatial.gaps(this, target)[0, 0]
+            others = np.sort(distances)[1:]
+            if len(others) == 0 or others[0] - own < max(self.clear):
+                continue
+            yield "near", f"the {noun} nearest to the {name}"
+            yield "near", f"the {noun} closest to the {name}"
+            if spatial.near(this, target, self.scene.image_size)[0, 0] > 0.6:
+                yield "near", f"the {noun} next to the {name}"
+
+
+def _direction(axis: int, sign: int) -> tuple[int | None, int | None]:
+    return (sign, None) if axis == 0 else (None, sign)

@@ -1,0 +1,1 @@
+"""Label Studio's side: its API, exports, regions and tasks."""

@@ -1,0 +1,118 @@
+"""Accepted masks as labelled images: what counts, what is joined, what is left out with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backend.database import Database
+from backend.errors import ImageError
+from backend.learning.annotations.labelled import ImageFile, labelled_images
+from backend.learning.annotations.store import AnnotationStore
+from backend.learning.examples import LabelledImage
+from dataset_tools import brush_rle
+from dataset_tools.label_studio.exports import Problem
+from dataset_tools.masks import Mask
+from tests.learning.annotations.test_store import annotation, event
+
+HEIGHT, WIDTH = 20, 30
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AnnotationStore]:
+    database = Database.of_state(tmp_path)
+    yield AnnotationStore(database)
+    database.close()
+
+
+def square(x: int, y: int, side: int = 6) -> Mask:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[y : y + side, x : x + side] = True
+    return mask
+
+
+def outline(label: str, mask: Mask, kind: str = "brushlabels", **more: Any) -> dict[str, Any]:
+    value = {"format": "rle", "rle": brush_rle.encode(mask), kind: [label]}
+    size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    return {"id": f"{label}{mask.argmax()}", "type": kind, "value": value, **size, **more}
+
+
+def submit(store: AnnotationStore, identity: int, expression: Any, *results: dict[str, Any], **more: Any) -> None:
+    image = more.pop("image", "/one.png")
+    found = annotation(identity, identity, *results, **more)
+    task = {"id": found["task"], "data": {"image": image, "expression": expression}, "updated_at": found["updated_at"]}
+    store.events.append(event("ANNOTATION_CREATED", annotation=found, task=task))
+
+
+def fetch(url: str, task: int) -> ImageFile:
+    if "gone" in url:
+        raise ImageError(f"{url} answered 404")
+    return ImageFile(url.strip("/")[:3] * 16, Path(url), HEIGHT, WIDTH)
+
+
+def read(store: AnnotationStore, problems: list[Problem] | None = None) -> list[LabelledImage]:
+    found: list[Problem] = []
+    images = labelled_images(store, 2, fetch, found if problems is None else problems)
+    assert found == []
+    return images
+
+
+def test_tasks_on_one_image_are_joined_and_an_object_is_there_once(store: AnnotationStore) -> None:
+    submit(store, 1, "all the ships", outline("Ship", square(1, 1)), outline("ship", square(20, 1)))
+    submit(store, 2, "the ship on the left", outline("ship", square(1, 2)))
+    submit(store, 3, "the bridge", outline("bridge", square(10, 10)))
+    submit(store, 4, "the harbor")
+    submit(store, 5, "the red car")
+    submit(store, 6, "the plane", outline("airplane", square(3, 3)), was_cancelled=True)
+    (image,) = read(store)
+    assert [item.category for item in image.objects] == ["ship", "ship", "bridge"]
+    assert (image.objects[0].mask() == square(1, 2)).all()  # the later outline of the same ship
+    assert {item.text: item.objects for item in image.expressions} == {
+        "all the ships": (0, 1),
+        "the ship on the left": (0,),
+        "the bridge": (2,),
+        "the harbor": (),
+        "the red car": (),
+    }
+    assert image.complete == {"ship", "harbor"}
+    assert (image.height, image.width) == (HEIGHT, WIDTH)
+
+
+def test_only_outlines_count(store: AnnotationStore) -> None:
+    box = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": ["ship"]}
+    left_over = {**outline("ship", square(1, 1)), "type": "rectanglelabels", "value": box}
+    second = outline("ship", square(1, 1), "keypointlabels")
+    submit(store, 1, "the ship", outline("ship", square(1, 1)), second, left_over)
+    submit(store, 2, "the bridge", left_over, image="/two.png")  # submitted while a suggestion was pending
+    (image,) = read(store)
+    assert [item.category for item in image.objects] == ["ship"]
+    assert image.expressions[0].objects == (0,)
+
+
+def test_labels_of_the_project_make_categories_and_other_words_do_not(store: AnnotationStore) -> None:
+    submit(store, 1, "all the ships", outline("ship", square(1, 1)), outline("Solar_Panel", square(12, 1)))
+    submit(store, 2, "the plane", outline("object", square(1, 10)))
+    submit(store, 3, None, outline("thing", square(20, 10)))
+    (image,) = read(store)
+    assert [item.category for item in image.objects] == ["ship", "solar panel", "airplane", "thing"]
+    assert {item.text: item.objects for item in image.expressions} == {"all the ships": (0,), "the plane": (2,)}
+
+
+def test_what_cannot_be_had_is_reported_and_left_out(store: AnnotationStore) -> None:
+    damaged = outline("ship", square(1, 1))
+    damaged["value"]["rle"] = damaged["value"]["rle"][:6]
+    small = {**outline("ship", square(1, 1)), "original_width": 10}
+    submit(store, 1, "the ship", outline("ship", square(1, 1)), image="/gone.png")
+    submit(store, 2, "the ship", damaged)
+    submit(store, 3, "the ship", {**outline("ship", np.ones((5, 5), bool)), "original_width": 5, "original_height": 5})
+    submit(store, 4, "the ship", small)
+    submit(store, 5, "the ship", outline("ship", square(1, 1)), image="/two.png")
+    problems: list[Problem] = []
+    (image,) = read(store, problems)
+    assert image.path == Path("/two.png")
+    assert [problem.task for problem in problems] == [101, 102, 103, 104]
+    assert "404" in problems[0].message

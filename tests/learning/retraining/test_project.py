@@ -1,0 +1,67 @@
+"""A project's labels become a version of the model that finds them, also when the training is killed on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backend.errors import ConfigError
+from backend.learning.examples import synthetic_examples
+from backend.learning.retraining.gate import compare
+from backend.learning.retraining.project import ProjectTrainingOptions, train_project
+from backend.pipeline import load_pipeline
+from backend.training.adapter.adaptation import AdaptationOptions
+from backend.training.adapter.training import HeadOptions
+from backend.training.decoder.training import DecoderOptions
+from tests.learning.project_scenes import LABEL, panels, tiny_config
+
+HEAD = HeadOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)
+OPTIONS = ProjectTrainingOptions(
+    grounder=AdaptationOptions(head=HEAD, width=16, views=2, replay_views=1, calibration_steps=40),
+    decoder=DecoderOptions(steps=4, batch=4, validate_every=2, autocast=False),
+    least_replay=2,
+)
+
+
+class KilledError(Exception):
+    """Stands for a kill between two steps."""
+
+
+def test_a_killed_training_ends_as_if_it_had_not_been_and_the_gate_promotes_it(tmp_path: Path) -> None:
+    base = tiny_config(tmp_path)
+    training = panels(tmp_path / "train", 8)
+    replay = synthetic_examples(tmp_path / "replay", 2, width=192, height=160)
+    whole = train_project(base, training, replay, tmp_path / "whole", OPTIONS)
+
+    def kill_once(share: float, _: str) -> None:
+        if share > 0.8 and not (tmp_path / "killed").exists():
+            (tmp_path / "killed").touch()
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_project(base, training, replay, tmp_path / "cut", OPTIONS, kill_once)
+    cut = train_project(base, training, replay, tmp_path / "cut", OPTIONS, kill_once)
+    assert (tmp_path / "killed").exists()
+    for name in ("grounder.safetensors", "config.yaml", "training.json"):
+        assert (whole.folder / name).read_bytes() == (cut.folder / name).read_bytes()
+    assert not (whole.folder / "work").exists()
+    record = json.loads((whole.folder / "training.json").read_text())
+    assert record["training"] == sorted(image.key for image in training)
+    assert record["figures"]["grounder"]["learnt"] == [LABEL]
+
+    moved = (tmp_path / "whole").rename(tmp_path / "moved")
+    old, new = load_pipeline(base), load_pipeline(moved / "config.yaml")
+    assert old.model_version != new.model_version
+    assert new.model_version.startswith("tiny-")
+    report = compare(old, new, panels(tmp_path / "held_out", 3, seed=5), replay)
+    assert report.held_out_old == 0.0
+    assert report.held_out_new is not None
+    assert report.held_out_new > 0.0
+    assert report.replay_old == report.replay_new
+    assert report.promoted, report.reason
+    assert not compare(new, old, panels(tmp_path / "held_out", 3, seed=5), replay).promoted
+
+    with pytest.raises(ConfigError, match="something else"):
+        train_project(base, training[1:], replay, tmp_path / "cut", OPTIONS)

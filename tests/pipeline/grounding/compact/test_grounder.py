@@ -1,0 +1,156 @@
+"""The compact grounder: which detections answer which expressions, and what it says when none does."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from backend.pipeline.grounding.compact.detections import Detection
+from backend.pipeline.grounding.compact.grounder import CompactGrounder, answer, load_compact_grounder
+from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration, Detector, DetectorConfig
+from backend.pipeline.types import GroundingResult
+from dataset_tools import synthetic
+from dataset_tools.expressions.parser import parse
+from dataset_tools.geometry import Box
+
+CALIBRATION = Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.4))
+SIZE = (600, 800)
+SHIPPED = Path(__file__).resolve().parents[4] / "backend" / "weights" / "compact_grounder" / "model.safetensors"
+LEFT, RIGHT, FAR = Box(50, 280, 110, 340), Box(600, 270, 690, 360), Box(700, 20, 760, 80)
+
+
+def ask(expression: str, *detections: Detection) -> GroundingResult:
+    ranked = sorted(detections, key=lambda d: -d.score)
+    return answer(parse(expression), ranked, CALIBRATION, SIZE)
+
+
+def boxes(result: GroundingResult) -> list[Box]:
+    return [grounding.box for grounding in result.groundings]
+
+
+def test_one_strong_detection_answers_despite_weak_ones() -> None:
+    result = ask("the airplane", Detection(LEFT, "airplane", 0.9), Detection(RIGHT, "airplane", 0.25))
+    assert boxes(result) == [LEFT]
+    assert result.groundings[0].category == "airplane"
+    assert result.groundings[0].score == CALIBRATION.probability("airplane", 0.9)
+    assert [c.box for c in result.candidates] == [LEFT, RIGHT]
+
+
+def test_ambiguous_only_if_several_are_certain() -> None:
+    certain = Detection(LEFT, "airplane", 0.97), Detection(RIGHT, "airplane", 0.96)
+    result = ask("the airplane", *certain)
+    assert result.abstention is not None
+    assert result.abstention.code == "ambiguous"
+    assert {c.box for c in result.abstention.candidates} == {LEFT, RIGHT}
+    assert boxes(ask("the airplane", certain[0], Detection(RIGHT, "airplane", 0.7))) == [LEFT]
+
+
+def test_position_chooses_among_equals() -> None:
+    ships = Detection(LEFT, "ship", 0.7), Detection(RIGHT, "ship", 0.9)
+    assert boxes(ask("the left-most vessel", *ships)) == [LEFT]
+    assert boxes(ask("the ship in the right of the image", *ships)) == [RIGHT]
+    assert sorted(boxes(ask("every ship", *ships))) == [LEFT, RIGHT]
+
+
+def test_weak_detections_do_not_take_part_in_all() -> None:
+    found = Detection(LEFT, "ship", 0.9), Detection(RIGHT, "ship", 0.7), Detection(FAR, "ship", 0.22)
+    assert sorted(boxes(ask("all the ships", *found))) == [LEFT, RIGHT]
+
+
+def test_nothing_found_is_absent_with_the_closest_candidates() -> None:
+    result = ask("the bridge", Detection(LEFT, "airplane", 0.9), Detection(RIGHT, "bridge", 0.21))
+    assert result.groundings == ()
+    assert result.abstention is not None
+    assert result.abstention.code == "absent"
+    assert [c.box for c in result.abstention.candidates] == [RIGHT]
+
+
+def test_weak_objects_may_be_referred_to() -> None:
+    found = (
+        Detection(LEFT, "vehicle", 0.8),
+        Detection(RIGHT, "vehicle", 0.8),
+        Detection(Box(620, 380, 780, 560), "building", 0.25),
+    )
+    assert boxes(ask("the car nearest to the building", *found)) == [RIGHT]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> CompactGrounder:
+    torch.manual_seed(0)
+    config = DetectorConfig(widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1), pyramid_width=8)
+    return CompactGrounder(Detector(config).eval(), Calibration(CALIBRATION.even, scales=(96,)))
+
+
+@pytest.mark.parametrize("expression", ["the windmill", "the giraffe next to the bridge", "the frobnicator"])
+def test_unknown_category_names_the_word_and_what_is_known(tiny: CompactGrounder, expression: str) -> None:
+    result = tiny.ground(np.zeros((40, 50, 3), np.uint8), expression)
+    assert result.abstention is not None
+    assert result.abstention.code == "unknown-category"
+    assert f"'{expression.split()[1]}'" in result.abstention.message
+    for words in ("airplane", "storage tank", "building", "grounding_dino_sam_vit_b"):
+        assert words in result.abstention.message
+
+
+@pytest.mark.parametrize("expression", ["", "   ", "...", "?"])
+def test_empty_expression(tiny: CompactGrounder, expression: str) -> None:
+    result = tiny.ground(np.zeros((40, 50, 3), np.uint8), expression)
+    assert result.abstention is not None
+    assert result.abstention.code == "empty-expression"
+
+
+def test_a_long_expression_gets_a_short_message(tiny: CompactGrounder) -> None:
+    result = tiny.ground(np.zeros((40, 50, 3), np.uint8), "blah" * 1250)
+    assert result.abstention is not None
+    assert len(result.abstention.message) < 500
+
+
+def test_an_image_is_read_once_for_many_expressions_and_threads(tiny: CompactGrounder) -> None:
+    runs: list[int] = []
+    handle = tiny.detector.register_forward_hook(lambda *_: runs.append(1))
+    rng = np.random.default_rng(5)
+    image, other = rng.integers(0, 256, (2, 40, 50, 3)).astype(np.uint8)
+    try:
+        first = tiny.ground(image, "the ship")
+        assert tiny.ground(image.copy(), "the ship") == first
+        tiny.ground(image, "all the airplanes")
+        assert len(runs) == 1
+        tiny.ground(other, "the ship")
+        assert len(runs) == 2
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: tiny.ground(image, "the ship"), range(8)))
+        assert results == [first] * 8
+        assert len(runs) == 2
+    finally:
+        handle.remove()
+
+
+def test_known_categories_are_the_detectors(tiny: CompactGrounder) -> None:
+    assert tiny.known_categories == frozenset(COMPACT_CATEGORIES)
+
+
+def test_shipped_weights_answer_on_drawn_scenes() -> None:
+    grounder = load_compact_grounder(SHIPPED)
+    right: list[bool] = []
+    absent: list[bool] = []
+    for seed in (7, 8, 9):
+        scene = synthetic.draw_scene(seed)
+        for item in synthetic.expressions(scene, seed=0):
+            result = grounder.ground(scene.image, item.expression)
+            if not item.targets:
+                absent.append(not result.groundings)
+            elif len(item.targets) == 1:
+                target = scene.objects[item.targets[0]].box
+                right.append(bool(result.groundings) and result.groundings[0].box.iou(target) >= 0.5)
+    assert len(right) >= 30
+    assert np.mean(right) >= 0.8
+    assert np.mean(absent) >= 0.8
+
+
+def test_shipped_weights_fit_their_budget() -> None:
+    assert SHIPPED.stat().st_size <= 12_000_000
+    card = (SHIPPED.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "research" in card

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import pytest
+
+from backend.errors import ProtocolError
+from backend.labeling_configs import labeling_config_names, read_labeling_config
+from backend.server.editor.labeling_config import parse_labeling_config
+from dataset_tools import categories
+from tests.server.conftest import LABEL_CONFIG
+
+
+def config(body: str, image: str = '<Image name="image" value="$image"/>') -> str:
+    return f"<View>{image}{body}</View>"
+
+
+BRUSH = '<BrushLabels name="mask" toName="image" smart="false"><Label value="building"/></BrushLabels>'
+
+
+def test_a_usual_config() -> None:
+    found = parse_labeling_config(LABEL_CONFIG)
+    assert (found.image, found.image_key, found.expression_key) == ("image", "image", "expression")
+    assert [control.name for control in found.outputs] == ["mask"]
+    assert found.text_controls == ("prompt",)
+    assert found.label_for("ship") == "ship"
+    assert found.label_for("harbor") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ('<Header value="Expression: $expression"/>', "expression"),
+        ('<Text name="t" value="$sentence"/>', "sentence"),
+        ('<Header value="Scene $scene, find ${phrase}"/>', "scene"),
+        ('<Header value="$title"/><Text name="t" value="$expression"/>', "expression"),
+        ("", "expression"),
+        ('<Header value="$image"/>', "expression"),
+    ],
+)
+def test_the_expression_key(body: str, key: str) -> None:
+    assert parse_labeling_config(config(body + BRUSH)).expression_key == key
+
+
+@pytest.mark.parametrize(
+    ("label", "category", "stored"),
+    [
+        ('<Label value="Storage Tanks"/>', "storagetank", "Storage Tanks"),
+        ('<Label value="Roofs" alias="building"/>', "building", "building"),
+        ('<Label value="Dächer" predicted_values="building, house"/>', "building", "Dächer"),
+        ('<Label value="Wharf things" alias="w" predicted_values="harbor"/>', "harbor", "w"),
+        ('<Label value="pool"/>', "pool", "pool"),
+        ('<Label value="pool"/>', "ship", None),
+    ],
+)
+def test_a_label_is_found_by_value_alias_and_predicted_values(label: str, category: str, stored: str | None) -> None:
+    found = parse_labeling_config(
+        config(f'<BrushLabels name="m" toName="image"><Label value="x"/>{label}</BrushLabels>')
+    )
+    assert found.label_for(category) == stored
+
+
+def test_the_most_direct_name_wins_whatever_the_order() -> None:
+    labels = '<Label value="boats" predicted_values="ship"/><Label value="ship"/>'
+    assert (
+        parse_labeling_config(config(f'<BrushLabels name="m" toName="image">{labels}</BrushLabels>')).label_for("ship")
+        == "ship"
+    )
+
+
+def test_smart_rectangles_are_prompts_and_plain_ones_outputs() -> None:
+    box = '<RectangleLabels name="box" toName="image" {}><Label value="building"/></RectangleLabels>'
+    assert [c.name for c in parse_labeling_config(config(BRUSH + box.format('smart="true"'))).outputs] == ["mask"]
+    assert [c.name for c in parse_labeling_config(config(BRUSH + box.format(""))).outputs] == ["mask", "box"]
+    assert [c.name for c in parse_labeling_config(config(box.format('smart="true"'))).outputs] == ["box"]
+
+
+def test_controls_of_another_image_do_not_count() -> None:
+    other = (
+        '<Image name="other" value="$other"/><PolygonLabels name="p" toName="other"><Label value="x"/></PolygonLabels>'
+    )
+    found = parse_labeling_config(config(other + BRUSH))
+    assert found.image == "image"
+    assert [control.name for control in found.outputs] == ["mask"]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("", "no usable control"),
+        (BRUSH, "no smart control"),
+        (BRUSH.replace(' smart="false"', ""), 'smart="false"'),
+        (
+            BRUSH + '<KeyPointLabels name="p" toName="image" smart="true"><Label value="building"/></KeyPointLabels>',
+            "Only",
+        ),
+        (
+            BRUSH + '<KeyPointLabels name="p" toName="image" smart="true"><Label value="ship"/></KeyPointLabels>',
+            "'ship' that no BrushLabels",
+        ),
+        ('<BrushLabels name="m" toName="image"/>', "no Label"),
+        (BRUSH + '<Text name="t" value="$expression"/>', "required"),
+        (BRUSH.replace("</Brush", '<Label value="lagoon"/></Brush'), "'lagoon': the model does not find"),
+    ],
+)
+def test_what_cannot_work_is_explained(body: str, problem: str) -> None:
+    found = parse_labeling_config(config(body)).problems(frozenset({"building", "ship"}))
+    assert any(problem in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    "xml",
+    ["", "<View>", "<View/>", '<View><Text name="t" value="$x"/></View>', '<View><Image name="i"/></View>'],
+)
+def test_a_config_without_image_or_xml_is_refused(xml: str) -> None:
+    with pytest.raises(ProtocolError):
+        parse_labeling_config(xml)
+
+
+def test_entity_bombs_are_refused() -> None:
+    bomb = '<!DOCTYPE x [<!ENTITY a "aaaa">]><View><Image name="i" value="$i"/>&a;</View>'
+    with pytest.raises(ProtocolError):
+        parse_labeling_config(bomb)
+
+
+@pytest.mark.parametrize("name", labeling_config_names())
+def test_shipped_configs_have_no_problem(name: str) -> None:
+    assert parse_labeling_config(read_labeling_config(name)).problems(frozenset(categories.CATEGORIES)) == ()
+
+
+def test_the_rrsisd_config_has_a_label_for_every_category() -> None:
+    found = parse_labeling_config(read_labeling_config("rrsisd"))
+    assert all(found.label_for(category) for category in categories.CATEGORIES)
+
+
+def test_a_label_that_the_model_learnt_in_a_project_is_no_problem() -> None:
+    body = '<BrushLabels name="mask" toName="image" smart="false"><Label value="Solar_Panel"/><Label value="ship"/>'
+    found = parse_labeling_config(config(body + "</BrushLabels>"))
+    assert any("Solar_Panel" in problem for problem in found.problems({"ship"}))
+    assert not any("Solar_Panel" in problem for problem in found.problems({"ship", "solar panel"}))
+    assert found.label_for("solar panel") == "Solar_Panel"

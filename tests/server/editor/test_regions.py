@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from label_studio_sdk.label_interface import LabelInterface
+
+from backend.pipeline.types import Mask
+from backend.server.editor.labeling_config import Control, Label
+from backend.server.editor.regions import RegionWriter
+from backend.server.protocol import Prediction
+from dataset_tools import brush_rle, masks
+from dataset_tools.geometry import Box
+
+SHIP = (Label("ship", ("ship",)),)
+BRUSH = Control("BrushLabels", "mask", SHIP, smart=False, smart_only=False)
+POLYGON = Control("PolygonLabels", "outline", SHIP, smart=False, smart_only=False)
+BOX = Control("RectangleLabels", "box", SHIP, smart=False, smart_only=False)
+WRITER = RegionWriter("image", "compact-01234567")
+CONFIG = """<View><Image name="image" value="$image"/>
+<BrushLabels name="mask" toName="image"><Label value="ship"/></BrushLabels>
+<PolygonLabels name="outline" toName="image"><Label value="ship"/></PolygonLabels>
+<RectangleLabels name="box" toName="image"><Label value="ship"/></RectangleLabels></View>"""
+
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
+any_mask = sizes.flatmap(lambda size: arrays.arrays(np.bool_, size))
+
+
+@given(any_mask)
+def test_a_brush_region_holds_the_mask_exactly(mask: Mask) -> None:
+    regions = WRITER.regions(mask, "ship", [BRUSH], score=0.5)
+    if not mask.any():
+        assert regions == []
+        return
+    (region,) = regions
+    assert (region["original_height"], region["original_width"]) == mask.shape
+    assert np.array_equal(brush_rle.decode(region["value"]["rle"], *mask.shape), mask)
+
+
+@given(any_mask.filter(lambda mask: bool(mask.any())))
+def test_a_box_region_holds_the_masks_box(mask: Mask) -> None:
+    height, width = mask.shape
+    value = WRITER.regions(mask, "ship", [BOX], score=0.5)[0]["value"]
+    found = Box(
+        value["x"] * width / 100,
+        value["y"] * height / 100,
+        (value["x"] + value["width"]) * width / 100,
+        (value["y"] + value["height"]) * height / 100,
+    )
+    assert np.allclose(found, Box.of_mask(mask))
+
+
+@given(
+    st.integers(4, 60),
+    st.integers(4, 60),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(4, 30),
+    st.integers(4, 30),
+)
+def test_a_polygon_region_outlines_the_mask(height: int, width: int, x: int, y: int, w: int, h: int) -> None:
+    mask = np.zeros((height, width), np.bool_)
+    mask[y : y + h, x : x + w] = True
+    if mask.sum() < 16 or min(Box.of_mask(mask)[2] - Box.of_mask(mask)[0], Box.of_mask(mask).height) < 3:
+        return
+    (region,) = RegionWriter("image", "v", polygon_tolerance=0.5).regions(mask, "ship", [POLYGON], score=0.5)
+    corners = [
+        side * extent / 100
+        for point in region["value"]["points"]
+        for side, extent in zip(point, (width, height), strict=True)
+    ]
+    filled = masks.from_coco([corners], height, width)
+    # Corners on pixel centres lose up to half a pixel all around.
+    assert filled.sum() > 0.4 * mask.sum()
+    assert not (filled & ~mask).any()
+
+
+@given(any_mask.filter(lambda mask: bool(mask.any())))
+def test_label_studios_own_validation_takes_every_region(mask: Mask) -> None:
+    regions = WRITER.regions(mask, "ship", [BRUSH, POLYGON, BOX], score=0.5)
+    prediction: Prediction = {"result": regions, "score": 0.5, "model_version": "v"}
+    interface = LabelInterface(CONFIG)
+    assert interface.validate_prediction(json.loads(json.dumps(prediction)), return_errors=True) == []
+    assert len({region["id"] for region in regions}) == len(regions)
+
+
+def test_every_control_gets_the_object_and_a_polygon_control_each_part() -> None:
+    mask = np.zeros((40, 40), np.bool_)
+    mask[2:12, 2:12] = mask[20:38, 20:38] = True
+    kinds = [region["type"] for region in WRITER.regions(mask, "ship", [BRUSH, POLYGON, BOX], score=0.5)]
+    assert kinds == ["brushlabels", "polygonlabels", "polygonlabels", "rectanglelabels"]
+
+
+def test_a_refinement_keeps_the_id_and_says_where_it_comes_from() -> None:
+    region = WRITER.regions(np.ones((4, 4), np.bool_), "ship", [BRUSH], score=0.8766, clicks=2, region_id="19051e04eb")[
+        0
+    ]
+    assert region["id"] == "19051e04eb"
+    assert region["meta"] == {"text": ["pslg model=compact-01234567 clicks=2 score=0.877"]}
+
+
+def test_a_large_code_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(0).random((200, 200)) > 0.5
+    writer = RegionWriter("image", "v", rle_warning_bytes=10_000)
+    with caplog.at_level(logging.WARNING):
+        writer.regions(noise, "ship", [BRUSH], score=0.5)
+    assert "PSLG_SPECK_AREA" in caplog.text
+
+
+def test_a_mask_too_small_for_a_polygon_gives_none() -> None:
+    mask = np.zeros((5, 5), np.bool_)
+    mask[2, 2] = True
+    assert WRITER.regions(mask, "ship", [POLYGON], score=0.5) == []

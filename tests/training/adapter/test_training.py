@@ -1,0 +1,87 @@
+"""The adapter: learns labels the detector never heard of, and leaves what it knew as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from backend.pipeline.grounding.compact.detections import detect, prepare
+from backend.pipeline.grounding.compact.grounder import load_compact_grounder
+from backend.pipeline.grounding.compact.network import load_detector, save_adapted
+from backend.training.adapter.calibration import cross_fitted
+from backend.training.adapter.training import HeadData, HeadOptions, train_adapter, with_adapter
+from backend.training.adapter.views import FeatureCache, View, detections_of, training_views
+from dataset_tools.image_files import read_rgb
+from tests.learning.project_scenes import LABEL, panels, tiny_grounder
+
+OPTIONS = HeadOptions(steps=120, rows=512, background=60, hard=20, mined=4, learning_rate=3e-2)
+
+
+def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None:
+    base = tiny_grounder(tmp_path / "base.safetensors")
+    detector, calibration = load_detector(base)
+    cache = FeatureCache(detector, tmp_path / "features")
+    images = panels(tmp_path / "train", 8)
+    views = [(image, view) for image in images for view in training_views(calibration.scales, 2)]
+    adapted = with_adapter(detector, (LABEL,), 16, seed=0)
+    data = HeadData(cache, adapted.config.categories, (LABEL,), views, [], OPTIONS)
+    train_adapter(adapted, data, range(len(views)), OPTIONS.steps)
+    learnt = cross_fitted(detector, calibration, data, (LABEL,), (), 16, 50)
+    assert {name: learnt.even[name] for name in calibration.even} == calibration.even
+    save_adapted(base, adapted, learnt, tmp_path / "adapted.safetensors")
+
+    grounder = load_compact_grounder(tmp_path / "adapted.safetensors", bfloat16=False)
+    assert grounder.known_categories == {"ship", "bridge", LABEL}
+    for image in panels(tmp_path / "test", 3, seed=9):
+        pixels = read_rgb(image.path)
+        result = grounder.ground(pixels, "the yellow solar panel")
+        assert [g.category for g in result.groundings] == [LABEL]
+        assert result.groundings[0].box.iou(image.objects[0].box) > 0.4
+        with torch.inference_mode():
+            before, after = (network(prepare(pixels, 1.0)) for network in (detector, adapted))
+        for level in range(len(before.heat)):
+            assert torch.equal(before.heat[level], after.heat[level][:, :2])
+            assert torch.equal(before.sides[level], after.sides[level])
+
+
+def test_kept_readings_give_what_the_network_gives(tmp_path: Path) -> None:
+    detector, calibration = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
+    image = panels(tmp_path / "images", 1)[0]
+    for _ in range(2):  # computed, then read back
+        cache = FeatureCache(detector, tmp_path / "features")
+        kept = detections_of(cache, detector, image, calibration.scales, 0.001)
+        direct = detect(detector, read_rgb(image.path), calibration.scales, 0.001, bfloat16=True)
+        assert [d.category for d in kept] == [d.category for d in direct]
+        assert np.allclose([d.box for d in kept], [d.box for d in direct], atol=0.1)
+    assert len(list((tmp_path / "features").rglob("*.npy"))) == len(calibration.scales)
+
+
+def test_a_full_folder_gives_up_what_other_detectors_left_and_then_keeps_nothing_more(tmp_path: Path) -> None:
+    detector, _ = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
+    image = panels(tmp_path / "images", 1)[0]
+    stale = tmp_path / "features" / ("0" * 16)
+    stale.mkdir(parents=True)
+    np.save(stale / "old.npy", np.zeros(200_000, np.uint8))
+    (tmp_path / "features" / "windows").mkdir()
+    cache = FeatureCache(detector, tmp_path / "features", limit_bytes=200_000)
+    assert not stale.exists()
+    assert (tmp_path / "features" / "windows").is_dir()
+    for side in (64, 96, 128, 192, 256):
+        cache.reading(image, View(side))
+    kept = sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.npy"))
+    assert 0 < kept <= 200_000
+    again = FeatureCache(detector, tmp_path / "features", limit_bytes=kept)
+    again.reading(image, View(320))
+    assert sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.npy")) == kept
+
+
+@pytest.mark.parametrize("view", [View(192, turns, flip) for turns in range(4) for flip in (False, True)])
+def test_boxes_follow_the_turned_pixels(view: View) -> None:
+    mask = np.zeros((96, 192), np.bool_)
+    mask[10:30, 50:110] = True
+    rows, columns = np.nonzero(view.apply(mask))
+    box = view.boxes(np.array([[50, 10, 110, 30]], np.float32), (96, 192))[0]
+    assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

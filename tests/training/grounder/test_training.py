@@ -1,0 +1,139 @@
+"""A small training run of the compact grounder, from a folder of images to a file that answers expressions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from backend.errors import ConfigError, WeightsError
+from backend.pipeline.grounding.compact.grounder import load_compact_grounder
+from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration
+from backend.training.grounder.calibration import export
+from backend.training.grounder.evaluation import evaluate_detector
+from backend.training.grounder.expressions import expression_quality, true_detections
+from backend.training.grounder.training import load_sources, train
+from backend.training.run import learning_rate, load_config
+from dataset_tools import synthetic
+from dataset_tools.formats import coco_jsonl
+
+SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_grounder" / "train.yaml"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    scenes = [synthetic.draw_scene(seed, width=160, height=128) for seed in range(3)]
+    synthetic.write(folder / "scenes", scenes, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    """The shipped config, made tiny: so its keys are tested too."""
+    tiny = load_config(
+        SHIPPED,
+        [
+            "batch_size=2",
+            "warmup=2",
+            "log_every=1",
+            "validate_every=2",
+            "bfloat16=false",
+            "scales=[96]",
+            "max_side=128",
+        ],
+    )
+    tiny["init"] = None
+    tiny["detector"] = {"widths": [4, 8, 8, 8, 8], "depths": [1, 1, 1, 1], "pyramid_width": 8}
+    tiny["augmentation"] |= {"size": 64, "reference_side": 96}
+    tiny["sources"] = {
+        "folder": {"share": 0.5, "folder": "scenes", "unlabelled": {"vehicle": 0.0}},
+        "drawn": {"share": 0.5, "from_step": 1, "scenes": 1, "seed": 5},
+    }
+    return tiny
+
+
+def run(config: dict[str, Any], data: Path, out: Path, steps: int, *, resume: bool = False) -> Path:
+    torch.set_num_threads(1)
+    sources = load_sources(config["sources"], data, config["max_side"])
+    return train(
+        config,
+        sources,
+        out,
+        steps,
+        lambda detector: evaluate_detector(detector, sources[0].images, config["scales"]),
+        resume,
+    )
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    config = {**config, "decay_share": 0.0}  # so that the rate of a step does not depend on the number of steps
+    whole = run(config, data, tmp_path / "whole", 4)
+    run(config, data, tmp_path / "parts", 2)
+    parts = run(config, data, tmp_path / "parts", 4, resume=True)
+    a, b = (torch.load(p.parent / "checkpoint.pt", weights_only=True) for p in (whole, parts))
+    assert a["step"] == b["step"] == 4
+    for name, value in a["detector"].items():
+        assert torch.allclose(value.float(), b["detector"][name].float(), atol=1e-6), name
+    assert (tmp_path / "parts" / "curves.png").stat().st_size > 0
+
+
+def test_a_run_starts_from_given_weights(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    first = run(config, data, tmp_path / "first", 2)
+    frozen = {**config, "init": str(first), "learning_rate": 0.0, "ema_decay": 0.0}
+    second = load_file(run(frozen, data, tmp_path / "second", 2))
+    for name, value in load_file(first).items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(second[name], value), name
+    wider = {**frozen, "detector": {**config["detector"], "pyramid_width": 16}}
+    with pytest.raises(ConfigError, match="another network"):
+        run(wider, data, tmp_path / "wider", 2)
+    with pytest.raises(WeightsError, match="no weights to start from"):
+        run({**frozen, "init": str(tmp_path / "none.safetensors")}, data, tmp_path / "none", 2)
+
+
+def test_exported_weights_answer_expressions(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    images = load_sources(config["sources"], data, config["max_side"])[0].images
+    with pytest.raises(WeightsError, match="has no best"):
+        export(tmp_path, config, images)
+    best = run(config, data, tmp_path / "run", 2)
+    model = export(best.parent, config, images)
+    grounder = load_compact_grounder(model)
+    assert grounder.calibration.scales == (96,)
+    assert set(grounder.calibration.even) == set(COMPACT_CATEGORIES)
+    assert all(value.dtype == torch.float16 for name, value in load_file(model).items() if "running" not in name)
+    result = grounder.ground(images[0].image, "the building")
+    assert bool(result.groundings) != (result.abstention is not None)
+
+
+def test_rate_rises_stays_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, 1.0, 10, 0.4) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9:60] == [1.0] * 51
+    assert rates[60:] == sorted(rates[60:], reverse=True)
+    assert rates[100] == pytest.approx(0.0)
+
+
+def test_a_source_without_images_is_named(config: dict[str, Any], data: Path) -> None:
+    with pytest.raises(ConfigError, match="'folder' has no images"):
+        load_sources({"folder": {"folder": "scenes", "names": ["missing.png"]}}, data, 128)
+
+
+def test_true_boxes_answer_synthetic_expressions(data: Path) -> None:
+    """Boxes tell positions exactly; colours, and sizes of slanted objects, are a matter of pixels."""
+    read = coco_jsonl.read(data / "scenes")
+    calibration = Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.5))
+    quality = expression_quality(true_detections(read), read, calibration)
+    assert min(quality["P@0.5 region"], quality["P@0.5 extreme"], quality["all IoU"]) >= 0.9, quality
+    nothing = expression_quality({image.file_name: [] for image in read.images}, read, calibration)
+    assert nothing["P@0.5"] == 0
+    assert nothing["present answered"] == 0
+
+
+def test_true_boxes_answer_the_expressions_of_nwpu_vhr10(shared_data: Path) -> None:
+    read = coco_jsonl.read(shared_data / "nwpu_vhr10", "val")
+    quality = expression_quality(true_detections(read), read, Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.5)))
+    assert min(quality.values()) >= 0.97
