@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backend.errors import ConfigError
+from dataset_tools.errors import ConfigError
 
 # In a source tree the configs stand beside the packages; a wheel carries them inside the backend package.
 _FOLDERS = (Path(__file__).parents[1] / "configs" / "labeling", Path(__file__).parent / "configs" / "labeling")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from backend.errors import ConfigError
+from dataset_tools.errors import ConfigError
 
 __all__ = ["Settings"]
 

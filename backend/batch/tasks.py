@@ -11,10 +11,10 @@ import click
 
 from backend.batch.engines import ENGINES
 from backend.commands.warm import read_config, read_tasks
-from backend.errors import PslgError
 from backend.server.protocol import Prediction
 from backend.settings import Settings
 from dataset_tools import atomic
+from dataset_tools.errors import PslgError
 
 __all__ = ["prelabel_tasks"]
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backend.commands.warm import LOAD_TIMEOUT
-from backend.errors import ConfigError, PslgError
 from backend.learning.ranking.strategies import STRATEGIES
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError, PslgError
 
 if TYPE_CHECKING:
     from backend.batch.ranking import RankedTask, TaskRanker

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.errors import ConfigError
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from backend.learning.annotations.store import AnnotationRow

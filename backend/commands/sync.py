@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from backend.errors import ConfigError
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 
 @click.command()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.errors import ConfigError, PslgError
 from backend.labeling_configs import labeling_config_names, read_labeling_config
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError, PslgError
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from backend.errors import ConfigError
 from dataset_tools import categories
+from dataset_tools.errors import ConfigError
 
 __all__ = [
     "BoundaryConfig",

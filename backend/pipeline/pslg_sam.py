@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import numpy as np
 
-from backend.errors import ConfigError, ImageError
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
@@ -35,6 +34,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
+from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
 __all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]

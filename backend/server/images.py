@@ -17,7 +17,6 @@ import requests
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
-from backend.errors import ImageError, LabelStudioError
 from backend.learning.retraining.labelled_files import image_file
 from backend.pipeline.types import Image
 from backend.server.guarded_session import guarded_session
@@ -25,6 +24,7 @@ from backend.server.image_files import decode_image
 from backend.server.label_studio import LabelStudio, detail, origin
 from backend.settings import Settings
 from dataset_tools import atomic
+from dataset_tools.errors import ImageError, LabelStudioError
 
 __all__ = ["ImageIdentity", "TaskImages"]
 

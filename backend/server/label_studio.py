@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import orjson
 import requests
 
-from backend.errors import LabelStudioError
 from backend.settings import Settings
+from dataset_tools.errors import LabelStudioError
 
 __all__ = ["LabelStudio", "TokenKind", "token_kind"]
 

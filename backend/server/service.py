@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from backend.database import Database
-from backend.errors import ProtocolError, UnavailableError
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
@@ -30,6 +29,7 @@ from backend.server.models.project_models import ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings
+from dataset_tools.errors import ProtocolError, UnavailableError
 
 __all__ = ["LabelingService"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from dataset_tools import formats, html_page, image_files
 from dataset_tools.checks.findings import CODES, Finding
 from dataset_tools.checks.validate import Report
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import PslgError
 from dataset_tools.overlays import OverlayObject, draw_overlay
 from dataset_tools.records import Sample, local_path
 
@@ -98,7 +98,7 @@ def _pictures(report: Report) -> dict[int, str]:
 def _readable(report: Report) -> Iterator[Sample]:
     try:
         yield from formats.read(report.root, report.format)
-    except DatasetToolsError:
+    except PslgError:
         return  # the finding "unreadable" says why there are no more pictures
 
 
@@ -109,7 +109,7 @@ def _overlay(sample: Sample, finding: Finding) -> str | None:
         if finding.record is not None and sample.records[finding.record].targets:
             mask = sample.union(sample.records[finding.record])
             objects = [OverlayObject(mask)] if mask.shape == image.shape[:2] else []
-    except (DatasetToolsError, OSError):
+    except (PslgError, OSError):
         return None
     scale = min(1.0, 480 / max(image.shape[:2]))
     return html_page.picture(draw_overlay(image, objects, scale=scale), finding.where)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import ConfigError
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, config_names, load_config
 from backend.pipeline.weights import REGISTRY
+from dataset_tools.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 

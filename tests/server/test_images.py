@@ -10,10 +10,10 @@ from PIL import Image
 from pydantic import SecretStr
 
 from backend.database import Database
-from backend.errors import ImageError
 from backend.server.images import TaskImages
 from backend.server.label_studio import LabelStudio
 from backend.settings import Settings
+from dataset_tools.errors import ImageError
 from tests.server.conftest import Reply, Site, encode, png
 from tests.server.test_label_studio import LEGACY, jwt
 

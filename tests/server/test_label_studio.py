@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from backend.errors import LabelStudioError
 from backend.server.label_studio import LabelStudio, token_kind
+from dataset_tools.errors import LabelStudioError
 from tests.server.conftest import Reply, Site
 
 

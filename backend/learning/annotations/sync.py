@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import LabelStudioError, ProtocolError
 from backend.learning.annotations.changes import (
     AnnotationDeleted,
     Change,
@@ -27,7 +26,7 @@ from backend.learning.annotations.changes import (
 )
 from backend.learning.annotations.store import AnnotationStore
 from dataset_tools import atomic
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import DatasetError, LabelStudioError, ProtocolError
 from dataset_tools.label_studio.fetch import Client, fetch_tasks, fetched_tasks
 
 __all__ = ["SyncReport", "sync_project"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from backend.errors import DatasetError
 from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject
 from dataset_tools import atomic
+from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
 
 __all__ = ["image_file", "read_examples", "write_examples"]

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import yaml
 
-from backend.errors import ConfigError, DatasetError
 from backend.learning.examples import LabelledImage
 from backend.pipeline.config import PipelineConfig, load_config
 from backend.pipeline.grounding.compact.network import load_detector, save_adapted
@@ -46,6 +45,7 @@ from backend.training.decoder.samples import decoder_samples, stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, DatasetError
 
 __all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
 

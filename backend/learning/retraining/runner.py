@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from backend.errors import DatasetError, PslgError
 from backend.learning.annotations.labelled import FetchImage, labelled_images
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.retraining.labelled_files import read_examples, write_examples
@@ -37,6 +36,7 @@ from backend.learning.versions.registry import (
 from backend.pipeline.config import config_path
 from backend.settings import Settings
 from dataset_tools import atomic
+from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.label_studio.exports import Problem
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from pathlib import Path
 import orjson
 
 from backend.database import Database
-from backend.errors import ConfigError, WeightsError
 from backend.learning.versions.manifest import MANIFEST, Manifest
 from backend.pipeline.weights.records import RECORD_SUFFIX, sha256_of
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = ["ModelVersions", "Promotion", "VersionRow", "staging_folder"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from backend.errors import PromptError
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, MaskPrediction, Prompts
+from dataset_tools.errors import PromptError
 
 __all__ = ["CLICK_OBJECT_SIDES", "click_window", "decode_clicks", "first_replayed", "inside"]
 

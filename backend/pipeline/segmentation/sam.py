@@ -21,7 +21,6 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.errors import ConfigError, ImageError, PromptError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
 from backend.pipeline.segmentation.held_clicks import hold_clicks
@@ -29,6 +28,7 @@ from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.sam_prompts import prompt_tensors, window_size
 from backend.pipeline.segmentation.upsampling import PlacedLogits, upsampled
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from dataset_tools.errors import ConfigError, ImageError, PromptError
 
 __all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegmenter", "WindowRule", "hash_image"]
 

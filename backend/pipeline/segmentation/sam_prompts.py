@@ -9,8 +9,8 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from backend.errors import PromptError
 from backend.pipeline.types import Box, Embedding, Prompts
+from dataset_tools.errors import PromptError
 
 __all__ = ["prompt_tensors", "window_size"]
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import WeightsError
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.weights.records import SHIPPED_FOLDER, record, recorded_sha256, sha256_of
+from dataset_tools.errors import WeightsError
 
 __all__ = [
     "REGISTRY",

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import orjson
 
 from backend.bounded_cache import BoundedCache
-from backend.errors import PslgError, UnavailableError
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.replay import click_window, first_replayed
@@ -33,6 +32,7 @@ from backend.server.images import ImageIdentity, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
+from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["Clicks"]
 

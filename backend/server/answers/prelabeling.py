@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
-from backend.errors import ImageError, PslgError
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabel, Prelabels
@@ -29,6 +28,7 @@ from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
+from dataset_tools.errors import ImageError, PslgError
 
 __all__ = ["Prelabeler"]
 

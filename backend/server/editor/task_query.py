@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backend.errors import ImageError
 from backend.pipeline.types import Prelabel
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import categories
+from dataset_tools.errors import ImageError
 
 __all__ = ["TaskQuery", "default_category", "label_of", "read_task"]
 

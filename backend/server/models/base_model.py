@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from backend.errors import PslgError, UnavailableError
 from backend.pipeline import PslgSam
+from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["Model"]
 

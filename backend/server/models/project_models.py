@@ -16,10 +16,10 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
-from backend.errors import PslgError, UnavailableError
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
 from backend.server.models.base_model import Model
+from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["ProjectModels"]
 

@@ -21,7 +21,6 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
 from backend.training.run import Ema, TrainingRun, learning_rate, step_generator
@@ -38,7 +37,7 @@ from backend.training.segmenter.validation import (
     score_clicks,
     summary,
 )
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 
 __all__ = ["DecoderOptions", "TunedDecoder", "tune_decoder"]
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from backend.cli import pslg
 from backend.database import Database
-from backend.errors import LabelStudioError
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.annotations.sync import SyncReport, sync_project
+from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.fetch import Client
 from tests.dataset_tools.label_studio.test_fetch import PERSONAL, StandIn
 

@@ -15,14 +15,13 @@ from click.testing import CliRunner
 
 from backend.commands.report import report
 from backend.database import Database
-from backend.errors import ConfigError
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.report.figures import Costs, labelling_of
 from backend.learning.report.page import ModelHistory, page
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 from tests.server.conftest import Site, make_site
 from tests.server.test_label_studio import LEGACY
 

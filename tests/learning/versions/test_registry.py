@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from backend.database import Database
-from backend.errors import ConfigError, WeightsError
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import ModelVersions, insert_version, staging_folder
+from dataset_tools.errors import ConfigError, WeightsError
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import WeightsError
 from backend.pipeline.segmentation.compact_sam import (
     build_compact_sam,
     load_compact_segmenter,
@@ -18,6 +17,7 @@ from backend.pipeline.segmentation.compact_sam import (
 )
 from backend.pipeline.types import Box, Prompts
 from backend.training.run import save_weights
+from dataset_tools.errors import WeightsError
 from tests.pipeline.segmentation.small_sams import small_compact_sam
 
 SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_segmenter" / "model.safetensors"

@@ -4,11 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backend.errors import PromptError
 from backend.pipeline.segmentation.compact_sam import window_for
 from backend.pipeline.segmentation.replay import click_window, decode_clicks
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, Image, Prompts
+from dataset_tools.errors import PromptError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
 

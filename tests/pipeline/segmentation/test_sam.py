@@ -9,10 +9,10 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 
-from backend.errors import ImageError, PromptError
 from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter, hash_image
 from backend.pipeline.types import Box, Image, Prompts
+from dataset_tools.errors import ImageError, PromptError
 from tests.pipeline.segmentation.small_sams import small_vit_sam
 
 SIZES = [(50, 90), (97, 41), (64, 64), (130, 130)]
