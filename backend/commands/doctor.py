@@ -18,13 +18,12 @@ from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
 from backend.pipeline.weights import how_to_get, locate
-from backend.settings import Settings
-from dataset_tools.errors import ConfigError, PslgError, UnavailableError
+from backend.settings import Settings, is_dotless
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
     from backend.server.editor.labeling_config import LabelingConfig
-    from backend.server.label_studio import LabelStudio
+    from dataset_tools.label_studio.client import LabelStudio
 
 LOAD_TIMEOUT = 600.0
 
@@ -159,12 +158,10 @@ def _config_findings(what: str, config: LabelingConfig, known: Collection[str] |
 
 
 def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.server.label_studio import LabelStudio
-
     if settings.label_studio_url is None:
         yield Finding("note", "LABEL_STUDIO_URL is not set: images in Label Studio (/data/...) cannot be fetched")
         return
-    label_studio = LabelStudio.from_settings(settings)
+    label_studio = settings.label_studio()
     if label_studio is None:
         yield Finding("problem", "LABEL_STUDIO_API_KEY is not set: a personal access token or a legacy token is needed")
         return
@@ -181,7 +178,6 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
 
 
 def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.serve import is_dotless
     from backend.server.editor.labeling_config import parse_labeling_config
 
     for project in label_studio.projects():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import shutil
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from backend.settings import Settings
+from backend.settings import Settings, is_dotless
 
 RESEARCH_NOTE = (
     "The compact weights were trained on research images: use them for research only (see their MODEL_CARD.md)."
@@ -102,12 +101,3 @@ def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
     if uses_compact_weights:
         lines.append(RESEARCH_NOTE)
     return lines
-
-
-def is_dotless(host: str) -> bool:
-    """Whether Label Studio registers no webhook for this host name: it wants a dot, ``localhost`` or an address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host and host != "localhost"
-    return False

@@ -109,20 +109,18 @@ def _runner(settings: Settings, database: Database, jobs: TrainingJobs) -> Train
     from backend.learning.retraining.runner import TrainingRunner
     from backend.learning.versions.registry import ModelVersions
     from backend.server.images import TaskImages
-    from backend.server.label_studio import LabelStudio
-    from dataset_tools.label_studio.fetch import Client
 
     store = AnnotationStore(database)
-    images = TaskImages(settings, LabelStudio.from_settings(settings), database)
+    studio = settings.label_studio()
+    images = TaskImages(settings, studio, database)
 
     def fetch(url: str, task: int) -> ImageFile:
         identity, path = images.keep(url, task, settings.state_dir / "images")
         return ImageFile(identity.sha256, path, *identity.size)
 
     def sync(project: int) -> None:
-        if settings.label_studio_url is not None and settings.label_studio_api_key is not None:
-            client = Client(settings.label_studio_url, settings.label_studio_api_key.get_secret_value())
-            sync_project(store, client, project, settings.state_dir)
+        if studio is not None:
+            sync_project(store, studio, project, settings.state_dir)
 
     versions = ModelVersions(database, settings.state_dir)
     return TrainingRunner(settings, store, jobs, versions, fetch, sync)

@@ -22,7 +22,6 @@ from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
-from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
 from backend.server.models.base_model import Model
 from backend.server.models.project_models import ProjectModels
@@ -66,7 +65,7 @@ class LabelingService:
         registry = ModelVersions(self._database, settings.state_dir)
         self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
         self.cache = PrelabelCache(self._database, settings.prelabel_rows)
-        self.label_studio = LabelStudio.from_settings(settings)
+        self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
         self.embeddings = EmbeddingStore(
             settings.state_dir / "embeddings",

@@ -24,11 +24,10 @@ from backend.server.editor.mask_cleaning import clean_mask
 from backend.server.editor.regions import RegionWriter
 from backend.server.editor.task_query import TaskQuery, default_category, label_of, read_task
 from backend.server.images import ImageIdentity, TaskImages
-from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
-from dataset_tools.errors import ImageError, PslgError
+from dataset_tools.label_studio.client import LabelStudio
 
 __all__ = ["Prelabeler"]
 

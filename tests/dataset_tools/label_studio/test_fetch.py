@@ -15,8 +15,9 @@ import pytest
 
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.exports import ImportRules, Problem
-from dataset_tools.label_studio.fetch import Client, fetch_images, fetch_tasks, fetched_tasks
+from dataset_tools.label_studio.fetch import fetch_images, fetch_tasks, fetched_tasks
 from dataset_tools.sources import open_source
 
 PERSONAL = "header.payload.signature"
@@ -95,11 +96,11 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"id": int(path.split("/")[3]), "title": "Ships"}).encode())
         elif path.startswith("/api/tasks/"):
             found = [task for task in self.server.unlisted if f"/api/tasks/{task['id']}/" == path]
-            self.answer(*((200, json.dumps(found[0]).encode()) if found else (404, b"not found")))
+            self.answer(*((200, json.dumps(found[0]).encode()) if found else (404, b'{"detail": "not found"}')))
         elif path.startswith("/data/upload/"):
             self.answer(200, b"image of " + path.encode())
         else:
-            self.answer(404, b"not found")
+            self.answer(404, b'{"detail": "not found"}')
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def server() -> Iterator[StandIn]:
 
 
 def test_all_pages_and_images_arrive_and_become_samples(server: StandIn, tmp_path: Path) -> None:
-    client = Client(server.url, PERSONAL)
+    client = LabelStudio(server.url, PERSONAL)
     fetch_tasks(client, 1, tmp_path, page_size=3)
     assert server.pages == [1, 2, 3]
     assert [task["id"] for task in fetched_tasks(tmp_path)] == list(range(7))
@@ -128,7 +129,7 @@ def test_all_pages_and_images_arrive_and_become_samples(server: StandIn, tmp_pat
 
 def test_an_interrupted_fetch_goes_on_where_it_stopped(server: StandIn, tmp_path: Path) -> None:
     server.fail_at_page = 3
-    client = Client(server.url, PERSONAL)
+    client = LabelStudio(server.url, PERSONAL)
     with pytest.raises(DatasetError, match="answered 500"):
         fetch_tasks(client, 1, tmp_path, page_size=3)
     with pytest.raises(DatasetError, match="no complete fetch"):
@@ -147,7 +148,7 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(server: StandIn, tmp_path
 
 def test_an_expired_access_token_is_renewed(server: StandIn, tmp_path: Path) -> None:
     server.expired = True
-    fetch_tasks(Client(server.url, PERSONAL), 1, tmp_path)
+    fetch_tasks(LabelStudio(server.url, PERSONAL), 1, tmp_path)
     assert server.exchanges == 2
 
 
@@ -157,7 +158,7 @@ def test_the_token_goes_to_label_studio_only(server: StandIn, tmp_path: Path) ->
     server.tasks = server.tasks[:2]
     server.tasks[0]["data"]["image"] = f"{other.url}/public.png"
     server.tasks[1]["data"]["image"] = "s3://bucket/key.png"
-    client = Client(server.url, PERSONAL)
+    client = LabelStudio(server.url, PERSONAL)
     fetch_tasks(client, 1, tmp_path)
     problems: list[Problem] = []
     fetch_images(client, tmp_path, None, problems)
@@ -171,10 +172,10 @@ def test_the_token_goes_to_label_studio_only(server: StandIn, tmp_path: Path) ->
 def test_refused_tokens_are_explained_and_never_shown(server: StandIn, tmp_path: Path) -> None:
     legacy = "0123456789abcdef0123456789abcdef01234567"
     with pytest.raises(DatasetError, match=r"refused the legacy token \(401\).*personal access token") as caught:
-        fetch_tasks(Client(server.url, legacy), 1, tmp_path / "a")
+        fetch_tasks(LabelStudio(server.url, legacy), 1, tmp_path / "a")
     assert legacy not in str(caught.value)
-    assert legacy not in repr(Client(server.url, legacy))
+    assert legacy not in repr(LabelStudio(server.url, legacy))
     with pytest.raises(DatasetError, match="refused the personal access token"):
-        fetch_tasks(Client(server.url, "a.b.c"), 1, tmp_path / "b")
+        fetch_tasks(LabelStudio(server.url, "a.b.c"), 1, tmp_path / "b")
     with pytest.raises(DatasetError, match="not to be reached"):
-        fetch_tasks(Client("http://127.0.0.1:9", legacy), 1, tmp_path / "c")
+        fetch_tasks(LabelStudio("http://127.0.0.1:9", legacy), 1, tmp_path / "c")

@@ -21,9 +21,9 @@ from backend.learning.report.page import ModelHistory, page
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
-from dataset_tools.errors import ConfigError, DatasetError
+from dataset_tools.errors import DatasetError
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import Site, make_site
-from tests.server.test_label_studio import LEGACY
 
 HEIGHT, WIDTH = 20, 40
 
