@@ -258,7 +258,7 @@ class LabelStudio:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def presigned(self, task_id: int | str, uri: str) -> str:
-        """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task; asked for with the token.
+        """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task.
 
         Raises:
             LabelStudioError: ``task_id`` is no task's id.

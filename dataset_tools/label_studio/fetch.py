@@ -2,7 +2,7 @@
 
 <folder>/fetch.json          what is fetched, and whether all pages are there
 <folder>/page-00001.json     tasks as the API gives them
-<folder>/images/<path>       images, under the path of their URL
+<folder>/images/<path>       images, under the path of their URL, other hosts' under <host>/<path>
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError, ImageError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.downloads import Downloads, read_body
-from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.exports import Problem, image_path
 
 __all__ = ["MAX_IMAGE_BYTES", "fetch_images", "fetch_tasks", "fetched_tasks"]
 
@@ -98,6 +97,7 @@ def fetch_images(studio: LabelStudio, folder: Path, image_key: str | None, probl
         if not isinstance(location, str):
             continue
         try:
+            downloads.address(location, task.get("id"))
             target = _target(folder / "images", location)
             if not target.is_file():
                 with downloads.open(location, task.get("id")) as response:
@@ -107,12 +107,10 @@ def fetch_images(studio: LabelStudio, folder: Path, image_key: str | None, probl
 
 
 def _target(images: Path, location: str) -> Path:
-    """Where the image is kept: under the path of its address."""
+    """Where the image is kept: under the host (if it names one) and path of its address."""
     try:
-        parts = urlsplit(location)
-        path = unquote(parse_qs(parts.query).get("d", [parts.path])[0]).lstrip("/")
-        target = (images / path).resolve()
-    except ValueError as error:  # [ without ], or NUL
+        target = (images / image_path(location)).resolve()
+    except ValueError as error:  # NUL
         raise DatasetError(f"no address of an image ({error})") from None
     if target == images.resolve() or not target.is_relative_to(images.resolve()):
         raise DatasetError("the image leaves the folder")

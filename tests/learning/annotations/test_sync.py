@@ -63,7 +63,7 @@ def test_an_interrupted_sync_goes_on_and_what_came_meanwhile_counts(
 ) -> None:
     client = LabelStudio(studio.url, PERSONAL)
     studio.fail_at_page = 3
-    with pytest.raises(LabelStudioError, match="answered 500"):
+    with pytest.raises(LabelStudioError, match=r": 500"):
         sync_project(store, client, PROJECT, tmp_path)
     body = {"project": {"id": PROJECT}, "annotations": [{"id": 3}]}
     store.events.append({"action": "ANNOTATIONS_DELETED", **body})
