@@ -19,6 +19,7 @@ from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
 from backend.pipeline.weights import how_to_get, locate
 from backend.settings import Settings, is_dotless
+from dataset_tools.errors import ConfigError, PslgError, UnavailableError
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from backend.database import Database
 from backend.server.images import TaskImages
 from backend.settings import Settings
+from dataset_tools.errors import ImageError
 from tests.dataset_tools.label_studio.test_client import LEGACY, jwt
 from tests.server.conftest import Reply, Site, encode, png
 

@@ -27,6 +27,7 @@ from backend.server.images import ImageIdentity, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
+from dataset_tools.errors import ImageError, PslgError
 from dataset_tools.label_studio.client import LabelStudio
 
 __all__ = ["Prelabeler"]

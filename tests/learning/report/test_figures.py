@@ -21,7 +21,7 @@ from backend.learning.report.page import ModelHistory, page
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import Site, make_site
 
