@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from backend.database import Database
+from backend.learning.retraining.replay import check_replay
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
@@ -69,6 +72,11 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
         yield Finding("problem", str(error))
         return
     yield Finding("ok", f"settings; state in {settings.state_dir}")
+    for check in (partial(Database.check, settings.state.database), partial(check_replay, settings.train_replay)):
+        try:
+            check()
+        except PslgError as error:
+            yield Finding("problem", str(error))
     known: Collection[str] | None = ()
     measured: dict[str, float] = {}
     _set_threads(settings)
