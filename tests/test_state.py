@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from backend import __version__, cli
 from backend.database import Database
-from backend.learning.annotations.labelled import ImageFile, Problem, labelled_images
+from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.ranking.image_features import ImageFeatures
 from backend.learning.retraining.labelled_files import read_examples
@@ -33,6 +33,7 @@ from backend.settings import Settings
 from backend.state import StateFolder, image_file
 from dataset_tools.errors import ConfigError
 from dataset_tools.image_files import read_rgb
+from dataset_tools.label_studio.exports import Problem
 
 EARLIER = Path(__file__).parent / "data" / "state_095f5ef"
 

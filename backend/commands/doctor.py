@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from backend.server.editor.labeling_config import LabelingConfig
     from backend.server.label_studio import LabelStudio
 
-LOAD_TIMEOUT = 600.0
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -146,7 +144,7 @@ def _missing(config: PipelineConfig) -> list[str]:
 
 
 def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.warm import read_config
+    from backend.labeling_configs import read_config
     from backend.server.editor.labeling_config import parse_labeling_config
 
     try:
