@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from backend.state import StateFolder
 from dataset_tools.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -167,6 +168,11 @@ class Settings(BaseModel):
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
+
+    @property
+    def state(self) -> StateFolder:
+        """Names of the files in ``state_dir``."""
+        return StateFolder(self.state_dir)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Settings:

@@ -13,8 +13,6 @@ from dataset_tools.errors import ConfigError
 
 __all__ = ["TaskPredictor"]
 
-LOAD_TIMEOUT = 600.0
-
 
 class TaskPredictor:
     """A loaded service for one labeling config. Thread-safe; what was computed before comes from its state folder.
@@ -32,7 +30,7 @@ class TaskPredictor:
         self._config = parse_labeling_config(labeling_config)
         self._service = LabelingService(settings)
         self._service.start()
-        if not self._service.model.wait(LOAD_TIMEOUT):
+        if not self._service.model.wait():
             problem = str(self._service.model.problem)
             self.close()
             raise ConfigError(problem)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 import click
 
+from backend.database import Database
+from backend.learning.retraining.replay import check_replay
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
     from backend.pipeline import PslgSam
     from backend.server.editor.labeling_config import LabelingConfig
     from dataset_tools.label_studio.client import LabelStudio
-
-LOAD_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
         yield Finding("problem", str(error))
         return
     yield Finding("ok", f"settings; state in {settings.state_dir}")
+    for check in (partial(Database.check, settings.state.database), partial(check_replay, settings.train_replay)):
+        try:
+            check()
+        except PslgError as error:
+            yield Finding("problem", str(error))
     known: Collection[str] | None = ()
     measured: dict[str, float] = {}
     _set_threads(settings)
@@ -138,7 +144,7 @@ def _missing(config: PipelineConfig) -> list[str]:
 
 
 def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.warm import read_config
+    from backend.labeling_configs import read_config
     from backend.server.editor.labeling_config import parse_labeling_config
 
     try:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.commands.warm import LOAD_TIMEOUT
 from backend.learning.ranking.strategies import STRATEGIES
 from backend.settings import Settings
 from dataset_tools.errors import ConfigError, PslgError
@@ -92,7 +91,7 @@ def rank(
         config = parse_labeling_config(about["label_config"])
         _require_free(field, config)
         service.start()
-        if not service.model.wait(LOAD_TIMEOUT):
+        if not service.model.wait():
             raise ConfigError(str(service.model.problem))
         pipeline = service.models.pipeline(project)
         features = ImageFeatures(service.store.database, feature_segmenter())

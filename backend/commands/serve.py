@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from backend.database import Database
 from backend.settings import Settings, is_dotless
 
 RESEARCH_NOTE = (
@@ -34,16 +35,19 @@ def serve(**options: Any) -> None:
     """
     from gunicorn.app.base import BaseApplication
 
+    from backend.learning.retraining.replay import check_replay
     from backend.pipeline import load_config
 
     settings = Settings.load(**options)
-    config = load_config(settings.config)  # a misspelt name or key must end here, not in the log of a worker
+    config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
+    check_replay(settings.train_replay)
+    Database.of_state(settings.state_dir).close()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
     if settings.workers > 1:
-        _share_metrics(settings.state_dir / "metrics")
+        _share_metrics(settings.state.metrics)
 
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:

@@ -40,6 +40,7 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
     if (project is None) == (number is None) or (project is None and (stop or like)):
         raise click.UsageError("give either PROJECT or --job")
     from backend.database import Database
+    from backend.learning.retraining.replay import check_replay
     from backend.learning.versions.jobs import TrainingJobs
 
     settings = Settings.load(**options)
@@ -50,6 +51,8 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
             click.echo("\n".join(f"job {job.id} stopped" for job in jobs.stop(project)) or "no job to stop")
             return
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if number is None:  # a queued job fails with the reason instead
+            check_replay(settings.train_replay)
         with _turn(settings, jobs):
             job = _job(jobs, project, number, like)
             if job is not None:
@@ -61,11 +64,11 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
 @contextmanager
 def _turn(settings: Settings, jobs: TrainingJobs) -> Iterator[None]:
     """Hold the lock of the state folder; raises ConfigError while somebody else trains."""
-    from backend.learning.versions.jobs import process_lock
+    from backend.state import process_lock
 
     until = time.monotonic() + _PATIENCE
     while True:
-        with process_lock(settings.state_dir / "training.lock") as mine:
+        with process_lock(settings.state.training_lock) as mine:
             if mine:
                 yield
                 return
@@ -115,7 +118,7 @@ def _runner(settings: Settings, database: Database, jobs: TrainingJobs) -> Train
     images = TaskImages(settings, studio, database)
 
     def fetch(url: str, task: int) -> ImageFile:
-        identity, path = images.keep(url, task, settings.state_dir / "images")
+        identity, path = images.keep(url, task, settings.state.images)
         return ImageFile(identity.sha256, path, *identity.size)
 
     def sync(project: int) -> None:

@@ -16,11 +16,11 @@ import requests
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
-from backend.learning.retraining.labelled_files import image_file
 from backend.pipeline.types import Image
 from backend.server.guarded_session import guarded_session
 from backend.server.image_files import decode_image
 from backend.settings import Settings
+from backend.state import image_file
 from dataset_tools import atomic
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import may_be_private, origin, shown
@@ -155,7 +155,11 @@ class TaskImages:
         validators = (headers.get("ETag"), headers.get("Last-Modified"))
         row = (self._key(url), identity.sha256, *identity.size, len(data), *validators)
         with self._database.transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, time.time()))
+            connection.execute(
+                "INSERT OR REPLACE INTO images (url, sha256, height, width, bytes, etag, last_modified, checked_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*row, time.time()),
+            )
         return identity, image
 
     def _known(self, url: str) -> _Known | None:

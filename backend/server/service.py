@@ -68,7 +68,7 @@ class LabelingService:
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
         self.embeddings = EmbeddingStore(
-            settings.state_dir / "embeddings",
+            settings.state.embeddings,
             settings.embedding_disk,
             settings.embedding_memory,
             count=lambda result: self.metrics.embeddings.labels(result).inc(),

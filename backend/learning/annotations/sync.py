@@ -25,6 +25,7 @@ from backend.learning.annotations.changes import (
     task_seen,
 )
 from backend.learning.annotations.store import AnnotationStore
+from backend.state import StateFolder
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError, LabelStudioError, ProtocolError
 from dataset_tools.label_studio.client import LabelStudio
@@ -65,7 +66,7 @@ def sync_project(
     Raises:
         LabelStudioError: the API fails or refuses; what was fetched is kept, and the next sync goes on there.
     """
-    folder = state_dir / "sync" / str(project)
+    folder = StateFolder(state_dir).sync(project)
     with _explained():
         before = _begin(folder, store)
         about = project_seen(studio.project(project))

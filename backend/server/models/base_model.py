@@ -15,6 +15,8 @@ from dataset_tools.errors import PslgError, UnavailableError
 __all__ = ["Model"]
 
 logger = logging.getLogger(__name__)
+LOAD_TIMEOUT = 600.0
+"""Seconds that a command waits for models, at most; large ones come from slow disks."""
 _RETRY_AFTER = 15.0  # seconds between attempts while weights are missing
 
 
@@ -68,7 +70,7 @@ class Model:
             self._done.clear()
         threading.Thread(target=self._run, name="model-loader", daemon=True).start()
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float = LOAD_TIMEOUT) -> bool:
         """Wait until the load under way ends; whether the pipeline is there."""
         self._done.wait(seconds)
         return self.ready
