@@ -31,7 +31,7 @@ GFLOP: Mapping[str, float] = {
 
 def gflop(config: PipelineConfig) -> float | None:
     """10^9 floating point operations for one image with one object; None with weights that are not in the registry."""
-    parts = [GFLOP.get(section.weights) for section in (config.grounder, config.segmenter)]
+    parts = [GFLOP.get(section.weights or "") for section in (config.grounder, config.segmenter)]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
 
