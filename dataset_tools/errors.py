@@ -33,7 +33,7 @@ class PromptError(PslgError):
 
 
 class ProtocolError(PslgError):
-    """A Label Studio request does not have the form that PROTOCOL describes; answered with status 400."""
+    """A Label Studio request does not have the form that docs/protocol.md describes; answered with status 400."""
 
 
 class LabelStudioError(PslgError):

@@ -20,6 +20,7 @@ from backend.learning.retraining.replay import check_replay
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
+from backend.pipeline.options import missing_variables
 from backend.pipeline.weights import how_to_get, locate
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import ConfigError, PslgError, UnavailableError
@@ -138,6 +139,8 @@ def _missing(config: PipelineConfig) -> list[str]:
     """What has to be placed or installed before ``config`` can run."""
     wanted = (config.grounder.weights, config.segmenter.weights, config.grounder.tokenizer)
     missing = [f"no {name} ({how_to_get(name)})" for name in wanted if name and not locate(name).exists()]
+    for section in (config.grounder, config.segmenter):
+        missing += [f"the environment variable {name} is not set" for name in missing_variables(section.options)]
     if config.segmenter.engine == "openvino" and find_spec("openvino") is None:
         missing.append("no package openvino (pip install 'pslg-sam[openvino]')")
     return missing

@@ -24,8 +24,8 @@ def gflop(config: PipelineConfig) -> float | None:
     return sum(known) if len(known) == len(parts) else None
 
 
-def _gflop(weights: str) -> float | None:
-    entry = REGISTRY.get(weights)
+def _gflop(weights: str | None) -> float | None:
+    entry = REGISTRY.get(weights or "")
     return None if entry is None else entry.gflop
 
 

@@ -210,9 +210,10 @@ class _Training:
 
     def _learn_grounder(self) -> dict[str, Any]:
         options = self.options.grounder
-        if options is None or self.base.grounder.kind != "compact":
+        named = self.base.grounder.weights
+        if options is None or named is None or self.base.grounder.kind != "compact":
             return {}
-        weights = require(self.base.grounder.weights)
+        weights = require(named)
         detector, calibration = load_detector(weights)
         cache = FeatureCache(detector, self.options.features or self.work / "features")
         report = self._reporting(0.0, 0.5, "the grounder learns")
@@ -287,8 +288,10 @@ def _text(value: object) -> str:
     return value.decode("ascii") if isinstance(value, bytes) else str(value)
 
 
-def _portable(base: PipelineConfig, section: str) -> str:
-    """A weights value that means the same from any folder: a registry name, or an absolute path."""
-    value: str = getattr(base, section).weights
+def _portable(base: PipelineConfig, section: str) -> str | None:
+    """A weights value that means the same from any folder: a registry name, or an absolute path; None stays."""
+    value: str | None = getattr(base, section).weights
+    if value is None:
+        return None
     path = locate(value)
     return value if str(path) != str(Path(value).expanduser()) else str(path.resolve())

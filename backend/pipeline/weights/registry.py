@@ -166,9 +166,9 @@ REGISTRY: Mapping[str, WeightEntry] = {entry.name: entry for entry in _ENTRIES}
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The files of a config, each of them there."""
+    """The files of a config, each of them there; None for what has none."""
 
-    grounder: Path
+    grounder: Path | None
     segmenter: Path
     tokenizer: Path | None
 
@@ -185,9 +185,9 @@ def resolve(config: PipelineConfig) -> WeightFiles:
     Raises:
         WeightsError: one is not there; the message names the file and how to get it.
     """
-    tokenizer = config.grounder.tokenizer
+    grounder, tokenizer = config.grounder.weights, config.grounder.tokenizer
     return WeightFiles(
-        grounder=require(config.grounder.weights),
+        grounder=None if grounder is None else require(grounder),
         segmenter=require(config.segmenter.weights),
         tokenizer=None if tokenizer is None else require(tokenizer),
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning of a SAM's mask decoder behind its frozen encoder (METHOD.md, step 5): the paper's one trained part.
+"""Fine-tuning of a SAM's mask decoder behind its frozen encoder: all that arXiv 2506.10503 trains of stage 2.
 
 Features come embedded (``decoder_samples``), so a step costs decodes only: minutes on a CPU for the compact segmenter.
 Prompts and losses are those of ``segmenter_training``: boxes, box and foreground point, clicks, regions to be

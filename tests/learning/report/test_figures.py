@@ -149,7 +149,7 @@ def test_the_page_of_an_export_is_one_file(tmp_path: Path) -> None:
     assert "my &amp; export" in html
     assert html.count("data:image/png;base64,") == 5
     assert not re.search(r'(?:src|href)="(?!data:)', html), "nothing is loaded from elsewhere"
-    assert "4 &times; 50 s &minus; 670 s = -470 s" in html
+    assert "4 × 50 s − 670 s = -470 s" in html
     for text in ("compact-00000002", "20.0%", "Could not be read"):
         assert (text in html) == (text != "Could not be read"), text
     assert "Promotions" not in html, "an export knows nothing of versions"
