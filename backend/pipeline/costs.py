@@ -1,9 +1,10 @@
 """What a config costs per image on this machine, told before its weights are there.
 
 The work of each network is known: floating point operations of one forward pass, counted with
-``torch.utils.flop_counter`` on the published sizes (``WeightEntry.gflop``). How fast this machine does such work is measured on a piece of it,
-two blocks of a vision transformer. What comes out is an expectation, good to a factor of about two: networks differ in
-how well they use a machine, and decoding, foreground points and boundaries come on top (tens of milliseconds).
+``torch.utils.flop_counter`` on the published sizes (``WeightEntry.gflop``). How fast this machine does such work is
+measured on a piece of it, two blocks of a vision transformer. What comes out is an expectation, good to a factor of
+about two: networks differ in how well they use a machine, and decoding, foreground points and boundaries come on top
+(tens of milliseconds).
 """
 
 from __future__ import annotations
