@@ -13,12 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.commands.prelabel import read_image
 from backend.evaluation.expressions import Boxes, evaluate
 from backend.evaluation_examples import read_examples, spread
 from backend.pipeline import PipelineConfig, PslgSam, load_config, load_pipeline
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image
 from dataset_tools import atomic
+from dataset_tools.image_files import read
 from dataset_tools.metrics import CONVENTIONS
 
 
@@ -103,7 +103,7 @@ def main() -> None:
             pipeline = PslgSam(models, models, variant, loaded.model_version)
             with tqdm(total=len(examples), desc=f"{boxes}, {name}", unit="expression", mininterval=10) as bar:
                 result = evaluate(
-                    pipeline, examples, read_image, boxes=boxes, convention=CONVENTIONS["native"], progress=bar.update
+                    pipeline, examples, read, boxes=boxes, convention=CONVENTIONS["native"], progress=bar.update
                 )
             reports[name] = result.report()
         print(f"\n{boxes} boxes, {loaded.model_version}, split {arguments.split}, {len(examples)} expressions\n")

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from backend.commands.prelabel import read_image
 from backend.evaluation_examples import read_examples, spread
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.types import Box, Embedding, Image
+from dataset_tools.image_files import read
 
 
 def cpu_seconds(pipeline: PslgSam, image: Image, expression: str) -> tuple[float, float]:
@@ -48,7 +48,7 @@ def main() -> None:
     examples = spread(read_examples(arguments.data, arguments.split), arguments.limit)
     seconds = []
     for number, example in enumerate(tqdm(examples, unit="expression", mininterval=5)):
-        image = read_image(example.image).copy()
+        image = read(example.image).copy()
         image[0, 0] = number % 256, number // 256, 0  # another image to the caches, the same to the networks
         seconds.append(cpu_seconds(pipeline, image, example.expression))
     first, again = np.mean(seconds, axis=0)

@@ -25,6 +25,7 @@ from backend.commands.train_lqvg import CONFIGS
 from backend.training.lqvg.run import run_lqvg_training
 from backend.training.run import load_config
 from dataset_tools.formats import coco_jsonl
+from dataset_tools.image_files import read
 
 
 def subset(data: Path, folder: Path, images: int, per_image: int) -> list[str]:
@@ -50,8 +51,7 @@ def subset(data: Path, folder: Path, images: int, per_image: int) -> list[str]:
     for image in index["images"]:
         side = max(image["width"], image["height"])
         square = Image.new("RGB", (side, side), (124, 116, 104))  # about 0 after normalisation
-        with Image.open(data / "images" / image["file_name"]) as picture:
-            square.paste(picture.convert("RGB"))
+        square.paste(Image.fromarray(read(data / "images" / image["file_name"])))
         square.save(folder / "images" / image["file_name"], quality=95)
         image["width"] = image["height"] = side
     kept = {image["id"] for image in index["images"]}

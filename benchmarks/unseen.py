@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.prelabel import read_image
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Prompts
@@ -32,6 +31,7 @@ from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.formats import coco_jsonl
+from dataset_tools.image_files import read
 from dataset_tools.metrics import iou
 
 FINE_TUNING = SHIPPED_FOLDER / "compact_segmenter" / "train_buildings.yaml"
@@ -45,7 +45,7 @@ def mean_ious(segmenter: SamSegmenter, data: coco_jsonl.CocoJsonl, names: Collec
     for entry in data.images:
         if entry.file_name not in names:
             continue
-        image = read_image(entry.path)
+        image = read(entry.path)
         for annotation in entry.annotations:
             mask = annotation.mask()
             window = segmenter.window_for(annotation.box, (entry.height, entry.width))

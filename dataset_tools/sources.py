@@ -118,6 +118,6 @@ def known_splits(folder: Path) -> dict[str, str]:
 
 def _hash(sample: Sample) -> duplicates.Bits | None:
     try:
-        return duplicates.perceptual_hash(image_files.read_rgb(local_path(sample.image)))
+        return duplicates.perceptual_hash(image_files.read(local_path(sample.image)))
     except (PslgError, OSError):
         return None  # the exporter reports images that cannot be read

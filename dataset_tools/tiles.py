@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from dataset_tools import atomic, image_files
 from dataset_tools.errors import DatasetError
@@ -41,14 +40,11 @@ def georeference(path: Path) -> Georeference | None:
     """Of a GeoTIFF's tags, or of a world file beside the image (``.tfw``, ``.jgw``, ``.pgw``, ``.wld``); else None.
 
     Raises:
-        DatasetError: the image is unreadable, or a world file does not hold six numbers.
+        ImageError: the image is unreadable.
+        DatasetError: a world file does not hold six numbers.
     """
     if path.suffix.lower() in (".tif", ".tiff"):
-        try:
-            with Image.open(path) as image:
-                tags = dict(getattr(image, "tag_v2", {}))
-        except OSError as error:
-            raise DatasetError(f"{path} is not a readable image: {error}") from error
+        tags = image_files.tags(path)
         if _SCALE in tags and _TIE in tags:
             sx, sy = tags[_SCALE][:2]
             column, row, _, x, y = tags[_TIE][:5]
@@ -88,17 +84,18 @@ def tile(path: Path, folder: Path, side: int = 1024, overlap: int = 64) -> list[
     Tiles without any content (all pixels equal, as the fill around an oblique scene) are left out.
 
     Args:
-        path: any image that Pillow reads, 16 bit included.
+        path: any image that ``image_files`` reads, deep values and many bands included.
         folder: where the tiles go.
         side: in pixels.
         overlap: of neighbouring tiles in pixels, at least; below ``side``.
 
     Raises:
-        DatasetError: the image is unreadable, or the sizes do not fit.
+        ImageError: the image is unreadable.
+        DatasetError: the sizes do not fit.
     """
     if not 0 <= overlap < side:
         raise DatasetError(f"the overlap ({overlap}) must be at least 0 and below the side ({side})")
-    image = image_files.read_rgb(path)
+    image = image_files.read(path)
     reference = georeference(path)
     made, lines = [], []
     for x, y, width, height in windows(image.shape[1], image.shape[0], side, overlap):

@@ -72,3 +72,9 @@ def test_a_url_with_credentials_is_refused_without_repeating_them() -> None:
 def test_too_few_threads_for_the_queues_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"PSLG_THREADS: 40 .* PSLG_CLICK_QUEUE 32"):
         Settings.load({"PSLG_THREADS": "40"})
+
+
+def test_bands_are_three_numbers() -> None:
+    assert Settings.load({"PSLG_BANDS": "4, 3,2"}).bands == "4,3,2"
+    with pytest.raises(ConfigError, match=r"PSLG_BANDS: .*'4,3' is not three bands"):
+        Settings.load({"PSLG_BANDS": "4,3"})

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.commands.prelabel import check_picture_path, read_image, write_picture
+from backend.commands.prelabel import check_picture_path, write_picture
+from dataset_tools.bands_option import bands_option
 from dataset_tools.metrics import CONVENTIONS, Convention
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def _table(report: dict[str, Any]) -> str:
     help=f"Write the {_GALLERY_SIZE} worst cases as a contact sheet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+@bands_option
 def evaluate(
     data: Path,
     config: str,
@@ -139,6 +141,7 @@ def evaluate(
     from backend.evaluation import expressions as evaluation
     from backend.evaluation_examples import read_examples, spread
     from backend.pipeline import load_config, load_pipeline
+    from dataset_tools.image_files import read
 
     examples = spread(read_examples(data, split), limit)
     counting = CONVENTIONS[convention]
@@ -150,7 +153,7 @@ def evaluate(
         result = evaluation.evaluate(
             pipeline,
             examples,
-            read_image,
+            read,
             boxes="ground-truth" if boxes == "ground-truth" else "predicted",
             box_jitter=box_jitter,
             convention=counting,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ THRESHOLDS = (0.80, 0.85)
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many objects, spread evenly over the dataset.")
 @click.option("--cap", type=click.IntRange(min=1), default=20, show_default=True, help="Most clicks per object.")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+@bands_option
 def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | None, cap: int, as_json: bool) -> None:
     """Count the clicks until the IoU reaches 0.80 and 0.85 (NoC).
 
@@ -33,9 +35,9 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
 
     from tqdm import tqdm
 
-    from backend.commands.prelabel import read_image
     from backend.evaluation.clicks import evaluate_clicks as measure
     from backend.pipeline import load_pipeline
+    from dataset_tools.image_files import read
 
     targets = _read_targets(data, split)
     if limit is not None and limit < len(targets):
@@ -43,7 +45,7 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
     pipeline = load_pipeline(config)
     bar = tqdm(targets, desc=pipeline.model_version, unit="object")
     report: dict[str, Any] = {"data": data.name, "split": split, "limit": limit}
-    report |= measure(pipeline.segmenter, bar, read_image, THRESHOLDS, cap)
+    report |= measure(pipeline.segmenter, bar, read, THRESHOLDS, cap)
     report |= {"convention": f"clicks only, no box; IoU at image size, >=; cap {cap}"}
     report |= {"model_version": pipeline.model_version}
     click.echo(json.dumps(report) if as_json else _table(report))

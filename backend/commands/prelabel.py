@@ -9,25 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dataset_tools.errors import ImageError
+from dataset_tools.bands_option import bands_option
 
 if TYPE_CHECKING:
     from backend.pipeline.types import Image, Prelabels
 
 MAX_PIXELS = 100_000_000
 _PICTURES = (".png", ".jpg", ".jpeg")
-
-
-def read_image(path: Path) -> Image:
-    """An image file as uint8[H, W, 3] RGB, turned as its EXIF data say; ImageError naming the file if it cannot be."""
-    from backend.server.image_files import decode_image
-
-    try:
-        return decode_image(path.read_bytes(), MAX_PIXELS)
-    except OSError as error:
-        raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
 
 
 def check_picture_path(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -98,6 +86,7 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     help="Write the image with mask, box and point (.png, .jpg); with --tasks the predictions (.json).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with COCO RLE masks to stdout.")
+@bands_option
 @click.option(
     "--foreground-points/--no-foreground-points", default=True, help="CFPG, as the config says or not at all."
 )
@@ -152,8 +141,9 @@ def prelabel(
     if out is not None and out.suffix.lower() not in _PICTURES:
         raise click.UsageError(f"--out {out.name!r} must end in {' or '.join(_PICTURES)}")
     from backend.pipeline import load_config, load_pipeline
+    from dataset_tools.image_files import read
 
-    pixels = read_image(image)
+    pixels = read(image, max_pixels=MAX_PIXELS)
     settings = load_config(config).ablated(foreground_points=foreground_points, boundary=boundary)
     pipeline = load_pipeline(settings)
     start = time.perf_counter()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dataset_tools.bands_option import bands_option
+
 
 @click.command("simulate")
 @click.option(
@@ -14,6 +16,7 @@ import click
     required=True,
     help="coco_jsonl folder with expressions and a split.json.",
 )
+@bands_option
 @click.option("--pool", default="train", show_default=True, help="Split whose tasks are labelled.")
 @click.option("--test", default="test", show_default=True, help="Split that measures; nothing is learnt from it.")
 @click.option(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dataset_tools.bands_option import bands_option
+
 TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_grounder" / "train.yaml"
 
 
@@ -23,6 +25,7 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
 )
 @click.option("--steps", type=click.IntRange(min=1), default=1800, show_default=True, help="Total number of steps.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: torch's choice.")
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 def compact_grounder(
     data: Path, config: Path, overrides: tuple[str, ...], out: Path, steps: int, threads: int | None, resume: bool

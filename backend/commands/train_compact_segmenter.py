@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from dataset_tools.bands_option import bands_option
+
 CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" / "train.yaml"
 
 
@@ -26,6 +28,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" /
     help="Training config.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def compact_segmenter(data: Path, out: Path, config_path: Path, overrides: tuple[str, ...], resume: bool) -> None:
     """Train the compact promptable segmenter (stage 2).

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from dataset_tools.bands_option import bands_option
+
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 
 
@@ -36,6 +38,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 @click.option("--split", default="train", show_default=True, help="Split to train on.")
 @click.option("--validation-split", default="val", show_default=True, help="Split that selects the best weights.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def lqvg(
     data: Path,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dataset_tools.bands_option import bands_option
+
 if TYPE_CHECKING:
     from backend.training.decoder.training import DecoderOptions
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     help="Folder of embeddings, for several runs together. [default: OUT/embeddings]",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Another training option, e.g. steps=400.")
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def sam_decoder(
     config: str,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from backend.demo.verification import Outcome
 from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools import atomic, overlays
 from dataset_tools.formats.coco_jsonl import CocoJsonl
+from dataset_tools.image_files import read
 
 PANEL_WIDTH = 420
 """Pixels."""
@@ -42,7 +42,7 @@ def write_contact_sheet(
     panels = []
     for outcome in outcomes:
         expression = outcome.expression
-        image = np.asarray(Image.open(dataset.image(expression.image).path).convert("RGB"))
+        image = read(dataset.image(expression.image).path)
         prelabels = pipeline.prelabel(image, expression.expression)
         objects = [overlays.OverlayObject(mask=mask) for mask in outcome.masks]
         for index, prelabel in enumerate(prelabels):

@@ -18,10 +18,9 @@ from backend.bounded_cache import BoundedCache
 from backend.database import Database
 from backend.pipeline.types import Image
 from backend.server.guarded_session import guarded_session
-from backend.server.image_files import decode_image
 from backend.settings import Settings
 from backend.state import image_file
-from dataset_tools import atomic
+from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import may_be_private, origin, shown
 from dataset_tools.label_studio.client import LabelStudio
@@ -149,8 +148,17 @@ class TaskImages:
         return self._remember(url, *fetched)
 
     def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[ImageIdentity, Image]:
-        image = decode_image(data, self._settings.image_pixels)
-        identity = ImageIdentity(hashlib.sha256(data).hexdigest(), (image.shape[0], image.shape[1]))
+        bands = self._settings.bands
+        image = image_files.decode(
+            data,
+            max_pixels=self._settings.image_pixels,
+            bands=image_files.parse_bands(bands) if bands else None,
+            limit="PSLG_IMAGE_PIXELS",
+            name=shown(url),
+        )
+        digest = hashlib.sha256(data)
+        digest.update(f"bands {bands}".encode() if bands else b"")  # other bands are another picture
+        identity = ImageIdentity(digest.hexdigest(), (image.shape[0], image.shape[1]))
         self._pixels.put(identity.sha256, image, image.nbytes)
         validators = (headers.get("ETag"), headers.get("Last-Modified"))
         row = (self._key(url), identity.sha256, *identity.size, len(data), *validators)
@@ -174,8 +182,9 @@ class TaskImages:
         return _Known(ImageIdentity(sha256, (height, width)), length, etag, last_modified, checked_at)
 
     def _key(self, url: str) -> str:
-        """Two Label Studios may have different images under one path."""
-        return f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
+        """Two Label Studios may have different images under one path, and other bands are another picture."""
+        whole = f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
+        return f"{whole} bands {self._settings.bands}" if self._settings.bands else whole
 
     def _download(self, url: str, task_id: int | str | None, known: _Known | None) -> tuple[bytes, _Headers] | None:
         """The file and its headers, None when it is still what is known."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dataset_tools.bands_option import bands_option
 from dataset_tools.commands.options import (
     FORMAT,
     PARTLY,
@@ -19,7 +20,7 @@ from dataset_tools.commands.options import (
     progress_bar,
     source_options,
 )
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import DatasetError, PslgError
 
 
 @click.command("validate")
@@ -30,6 +31,7 @@ from dataset_tools.errors import DatasetError
 @click.option("--fix", type=PATH, metavar="FOLDER", help="Write a copy with everything mended that needs no judgement.")
 @click.option("--no-pixels", is_flag=True, help="Look at the index files only.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors for the exit status.")
+@bands_option
 def validate_command(
     folder: Path, source_format: str | None, as_json: bool, html: Path | None, fix: Path | None, no_pixels: bool,
     strict: bool,
@@ -115,6 +117,7 @@ def synth_command(destination: Path, count: int, seed: int, width: int, height: 
 @click.option("--out", type=PATH, required=True, help="Folder for the tiles and tiles.jsonl.")
 @click.option("--side", default=1024, show_default=True, help="Side of a tile in pixels.")
 @click.option("--overlap", default=64, show_default=True, help="Least overlap of neighbours in pixels.")
+@bands_option
 def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int) -> None:
     """Cut large images (GeoTIFF, world files) into tiles that browsers show; scene and transform are kept.
 
@@ -129,7 +132,7 @@ def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int) -
             try:
                 made = tiles.tile(image, out, side, overlap)
                 click.echo(f"{image}: {len(made):,} tiles")
-            except DatasetError as error:
+            except PslgError as error:
                 failed.append(f"{image}: {error}")
             progress(1)
     finish(failed)

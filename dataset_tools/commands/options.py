@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import FORMATS
 
@@ -41,6 +42,7 @@ def source_options(command: F) -> F:
         click.option("--project", type=int, help="Project id, if SOURCE is the address of a Label Studio."),
         click.option("--api-key", envvar="LABEL_STUDIO_API_KEY", help="Token [env: LABEL_STUDIO_API_KEY]."),
         click.option("--cache", type=PATH, help="Where tasks and images from the API are kept (resumable)."),
+        bands_option,
     ]
     for option in reversed(options):
         command = option(command)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from dataset_tools import tiles
-from dataset_tools.errors import DatasetError
+from dataset_tools.commands.inspect import tile_command
+from dataset_tools.errors import DatasetError, ImageError
+from tests.pictures import scene, tiff
 
 
 @given(st.integers(1, 900), st.integers(1, 900), st.integers(20, 300), st.integers(0, 19))
@@ -93,5 +97,29 @@ def test_mistakes_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="six numbers"):
         tiles.tile(source, tmp_path / "out")
     (tmp_path / "b.tif").write_bytes(b"II*")
-    with pytest.raises(DatasetError, match="not a readable image"):
-        tiles.georeference(tmp_path / "b.tif")
+    with pytest.raises(ImageError, match=r"b\.tif: not an image"):
+        tiles.tile(tmp_path / "b.tif", tmp_path / "out")
+
+
+def test_a_georeferenced_file_of_many_bands_is_tiled_with_its_georeference(tmp_path: Path) -> None:
+    values = scene(6)
+    tags = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True),
+        (33922, "d", 6, (0.0, 0.0, 0.0, 1000.0, 2000.0, 0.0), True),
+    ]
+    (tmp_path / "bands.tif").write_bytes(tiff(values, planarconfig="contig", extratags=tags))
+    assert len(tiles.tile(tmp_path / "bands.tif", tmp_path / "out")) == 1
+    (line,) = lines(tmp_path / "out")
+    assert line["transform"] == [0.5, 0.0, 1000.0, 0.0, -0.5, 2000.0]
+
+
+def test_bands_are_chosen_by_an_option(tmp_path: Path) -> None:
+    values = scene(6)
+    (tmp_path / "bands.tif").write_bytes(tiff(values, planarconfig="contig"))
+    command = [str(tmp_path / "bands.tif"), "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(tile_command, [*command, "--bands", "6,5,4"]).exit_code == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "bands_0_0.png")), values[:, :, [5, 4, 3]])
+    assert "PSLG_BANDS" not in os.environ
+    done = CliRunner().invoke(tile_command, [*command, "--bands", "red"])
+    assert done.exit_code == 2
+    assert "'red' is not three bands" in done.output

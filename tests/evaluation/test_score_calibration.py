@@ -12,7 +12,6 @@ import yaml
 from click.testing import CliRunner
 
 from backend.commands.calibrate_score import calibrate_score
-from backend.commands.prelabel import read_image
 from backend.evaluation import score_calibration
 from backend.evaluation.score_calibration import Answer, cross_fitted, fit, observe, reliability, scored, with_score
 from backend.evaluation_examples import read_examples
@@ -22,6 +21,7 @@ from backend.pipeline.scores import log_odds
 from backend.pipeline.weights import model_version
 from dataset_tools import metrics, synthetic
 from dataset_tools.errors import ConfigError
+from dataset_tools.image_files import read
 from tests.conftest import REPOSITORY
 
 
@@ -125,11 +125,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_observed_is_what_the_pipeline_answers(folder: Path) -> None:
     examples = read_examples(folder, "val")
     pipeline = load_pipeline("compact")
-    observed = observe(pipeline, examples, read_image)
+    observed = observe(pipeline, examples, read)
     assert len(observed) > 2
     expected = []
     for example in examples:
-        found = pipeline.prelabel(read_image(example.image), example.expression)
+        found = pipeline.prelabel(read(example.image), example.expression)
         truth = [target.mask() for target in example.targets]
         if found:
             best = [max((metrics.iou(item.mask, mask) for mask in truth), default=0.0) for item in found]

@@ -14,6 +14,7 @@ from backend.server.images import TaskImages
 from backend.settings import Settings
 from dataset_tools.errors import ImageError
 from tests.dataset_tools.label_studio.test_client import LEGACY, jwt
+from tests.pictures import scene, tiff
 from tests.server.conftest import Reply, Site, encode, png
 
 
@@ -204,3 +205,14 @@ def test_two_label_studios_do_not_share_paths(database: Database, site: Site, ot
     other_site.put("/data/upload/1/a.png", encode(Image.new("RGB", (20, 20))))
     assert studio(database, site).identify("/data/upload/1/a.png").size == (10, 10)
     assert studio(database, other_site).identify("/data/upload/1/a.png").size == (20, 20)
+
+
+def test_other_bands_are_another_picture(database: Database, site: Site) -> None:
+    values = scene(5)
+    url = site.put("/bands.tif", tiff(values, planarconfig="contig"))
+    first, pixels = images(database).load(url)
+    assert np.array_equal(pixels, values[:, :, :3])
+    other, pixels = images(database, bands="5,4,3").load(url)
+    assert np.array_equal(pixels, values[:, :, [4, 3, 2]])
+    assert other != first  # or embeddings and pre-labels of the old bands would answer for the new ones
+    assert images(database).identify(url) == first

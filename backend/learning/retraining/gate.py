@@ -15,7 +15,7 @@ from backend.evaluation.expressions import evaluate
 from backend.evaluation_examples import spread
 from backend.learning.examples import LabelledImage, gate_examples
 from backend.pipeline.pslg_sam import PslgSam
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
 from dataset_tools.metrics import CONVENTIONS
 
 __all__ = ["GateReport", "compare", "decide", "is_held_out"]
@@ -91,7 +91,7 @@ def _quality(
     if not examples:
         return None
     convention = CONVENTIONS["native"]
-    found = evaluate(pipeline, examples, read_rgb, convention=convention, progress=progress)
+    found = evaluate(pipeline, examples, read, convention=convention, progress=progress)
     return sum(outcome.iou(convention) for outcome in found.outcomes) / len(found.outcomes)
 
 

@@ -25,7 +25,7 @@ from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
 from backend.training.adapter.views import FeatureCache, View, adapted_output
 from dataset_tools.expressions import parser as expression_parser
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
 from dataset_tools.metrics import iou
 
 __all__ = ["ACCEPTED", "Look", "Measured", "Model", "Task", "World", "measure_all", "tasks_of", "training_set"]
@@ -194,7 +194,7 @@ class Look:
     @cached_property
     def pixels(self) -> Image:
         """uint8[H, W, 3] RGB."""
-        return read_rgb(self.image.path)
+        return read(self.image.path)
 
     @cached_property
     def own_boxes(self) -> list[Detection]:

@@ -25,6 +25,7 @@ from backend.pipeline.types import Box, Image
 from backend.training.segmenter.samples import Sample, Scene, TrainingObject, draw_sample, plain_sample, scene_of
 from backend.training.segmenter.validation import jittered
 from dataset_tools.errors import ImageError
+from dataset_tools.image_files import read
 from dataset_tools.masks import from_coco, to_coco_rle
 
 __all__ = [
@@ -152,16 +153,13 @@ def decoder_samples(
 
 
 def _scene(image: LabelledImage) -> Scene:
-    pixels = cv2.imread(str(image.path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise ImageError(f"{image.path} is missing or no image that can be read")
+    pixels = read(image.path)
     if pixels.shape[:2] != (image.height, image.width):
         raise ImageError(
             f"{image.path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its labels were made for "
             f"{image.width} x {image.height}"
         )
-    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8)
-    return scene_of(image.key, rgb, ((item.category, item.mask()) for item in image.objects))
+    return scene_of(image.key, pixels, ((item.category, item.mask()) for item in image.objects))
 
 
 def _windows(

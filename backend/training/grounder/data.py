@@ -11,13 +11,13 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
 
 from backend.pipeline.types import Image
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
+from dataset_tools.image_files import read
 from dataset_tools.masks import Mask
 
 Outline: TypeAlias = npt.NDArray[np.float32]
@@ -99,6 +99,7 @@ def load_folder(
         names: keep only these file names.
 
     Raises:
+        ImageError: an image cannot be read.
         DatasetError: a category is unknown to ``dataset_tools.categories``.
     """
     data = coco_jsonl.read(folder, split)
@@ -106,8 +107,7 @@ def load_folder(
     for entry in data.images:
         if names is not None and entry.file_name not in names:
             continue
-        with PillowImage.open(entry.path) as file:
-            image = np.asarray(file.convert("RGB"))
+        image = read(entry.path)
         scale = min(1.0, max_side / max(image.shape[:2]))
         if scale < 1.0:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image as PilImage
-from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,6 +19,7 @@ from backend.pipeline.types import Box, Image
 from backend.training.run import step_generator
 from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.formats import coco_jsonl, dior_rsvg, refer
+from dataset_tools.image_files import read
 
 __all__ = ["Batch", "GroundingBatches", "GroundingExample", "collate", "read_examples", "resize"]
 
@@ -191,23 +191,10 @@ class GroundingBatches(Dataset[Batch]):
         images, expressions, boxes = [], [], []
         for index in order[first : first + self._batch_size]:
             example = self._examples[index]
-            image = read_image(example.image)
+            image = read(example.image)
             height, width = image.shape[:2]
             images.append(resize(image, int(rng.choice(self._sides)), self._longest))
             expressions.append(self._tokenizer(example.expression))
             box = example.box
             boxes.append((box.center.x / width, box.center.y / height, box.width / width, box.height / height))
         return collate(images, expressions, boxes)
-
-
-def read_image(path: Path) -> Image:
-    """The file as uint8[H, W, 3] RGB, turned as its EXIF orientation says.
-
-    Raises:
-        DatasetError: the file is missing or no image.
-    """
-    try:
-        with PilImage.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except OSError as error:
-        raise DatasetError(f"cannot read the image {path}: {error}") from error

@@ -17,11 +17,12 @@ from tqdm import tqdm
 from backend.pipeline.grounding.lqvg import LqvgGrounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
-from backend.training.lqvg.data import GroundingBatches, GroundingExample, read_image
+from backend.training.lqvg.data import GroundingBatches, GroundingExample
 from backend.training.lqvg.loss import grounding_losses, total_loss
 from backend.training.processes import Processes
 from backend.training.run import TrainingRun
 from dataset_tools.errors import ConfigError
+from dataset_tools.image_files import read
 
 __all__ = ["train_lqvg", "validate"]
 
@@ -139,7 +140,7 @@ def validate(
     grounder = LqvgGrounder(network, tokenizer, int(config["longest"]), device=str(group.device))
     overlaps = []
     for example in examples[group.index :: group.count]:
-        found = grounder.ground(read_image(example.image), example.expression).groundings
+        found = grounder.ground(read(example.image), example.expression).groundings
         overlaps.append(found[0].box.iou(example.box) if found else 0.0)
     hits, overlap, count = group.total([sum(iou > 0.5 for iou in overlaps), sum(overlaps), len(overlaps)])
     return {"P@0.5": hits / count, "mIoU": overlap / count}

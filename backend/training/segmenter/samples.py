@@ -20,6 +20,7 @@ from backend.pipeline.segmentation.compact_sam import MINIMUM_WINDOW, WINDOW_FAC
 from dataset_tools import categories
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
+from dataset_tools.image_files import read
 
 __all__ = [
     "Origin",
@@ -137,8 +138,7 @@ def read_scenes(
     for entry in coco_jsonl.read(folder).images:
         if file_names is not None and entry.file_name not in file_names:
             continue
-        pixels = cv2.imread(str(entry.path), cv2.IMREAD_COLOR)
-        image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8)
+        image = read(entry.path)
         masks = [
             (categories.canonical(annotation.category) or annotation.category, annotation.mask())
             for annotation in entry.annotations

@@ -14,7 +14,7 @@ from backend.pipeline.grounding.compact.network import load_detector, save_adapt
 from backend.training.adapter.calibration import cross_fitted
 from backend.training.adapter.training import HeadData, HeadOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, View, detections_of, training_views
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
 OPTIONS = HeadOptions(steps=120, rows=512, background=60, hard=20, mined=4, learning_rate=3e-2)
@@ -36,7 +36,7 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
     grounder = load_compact_grounder(tmp_path / "adapted.safetensors", bfloat16=False)
     assert grounder.known_categories == {"ship", "bridge", LABEL}
     for image in panels(tmp_path / "test", 3, seed=9):
-        pixels = read_rgb(image.path)
+        pixels = read(image.path)
         result = grounder.ground(pixels, "the yellow solar panel")
         assert [g.category for g in result.groundings] == [LABEL]
         assert result.groundings[0].box.iou(image.objects[0].box) > 0.4
@@ -53,7 +53,7 @@ def test_kept_readings_give_what_the_network_gives(tmp_path: Path) -> None:
     for _ in range(2):  # computed, then read back
         cache = FeatureCache(detector, tmp_path / "features")
         kept = detections_of(cache, detector, image, calibration.scales, 0.001)
-        direct = detect(detector, read_rgb(image.path), calibration.scales, 0.001, bfloat16=True)
+        direct = detect(detector, read(image.path), calibration.scales, 0.001, bfloat16=True)
         assert [d.category for d in kept] == [d.category for d in direct]
         assert np.allclose([d.box for d in kept], [d.box for d in direct], atol=0.1)
     assert len(list((tmp_path / "features").rglob("*.npy"))) == len(calibration.scales)
