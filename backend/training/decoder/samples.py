@@ -22,7 +22,14 @@ from backend.pipeline.segmentation.compact_sam import ConvEncoder
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
 from backend.pipeline.types import Box, Image
-from backend.training.segmenter.samples import Sample, Scene, TrainingObject, draw_sample, plain_sample, scene_of
+from backend.training.segmenter.samples import (
+    TrainingObject,
+    TrainingScene,
+    WindowSample,
+    draw_sample,
+    plain_sample,
+    scene_of,
+)
 from backend.training.segmenter.validation import jittered
 from dataset_tools.errors import ImageError
 from dataset_tools.masks import from_coco, to_coco_rle
@@ -151,7 +158,7 @@ def decoder_samples(
     return samples
 
 
-def _scene(image: LabelledImage) -> Scene:
+def _scene(image: LabelledImage) -> TrainingScene:
     pixels = cv2.imread(str(image.path), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ImageError(f"{image.path} is missing or no image that can be read")
@@ -165,13 +172,13 @@ def _scene(image: LabelledImage) -> Scene:
 
 
 def _windows(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
+    segmenter: SamSegmenter, scene: TrainingScene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """The compact segmenter's samples: each object in windows of its own."""
     side = segmenter.sam.image_encoder.img_size
     for target in scene.objects:
         rng = _generator(seed, scene, target, 0)
-        drawn: list[tuple[Sample, View]] = [
+        drawn: list[tuple[WindowSample, View]] = [
             (plain_sample(scene, target, target.box, side), "exact"),
             (plain_sample(scene, target, jittered(target, rng), side), "jittered"),
         ]
@@ -194,7 +201,7 @@ def _windows(
 
 
 def _whole_images(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
+    segmenter: SamSegmenter, scene: TrainingScene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """Samples of a model that embeds whole images, ``count`` of them turned or flipped."""
     for number in range(1 + count):
@@ -217,7 +224,7 @@ def _whole_images(
                 yield DecoderSample(features, rle, side, prompt, area, target.category, scene.name, view)
 
 
-def _generator(seed: int, scene: Scene, target: TrainingObject, view: int) -> np.random.Generator:
+def _generator(seed: int, scene: TrainingScene, target: TrainingObject, view: int) -> np.random.Generator:
     return np.random.default_rng((seed, zlib.crc32(scene.name.encode()), *target.offset, target.area, view))
 
 
