@@ -26,7 +26,7 @@ from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Prompts
 from backend.pipeline.weights.folders import SHIPPED_FOLDER
-from backend.training.run import load_config
+from backend.training.run import load_recipe
 from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic
 from dataset_tools.categories import canonical
@@ -66,7 +66,7 @@ def folds(folder: Path, weights: Path, out: Path, overrides: list[str]) -> dict[
     result = {}
     for place, prefixes in PLACES.items():
         held_out = sorted(image.file_name for image in data.images if image.file_name.startswith(prefixes))
-        config = load_config(FINE_TUNING, overrides)
+        config = load_recipe(FINE_TUNING, overrides)
         config |= {"init": str(weights), "data": {folder.name: {"validation": held_out}}}
         run = out / place.replace(" ", "_")
         tuned = run / "model.safetensors"

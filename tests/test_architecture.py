@@ -97,13 +97,8 @@ LEAVING = {
     "backend.learning.examples",
     "backend.learning.retraining.labelled_files",
     "backend.server.label_studio",
-    "backend.commands.warm",
-    "backend.pipeline.weights.records",
 }
-STILL_DOUBLED = {
-    "Answer", "Click", "DatasetError", "Expression", "Finding", "Label", "Look", "Model", "Outcome", "Record", "Region",
-    "Sample", "Scene", "Target", "Task", "_Journal", "_Seen",
-}  # fmt: skip
+STILL_DOUBLED = {"Expression", "Region", "Sample", "Scene", "Target"}
 
 
 @dataclass(frozen=True)

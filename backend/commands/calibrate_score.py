@@ -46,7 +46,7 @@ def calibrate_score(
 
     pipeline = load_pipeline(config)
 
-    def observed(part: str) -> list[score_calibration.Answer]:
+    def observed(part: str) -> list[score_calibration.ObservedAnswer]:
         examples = read_examples(data, part)
         with tqdm(total=len(examples), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
             return score_calibration.observe(pipeline, examples, read, bar.update)

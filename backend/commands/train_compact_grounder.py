@@ -40,11 +40,11 @@ def compact_grounder(
 
     from backend.training.grounder.evaluation import evaluate_detector
     from backend.training.grounder.training import load_sources, train
-    from backend.training.run import load_config
+    from backend.training.run import load_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
-    values = load_config(config, overrides)
+    values = load_recipe(config, overrides)
     images = [
         image for source in load_sources(values["validation"], data, values["max_side"]) for image in source.images
     ]

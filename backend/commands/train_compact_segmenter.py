@@ -35,8 +35,8 @@ def compact_segmenter(data: Path, out: Path, config_path: Path, overrides: tuple
 
     The best weights by validation are written to OUT/model.safetensors in half precision, as the pipeline loads them.
     """
-    from backend.training.run import load_config
+    from backend.training.run import load_recipe
     from backend.training.segmenter.run import run_segmenter_training
 
-    weights = run_segmenter_training(data, out, load_config(config_path, overrides), resume)
+    weights = run_segmenter_training(data, out, load_recipe(config_path, overrides), resume)
     click.echo(f"weights: {weights}")

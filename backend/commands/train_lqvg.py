@@ -58,13 +58,13 @@ def lqvg(
     On several GPUs: torchrun --nproc-per-node 2 -m backend train lqvg ...
     """
     from backend.training.lqvg.run import run_lqvg_training
-    from backend.training.run import load_config
+    from backend.training.run import load_recipe
 
     weights = run_lqvg_training(
         data,
         tokenizer,
         out,
-        load_config(config_path, overrides),
+        load_recipe(config_path, overrides),
         split=split,
         validation_split=validation_split,
         device=device,

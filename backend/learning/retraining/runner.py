@@ -180,7 +180,7 @@ class TrainingRunner:
     def _options(self, job: Job) -> ProjectTrainingOptions:
         from backend.learning.retraining.project import ProjectTrainingOptions
         from backend.training.adapter.adaptation import AdaptationOptions
-        from backend.training.adapter.training import HeadOptions
+        from backend.training.adapter.training import AdapterOptions
         from backend.training.decoder.training import DecoderOptions
 
         chosen = self._chosen(job)
@@ -189,7 +189,7 @@ class TrainingRunner:
             seed=chosen["seed"],
             minutes=chosen["minutes"],
             threads=self._settings.train_threads,
-            grounder=AdaptationOptions(head=HeadOptions(steps=2 * steps), calibration_steps=steps),
+            grounder=AdaptationOptions(head=AdapterOptions(steps=2 * steps), calibration_steps=steps),
             decoder=DecoderOptions(steps=steps, validate_every=max(1, steps // 6)),
             features=self._settings.state.features,
         )

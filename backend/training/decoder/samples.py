@@ -22,7 +22,14 @@ from backend.pipeline.segmentation.compact_sam import ConvEncoder
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
 from backend.pipeline.types import Box, Image
-from backend.training.segmenter.samples import Sample, Scene, TrainingObject, draw_sample, plain_sample, scene_of
+from backend.training.segmenter.samples import (
+    TrainingObject,
+    TrainingScene,
+    WindowSample,
+    draw_sample,
+    plain_sample,
+    scene_of,
+)
 from backend.training.segmenter.validation import jittered
 from dataset_tools.errors import ImageError
 from dataset_tools.image_files import read
@@ -152,7 +159,7 @@ def decoder_samples(
     return samples
 
 
-def _scene(image: LabelledImage) -> Scene:
+def _scene(image: LabelledImage) -> TrainingScene:
     pixels = read(image.path)
     if pixels.shape[:2] != (image.height, image.width):
         raise ImageError(
@@ -163,13 +170,13 @@ def _scene(image: LabelledImage) -> Scene:
 
 
 def _windows(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
+    segmenter: SamSegmenter, scene: TrainingScene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """The compact segmenter's samples: each object in windows of its own."""
     side = segmenter.sam.image_encoder.img_size
     for target in scene.objects:
         rng = _generator(seed, scene, target, 0)
-        drawn: list[tuple[Sample, View]] = [
+        drawn: list[tuple[WindowSample, View]] = [
             (plain_sample(scene, target, target.box, side), "exact"),
             (plain_sample(scene, target, jittered(target, rng), side), "jittered"),
         ]
@@ -192,7 +199,7 @@ def _windows(
 
 
 def _whole_images(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
+    segmenter: SamSegmenter, scene: TrainingScene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """Samples of a model that embeds whole images, ``count`` of them turned or flipped."""
     for number in range(1 + count):
@@ -215,7 +222,7 @@ def _whole_images(
                 yield DecoderSample(features, rle, side, prompt, area, target.category, scene.name, view)
 
 
-def _generator(seed: int, scene: Scene, target: TrainingObject, view: int) -> np.random.Generator:
+def _generator(seed: int, scene: TrainingScene, target: TrainingObject, view: int) -> np.random.Generator:
     return np.random.default_rng((seed, zlib.crc32(scene.name.encode()), *target.offset, target.area, view))
 
 

@@ -20,6 +20,7 @@ from backend.training.run import (
     Ema,
     TrainingRun,
     learning_rate,
+    parameter_groups,
     read_weights,
     seed_everything,
     step_generator,
@@ -88,7 +89,7 @@ def train(
     if config.get("init"):
         _start_from(detector, Path(config["init"]))
     detector = detector.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(_parameter_groups(detector, config["weight_decay"]), lr=config["learning_rate"])
+    optimizer = torch.optim.AdamW(parameter_groups(detector, config["weight_decay"]), lr=config["learning_rate"])
     ema = Ema(detector, config["ema_decay"])
     state = run.restore()
     first = 0
@@ -171,10 +172,3 @@ def _sampler(
         return [makers[index].draw(rng) for index in chosen]
 
     return draw
-
-
-def _parameter_groups(detector: Detector, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for convolution kernels only."""
-    kernels = [p for p in detector.parameters() if p.ndim > 1]
-    others = [p for p in detector.parameters() if p.ndim <= 1]
-    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

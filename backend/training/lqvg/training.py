@@ -67,7 +67,7 @@ def train_lqvg(
     steps = int(config["epochs"]) * batches.steps_per_epoch
     network.to(device)
     freeze(network, config)
-    optimizer = torch.optim.AdamW(parameter_groups(network, config), weight_decay=float(config["weight_decay"]))
+    optimizer = torch.optim.AdamW(groups_by_rate(network, config), weight_decay=float(config["weight_decay"]))
     rates = [rates["lr"] for rates in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
     state = group.share(run.restore() if run is not None else None)
@@ -157,7 +157,7 @@ def freeze(network: LqvgNetwork, config: Mapping[str, Any]) -> None:
         parameter.requires_grad_(not name.startswith(tuple(names)))
 
 
-def parameter_groups(network: LqvgNetwork, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def groups_by_rate(network: LqvgNetwork, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Trained parameters by learning rate: the ResNet, RoBERTa, everything else."""
     rates = {"backbone.": config["backbone_rate"], "text_encoder.": config["text_rate"], "": config["learning_rate"]}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import TrainingRun, read_weights, save_weights
-from backend.training.segmenter.samples import Scene, read_scenes, scene_of
+from backend.training.segmenter.samples import TrainingScene, read_scenes, scene_of
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
 from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
@@ -37,7 +37,7 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
 
 
 def export_weights(
-    out: Path, config: Mapping[str, Any], validation: list[Scene], init: Mapping[str, Tensor] | None
+    out: Path, config: Mapping[str, Any], validation: list[TrainingScene], init: Mapping[str, Tensor] | None
 ) -> Path:
     """Calibrate the best weights of the run ``out`` and write them as the pipeline loads them.
 
@@ -64,10 +64,10 @@ def export_weights(
     return out / "model.safetensors"
 
 
-def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[Scene]]:
+def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[TrainingScene], list[TrainingScene]]:
     """Training and validation scenes of the config's ``data``, ``exclude_categories`` and numbers of scenes."""
-    training: list[Scene] = []
-    validation: list[Scene] = []
+    training: list[TrainingScene] = []
+    validation: list[TrainingScene] = []
     for name, part in config["data"].items():
         folder = data / name
         if not (folder / "annotations.json").is_file():
@@ -89,7 +89,7 @@ def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[
     return training, validation
 
 
-def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Scene:
+def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> TrainingScene:
     from dataset_tools import synthetic
 
     scene = synthetic.draw_scene(seed)

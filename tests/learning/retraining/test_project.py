@@ -12,12 +12,12 @@ from backend.learning.retraining.gate import compare
 from backend.learning.retraining.project import ProjectTrainingOptions, train_project
 from backend.pipeline import load_pipeline
 from backend.training.adapter.adaptation import AdaptationOptions
-from backend.training.adapter.training import HeadOptions
+from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.training import DecoderOptions
 from dataset_tools.errors import ConfigError
 from tests.learning.project_scenes import LABEL, panels, tiny_config
 
-HEAD = HeadOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)
+HEAD = AdapterOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)
 OPTIONS = ProjectTrainingOptions(
     grounder=AdaptationOptions(head=HEAD, width=16, views=2, replay_views=1, calibration_steps=40),
     decoder=DecoderOptions(steps=4, batch=4, validate_every=2, autocast=False),
