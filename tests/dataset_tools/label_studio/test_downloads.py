@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import shutil
+import ssl
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -107,7 +112,7 @@ def test_a_tasks_id_does_not_change_the_path(site: Site, task: str | None) -> No
         studio = LabelStudio(site.url, LEGACY)
         for call in (studio.task, lambda t: studio.has_prediction(t, "v"), lambda t: studio.set_task_data(t, {})):
             with pytest.raises(LabelStudioError, match="not the id of a task"):
-                call(task)  # type: ignore[operator]
+                call(task)
     assert site.seen == []
 
 
@@ -194,3 +199,48 @@ def test_what_is_connected_to_is_what_was_looked_at(site: Site, monkeypatch: pyt
     downloads = Downloads(LabelStudio(site.url, LEGACY))
     fetch(downloads, "/data/a ä.png?x=%2F")
     assert sent == [downloads.address("/data/a ä.png?x=%2F")]
+
+
+@pytest.fixture
+def own_authority(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 that no usual authority has signed, with its key."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("needs the program openssl")
+    words = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out ca.pem -days 2 -subj /CN=test"
+    words += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([program, *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path / "ca.pem"
+
+
+def test_a_certificate_authority_of_ones_own_is_trusted_when_it_is_named(own_authority: Path) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+            self.end_headers()
+            self.wfile.write(b'{"id": 1}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own_authority, own_authority.with_name("key.pem"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    url = f"https://127.0.0.1:{server.server_address[1]}"
+    try:
+        studio = LabelStudio(url, LEGACY, route=Route(own_authority))
+        assert studio.whoami() == {"id": 1}
+        assert fetch(Downloads(studio), "/data/a.png") == b'{"id": 1}'
+        unknown = LabelStudio(url, LEGACY)
+        with pytest.raises(LabelStudioError, match="PSLG_CA_BUNDLE"):
+            unknown.whoami()
+        with pytest.raises(ImageError, match="PSLG_CA_BUNDLE"):
+            fetch(Downloads(unknown), "/data/a.png")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
