@@ -97,7 +97,6 @@ LEAVING = {
     "backend.learning.examples",
     "backend.learning.retraining.labelled_files",
     "backend.server.image_files",
-    "backend.server.label_studio",
     "backend.commands.warm",
     "backend.pipeline.weights.records",
 }
