@@ -216,3 +216,42 @@ def test_other_bands_are_another_picture(database: Database, site: Site) -> None
     assert np.array_equal(pixels, values[:, :, [4, 3, 2]])
     assert other != first  # or embeddings and pre-labels of the old bands would answer for the new ones
     assert images(database).identify(url) == first
+
+
+def test_a_hostile_address_gets_neither_the_token_nor_past_the_hosts(
+    database: Database, site: Site, other_site: Site
+) -> None:
+    ours, theirs = (there.url.removeprefix("http://") for there in (site, other_site))
+    other_site.put("/a.png", png())
+    source = studio(database, site, image_hosts=("tiles.example.org",))
+    for url in (
+        f"http://{theirs}\\@{ours}/a.png",
+        f"http://{ours}@{theirs}/a.png",
+        f"//{theirs}/a.png",
+        f"http://{theirs}/a.png",
+    ):
+        with pytest.raises(ImageError):
+            source.load(url, 1)
+        with pytest.raises(ImageError):
+            source.keep(url, 1, Path("unused"))
+    assert other_site.seen == []
+
+
+def test_a_task_cannot_make_the_server_call_the_api(database: Database, site: Site) -> None:
+    source = studio(database, site)
+    for url in ("/api/projects/99/export", "/data/../api/projects/99/export", f"{site.url}/api/tasks/1/"):
+        with pytest.raises(ImageError):
+            source.load(url, 1)
+    with pytest.raises(ImageError, match="not the id of a task"):
+        source.load("s3://bucket/a.png", "../../api/projects/5/export?x=")
+    assert all("Authorization" not in headers for _, _, headers, _ in site.seen)
+
+
+def test_names_that_look_private_are_not_asked_of_a_proxy(database: Database, other_site: Site) -> None:
+    source = images(database, image_hosts=(), proxy=other_site.url)
+    for host in ("169.254.169.254", "0x7f000001", "metadata", "db.internal"):
+        with pytest.raises(ImageError, match="PSLG_IMAGE_HOSTS"):
+            source.load(f"http://{host}/a.png")
+    assert other_site.seen == []
+    other_site.replies["http://tiles.example.org/a.png"] = Reply(png())
+    assert source.load("http://tiles.example.org/a.png")[0].size == (60, 80)
