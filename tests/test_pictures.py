@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, file_key
 from click.testing import CliRunner
 from PIL import Image
 
 from backend.commands.prelabel import prelabel
 from backend.database import Database
-from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, file_key
 from backend.learning.retraining import gate
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import normalize
