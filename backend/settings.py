@@ -90,7 +90,7 @@ class Settings(BaseModel):
         train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
             same training gives the same version.
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
-        train_replay: ``coco_jsonl`` folder (parts train and val) whose images keep a training from forgetting; None
+        train_replay: dataset folder (parts train and val) whose images keep a training from forgetting; None
             draws scenes.
         train_disk: bytes kept on disk of what frozen parts of the models make of training images; saves time.
         train_threads: threads of a training process.

@@ -13,12 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.evaluation.expressions import Boxes, evaluate
-from backend.evaluation_examples import read_examples, spread
+from backend.evaluation.expressions import Boxes, evaluate, read_questions
 from backend.pipeline import PipelineConfig, PslgSam, load_config, load_pipeline
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image
 from dataset_tools import atomic
 from dataset_tools.image_files import read
+from dataset_tools.labelled import spread
 from dataset_tools.metrics import CONVENTIONS
 
 
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     loaded = load_pipeline(config)
-    examples = spread(read_examples(arguments.data, arguments.split), arguments.limit)
+    examples = spread(read_questions(arguments.data, arguments.split), arguments.limit)
     everything: dict[str, Any] = {}
     boxes: Boxes
     for boxes in arguments.boxes:

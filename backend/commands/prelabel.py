@@ -9,31 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backend.commands.options import MAX_PIXELS, PICTURES, write_picture
 from dataset_tools.bands_option import bands_option
 
 if TYPE_CHECKING:
     from backend.pipeline.types import Image, Prelabels
-
-MAX_PIXELS = 100_000_000
-_PICTURES = (".png", ".jpg", ".jpeg")
-
-
-def check_picture_path(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Option callback: refuse a picture's path of an unknown type before any work is done."""
-    if path is not None and path.suffix.lower() not in _PICTURES:
-        raise click.BadParameter(f"{path.name!r} must end in {' or '.join(_PICTURES)}", context, parameter)
-    return path
-
-
-def write_picture(path: Path, picture: Image) -> None:
-    """Write uint8[H, W, 3] RGB to a PNG or JPEG file, making its folder."""
-    import cv2
-
-    from dataset_tools import atomic
-
-    _, data = cv2.imencode(path.suffix.lower(), picture[..., ::-1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, data.tobytes())
 
 
 def _write_overlay(out: Path, pixels: Image, expression: str, found: Prelabels) -> None:
@@ -138,8 +118,8 @@ def prelabel(
         raise click.UsageError("give IMAGE and EXPRESSION, or --tasks")
     if engine != "local" or workers is not None:
         raise click.UsageError("--engine and --workers go with --tasks")
-    if out is not None and out.suffix.lower() not in _PICTURES:
-        raise click.UsageError(f"--out {out.name!r} must end in {' or '.join(_PICTURES)}")
+    if out is not None and out.suffix.lower() not in PICTURES:
+        raise click.UsageError(f"--out {out.name!r} must end in {' or '.join(PICTURES)}")
     from backend.pipeline import load_config, load_pipeline
     from dataset_tools.image_files import read
 

@@ -6,18 +6,14 @@ from pathlib import Path
 
 import click
 
+from backend.commands.options import datasets_option
 from dataset_tools.bands_option import bands_option
 
 TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_grounder" / "train.yaml"
 
 
 @click.command("compact-grounder")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder that holds the folders named in the config (nwpu_vhr10, inria_512).",
-)
+@datasets_option
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), default=TRAIN_CONFIG, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config.")
 @click.option(

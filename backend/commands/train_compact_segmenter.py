@@ -6,18 +6,14 @@ from pathlib import Path
 
 import click
 
+from backend.commands.options import datasets_option
 from dataset_tools.bands_option import bands_option
 
 CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" / "train.yaml"
 
 
 @click.command("compact-segmenter")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="Folder holding the datasets that the config names (nwpu_vhr10, inria_512).",
-)
+@datasets_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
 @click.option(
     "--config",

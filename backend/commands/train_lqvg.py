@@ -7,18 +7,14 @@ from pathlib import Path
 
 import click
 
+from backend.commands.options import data_option
 from dataset_tools.bands_option import bands_option
 
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 
 
 @click.command("lqvg")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="A DIOR-RSVG folder, a REFER root (RRSIS-D) or a coco_jsonl folder.",
-)
+@data_option
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,20 @@ from backend.evaluation.next_click import next_click
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.segmentation.replay import click_window, decode_clicks
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
-from dataset_tools.categories import canonical
+from dataset_tools.labelled import LabelledImage, LabelledObject
 from dataset_tools.metrics import iou
 
-__all__ = ["ClickTarget", "click_ious", "evaluate_clicks", "summarize_clicks"]
-
-
-@dataclass(frozen=True)
-class ClickTarget:
-    """One object to be clicked: its image file, its category as the dataset spells it, and what makes its mask."""
-
-    image: Path
-    category: str
-    mask: Callable[[], Mask]
+__all__ = ["click_ious", "evaluate_clicks", "summarize_clicks"]
 
 
 def evaluate_clicks(
     segmenter: Segmenter,
-    targets: Iterable[ClickTarget],
+    targets: Iterable[tuple[LabelledImage, LabelledObject]],
     read_image: Callable[[Path], Image],
     thresholds: Sequence[float],
     cap: int,
 ) -> dict[str, Any]:
-    """NoC over ``targets``, those of one image in succession; objects without pixels are left out.
+    """NoC over objects with their images, those of one image in succession; objects without pixels are left out.
 
     Returns:
         What ``summarize_clicks`` returns, for all objects at the top and under ``total``, and ``by_category``;
@@ -50,13 +40,13 @@ def evaluate_clicks(
     started = time.perf_counter()
     sequences: dict[str, list[list[float]]] = {}
     path: Path | None = None
-    for target in targets:
-        if path != target.image:
-            path, image = target.image, read_image(target.image)
+    for labelled, target in targets:
+        if path != labelled.path:
+            path, image = labelled.path, read_image(labelled.path)
         mask = target.mask()
         if mask.any():
-            name = canonical(target.category) or target.category
-            sequences.setdefault(name, []).append(click_ious(segmenter, image, mask, cap, enough=max(thresholds)))
+            ious = click_ious(segmenter, image, mask, cap, enough=max(thresholds))
+            sequences.setdefault(target.category, []).append(ious)
     every = [ious for part in sequences.values() for ious in part]
     total = summarize_clicks(every, thresholds, cap)
     return {

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.evaluation.expressions import Outcome, evaluate
-from backend.evaluation_examples import Example
 from backend.pipeline import PslgSam
 from backend.pipeline.config import LogisticConfig, ScoreConfig, ScorePart
 from backend.pipeline.scores import combine_scores, log_odds
 from backend.pipeline.types import Image, Mask, Prelabels
 from dataset_tools import metrics
 from dataset_tools.errors import ConfigError
+from dataset_tools.labelled import Question
 
 __all__ = ["ObservedAnswer", "Reliability", "cross_fitted", "fit", "observe", "reliability", "scored", "with_score"]
 
@@ -93,25 +93,25 @@ class Reliability:
 
 def observe(
     pipeline: PslgSam,
-    examples: Sequence[Example],
+    asked: Sequence[Question],
     read_image: Callable[[Path], Image],
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[ObservedAnswer]:
-    """The pipeline's answers to ``examples``; abstentions, whose score is 0 whatever is fitted, are left out."""
+    """The pipeline's answers; abstentions, whose score is 0 whatever is fitted, are left out."""
     answers: list[ObservedAnswer] = []
 
     def keep(outcome: Outcome, _: Image, found: Prelabels, target: Mask) -> None:
         if not found:
             return
-        truth = [one.mask() for one in outcome.example.targets]
+        truth = [one.mask() for one in outcome.question.targets]
         ious = tuple(max((metrics.iou(item.mask, mask) for mask in truth), default=0.0) for item in found)
         predicted = np.logical_or.reduce([item.mask for item in found])
         together = metrics.iou(predicted, target) if truth else 0.0
         parts = tuple(dict(item.scores) for item in found)
-        answers.append(ObservedAnswer(outcome.example.image.name, parts, ious, together))
+        answers.append(ObservedAnswer(outcome.question.image.path.name, parts, ious, together))
 
     native = metrics.CONVENTIONS["native"]
-    evaluate(pipeline, examples, read_image, convention=native, progress=progress, seen=keep)
+    evaluate(pipeline, asked, read_image, convention=native, progress=progress, seen=keep)
     return answers
 
 

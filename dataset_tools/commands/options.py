@@ -12,10 +12,10 @@ import click
 
 from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import FORMATS
+from dataset_tools.formats import WRITTEN
 
 PATH = click.Path(path_type=Path)
-FORMAT = click.Choice(list(FORMATS))
+FORMAT = click.Choice(WRITTEN)
 PARTLY = 2
 """Exit status of a command that did its work but had to leave something out."""
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from backend.commands.calibrate_score import calibrate_score
 from backend.evaluation import score_calibration
+from backend.evaluation.expressions import read_questions
 from backend.evaluation.score_calibration import (
     ObservedAnswer,
     cross_fitted,
@@ -22,7 +23,6 @@ from backend.evaluation.score_calibration import (
     scored,
     with_score,
 )
-from backend.evaluation_examples import read_examples
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import LogisticConfig, PipelineConfig, ScoreConfig, load_config
 from backend.pipeline.scores import log_odds
@@ -134,14 +134,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_observed_is_what_the_pipeline_answers(folder: Path) -> None:
-    examples = read_examples(folder, "val")
+    asked = read_questions(folder, "val")
     pipeline = load_pipeline("compact")
-    observed = observe(pipeline, examples, read)
+    observed = observe(pipeline, asked, read)
     assert len(observed) > 2
     expected = []
-    for example in examples:
-        found = pipeline.prelabel(read(example.image), example.expression)
-        truth = [target.mask() for target in example.targets]
+    for question in asked:
+        found = pipeline.prelabel(read(question.image.path), question.expression.text)
+        truth = [target.mask() for target in question.targets]
         if found:
             best = [max((metrics.iou(item.mask, mask) for mask in truth), default=0.0) for item in found]
             expected.append(([dict(item.scores) for item in found], best))

@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from backend.evaluation_examples import spread
-from backend.learning.examples import LabelledImage
 from backend.learning.ranking.strategies import STRATEGIES, Candidate, disagreement, order
 from backend.learning.simulation.world import (
     ACCEPTED,
@@ -48,6 +46,7 @@ from backend.training.run import read_weights, save_weights
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError
 from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.labelled import LabelledImage, spread
 
 __all__ = ["Simulation", "SimulationSettings"]
 

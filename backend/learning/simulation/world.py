@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 
 from backend.learning.click_corrections import clicks_to
-from backend.learning.examples import LabelledExpression, LabelledImage
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.grounding.compact.detections import Detection, find, reading_sides
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
@@ -26,6 +25,7 @@ from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask,
 from backend.training.adapter.views import FeatureCache, View, adapted_output
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledExpression, LabelledImage
 from dataset_tools.metrics import iou
 
 __all__ = [

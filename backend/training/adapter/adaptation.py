@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.network import Calibration, Detector
 from backend.training.adapter.calibration import cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, View, training_views
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["AdaptationOptions", "adapt_grounder", "categories_to_learn"]
 

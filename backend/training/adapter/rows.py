@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.network import HEAT_BIAS, STRIDES
 from backend.training.adapter.views import FeatureCache, Levels, Reading, View, box_array, quarter_mask, view_size
 from backend.training.grounder.augmentation import UNLABELLED, Sample
 from backend.training.grounder.losses import make_targets
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["Rows", "ViewCells", "neighbourhoods"]
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, Head
 from backend.training.adapter.rows import Rows, ViewCells
 from backend.training.adapter.views import FeatureCache, View, adapted_output
 from backend.training.boxes import generalized_iou
 from backend.training.grounder.losses import focal
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["AdapterData", "AdapterOptions", "train_adapter", "with_adapter"]
 

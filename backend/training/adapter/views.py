@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.detections import Detection, find, prepare, reading_sides
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput
 from backend.pipeline.types import Image
 from dataset_tools import atomic
 from dataset_tools.geometry import Box
 from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["FeatureCache", "Levels", "Reading", "View", "detections_of", "frozen_hash", "training_views"]
 

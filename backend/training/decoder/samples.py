@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.segmentation.compact_sam import ConvEncoder
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
@@ -32,7 +31,7 @@ from backend.training.segmenter.samples import (
 )
 from backend.training.segmenter.validation import jittered
 from dataset_tools.errors import ImageError
-from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledImage
 from dataset_tools.masks import from_coco, to_coco_rle
 
 __all__ = [
@@ -160,13 +159,7 @@ def decoder_samples(
 
 
 def _scene(image: LabelledImage) -> TrainingScene:
-    pixels = read(image.path)
-    if pixels.shape[:2] != (image.height, image.width):
-        raise ImageError(
-            f"{image.path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its labels were made for "
-            f"{image.width} x {image.height}"
-        )
-    return scene_of(image.key, pixels, ((item.category, item.mask()) for item in image.objects))
+    return scene_of(image.key, image.pixels(), ((item.category, item.mask()) for item in image.objects))
 
 
 def _windows(

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from backend.pipeline.types import Image
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
-from dataset_tools.image_files import read
+from dataset_tools.labelled import read
 from dataset_tools.masks import Mask
 
 Outline: TypeAlias = npt.NDArray[np.float32]
@@ -89,11 +88,11 @@ def outline(mask: Mask, scale: float) -> tuple[Outline, ...]:
 def load_folder(
     folder: Path, split: str | None, max_side: int, unlabelled: dict[str, float], names: Sequence[str] | None = None
 ) -> list[TrainingImage]:
-    """Decode a ``coco_jsonl`` folder.
+    """Decode a dataset folder.
 
     Args:
-        folder: as ``dataset_tools.formats.coco_jsonl`` reads it.
-        split: name of a part of its split.json; None for all images.
+        folder: of any format that ``dataset_tools.labelled`` reads.
+        split: name of one of its splits; None for all images.
         max_side: larger images are reduced to this long side in pixels.
         unlabelled: see ``TrainingImage``; the same for all images of the folder.
         names: keep only these file names.
@@ -102,27 +101,26 @@ def load_folder(
         ImageError: an image cannot be read.
         DatasetError: a category is unknown to ``dataset_tools.categories``.
     """
-    data = coco_jsonl.read(folder, split)
     result = []
-    for entry in data.images:
-        if names is not None and entry.file_name not in names:
+    for entry in read(folder, split):
+        if names is not None and entry.name not in names:
             continue
-        image = read(entry.path)
+        image = entry.pixels()
         scale = min(1.0, max_side / max(image.shape[:2]))
         if scale < 1.0:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         objects = []
-        for annotation in entry.annotations:
-            category = canonical(annotation.category)
+        for item in entry.objects:
+            category = canonical(item.label)
             if category is None:
                 raise DatasetError(
-                    f"{folder}: annotation {annotation.id} has category {annotation.category!r}, which is no alias of "
+                    f"{folder}: annotation {item.id} has category {item.label!r}, which is no alias of "
                     "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
                 )
-            outlines = outline(annotation.mask(), scale)
+            outlines = outline(item.mask(), scale)
             if outlines:
                 objects.append(OutlinedObject(category, outlines))
-        result.append(TrainingImage(entry.file_name, image, tuple(objects), unlabelled))
+        result.append(TrainingImage(entry.name, image, tuple(objects), unlabelled))
     return result
 
 

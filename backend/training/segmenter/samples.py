@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -17,10 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.segmentation.compact_sam import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
-from dataset_tools import categories
-from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
-from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledImage
 
 __all__ = [
     "Origin",
@@ -30,8 +27,8 @@ __all__ = [
     "augment_colors",
     "draw_sample",
     "plain_sample",
-    "read_scenes",
     "scene_of",
+    "training_scenes",
 ]
 
 PADDING = (124, 116, 104)
@@ -130,20 +127,16 @@ def scene_of(
     return TrainingScene(name, image, tuple(objects), origin)
 
 
-def read_scenes(
-    folder: Path, file_names: Collection[str] | None = None, exclude_categories: Collection[str] = ()
-) -> list[TrainingScene]:
-    """Scenes of a ``coco_jsonl`` folder, only the images in ``file_names`` if given, without excluded categories."""
+def training_scenes(images: Iterable[LabelledImage], exclude_categories: Collection[str] = ()) -> list[TrainingScene]:
+    """``images`` with their masks, without excluded categories; images with nothing left are left out.
+
+    Raises:
+        ImageError: an image cannot be read, or has another size than its labels.
+    """
     scenes = []
-    for entry in coco_jsonl.read(folder).images:
-        if file_names is not None and entry.file_name not in file_names:
-            continue
-        image = read(entry.path)
-        masks = [
-            (categories.canonical(annotation.category) or annotation.category, annotation.mask())
-            for annotation in entry.annotations
-        ]
-        scenes.append(scene_of(entry.file_name, image, [m for m in masks if m[0] not in exclude_categories]))
+    for image in images:
+        masks = ((item.category, item.mask()) for item in image.objects if item.category not in exclude_categories)
+        scenes.append(scene_of(image.name, image.pixels(), masks))
     return [scene for scene in scenes if scene.objects]
 
 
