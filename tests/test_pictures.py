@@ -28,11 +28,12 @@ from backend.server.images import TaskImages
 from backend.settings import Settings
 from backend.training.decoder.samples import decoder_samples
 from backend.training.grounder.data import load_folder
-from backend.training.lqvg.data import GroundingBatches, read_examples
-from backend.training.segmenter.samples import read_scenes
+from backend.training.lqvg.data import GroundingBatches, grounding_examples
+from backend.training.segmenter.samples import training_scenes
 from dataset_tools import formats, image_files, sources, tiles
 from dataset_tools.checks.validate import validate
 from dataset_tools.export import export
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, read
 from dataset_tools.masks import to_coco_rle
 from tests.pictures import RGB, Picture, pictures
 from tests.pipeline.segmentation.small_sams import small_vit_sam
@@ -89,7 +90,7 @@ def labelled(folder: Path, table: dict[str, Picture]) -> list[LabelledImage]:
         path = folder / "images" / picture.file_name
         ship, words = LabelledObject.of("ship", mask(picture)), LabelledExpression(EXPRESSION, (0,))
         height, width = picture.seen.shape[:2]
-        images.append(LabelledImage(file_key(path), path, height, width, (ship,), (words,)))
+        images.append(LabelledImage(path, height, width, (ship,), (words,)))
     return images
 
 
@@ -179,7 +180,7 @@ def grounder_trainer(
 def segmenter_trainer(
     folder: Path, table: dict[str, Picture], place: Path, patch: pytest.MonkeyPatch, site: Site
 ) -> dict[str, RGB]:
-    return {scene.name: scene.image for scene in read_scenes(folder)}
+    return {scene.name: scene.image for scene in training_scenes(read(folder))}
 
 
 @consumer
@@ -202,7 +203,7 @@ def lqvg_trainer(
 ) -> dict[str, RGB]:
     """Says so itself where its normalised pixels differ."""
     tokenizer = Tokenizer(lambda _text: [0, 2], vocabulary=50)
-    for example in read_examples(folder, "train"):
+    for example in grounding_examples(folder, "train"):
         picture = table[example.image.name]
         height, width = picture.seen.shape[:2]
         batches = GroundingBatches(
