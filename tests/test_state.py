@@ -23,7 +23,7 @@ from backend.database import Database
 from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.ranking.image_features import ImageFeatures
-from backend.learning.retraining.labelled_files import read_examples
+from backend.learning.retraining.labelled_files import read_labelled
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import load_pipeline
@@ -115,7 +115,7 @@ def test_trained_versions_serve_and_jobs_wait(database: Database, state: StateFo
     assert versions.published(active).options["steps"] == 4
     assert load_pipeline(versions.config_path(active)).model_version == active
     assert [
-        len(read_examples(versions.path(active) / name, state.images)) for name in ("training.jsonl", "held_out.jsonl")
+        len(read_labelled(versions.path(active) / name, state.images)) for name in ("training.jsonl", "held_out.jsonl")
     ] == [3, 4]
     versions.rollback(2, "tiny")
     versions.promote(active, "again")
