@@ -30,7 +30,18 @@ from dataset_tools import tiff_bands
 from dataset_tools.band_pictures import BANDS, compose
 from dataset_tools.errors import DatasetError, ImageError
 
-__all__ = ["BANDS", "MAX_PIXELS", "RGB", "as_rgb_file", "decode", "mode", "parse_bands", "read", "suffix_for", "tags"]
+__all__ = [
+    "BANDS",
+    "MAX_PIXELS",
+    "RGB",
+    "as_rgb_file",
+    "decode",
+    "default_bands",
+    "mode",
+    "parse_bands",
+    "read",
+    "suffix_for",
+]
 
 RGB = npt.NDArray[np.uint8]
 MAX_PIXELS = 400_000_000
@@ -85,7 +96,7 @@ def decode(
     Raises:
         ImageError: no image, damaged, of more than ``max_pixels`` pixels, or without the ``bands``.
     """
-    bands = _default_bands() if bands is None else bands
+    bands = default_bands() if bands is None else bands
     try:
         if tiff_bands.is_tiff(data):
             found = tiff_bands.tags(data)
@@ -124,15 +135,6 @@ def mode(data: bytes) -> str:
             return file.mode if depth == 8 or ";" in file.mode else f"{file.mode};{depth}"
     except tiff_bands.DAMAGE as error:
         raise ImageError(f"the image is damaged or truncated ({error}); {len(data)} bytes were read") from error
-
-
-def tags(path: Path) -> dict[int, Any]:
-    """The tags of a TIFF file; none of another image; raises ImageError, which names the file."""
-    data = _bytes(path)
-    try:
-        return tiff_bands.tags(data) if tiff_bands.is_tiff(data) else {}
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
 
 
 def as_rgb_file(path: Path, suffix: str, size: tuple[int, int]) -> bytes:
@@ -182,7 +184,8 @@ def parse_bands(text: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _default_bands() -> tuple[int, int, int] | None:
+def default_bands() -> tuple[int, int, int] | None:
+    """The bands that PSLG_BANDS names, None without it; raises ImageError for other values."""
     text = os.environ.get(BANDS, "").strip()
     try:
         return parse_bands(text) if text else None

@@ -116,6 +116,17 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int]
         yield bar.update
 
 
+def tracked(what: str, unit: str) -> Callable[[Iterable[T]], Iterable[T]]:
+    """A function that goes through a sequence with a bar on stderr (none where that is no terminal)."""
+    from tqdm import tqdm
+
+    def track(items: Iterable[T]) -> Iterable[T]:
+        bar: Iterable[T] = tqdm(items, desc=what, unit=unit, file=sys.stderr, disable=None)
+        return bar
+
+    return track
+
+
 def finish(left_out: list[str]) -> None:
     """Say what was left out, and let the exit status say so too."""
     for line in left_out[:20]:
