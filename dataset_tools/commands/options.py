@@ -16,6 +16,8 @@ from dataset_tools.formats import WRITTEN
 
 PATH = click.Path(path_type=Path)
 FORMAT = click.Choice(WRITTEN)
+MAP_KINDS = ("gpkg", "geojson", "cog")
+"""Map formats (``dataset_tools.maps.files``), named here so that ``--help`` imports none of it."""
 PARTLY = 2
 """Exit status of a command that did its work but had to leave something out."""
 

@@ -52,8 +52,8 @@ def opened(path: Path) -> Iterator[Any]:
     """The rasterio dataset of the file ``path``; what GDAL raises in the block becomes a DatasetError.
 
     Raises:
-        DatasetError: the file is missing, empty, of another format than its suffix says, damaged, or a mosaic that names files
-            outside of its folder.
+        DatasetError: the file is missing, empty, of another format than its suffix says, damaged, or a mosaic that
+            names files outside of its folder.
     """
     rasterio = rasterio_module()
     if not path.is_file():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import rasterio
 from rasterio.enums import ColorInterp
@@ -51,7 +53,7 @@ def test_first_three_of_many_bands_or_those_asked_for(tmp_path: Path) -> None:
     ("kind", "top"), [(np.uint16, 2047), (np.int16, 3000), (np.uint32, 10**6), (np.float32, 1), (np.float64, 9000)]
 )
 def test_deep_values_are_stretched_and_never_black(tmp_path: Path, kind: type, top: int) -> None:
-    values = (np.random.default_rng(0).random((1, 90, 120)) * top).astype(kind)
+    values: npt.NDArray[Any] = (np.random.default_rng(0).random((1, 90, 120)) * top).astype(kind)
     with open_scene(write(tmp_path / "a.tif", values)) as scene:
         grey = scene.read((0, 0, 120, 90))
         assert (grey[..., 0] == grey[..., 2]).all()
@@ -71,11 +73,11 @@ def test_one_stretch_for_the_whole_scene(tmp_path: Path) -> None:
 def test_nothing_is_transparent(tmp_path: Path) -> None:
     values = noise()
     values[:, :, :50] = 0
-    for name, options in {"nodata": {"nodata": 0}, "nan": {"nodata": float("nan")}}.items():
+    for name, nodata in {"nodata": 0.0, "nan": float("nan")}.items():
         given = values.astype(np.float32) if name == "nan" else values.copy()
         if name == "nan":
             given[:, :, :50] = np.nan
-        with open_scene(write(tmp_path / f"{name}.tif", given, **options)) as scene:
+        with open_scene(write(tmp_path / f"{name}.tif", given, nodata=nodata)) as scene:
             alpha = scene.read((0, 0, 200, 130))[..., 3]
         assert (alpha[:, :50] == 0).all()
         assert (alpha[:, 50:] == 255).all()
