@@ -52,8 +52,9 @@ from dataset_tools.formats import WRITTEN
 @click.option("--restart", is_flag=True, help="Forget an interrupted export instead of going on with it.")
 @source_options
 def export_command(
-    source: str, destination: Path, name: str, tiles: Path | None, simplify: float, split: bool, split_from: Path | None, shares: str, seed: int,
-    licence: str | None, workers: int, overwrite: bool, restart: bool, **options: Any,
+    source: str, destination: Path, name: str, tiles: Path | None, simplify: float, split: bool,
+    split_from: Path | None, shares: str, seed: int, licence: str | None, workers: int, overwrite: bool, restart: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Write SOURCE as a dataset that the field's loaders read.
 

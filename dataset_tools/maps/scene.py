@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -79,8 +80,12 @@ class Scene:
             kind = dataset.dtypes[self.bands[0] - 1]
             self.notes.append(f"{kind} values from {self.stretch[0]:g} to {self.stretch[1]:g} are shown as 0 to 255")
 
-    def read(self, window: Window) -> npt.NDArray[np.uint8]:
+    def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
         """uint8[h, w, 4] RGBA of ``window``; alpha is 0 where the scene holds nothing (nodata, mask, alpha).
+
+        Args:
+            window: inside the scene.
+            size: (width, height) to resample the window to, without ever holding more than that; None: its own.
 
         Raises:
             DatasetError: the window is not inside the scene, or the file is damaged there.
@@ -88,7 +93,8 @@ class Scene:
         x, y, width, height = window
         if x < 0 or y < 0 or width < 1 or height < 1 or x + width > self.width or y + height > self.height:
             raise DatasetError(f"the window {window} is not inside the scene's {self.width} x {self.height} pixels")
-        values = self._values(window)
+        width, height = size or (width, height)
+        values = self._values(window, size)
         seen = self._seen(values, window)
         result = np.empty((height, width, 4), np.uint8)
         if self._reading.palette is not None:
@@ -104,18 +110,19 @@ class Scene:
         result[~seen] = 0
         return result
 
-    def _values(self, window: Window) -> npt.NDArray[Any]:
+    def _values(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[Any]:
         from rasterio.enums import Resampling
 
-        if self._reading.palette is not None or self._factor == (1.0, 1.0):
+        factor = min(self._factor) * (min(size[0] / window[2], size[1] / window[3]) if size else 1.0)
+        if self._reading.palette is not None or factor == 1.0:
             method = Resampling.nearest
         else:
-            method = Resampling.average if min(self._factor) < 1 else Resampling.bilinear
-        values: npt.NDArray[Any] = self._read(list(self._reading.bands), window, method)
+            method = Resampling.average if factor < 1 else Resampling.bilinear
+        values: npt.NDArray[Any] = self._read(list(self._reading.bands), window, size or window[2:], method)
         return values
 
-    def _read(self, bands: list[int] | int, window: Window, method: Any) -> npt.NDArray[Any]:
-        _, _, width, height = window
+    def _read(self, bands: list[int] | int, window: Window, size: tuple[int, int], method: Any) -> npt.NDArray[Any]:
+        width, height = size
         shape = (height, width) if isinstance(bands, int) else (len(bands), height, width)
         values: npt.NDArray[Any] = self._dataset.read(
             bands, window=self._source_window(window), out_shape=shape, resampling=method
@@ -134,15 +141,15 @@ class Scene:
         from rasterio.enums import Resampling
 
         reading = self._reading
-        seen = np.ones(values.shape[1:], bool)
+        height, width = values.shape[1:]
+        seen = np.ones((height, width), bool)
         if np.issubdtype(values.dtype, np.floating):
             seen &= np.isfinite(values).all(axis=0)
         if reading.nodata is not None and not math.isnan(reading.nodata):
             seen &= ~(values == reading.nodata).all(axis=0)
         if reading.alpha is not None:
-            seen &= self._read(reading.alpha, window, Resampling.nearest) > 0
+            seen &= self._read(reading.alpha, window, (width, height), Resampling.nearest) > 0
         elif reading.uses_mask:
-            _, _, width, height = window
             mask = self._dataset.read_masks(
                 1, window=self._source_window(window), out_shape=(height, width), resampling=Resampling.nearest
             )
@@ -188,9 +195,11 @@ class _Picture(Scene):
         self.stretch = None
         self.notes = []
 
-    def read(self, window: Window) -> npt.NDArray[np.uint8]:
+    def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
         x, y, width, height = window
         part = self._image[y : y + height, x : x + width]
+        if size is not None:
+            part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
         return np.dstack([part, np.full(part.shape[:2], 255, np.uint8)])
 
 

@@ -32,7 +32,7 @@ WIDTH, HEIGHT = 260, 180
 
 def things() -> list[npt.NDArray[np.bool_]]:
     """A ring across the cuts, two neighbours that touch, one in a corner, one in the overlap alone."""
-    masks = [np.zeros((HEIGHT, WIDTH), bool) for _ in range(5)]
+    masks: list[npt.NDArray[np.bool_]] = [np.zeros((HEIGHT, WIDTH), bool) for _ in range(5)]
     masks[0][60:130, 70:170] = True
     masks[0][80:110, 100:140] = False
     masks[1][10:30, 10:40] = True
@@ -89,7 +89,7 @@ def test_neighbours_that_touch_and_parts_without_overlap_stay_apart(tmp_path: Pa
     tiles.tile(path, tmp_path / "tiles", 130, 0)
     found = []
     for name, line in tiles.read_index(tmp_path / "tiles").items():
-        x, y, w, h = line["window"]
+        x, _, w, h = line["window"]
         mask = np.zeros((h, w), bool)
         mask[40:60, -20 if x == 0 else 0 : None if x == 0 else 20] = True
         found.append(Sample(SourceImage(name, w, h), (Record("it", "ship", (target_of(mask),)),)))

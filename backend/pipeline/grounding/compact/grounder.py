@@ -80,13 +80,13 @@ class CompactGrounder:
     def ground(self, image: Image, expression: str) -> GroundingResult:
         """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
         query = expression_parser.parse(expression, self.known_categories)
-        refusal = self._refusal(query)
+        refusal = self.refusal(query)
         if refusal is not None:
             return GroundingResult((), refusal)
         size = (image.shape[0], image.shape[1])
         return answer(query, self.detections(image), self.calibration, size, partial(color_in_box, image))
 
-    def _refusal(self, query: Query) -> Abstention | None:
+    def refusal(self, query: Query) -> Abstention | None:
         """An abstention for what no image could change: nothing asked for, or a category that is not known."""
         if query.is_empty:
             return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
