@@ -12,6 +12,7 @@ import pytest
 from rasterio.transform import Affine
 
 from backend.pipeline import PslgSam, load_pipeline
+from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.map_scene import SceneAnswer, prelabel_scene
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError
@@ -99,13 +100,13 @@ def test_a_run_that_was_stopped_searches_only_what_is_left(
     with pytest.raises(Killed):
         asked(pipeline, path, "all the airplanes", journal=journal, track=first_only)
     searched = []
-    detections = type(pipeline.grounder).detections
+    detections = CompactGrounder.detections
 
     def counted(grounder: Any, image: Any) -> Any:
         searched.append(image.shape)
         return detections(grounder, image)
 
-    monkeypatch.setattr(type(pipeline.grounder), "detections", counted)
+    monkeypatch.setattr(CompactGrounder, "detections", counted)
     again = asked(pipeline, path, "all the airplanes", journal=journal)
     assert len(searched) == 2  # of three tiles and the reduced whole
     assert [(o.x, o.y, o.mask.sum()) for o in again.objects] == [(o.x, o.y, o.mask.sum()) for o in whole.objects]
