@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, file_key
 from click.testing import CliRunner
 from PIL import Image
 
