@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset_tools import formats, labelled
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.export import export
 from dataset_tools.geometry import Box
 from dataset_tools.labelled import (
@@ -180,15 +180,15 @@ def test_nothing_is_decoded_before_it_is_asked(samples: list[Sample], tmp_path: 
     (root / "annotations.json").write_text(json.dumps(damaged))
     image = read(root)[0]
     assert image.path == first
-    with pytest.raises(Exception, match=r"0+1?\.png|image"):
+    with pytest.raises(ImageError, match="image"):
         image.pixels()
-    with pytest.raises(Exception, match=r"object 1 \(ship\)"):
+    with pytest.raises(MaskError, match=r"object 1 \(ship\)"):
         image.objects[0].mask()
 
 
 def test_an_image_of_another_size_than_its_labels_is_named(samples: list[Sample], tmp_path: Path) -> None:
     image = read(export_with_lines(samples, tmp_path))[0]
-    with pytest.raises(DatasetError, match=f"{WIDTH} x {HEIGHT} pixels, its labels were made for 62 x {HEIGHT}"):
+    with pytest.raises(ImageError, match=f"{WIDTH} x {HEIGHT} pixels, its labels were made for 62 x {HEIGHT}"):
         replace(image, width=62).pixels()
 
 
