@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, file_key
 from click.testing import CliRunner
 from PIL import Image
 
@@ -28,9 +27,9 @@ from backend.server.images import TaskImages
 from backend.settings import Settings
 from backend.training.decoder.samples import decoder_samples
 from backend.training.grounder.data import load_folder
-from backend.training.lqvg.data import GroundingBatches, read_examples
-from backend.training.segmenter.samples import read_scenes
-from dataset_tools import formats, image_files, sources, tiles
+from backend.training.lqvg.data import GroundingBatches, grounding_examples
+from backend.training.segmenter.samples import training_scenes
+from dataset_tools import formats, image_files, labelled, sources, tiles
 from dataset_tools.checks.validate import validate
 from dataset_tools.export import export
 from dataset_tools.masks import to_coco_rle
@@ -81,16 +80,6 @@ def mask(picture: Picture) -> npt.NDArray[np.bool_]:
     ship = np.zeros(picture.seen.shape[:2], bool)
     ship[10:16, 10:16] = True
     return ship
-
-
-def labelled(folder: Path, table: dict[str, Picture]) -> list[LabelledImage]:
-    images = []
-    for picture in table.values():
-        path = folder / "images" / picture.file_name
-        ship, words = LabelledObject.of("ship", mask(picture)), LabelledExpression(EXPRESSION, (0,))
-        height, width = picture.seen.shape[:2]
-        images.append(LabelledImage(file_key(path), path, height, width, (ship,), (words,)))
-    return images
 
 
 class Recorder:
@@ -179,7 +168,7 @@ def grounder_trainer(
 def segmenter_trainer(
     folder: Path, table: dict[str, Picture], place: Path, patch: pytest.MonkeyPatch, site: Site
 ) -> dict[str, RGB]:
-    return {scene.name: scene.image for scene in read_scenes(folder)}
+    return {scene.name: scene.image for scene in training_scenes(labelled.read(folder))}
 
 
 @consumer
@@ -192,7 +181,7 @@ def decoder_trainer(
         seen.append(image)
         return lambda: np.zeros((1, 1, 1))
 
-    decoder_samples(SamSegmenter(small_vit_sam()), labelled(folder, table), views=0, embed=embed)
+    decoder_samples(SamSegmenter(small_vit_sam()), labelled.read(folder), views=0, embed=embed)
     return dict(zip(table, seen, strict=True))
 
 
@@ -202,7 +191,7 @@ def lqvg_trainer(
 ) -> dict[str, RGB]:
     """Says so itself where its normalised pixels differ."""
     tokenizer = Tokenizer(lambda _text: [0, 2], vocabulary=50)
-    for example in read_examples(folder, "train"):
+    for example in grounding_examples(folder, "train"):
         picture = table[example.image.name]
         height, width = picture.seen.shape[:2]
         batches = GroundingBatches(
@@ -217,7 +206,7 @@ def lqvg_trainer(
 def promotion_gate(
     folder: Path, table: dict[str, Picture], place: Path, patch: pytest.MonkeyPatch, site: Site
 ) -> dict[str, RGB]:
-    recorder, images = Recorder(), labelled(folder, table)
+    recorder, images = Recorder(), labelled.read(folder)
     pipeline = cast("PslgSam", recorder)
     gate.compare(pipeline, pipeline, images, [])
     return dict(zip([*table, *table], recorder.seen, strict=True))
