@@ -29,10 +29,9 @@ from backend.training.decoder.samples import decoder_samples
 from backend.training.grounder.data import load_folder
 from backend.training.lqvg.data import GroundingBatches, grounding_examples
 from backend.training.segmenter.samples import training_scenes
-from dataset_tools import formats, image_files, sources, tiles
+from dataset_tools import formats, image_files, labelled, sources, tiles
 from dataset_tools.checks.validate import validate
 from dataset_tools.export import export
-from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, read
 from dataset_tools.masks import to_coco_rle
 from tests.pictures import RGB, Picture, pictures
 from tests.pipeline.segmentation.small_sams import small_vit_sam
@@ -81,16 +80,6 @@ def mask(picture: Picture) -> npt.NDArray[np.bool_]:
     ship = np.zeros(picture.seen.shape[:2], bool)
     ship[10:16, 10:16] = True
     return ship
-
-
-def labelled(folder: Path, table: dict[str, Picture]) -> list[LabelledImage]:
-    images = []
-    for picture in table.values():
-        path = folder / "images" / picture.file_name
-        ship, words = LabelledObject.of("ship", mask(picture)), LabelledExpression(EXPRESSION, (0,))
-        height, width = picture.seen.shape[:2]
-        images.append(LabelledImage(path, height, width, (ship,), (words,)))
-    return images
 
 
 class Recorder:
@@ -179,7 +168,7 @@ def grounder_trainer(
 def segmenter_trainer(
     folder: Path, table: dict[str, Picture], place: Path, patch: pytest.MonkeyPatch, site: Site
 ) -> dict[str, RGB]:
-    return {scene.name: scene.image for scene in training_scenes(read(folder))}
+    return {scene.name: scene.image for scene in training_scenes(labelled.read(folder))}
 
 
 @consumer
@@ -192,7 +181,7 @@ def decoder_trainer(
         seen.append(image)
         return lambda: np.zeros((1, 1, 1))
 
-    decoder_samples(SamSegmenter(small_vit_sam()), labelled(folder, table), views=0, embed=embed)
+    decoder_samples(SamSegmenter(small_vit_sam()), labelled.read(folder), views=0, embed=embed)
     return dict(zip(table, seen, strict=True))
 
 
@@ -217,7 +206,7 @@ def lqvg_trainer(
 def promotion_gate(
     folder: Path, table: dict[str, Picture], place: Path, patch: pytest.MonkeyPatch, site: Site
 ) -> dict[str, RGB]:
-    recorder, images = Recorder(), labelled(folder, table)
+    recorder, images = Recorder(), labelled.read(folder)
     pipeline = cast("PslgSam", recorder)
     gate.compare(pipeline, pipeline, images, [])
     return dict(zip([*table, *table], recorder.seen, strict=True))
