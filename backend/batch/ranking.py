@@ -134,16 +134,15 @@ class TaskRanker:
             return None
         try:
             query = read_task(Task.model_validate(row), self._config)
-            images = self._service.images
-            identity = images.identify(query.url, query.task_id)
-            look = self._features.of(identity.sha256, lambda: images.load(query.url, query.task_id)[1])
+            image = self._service.images.load(query.url, query.task_id)
+            look = self._features.of(image.identity, image.pixels)
             seen = _Seen(
                 id=int(row["id"]),
                 labelled=labelled,
                 score=None,
                 disagreement=0.0,
                 category=self._asked_for(query),
-                image=identity.sha256,
+                image=image.identity,
                 look=look,
             )
             if labelled:

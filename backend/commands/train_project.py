@@ -116,8 +116,8 @@ def _runner(settings: Settings, database: Database, jobs: TrainingJobs) -> Train
     images = TaskImages(settings, LabelStudio.from_settings(settings), database)
 
     def fetch(url: str, task: int) -> ImageFile:
-        identity, path = images.keep(url, task, settings.state_dir / "images")
-        return ImageFile(identity.sha256, path, *identity.size)
+        image, path = images.keep(url, task, settings.state_dir / "images")
+        return ImageFile(image.identity, path, *image.size)
 
     def sync(project: int) -> None:
         if settings.label_studio_url is not None and settings.label_studio_api_key is not None:

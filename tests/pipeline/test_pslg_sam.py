@@ -31,7 +31,7 @@ class GivenBoxes:
     result: GroundingResult
     known_categories: frozenset[str] | None = None
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         return self.result
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.pipeline.types import Prompts
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle
@@ -45,6 +46,12 @@ class ObjectPrompt:
     label: str
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
+
+    @property
+    def prompts(self) -> Prompts:
+        """The same for a segmenter."""
+        points = np.array([click.point for click in self.clicks], np.float32).reshape(-1, 2)
+        return Prompts(points, np.array([click.positive for click in self.clicks], np.int64), self.box)
 
 
 @dataclass(frozen=True)

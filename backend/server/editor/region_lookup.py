@@ -7,13 +7,14 @@ Both are kept by the code's content hash, because every further click of an anno
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from backend.bounded_cache import BoundedCache
+from backend.pipeline.segmentation.replay import mostly
 from backend.pipeline.types import Mask, Point
 from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import newest_draft
@@ -22,11 +23,10 @@ from dataset_tools import brush_rle, masks
 from dataset_tools.errors import MaskError
 from dataset_tools.geometry import Box
 
-__all__ = ["FoundRegion", "RegionLookup", "has_regions", "spread_points"]
+__all__ = ["FoundRegion", "RegionLookup", "has_regions"]
 
 _LOOKUP_BYTES = 4_000_000
 _MASK_BYTES = 64_000_000
-_SAMPLES = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class RegionLookup:
         mask = (
             _polygon(region["value"], image_size) if control.tag == "PolygonLabels" else _rectangle(region, image_size)
         )
-        if not _most(mask[int(point.y), int(point.x)] for point in points):
+        if not mostly(mask[int(point.y), int(point.x)] for point in points):
             return None
         return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
 
@@ -113,26 +113,13 @@ class RegionLookup:
                 self._hits.put(key, value, 200)
             return value
 
-        if not _most(map(value_at, points)):
+        if not mostly(map(value_at, points)):
             return None
         mask = self._masks.get(digest)
         if mask is None:
             mask = brush_rle.decode(code, height, width)
             self._masks.put(digest, mask, mask.nbytes)
         return FoundRegion(str(region["id"]), control, digest, mask)
-
-
-def spread_points(mask: Mask) -> tuple[Point, ...]:
-    """Points (x, y) spread over ``mask`` bool[H, W], by which it is compared with regions that stay undecoded."""
-    pixels = np.argwhere(mask)
-    chosen = pixels[np.linspace(0, len(pixels) - 1, _SAMPLES).astype(int)] if len(pixels) else pixels
-    return tuple(Point(float(x), float(y)) for y, x in chosen)
-
-
-def _most(values: Iterable[bool]) -> bool:
-    """Whether more than half of ``values`` are true."""
-    found = [bool(value) for value in values]
-    return 2 * sum(found) > len(found)
 
 
 def has_regions(task: Task) -> bool:

@@ -26,7 +26,7 @@ def address(number: int = 0) -> str:
 
 def embedding(number: int = 0, dtype: str = "float16") -> Embedding:
     features = np.random.default_rng(number).normal(size=(8, 16, 16)).astype(dtype)
-    return Embedding(f"key {number}", features, (600, 800), WINDOW)
+    return Embedding(address(number), features, (600, 800), WINDOW)
 
 
 def make(number: int = 0, calls: list[int] | None = None) -> Callable[[], Embedding]:
@@ -187,3 +187,29 @@ def test_leftovers_of_a_process_that_died_are_removed(tmp_path: Path) -> None:
     store.sweep()
     assert not part.exists()
     assert address() in store
+
+
+def test_an_image_is_embedded_under_its_name_and_fetched_only_for_that(tmp_path: Path) -> None:
+    segmenter = SamSegmenter(small_compact_sam(), window_rule=window_for)
+    store = EmbeddingStore(tmp_path, 10**8, 10**8)
+    fetched: list[int] = []
+
+    def pixels() -> Image:
+        fetched.append(1)
+        return np.zeros((60, 80, 3), np.uint8)
+
+    window = Box(10.0, 10.0, 50.0, 50.0)
+    first = store.embed(segmenter, "sha256 of the file", pixels, window)
+    assert first.key == embedding_address("sha256 of the file", segmenter.encoder_hash, window)
+    assert same(first, store.embed(segmenter, "sha256 of the file", pixels, window))
+    assert fetched == [1]
+
+
+def test_an_embedding_that_was_stored_under_another_key_has_the_name_it_is_found_by(tmp_path: Path) -> None:
+    # Up to now the key inside the file was made of the pixels' hash, the file's name of the image file's.
+    old = replace(embedding(), key="another")
+    EmbeddingStore(tmp_path, 10**8, 10**8).get_or_compute(address(), lambda: old)
+    found = EmbeddingStore(tmp_path, 10**8, 10**8).read(address())
+    assert found is not None
+    assert found.key == address()
+    assert np.array_equal(found.features, old.features)
