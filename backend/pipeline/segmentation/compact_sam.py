@@ -136,7 +136,7 @@ def build_compact_sam(
     """A ``Sam`` of 5 million parameters with random weights; its low-resolution masks have half the input's side.
 
     The decoder has the single mask token only: what a lone click leaves open (how large is the object?) is a question
-    of windows here, see ``clicks.click_window``. Weights do not depend on ``img_size``.
+    of windows here, see ``replay``. Weights do not depend on ``img_size``.
     """
     side = img_size // STRIDE
     return Sam(

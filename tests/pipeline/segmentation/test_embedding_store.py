@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.pipeline.segmentation.compact_sam import window_for
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
-from backend.pipeline.types import Box, Embedding
+from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.types import Box, Embedding, Image
 from tests.conftest import REPOSITORY
+from tests.pipeline.segmentation.small_sams import small_compact_sam
 
 WINDOW = Box(-3.0, 0.0, 61.0, 64.0)
 
