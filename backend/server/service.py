@@ -25,8 +25,7 @@ from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, par
 from backend.server.images import TaskImages
 from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
-from backend.server.models.base_model import Model
-from backend.server.models.project_models import ProjectModels
+from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings

@@ -25,10 +25,8 @@ from backend.errors import ConfigError, ImageError, PromptError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
-from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.openvino_engine import compile_network
-from backend.pipeline.segmentation.sam_prompts import prompt_tensors, window_size
-from backend.pipeline.segmentation.upsampling import PlacedLogits, upsampled
+from backend.pipeline.segmentation.windows import PlacedLogits, hold_clicks, prompt_tensors, upsampled, window_size
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 
 __all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegmenter", "WindowRule"]

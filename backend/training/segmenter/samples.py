@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.segmentation.compact_sam import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
+from backend.pipeline.segmentation.windows import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
 from dataset_tools import categories
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.pipeline.segmentation.compact_sam import window_for
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Image
 from tests.conftest import REPOSITORY
 from tests.pipeline.segmentation.small_sams import small_compact_sam
