@@ -20,7 +20,7 @@ from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
 from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.task_query import TaskQuery, default_category, read_task
+from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
 from dataset_tools import metrics

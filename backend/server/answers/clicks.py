@@ -19,10 +19,9 @@ from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.server.answers.click_queue import ClickQueue
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.prompts import ObjectPrompt, read_prompts
+from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
 from backend.server.editor.region_lookup import FoundRegion, RegionLookup, has_regions
 from backend.server.editor.regions import RegionWriter
-from backend.server.editor.task_query import read_task
 from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task

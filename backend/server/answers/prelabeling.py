@@ -23,8 +23,8 @@ from backend.server.answers.background import JobPool, Priority
 from backend.server.answers.late_predictions import LatePredictions
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.editor.labeling_config import LabelingConfig
+from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
-from backend.server.editor.task_query import TaskQuery, default_category, label_of, read_task
 from backend.server.images import TaskImages
 from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
