@@ -1,4 +1,4 @@
-"""What a task and its annotator ask for: image and expressions of the task; clicks, boxes and texts as prompts in pixels.
+"""What a task and its annotator ask for: image, expressions and category; clicks, boxes and texts in pixels.
 
 Items are told apart by ``type`` and ``from_name``, never by their place: whole-image controls (Choices, ...) may come
 first. All coordinates arrive in percent of the original image.
