@@ -1,6 +1,6 @@
 """The paper's 10 % experiment with the compact segmenter: how many masks does fine-tuning the decoder need?
 
-    python -m benchmarks.decoder_shares --data ../shared/data/nwpu_vhr10 --base WEIGHTS --left-out airplane harbor
+    python -m benchmarks.decoder_shares --data FOLDER/nwpu_vhr10 --base WEIGHTS --left-out airplane harbor
 
 Fine-tunes the mask decoder of WEIGHTS (frozen encoder, equal numbers of steps) on shares of the masks of the training
 part and measures the test part with ground-truth boxes as the only prompts: no foreground point, no boundary

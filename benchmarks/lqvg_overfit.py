@@ -1,6 +1,6 @@
 """Shows on a CPU that LQVG learns: a reduced width must overfit 32 images of data/nwpu_vhr10.
 
-    python -m benchmarks.lqvg_overfit --data ../shared/data/nwpu_vhr10 --out runs/lqvg_overfit
+    python -m benchmarks.lqvg_overfit --data FOLDER/nwpu_vhr10 --out runs/lqvg_overfit
 
 Trains ``backend/training/lqvg/lqvg_reduced.yaml`` (random weights, a byte-level BPE made from the expressions) on the
 first 32 training images that have an expression with one target, two expressions of different targets where there are

@@ -1,6 +1,6 @@
 """How often the relation program picks the right object, with true boxes and with a poor detector's in their place.
 
-    python -m benchmarks.relation_program ../shared/data/nwpu_vhr10 [--failures]
+    python -m benchmarks.relation_program FOLDER/nwpu_vhr10 [--failures]
 
 Prints the share of expressions answered with exactly the annotated objects, by kind, then the same for all
 expressions of one object while boxes are dropped, added and moved; ``--failures`` lists every expression that goes

@@ -26,7 +26,7 @@ from backend.commands.prelabel import read_image
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Prompts
-from backend.pipeline.weights.records import SHIPPED_FOLDER
+from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from backend.training.run import load_config
 from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic

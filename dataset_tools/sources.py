@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dataset_tools import duplicates, formats, image_files, splits
-from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.label_studio import exports as label_studio
 from dataset_tools.label_studio.exports import ImportRules, Problem
 from dataset_tools.records import Sample, local_path
@@ -119,5 +119,5 @@ def known_splits(folder: Path) -> dict[str, str]:
 def _hash(sample: Sample) -> duplicates.Bits | None:
     try:
         return duplicates.perceptual_hash(image_files.read_rgb(local_path(sample.image)))
-    except (DatasetToolsError, OSError):
+    except (PslgError, OSError):
         return None  # the exporter reports images that cannot be read

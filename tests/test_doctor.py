@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from backend.cli import pslg
 from backend.labeling_configs import read_labeling_config
 from backend.pipeline.config import config_names
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import Reply, Site, make_site
-from tests.server.test_label_studio import LEGACY
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from PIL import Image as PillowImage
 
 from backend.commands.prelabel import prelabel
-from backend.errors import ConfigError, ImageError, PslgError
 from dataset_tools import brush_rle
+from dataset_tools.errors import ConfigError, ImageError, PslgError
 from dataset_tools.masks import from_coco
 from dataset_tools.metrics import iou
 from dataset_tools.synthetic import Scene, draw_scene

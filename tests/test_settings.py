@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import ConfigError
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 
 def test_environment_is_read_and_options_win(tmp_path: Path) -> None:

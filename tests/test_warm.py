@@ -13,8 +13,8 @@ from backend.cli import pslg
 from backend.labeling_configs import read_labeling_config
 from dataset_tools import synthetic
 from dataset_tools.categories import CATEGORIES
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import Reply, Site, encode, make_site
-from tests.server.test_label_studio import LEGACY
 
 
 @pytest.fixture

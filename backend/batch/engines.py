@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from backend.batch.predictor import TaskPredictor
-from backend.errors import ConfigError, PslgError
 from backend.server.protocol import Prediction
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError, PslgError
 
 __all__ = ["ENGINES", "Answer", "Engine", "local_engine", "ray_engine"]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import PslgError
 from backend.learning.ranking.image_features import ImageFeatures, Look, same_look
 from backend.learning.ranking.strategies import Candidate, disagreement, order
 from backend.pipeline import PslgSam
@@ -24,7 +23,7 @@ from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
 from dataset_tools import metrics
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import PslgError
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.label_studio.regions import is_accepted, read_info, read_region
 
@@ -148,7 +147,7 @@ class TaskRanker:
             if labelled:
                 return replace(seen, category=_labelled_category(row) or seen.category)
             return seen if self._strategy in _WITHOUT_SCORES else self._scored(seen, row, query)
-        except (PslgError, DatasetToolsError) as error:
+        except PslgError as error:
             return str(error)
 
     def _scored(self, seen: _Seen, row: Mapping[str, Any], query: TaskQuery) -> _Seen:

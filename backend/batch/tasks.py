@@ -1,4 +1,4 @@
-"""``pslg prelabel --tasks``: predictions for a file of Label Studio tasks, ready to be imported."""
+"""A file of Label Studio tasks: read, and written with predictions, ready to be imported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,28 @@ from typing import Any
 import click
 
 from backend.batch.engines import ENGINES
-from backend.commands.warm import read_config, read_tasks
-from backend.errors import PslgError
+from backend.labeling_configs import read_config
 from backend.server.protocol import Prediction
 from backend.settings import Settings
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, PslgError
 
-__all__ = ["prelabel_tasks"]
+__all__ = ["prelabel_tasks", "read_tasks"]
+
+
+def read_tasks(path: Path) -> list[dict[str, Any]]:
+    """Tasks of a JSON file as Label Studio imports or exports it: with a ``data`` object each, or plain data.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{path} must hold a list of tasks")
+    return [row if "data" in row else {"data": row} for row in rows]
 
 
 def prelabel_tasks(

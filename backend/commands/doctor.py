@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,19 +15,20 @@ from urllib.parse import urlsplit
 
 import click
 
-from backend.errors import ConfigError, PslgError, UnavailableError
+from backend.database import Database
+from backend.learning.retraining.replay import check_replay
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
+from backend.pipeline.options import missing_variables
 from backend.pipeline.weights import how_to_get, locate
-from backend.settings import Settings
+from backend.settings import Settings, is_dotless
+from dataset_tools.errors import ConfigError, PslgError, UnavailableError
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
     from backend.server.editor.labeling_config import LabelingConfig
-    from backend.server.label_studio import LabelStudio
-
-LOAD_TIMEOUT = 600.0
+    from dataset_tools.label_studio.client import LabelStudio
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
         yield Finding("problem", str(error))
         return
     yield Finding("ok", f"settings; state in {settings.state_dir}")
+    for check in (partial(Database.check, settings.state.database), partial(check_replay, settings.train_replay)):
+        try:
+            check()
+        except PslgError as error:
+            yield Finding("problem", str(error))
     known: Collection[str] | None = ()
     measured: dict[str, float] = {}
     _set_threads(settings)
@@ -132,13 +139,15 @@ def _missing(config: PipelineConfig) -> list[str]:
     """What has to be placed or installed before ``config`` can run."""
     wanted = (config.grounder.weights, config.segmenter.weights, config.grounder.tokenizer)
     missing = [f"no {name} ({how_to_get(name)})" for name in wanted if name and not locate(name).exists()]
+    for section in (config.grounder, config.segmenter):
+        missing += [f"the environment variable {name} is not set" for name in missing_variables(section.options)]
     if config.segmenter.engine == "openvino" and find_spec("openvino") is None:
         missing.append("no package openvino (pip install 'pslg-sam[openvino]')")
     return missing
 
 
 def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.warm import read_config
+    from backend.labeling_configs import read_config
     from backend.server.editor.labeling_config import parse_labeling_config
 
     try:
@@ -159,12 +168,10 @@ def _config_findings(what: str, config: LabelingConfig, known: Collection[str] |
 
 
 def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.server.label_studio import LabelStudio
-
     if settings.label_studio_url is None:
         yield Finding("note", "LABEL_STUDIO_URL is not set: images in Label Studio (/data/...) cannot be fetched")
         return
-    label_studio = LabelStudio.from_settings(settings)
+    label_studio = settings.label_studio()
     if label_studio is None:
         yield Finding("problem", "LABEL_STUDIO_API_KEY is not set: a personal access token or a legacy token is needed")
         return
@@ -181,7 +188,6 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
 
 
 def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.serve import is_dotless
     from backend.server.editor.labeling_config import parse_labeling_config
 
     for project in label_studio.projects():

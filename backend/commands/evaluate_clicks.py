@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.errors import DatasetError
+from dataset_tools.errors import DatasetError
 
 if TYPE_CHECKING:
     from backend.evaluation.clicks import ClickTarget
@@ -52,24 +52,20 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
 def _read_targets(data: Path, split: str | None) -> list[ClickTarget]:
     """Every object of a coco_jsonl folder or a REFER root once, of one split if given."""
     from backend.evaluation.clicks import ClickTarget
-    from dataset_tools.errors import DatasetError as FormatError
     from dataset_tools.formats import coco_jsonl, refer
     from dataset_tools.records import local_path
 
     targets = []
-    try:
-        if (data / "rrsisd").is_dir():
-            for sample in refer.read(data):
-                for record in sample.records:
-                    if split is None or record.split == split:
-                        path = local_path(sample.image)
-                        targets.append(ClickTarget(path, record.category, partial(sample.union, record)))
-        else:
-            chosen: str | Path | None = Path(split) if split is not None and Path(split).is_file() else split
-            for image in coco_jsonl.read(data, chosen).images:
-                targets += [ClickTarget(image.path, one.category, one.mask) for one in image.annotations]
-    except FormatError as error:
-        raise DatasetError(str(error)) from error
+    if (data / "rrsisd").is_dir():
+        for sample in refer.read(data):
+            for record in sample.records:
+                if split is None or record.split == split:
+                    path = local_path(sample.image)
+                    targets.append(ClickTarget(path, record.category, partial(sample.union, record)))
+    else:
+        chosen: str | Path | None = Path(split) if split is not None and Path(split).is_file() else split
+        for image in coco_jsonl.read(data, chosen).images:
+            targets += [ClickTarget(image.path, one.category, one.mask) for one in image.annotations]
     if not targets:
         raise DatasetError(f"{data} has no objects" + (f" in the split {split!r}" if split else ""))
     return targets

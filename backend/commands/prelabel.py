@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.errors import ImageError
+from dataset_tools.errors import ImageError
 
 if TYPE_CHECKING:
     from backend.pipeline.types import Image, Prelabels

@@ -59,7 +59,6 @@ def simulate(
     """
     import torch
 
-    from backend.errors import ConfigError
     from backend.learning.examples import read_coco_jsonl
     from backend.learning.simulation.report import write_report
     from backend.learning.simulation.run import Simulation, SimulationSettings
@@ -68,6 +67,7 @@ def simulate(
     from backend.pipeline.grounding.compact.network import load_detector
     from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
     from backend.training.adapter.views import FeatureCache
+    from dataset_tools.errors import ConfigError
 
     if (out / "settings.json").exists() and not resume:
         raise ConfigError(f"{out} already holds a simulation: continue it with --resume or choose another --out")

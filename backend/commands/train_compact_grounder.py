@@ -13,8 +13,7 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default="../shared/data",
-    show_default=True,
+    required=True,
     help="Folder that holds the folders named in the config (nwpu_vhr10, inria_512).",
 )
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), default=TRAIN_CONFIG, show_default=True)

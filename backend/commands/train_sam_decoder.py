@@ -88,8 +88,8 @@ def sam_decoder(
 def _options(minutes: float | None, overrides: tuple[str, ...]) -> DecoderOptions:
     import yaml
 
-    from backend.errors import ConfigError
     from backend.training.decoder.training import DecoderOptions
+    from dataset_tools.errors import ConfigError
 
     known = sorted(field.name for field in fields(DecoderOptions))
     values: dict[str, Any] = {"minutes": minutes}

@@ -24,10 +24,10 @@ from backend.demo.label_studio_process import LabelStudioProcess, find_program
 from backend.demo.sample import read_dataset, sample_expressions
 from backend.demo.scenes import SEEDS, write_scenes
 from backend.demo.verification import Outcome, Summary
-from backend.errors import LabelStudioError, PslgError
 from backend.labeling_configs import read_labeling_config
 from backend.pipeline import load_pipeline
 from dataset_tools import atomic
+from dataset_tools.errors import LabelStudioError, PslgError
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
 
 CONFIG = "compact"

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backend.errors import ConfigError
 from backend.evaluation.expressions import Outcome, evaluate
 from backend.evaluation_examples import Example
 from backend.pipeline import PslgSam
@@ -27,6 +26,7 @@ from backend.pipeline.config import LogisticConfig, ScoreConfig, ScorePart
 from backend.pipeline.scores import combine_scores, log_odds
 from backend.pipeline.types import Image, Mask, Prelabels
 from dataset_tools import metrics
+from dataset_tools.errors import ConfigError
 
 __all__ = ["Answer", "Reliability", "cross_fitted", "fit", "observe", "reliability", "scored", "with_score"]
 

@@ -1,4 +1,4 @@
-"""CFPG, the clustering-based foreground point generator: a box -> one positive point on its object (METHOD stage 2.2).
+"""CFPG, the clustering-based foreground point generator: a box -> one positive point on its object (arXiv 2506.10503).
 
 K-means++ with k = 2 splits the box's pixels into two clusters; one of them is the foreground. Distance transform and
 watershed part the foreground into regions; among those above an area threshold the most convex one gives the point,

@@ -15,11 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from backend.errors import ConfigError, ImageError
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import Grounder
+from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import (
@@ -36,6 +36,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
+from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
 __all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
@@ -196,21 +197,32 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     """
     if not isinstance(config, PipelineConfig):
         config = load_config(config)
-    make_grounder = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
+    make_grounder, options = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
     _adapter(SEGMENTERS[config.segmenter.kind], "segmenter", config.segmenter.options)
+    parameters = inspect.signature(make_grounder).parameters
+    if ("weights" in parameters) != (config.grounder.weights is not None):
+        raise ConfigError(
+            f"grounder.weights: {'missing; a' if config.grounder.weights is None else 'not taken; no'} grounder of kind"
+            f" {config.grounder.kind} has weights"
+        )
     files = weight_files.resolve(config)
     if config.threads is not None:
         _set_threads(config.threads)
-    tokenizer = {} if files.tokenizer is None else {"tokenizer": files.tokenizer}
-    grounder = make_grounder(files.grounder, device=_device(config.device), **tokenizer, **config.grounder.options)
+    if files.grounder is not None:
+        options["weights"] = files.grounder
+    if files.tokenizer is not None:
+        options["tokenizer"] = files.tokenizer
+    if "device" in parameters:
+        options["device"] = _device(config.device)
+    grounder = make_grounder(**options)
     segmenter = load_segmenter(config.segmenter, device=config.device)
     return PslgSam(cast(Grounder, grounder), segmenter, config, weight_files.model_version(config))
 
 
 def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
     """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
-    make = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
-    keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **config.options}
+    make, options = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
+    keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **options}
     if config.engine != "torch":
         if "engine" not in inspect.signature(make).parameters:
             raise ConfigError(
@@ -237,16 +249,21 @@ def _set_threads(count: int) -> None:
     cv2.setNumThreads(count)
 
 
-def _adapter(target: str, section: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function ``module:function``; raises ConfigError for options that it does not take."""
+def _adapter(target: str, section: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function ``module:function`` and the keywords that ``options`` make for it.
+
+    Raises:
+        ConfigError: it does not take one of the options, or an environment variable is not set.
+    """
     module, function = target.split(":")
     load = cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+    keywords = with_environment(options, section)
     taken = [name for name in inspect.signature(load).parameters if name not in _OWN_KEYWORDS]
-    if unknown := sorted(set(options) - set(taken)):
+    if unknown := sorted(keywords.keys() - set(taken)):
         raise ConfigError(
             f"{section}.options: unknown {', '.join(unknown)}; this {section} takes {', '.join(taken) or 'none'}"
         )
-    return load
+    return load, keywords
 
 
 def _require_rgb(image: Image) -> None:

@@ -10,10 +10,10 @@ import orjson
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from backend.errors import ProtocolError, PslgError, UnavailableError
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
 __all__ = ["create_app"]
 

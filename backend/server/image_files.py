@@ -9,8 +9,8 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from backend.errors import ImageError
 from backend.pipeline.types import Image
+from dataset_tools.errors import ImageError
 
 __all__ = ["decode_image"]
 

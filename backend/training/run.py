@@ -29,9 +29,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.weights.safetensors_bytes import serialized
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = [
     "Ema",

@@ -19,7 +19,7 @@ from PIL import Image
 from dataset_tools import colors, duplicates, formats, image_files
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.checks.findings import Finding
-from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Color, Query
 from dataset_tools.expressions.relations import LabelledBox, choose
@@ -96,7 +96,7 @@ def validate(
             report.findings += check_sample(sample, image)
             seen.add(sample, image)
             progress(1)
-    except DatasetToolsError as error:
+    except PslgError as error:
         report.findings.append(Finding("unreadable", str(root), str(error)))
     report.findings += seen.findings()
     return report
@@ -131,7 +131,7 @@ def check_sample(sample: Sample, image: RGB | None = None) -> Iterator[Finding]:
             continue
         try:
             mask = sample.union(record)
-        except DatasetToolsError as error:
+        except PslgError as error:
             yield _finding("mask-damaged", sample, index, str(error))
             continue
         if not mask.any():
@@ -241,7 +241,7 @@ def _objects(sample: Sample) -> Iterator[tuple[str, Mask]]:
                 seen.add(target.counts)
                 try:
                     mask = sample.masks(Record("", record.category, (target,)))[0]
-                except DatasetToolsError:
+                except PslgError:
                     continue
                 if mask.any():
                     yield record.category, mask
@@ -271,7 +271,7 @@ def fixed(samples: Iterable[Sample]) -> Iterator[Sample]:
                 continue
             try:
                 empty = bool(record.targets) and not sample.area(record)
-            except DatasetToolsError:
+            except PslgError:
                 continue
             if not empty:
                 key = (words.lower(), record.targets, record.split) if words else (number,)

@@ -62,22 +62,28 @@ def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
         hash_annotators=options["hash_annotators"],
     )
     path = Path(source)
-    if source.startswith(("http://", "https://")):
+    if source.lower().startswith(("http:", "https:")):
         path = _fetch(source, options, problems)
     return sources.open_source(path, options["source_format"], rules, problems), problems
 
 
 def _fetch(url: str, options: dict[str, Any], problems: list[Any]) -> Path:
-    from dataset_tools.label_studio.fetch import Client, fetch_images, fetch_tasks
+    from dataset_tools.label_studio.addresses import Route
+    from dataset_tools.label_studio.client import LabelStudio
+    from dataset_tools.label_studio.fetch import fetch_images, fetch_tasks
 
     if options["project"] is None or not options["api_key"]:
         raise DatasetError(f"{url} is a Label Studio: pass --project and --api-key (or set LABEL_STUDIO_API_KEY)")
+    try:
+        route = Route.from_environment()
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
     folder = options["cache"] or Path(f"label_studio_project_{options['project']}")
-    client = Client(url.rstrip("/"), options["api_key"])
+    studio = LabelStudio(url, options["api_key"], route=route)
     with progress_bar("fetching") as progress:
-        fetch_tasks(client, options["project"], folder, progress=progress)
+        fetch_tasks(studio, options["project"], folder, progress=progress)
     if options["images"] is None:
-        fetch_images(client, folder, options["image_key"], problems)
+        fetch_images(studio, folder, options["image_key"], problems)
     return Path(folder)
 
 

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from backend.commands.calibrate_score import calibrate_score
 from backend.commands.prelabel import read_image
-from backend.errors import ConfigError
 from backend.evaluation import score_calibration
 from backend.evaluation.score_calibration import Answer, cross_fitted, fit, observe, reliability, scored, with_score
 from backend.evaluation_examples import read_examples
@@ -22,6 +21,7 @@ from backend.pipeline.config import LogisticConfig, PipelineConfig, ScoreConfig,
 from backend.pipeline.scores import log_odds
 from backend.pipeline.weights import model_version
 from dataset_tools import metrics, synthetic
+from dataset_tools.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 

@@ -6,7 +6,8 @@ from segment_anything import sam_model_registry
 from torch.utils.flop_counter import FlopCounterMode
 
 from backend.pipeline.config import config_names, load_config
-from backend.pipeline.costs import GFLOP, gflop, seconds_per_image, throughput
+from backend.pipeline.costs import gflop, seconds_per_image, throughput
+from backend.pipeline.weights import REGISTRY
 
 
 @pytest.mark.parametrize("size", ["b", "l", "h"])
@@ -15,7 +16,7 @@ def test_recorded_work_of_sam_is_what_torch_counts(size: str) -> None:
         encoder = sam_model_registry[f"vit_{size}"]().image_encoder.eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
             encoder(torch.zeros(1, 3, 1024, 1024))
-    assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP[f"sam_vit_{size}"], rel=0.01)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(REGISTRY[f"sam_vit_{size}"].gflop, rel=0.01)
 
 
 def test_every_shipped_config_has_a_cost() -> None:

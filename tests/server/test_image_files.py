@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.errors import ImageError
 from backend.server.image_files import decode_image
+from dataset_tools.errors import ImageError
 from tests.server.conftest import encode, png
 
 LIMIT = 10_000_000

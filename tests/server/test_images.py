@@ -11,12 +11,11 @@ from PIL import Image
 from pydantic import SecretStr
 
 from backend.database import Database
-from backend.errors import ImageError
 from backend.server.images import TaskImages
-from backend.server.label_studio import LabelStudio
 from backend.settings import Settings
+from dataset_tools.errors import ImageError
+from tests.dataset_tools.label_studio.test_client import LEGACY, jwt
 from tests.server.conftest import Reply, Site, encode, png
-from tests.server.test_label_studio import LEGACY, jwt
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def images(database: Database, **options: object) -> TaskImages:
     if "label_studio_api_key" in options:
         values["label_studio_api_key"] = SecretStr(str(options["label_studio_api_key"]))
     settings = Settings.model_validate(values)
-    return TaskImages(settings, LabelStudio.from_settings(settings), database)
+    return TaskImages(settings, settings.label_studio(), database)
 
 
 def studio(database: Database, site: Site, token: str = LEGACY, **options: object) -> TaskImages:

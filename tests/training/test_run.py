@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from backend.errors import ConfigError, WeightsError
 from backend.training.run import Ema, TrainingRun, load_config, save_weights, step_generator
+from dataset_tools.errors import ConfigError, WeightsError
 
 CONFIG = {"seed": 1, "steps": 10}
 

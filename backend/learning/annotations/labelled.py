@@ -14,12 +14,11 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from backend.errors import ImageError
 from backend.learning.annotations.changes import MASK_TYPES
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
 from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, category_name
 from dataset_tools.categories import CATEGORIES
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.exports import (
     ImportRules,
@@ -92,7 +91,7 @@ def labelled_images(
         if submitted:
             try:
                 _gather(gathered, submitted, fetch, problems)
-            except (DatasetToolsError, ImageError, OSError) as error:
+            except (DatasetError, MaskError, ImageError, OSError) as error:
                 problems.append(Problem(rows[0].task, str(error)))
         progress(1)
     return [

@@ -21,10 +21,10 @@ from typing import Any
 import orjson
 
 from backend.database import Database
-from backend.errors import ProtocolError
 from backend.learning.annotations import folding as annotation_folding
 from backend.learning.annotations.changes import Change, changes
 from backend.learning.annotations.events import Event, EventLog
+from dataset_tools.errors import ProtocolError
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted, read_info
 
 __all__ = ["AnnotationRow", "AnnotationStore", "Project"]

@@ -22,9 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backend.errors import ProtocolError
 from backend.learning.annotations.changes import annotation_seen
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info, read_region
 
 __all__ = ["FATES", "Costs", "Label", "Labelling", "Quality", "Saving", "labelling_of"]
@@ -260,14 +259,14 @@ def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[
         return
     try:
         accepted = _regions(annotation)
-    except DatasetToolsError as error:
+    except (DatasetError, MaskError) as error:
         found.damaged.append(f"task {task.get('id')}: {error}")
         return
     for prediction in predictions:
         version = str(prediction.get("model_version") or "(no version)")
         try:
             iou = agreement(_regions(prediction), accepted)
-        except DatasetToolsError as error:
+        except (DatasetError, MaskError) as error:
             found.damaged.append(f"task {task.get('id')}, prediction of {version}: {error}")
             continue
         row = found.quality.setdefault(version, Quality())

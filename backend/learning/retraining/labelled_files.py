@@ -10,17 +10,13 @@ from pathlib import Path
 
 import orjson
 
-from backend.errors import DatasetError
 from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject
+from backend.state import image_file
 from dataset_tools import atomic
+from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
 
-__all__ = ["image_file", "read_examples", "write_examples"]
-
-
-def image_file(folder: Path, key: str) -> Path:
-    """Where the image with the sha256 ``key`` is kept below ``folder``."""
-    return folder / key[:2] / key
+__all__ = ["read_examples", "write_examples"]
 
 
 def write_examples(path: Path, images: Iterable[LabelledImage]) -> None:

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from backend.errors import ConfigError
 from backend.evaluation_examples import spread
 from backend.learning.examples import LabelledImage
 from backend.learning.ranking.strategies import STRATEGIES, Candidate, disagreement, order
@@ -48,6 +47,7 @@ from backend.training.decoder.samples import DecoderSample, decoder_samples
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import read_weights, save_weights
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError
 from dataset_tools.expressions import parser as expression_parser
 
 __all__ = ["Simulation", "SimulationSettings"]

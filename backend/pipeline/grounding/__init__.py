@@ -1,4 +1,4 @@
-"""Coarse localization (METHOD stage 1): an image and an expression -> boxes."""
+"""Coarse localization (arXiv 2506.10503, stage 1): an image and an expression -> boxes."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torchvision.ops import batched_nms
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools.categories import CATEGORIES
+from dataset_tools.errors import WeightsError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Among, Constraint, Query, Relation
 from dataset_tools.expressions.relations import LabelledBox, choose

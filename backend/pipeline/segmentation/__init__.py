@@ -1,4 +1,4 @@
-"""Fine segmentation (METHOD stage 2): an expensive ``embed`` per image or window, a cheap ``decode`` per prompt."""
+"""Fine segmentation (arXiv 2506.10503, stage 2): ``embed`` once per window, which is costly, ``decode`` per prompt."""
 
 from __future__ import annotations
 

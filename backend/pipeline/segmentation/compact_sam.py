@@ -14,9 +14,9 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTra
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backend.errors import WeightsError
 from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, Engine, SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
+from dataset_tools.errors import WeightsError
 
 __all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size"]
 

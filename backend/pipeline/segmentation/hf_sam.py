@@ -20,12 +20,12 @@ from segment_anything.utils.amg import calculate_stability_score
 from torch import Tensor
 from torch.nn import functional
 
-from backend.errors import ImageError, PromptError, WeightsError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, STABILITY_OFFSET, EmbeddingDtype
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.pipeline.weights.records import record, recorded_sha256
+from dataset_tools.errors import ImageError, PromptError, WeightsError
 
 __all__ = ["HfSamSegmenter", "load_hf_sam"]
 

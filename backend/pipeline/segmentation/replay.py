@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.bounded_cache import BoundedCache
-from backend.errors import PromptError
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, Mask, MaskPrediction, Point, Prompts
+from dataset_tools.errors import PromptError
 
 __all__ = [
     "CLICK_OBJECT_SIDES",

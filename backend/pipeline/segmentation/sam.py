@@ -21,13 +21,13 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.errors import ConfigError, ImageError, PromptError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
 from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.windows import PlacedLogits, hold_clicks, prompt_tensors, upsampled, window_size
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
+from dataset_tools.errors import ConfigError, ImageError, PromptError
 
 __all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegmenter", "WindowRule"]
 

@@ -16,8 +16,8 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from backend.errors import PromptError
 from backend.pipeline.types import Box, Embedding, Prompts
+from dataset_tools.errors import PromptError
 
 __all__ = ["PlacedLogits", "hold_clicks", "prompt_tensors", "upsampled", "window_for", "window_size"]
 

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from backend.errors import WeightsError
+from dataset_tools.errors import WeightsError
 
 __all__ = ["checkpoint_kind", "require_kind"]
 

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backend.errors import UnavailableError
+from dataset_tools.errors import UnavailableError
 
 __all__ = ["ClickQueue"]
 

@@ -11,7 +11,6 @@ from functools import partial
 
 import orjson
 
-from backend.errors import PslgError, UnavailableError
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
@@ -26,6 +25,7 @@ from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
+from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["Clicks"]
 

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
 
-from backend.errors import ImageError, PslgError
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
@@ -26,10 +25,11 @@ from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
 from backend.server.images import TaskImages
-from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
+from dataset_tools.errors import ImageError, PslgError
+from dataset_tools.label_studio.client import LabelStudio
 
 __all__ = ["Prelabeler"]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
-from backend.errors import ProtocolError
 from dataset_tools import categories
+from dataset_tools.errors import ProtocolError
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import ImageError
 from backend.pipeline.types import Prelabel, Prompts
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
-from dataset_tools.errors import MaskError
+from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.geometry import Box, Point
+from dataset_tools.label_studio.regions import brush_code, rectangle_corners
 
 __all__ = [
     "EditorPrompts",
@@ -215,21 +215,17 @@ def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
     if item.get("type") != "rectanglelabels" or sides is None:
         return None
     height, width = image_size
-    x, y, w, h = sides[0] / 100 * width, sides[1] / 100 * height, sides[2] / 100 * width, sides[3] / 100 * height
-    angle = math.radians((_numbers(item["value"], "rotation") or [0.0])[0])
-    cos, sin = math.cos(angle), math.sin(angle)
-    corners = [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)]
-    xs = [x + u * cos - v * sin for u, v in corners]
-    ys = [y + u * sin + v * cos for u, v in corners]
-    box = Box(min(xs), min(ys), max(xs), max(ys)).clip(width, height)
+    value = {**item["value"], "rotation": (_numbers(item["value"], "rotation") or [0.0])[0]}
+    corners = rectangle_corners(value, height, width)
+    box = Box(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()).clip(width, height)
     return box if box.area >= 1 else None
 
 
 def _stroke_points(item: dict[str, Any], image_size: tuple[int, int]) -> list[Point]:
     """Points spread over a smart brush stroke: the stroke's first pixel, then always the pixel farthest from all."""
     try:
-        stroke = brush_rle.decode(item["value"]["rle"], *image_size)
-    except (KeyError, TypeError, MaskError):
+        stroke = brush_rle.decode(brush_code(item["value"]), *image_size)
+    except (DatasetError, MaskError, TypeError):
         return []
     pixels = np.argwhere(stroke)[:, ::-1].astype(np.float32)
     if not len(pixels):

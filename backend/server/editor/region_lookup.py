@@ -19,9 +19,9 @@ from backend.pipeline.types import Mask, Point
 from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import newest_draft
 from backend.server.protocol import Task
-from dataset_tools import brush_rle, masks
-from dataset_tools.errors import MaskError
-from dataset_tools.geometry import Box
+from dataset_tools import brush_rle
+from dataset_tools.errors import DatasetError, MaskError
+from dataset_tools.label_studio.regions import brush_code, mask_of
 
 __all__ = ["FoundRegion", "RegionLookup", "has_regions"]
 
@@ -80,7 +80,7 @@ class RegionLookup:
                     continue
                 try:
                     found = self._holds(region, control, points, image_size)
-                except (MaskError, TypeError, ValueError, KeyError):
+                except (DatasetError, MaskError, TypeError, ValueError):
                     continue  # a damaged region is not under any click
                 if found is not None:
                     return found
@@ -91,9 +91,7 @@ class RegionLookup:
     ) -> FoundRegion | None:
         if control.tag == "BrushLabels":
             return self._brush_holds(region, control, points, image_size)
-        mask = (
-            _polygon(region["value"], image_size) if control.tag == "PolygonLabels" else _rectangle(region, image_size)
-        )
+        mask = mask_of(control.type, region["value"], *image_size)
         if not mostly(mask[int(point.y), int(point.x)] for point in points):
             return None
         return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
@@ -102,7 +100,7 @@ class RegionLookup:
         self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
     ) -> FoundRegion | None:
         height, width = image_size
-        code = region["value"]["rle"]
+        code = brush_code(region["value"])
         digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
 
         def value_at(point: Point) -> bool:
@@ -137,21 +135,3 @@ def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
         for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
             if not item.get("was_cancelled"):
                 yield item["result"]
-
-
-def _polygon(value: dict[str, Any], image_size: tuple[int, int]) -> Mask:
-    height, width = image_size
-    corners = [float(side) for x, y in value["points"] for side in (x / 100 * width, y / 100 * height)]
-    return masks.from_coco([corners], height, width)
-
-
-def _rectangle(region: dict[str, Any], image_size: tuple[int, int]) -> Mask:
-    height, width = image_size
-    value = region["value"]
-    x, y, w, h = (float(value[name]) for name in ("x", "y", "width", "height"))
-    if value.get("rotation"):
-        raise ValueError("turned rectangles are not refined")
-    box = Box(x / 100 * width, y / 100 * height, (x + w) / 100 * width, (y + h) / 100 * height).clip(width, height)
-    mask = np.zeros(image_size, np.bool_)
-    mask[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1)] = True
-    return mask

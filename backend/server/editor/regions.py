@@ -1,14 +1,8 @@
-"""Masks -> Label Studio regions.
-
-Label Studio counts x, y, width and height in percent of the original image; a brush region is a run-length code of the
-whole image's RGBA bytes (``dataset_tools.brush_rle``). A region's ``id`` is its identity: the editor replaces a region
-by another of the same id.
-"""
+"""Masks -> the regions of an answer; their shapes are ``dataset_tools.label_studio.regions``'s."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,17 +11,11 @@ import orjson
 from backend.pipeline.types import Mask
 from backend.server.editor.labeling_config import Control
 from backend.server.protocol import Region
-from dataset_tools import brush_rle, masks
-from dataset_tools.geometry import Box
+from dataset_tools.label_studio.regions import new_id, provenance, written
 
-__all__ = ["RegionWriter", "provenance"]
+__all__ = ["RegionWriter"]
 
 logger = logging.getLogger(__name__)
-
-
-def provenance(model_version: str, clicks: int, score: float) -> str:
-    """Where a region comes from; kept by Label Studio through accept, submit and export."""
-    return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class RegionWriter:
         if not mask.any():
             return []
         values = [(control, value) for control in controls for value in self._values(mask, control)]
-        ids = [region_id or _fresh_id(), *(_fresh_id() for _ in values)][: len(values)]
+        ids = [region_id or new_id(), *(new_id() for _ in values)][: len(values)]
         height, width = mask.shape
         return [
             {
@@ -91,10 +79,9 @@ class RegionWriter:
         ]
 
     def _values(self, mask: Mask, control: Control) -> list[Region]:
-        height, width = mask.shape
+        values = written(mask, control.type, self.polygon_tolerance)
         if control.tag == "BrushLabels":
-            rle = brush_rle.encode(mask)
-            size = len(orjson.dumps(rle))
+            size = len(orjson.dumps(values[0]["rle"]))
             self.report_bytes(size)
             if size > self.rle_warning_bytes:
                 logger.warning(
@@ -102,30 +89,4 @@ class RegionWriter:
                     " PSLG_SPECK_AREA and PSLG_HOLE_AREA, or use PolygonLabels",
                     size,
                 )
-            return [{"format": "rle", "rle": rle}]
-        if control.tag == "RectangleLabels":
-            box = Box.of_mask(mask)
-            return [
-                {
-                    "x": 100 * box.x0 / width,
-                    "y": 100 * box.y0 / height,
-                    "width": 100 * box.width / width,
-                    "height": 100 * box.height / height,
-                    "rotation": 0,
-                }
-            ]
-        # Corners of to_polygons lie on pixel centres, half a pixel from the pixel's own corner.
-        return [
-            {
-                "points": [
-                    [100 * (x + 0.5) / width, 100 * (y + 0.5) / height]
-                    for x, y in zip(polygon[::2], polygon[1::2], strict=True)
-                ],
-                "closed": True,
-            }
-            for polygon in masks.to_polygons(mask, self.polygon_tolerance)
-        ]
-
-
-def _fresh_id() -> str:
-    return secrets.token_hex(5)
+        return values

@@ -17,13 +17,15 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
-from backend.errors import PslgError, UnavailableError
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
+from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["Model", "ProjectModels"]
 
 logger = logging.getLogger(__name__)
+LOAD_TIMEOUT = 600.0
+"""Seconds that a command waits for models, at most; large ones come from slow disks."""
 _RETRY_BASE_AFTER = 15.0  # seconds between attempts while weights are missing
 _RETRY_AFTER = 60.0  # seconds before a version that could not be loaded is tried again
 _WAIT = 60.0  # seconds that a request waits for a version, where there is nothing else to answer with
@@ -79,7 +81,7 @@ class Model:
             self._done.clear()
         threading.Thread(target=self._run, name="model-loader", daemon=True).start()
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float = LOAD_TIMEOUT) -> bool:
         """Wait until the load under way ends; whether the pipeline is there."""
         self._done.wait(seconds)
         return self.ready

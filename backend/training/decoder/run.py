@@ -22,7 +22,6 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from backend.errors import ConfigError
 from backend.learning.examples import LabelledImage, LabelledObject, category_name, file_key, read_coco_jsonl
 from backend.pipeline.config import PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.pslg_sam import load_segmenter
@@ -33,7 +32,7 @@ from backend.training.decoder.samples import DecoderSample, decoder_samples, sto
 from backend.training.decoder.training import DecoderOptions, TunedDecoder, tune_decoder
 from backend.training.run import TrainingRun, read_weights, save_weights
 from dataset_tools import atomic, formats
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.masks import box_of
 
 __all__ = ["kept_share", "read_masks", "run_decoder_training", "write_segmenter"]

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from backend.errors import ImageError
 from backend.learning.examples import LabelledImage
 from backend.pipeline.segmentation.compact_sam import ConvEncoder
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -25,6 +24,7 @@ from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Image, hash_image
 from backend.training.segmenter.samples import Sample, Scene, TrainingObject, draw_sample, plain_sample, scene_of
 from backend.training.segmenter.validation import jittered
+from dataset_tools.errors import ImageError
 from dataset_tools.masks import from_coco, to_coco_rle
 
 __all__ = [

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.torch import load_file
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.compact.detections import Detection, detect
 from backend.pipeline.grounding.compact.network import (
     Calibration,
@@ -21,6 +20,7 @@ from backend.pipeline.grounding.compact.network import (
 )
 from backend.training.grounder.data import TrainingImage
 from backend.training.grounder.evaluation import LOWEST_SCORE, MATCH_IOU
+from dataset_tools.errors import WeightsError
 
 _THRESHOLDS = np.round(np.arange(0.08, 0.71, 0.01), 2)
 _PRIOR_OBJECTS = 20

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from backend.errors import DatasetError
 from backend.pipeline.types import Image
 from dataset_tools.categories import canonical
+from dataset_tools.errors import DatasetError
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask

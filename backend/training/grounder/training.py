@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from backend.errors import ConfigError
 from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
 from backend.training.grounder.augmentation import AugmentationConfig, SampleMaker
 from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder
@@ -25,6 +24,7 @@ from backend.training.run import (
     seed_everything,
     step_generator,
 )
+from dataset_tools.errors import ConfigError
 
 CRITERION = "mAP50"
 """Selects the best weights: average precision at a box IoU of 0.5 on the validation images, mean over categories."""

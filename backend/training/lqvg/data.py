@@ -14,12 +14,11 @@ from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from backend.errors import ConfigError, DatasetError
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import normalize
 from backend.pipeline.types import Box, Image
 from backend.training.run import step_generator
-from dataset_tools import errors
+from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.formats import coco_jsonl, dior_rsvg, refer
 
 __all__ = ["Batch", "GroundingBatches", "GroundingExample", "collate", "read_examples", "resize"]
@@ -71,21 +70,18 @@ def read_examples(folder: Path, split: str) -> list[GroundingExample]:
     Raises:
         DatasetError: another layout, a damaged file, no such split, or no such expression in it.
     """
-    try:
-        if dior_rsvg.is_dior_rsvg(folder):
-            examples = [GroundingExample(e.image, e.expression, e.box) for e in dior_rsvg.read(folder, split)]
-        elif (folder / "annotations.json").is_file():
-            examples = _from_coco_jsonl(folder, split)
-        elif (folder / "rrsisd" / "refs(unc).p").is_file():
-            examples = _from_refer(folder, split)
-        else:
-            raise DatasetError(
-                f"{folder} has none of the known layouts: a coco_jsonl folder (annotations.json, expressions.jsonl, "
-                "images/), a REFER root (rrsisd/refs(unc).p, rrsisd/instances.json, images/) or DIOR-RSVG "
-                "(Annotations/, JPEGImages/)"
-            )
-    except errors.DatasetError as error:
-        raise DatasetError(str(error)) from error
+    if dior_rsvg.is_dior_rsvg(folder):
+        examples = [GroundingExample(e.image, e.expression, e.box) for e in dior_rsvg.read(folder, split)]
+    elif (folder / "annotations.json").is_file():
+        examples = _from_coco_jsonl(folder, split)
+    elif (folder / "rrsisd" / "refs(unc).p").is_file():
+        examples = _from_refer(folder, split)
+    else:
+        raise DatasetError(
+            f"{folder} has none of the known layouts: a coco_jsonl folder (annotations.json, expressions.jsonl, "
+            "images/), a REFER root (rrsisd/refs(unc).p, rrsisd/instances.json, images/) or DIOR-RSVG "
+            "(Annotations/, JPEGImages/)"
+        )
     examples = [example for example in examples if example.box.area > 0]
     if not examples:
         raise DatasetError(f"split {split!r} of {folder} holds no expression with exactly one target")

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.grounding.lqvg import load_lqvg
 from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
@@ -20,6 +19,7 @@ from backend.training.lqvg.training import train_lqvg
 from backend.training.processes import processes
 from backend.training.run import TrainingRun, seed_everything
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = ["run_lqvg_training"]
 

@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from backend.errors import ConfigError
 from backend.pipeline.grounding.lqvg import LqvgGrounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
@@ -22,6 +21,7 @@ from backend.training.lqvg.data import GroundingBatches, GroundingExample, read_
 from backend.training.lqvg.loss import grounding_losses, total_loss
 from backend.training.processes import Processes
 from backend.training.run import TrainingRun
+from dataset_tools.errors import ConfigError
 
 __all__ = ["train_lqvg", "validate"]
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import TrainingRun, read_weights, save_weights
 from backend.training.segmenter.samples import Scene, read_scenes, scene_of
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
 from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
+from dataset_tools.errors import ConfigError
 
 __all__ = ["export_weights", "read_data", "run_segmenter_training"]
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 from backend.training.run import Ema, TrainingRun, learning_rate, seed_everything, step_generator
 from backend.training.segmenter.prompts import (
@@ -35,6 +34,7 @@ from backend.training.segmenter.prompts import (
 )
 from backend.training.segmenter.samples import Origin, Scene, TrainingObject, draw_sample
 from backend.training.segmenter.validation import validate
+from dataset_tools.errors import ConfigError
 
 __all__ = [
     "KINDS",

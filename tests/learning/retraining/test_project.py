@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import ConfigError
 from backend.learning.examples import synthetic_examples
 from backend.learning.retraining.gate import compare
 from backend.learning.retraining.project import ProjectTrainingOptions, train_project
@@ -15,6 +14,7 @@ from backend.pipeline import load_pipeline
 from backend.training.adapter.adaptation import AdaptationOptions
 from backend.training.adapter.training import HeadOptions
 from backend.training.decoder.training import DecoderOptions
+from dataset_tools.errors import ConfigError
 from tests.learning.project_scenes import LABEL, panels, tiny_config
 
 HEAD = HeadOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backend.errors import PromptError
 from backend.pipeline.segmentation.replay import ReplayCache, mostly, outlined, refines, replay, spread_points
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from dataset_tools.errors import PromptError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
 SIZE = (240, 300)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 
-from backend.errors import ImageError, PromptError
 from backend.pipeline.segmentation import sam
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter
 from backend.pipeline.segmentation.windows import hold_clicks
 from backend.pipeline.types import Box, Image, Prompts, hash_image
+from dataset_tools.errors import ImageError, PromptError
 from tests.pipeline.segmentation.small_sams import small_vit_sam
 
 SIZES = [(50, 90), (97, 41), (64, 64), (130, 130)]

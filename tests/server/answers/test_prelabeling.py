@@ -19,9 +19,9 @@ from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools import brush_rle
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, encode, png, task
 from tests.server.test_image_files import huge_png_header
-from tests.server.test_label_studio import LEGACY
 from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
 
 VESSELS = '<Label value="Vessels" predicted_values="ship"/><Label value="building"/>'

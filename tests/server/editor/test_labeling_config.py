@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from backend.errors import ProtocolError
 from backend.labeling_configs import labeling_config_names, read_labeling_config
 from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools import categories
+from dataset_tools.errors import ProtocolError
 from tests.server.conftest import LABEL_CONFIG
 
 

@@ -15,14 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from backend.commands.train import train
-from backend.errors import ConfigError
 from backend.learning.examples import LabelledImage, LabelledObject
 from backend.pipeline import load_pipeline
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE
 from backend.pipeline.types import Box, Image, Prompts
 from backend.training.decoder.run import kept_share, read_masks
 from backend.training.run import save_weights
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.export import export
 from dataset_tools.records import Record, Sample, SourceImage, Target
 from tests.learning.labelled import labelled_rectangles

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from backend.errors import ConfigError, ImageError
 from backend.learning.examples import LabelledImage
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -19,7 +18,7 @@ from backend.training.decoder.samples import Features, decoder_samples, held_out
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from backend.training.segmenter.prompts import BatchPrompts, decode_batch
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError, ImageError
 from tests.learning.labelled import labelled_rectangles
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 

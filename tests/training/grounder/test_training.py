@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
 from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration
 from backend.training.grounder.calibration import export
@@ -18,6 +17,7 @@ from backend.training.grounder.expressions import expression_quality, true_detec
 from backend.training.grounder.training import load_sources, train
 from backend.training.run import learning_rate, load_config
 from dataset_tools import synthetic
+from dataset_tools.errors import ConfigError, WeightsError
 from dataset_tools.formats import coco_jsonl
 
 SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_grounder" / "train.yaml"

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from backend.errors import ConfigError, DatasetError
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.types import Box
 from backend.training.lqvg.data import GroundingBatches, GroundingExample, collate, read_examples, resize
 from dataset_tools import synthetic
+from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.formats import refer, safe_pickle
 from tests.dataset_tools.formats.test_dior_rsvg import an_object, write_xml
 

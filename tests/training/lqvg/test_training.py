@@ -19,11 +19,11 @@ from PIL import Image as PilImage
 
 from backend.commands.train_lqvg import CONFIGS
 from backend.commands.train_lqvg import lqvg as command
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.grounding.lqvg import load_lqvg, load_lqvg_grounder
 from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.training.lqvg.run import first_network, run_lqvg_training
 from backend.training.run import load_config
+from dataset_tools.errors import ConfigError, WeightsError
 from tests.lqvg_tiny import TINY, tiny_network, write_checkpoint, write_tokenizer
 
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 230)}

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from backend.errors import WeightsError
 from backend.pipeline.weights.safetensors_bytes import serialized
 from dataset_tools.atomic import write_bytes
+from dataset_tools.errors import WeightsError
 
 STRIDES = (4, 8, 16)
 """Strides of the three output levels in network pixels."""

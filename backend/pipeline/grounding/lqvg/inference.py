@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding.lqvg.checkpoint import load_lqvg
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
 from backend.pipeline.types import Abstention, AbstentionCode, Box, Grounding, GroundingResult, Image
+from dataset_tools.errors import PromptError, WeightsError
 from dataset_tools.expressions.parser import parse
 
 

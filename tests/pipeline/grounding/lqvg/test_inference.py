@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.grounding.lqvg import LqvgGrounder, load_lqvg, load_lqvg_grounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer, load_tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
 from backend.pipeline.types import Box
+from dataset_tools.errors import PromptError, WeightsError
 from tests.lqvg_tiny import write_checkpoint, write_tokenizer
 
 

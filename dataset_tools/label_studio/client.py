@@ -1,4 +1,4 @@
-"""Label Studio's HTTP API, as far as the backend calls it: tokens, images, predictions.
+"""Label Studio's HTTP API, as far as the project calls it: tokens, tasks, predictions, tabs.
 
 Tokens (Label Studio 1.23): a legacy token goes as ``Authorization: Token``; a personal access token (a JWT) is never
 accepted itself, it is exchanged at ``/api/token/refresh/`` for an access token that lives five minutes and goes as
@@ -14,19 +14,21 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import orjson
 import requests
 
-from backend.errors import LabelStudioError
-from backend.settings import Settings
+from dataset_tools.errors import LabelStudioError
+from dataset_tools.label_studio.addresses import Route, base_address, is_under, joined, shown
 
-__all__ = ["LabelStudio", "TokenKind", "token_kind"]
+__all__ = ["CONNECT_TIMEOUT", "LabelStudio", "TokenKind", "detail", "token_kind"]
 
 TokenKind = Literal["legacy", "personal", "access"]
-_CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 5.0
 _PAGE = 100
+_REASON_BYTES = 1 << 16
+_PAGE_TIMEOUT = 120.0  # whole tasks with all their masks take Label Studio a while
+_FILES = ("/data/", "/storage-data/")
 _RENEW_EARLY = 30.0  # seconds before the end of an access token's life at which a new one is fetched
 
 
@@ -50,38 +52,44 @@ def _claims(token: str) -> Mapping[str, Any] | None:
 
 
 class LabelStudio:
-    """One Label Studio, one token. Thread-safe.
+    """One Label Studio, one token, which goes nowhere else. Thread-safe; a process makes one.
 
     Args:
-        url: its base URL, with http:// or https://.
+        url: its base URL, with http:// or https://, and its path if it has one (``https://host/ls``).
         token: personal access token, legacy token or access token.
         timeout: seconds without a byte after which a call fails.
+        route: how it is reached.
+
+    Raises:
+        LabelStudioError: the address cannot be Label Studio's, or the token none.
     """
 
-    def __init__(self, url: str, token: str, timeout: float = 20.0) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, token: str, timeout: float = 20.0, route: Route | None = None) -> None:
+        try:
+            self.url = base_address(url)
+        except ValueError as error:
+            raise LabelStudioError(f"Label Studio's address does not work: {error}") from None
+        if not (token.isascii() and token.isprintable() and token == token.strip() and token):
+            raise LabelStudioError("the token of Label Studio has characters that no token has; copy it once more")
         self.kind: TokenKind = token_kind(token)
+        self.route = route or Route()
         self._token = token
-        self._timeout = (_CONNECT_TIMEOUT, timeout)
+        self._timeout = timeout
         self._access = token if self.kind == "access" else ""
         self._access_until = 0.0 if self.kind == "personal" else float("inf")
         self._lock = threading.Lock()
         self._local = threading.local()
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> LabelStudio | None:
-        """The Label Studio of the settings; None without URL or token."""
-        if settings.label_studio_url is None or settings.label_studio_api_key is None:
-            return None
-        token = settings.label_studio_api_key.get_secret_value()
-        return cls(settings.label_studio_url, token, settings.fetch_timeout)
-
     def __repr__(self) -> str:
         return f"LabelStudio(url={self.url!r}, kind={self.kind!r})"
 
-    def owns(self, url: str) -> bool:
-        """Whether ``url`` has Label Studio's own origin (scheme, host and port), the only one to get credentials."""
-        return origin(url) == origin(self.url)
+    def may_have_token(self, address: str) -> bool:
+        """Whether a file at this ``addresses.checked`` address may be asked for with the token.
+
+        Only what Label Studio serves under ``/data/`` and ``/storage-data/``, at its own scheme, host and port: a task
+        must not make us call its API for whoever wrote the task.
+        """
+        return is_under(address, self.url, _FILES)
 
     def headers(self, *, renew: bool = False) -> dict[str, str]:
         """The Authorization header for a call now; ``renew`` fetches a new access token although the old one may live.
@@ -97,22 +105,65 @@ class LabelStudio:
                     self._exchange()
         return {"Authorization": f"Bearer {self._access}"}
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> Any:
         """One API call; the answer's JSON, None when it has no body.
+
+        Args:
+            method: GET, POST, ...
+            path: below Label Studio's address, with a query if need be; ids in it must be quoted.
+            body: sent as JSON.
+            timeout: seconds without a byte after which the call fails; None for the client's own.
 
         Raises:
             LabelStudioError: Label Studio is away or refuses; says what was tried and what to set.
         """
+        found, answer = self._call(method, path, body, timeout)
+        if not found:
+            raise LabelStudioError(f"{method} {path} at {self.url}: 404; there is no such thing: {answer}")
+        return answer
+
+    def find(self, path: str) -> Any:
+        """The JSON that a GET of ``path`` gives, None where Label Studio has nothing there (404).
+
+        Raises:
+            LabelStudioError: like :meth:`call`.
+        """
+        found, answer = self._call("GET", path, None, None)
+        return answer if found else None
+
+    def _call(self, method: str, path: str, body: object, timeout: float | None) -> tuple[bool, Any]:
+        """(whether it is there, its JSON or else the reason)."""
         url = f"{self.url}{path}"
         data = None if body is None else orjson.dumps(body)
-        response = self._send(method, url, data, self.headers())
+        response = self._send(method, url, data, self.headers(), timeout)
         if response.status_code == 401 and self.kind == "personal":
-            response = self._send(method, url, data, self.headers(renew=True))
+            response = self._send(method, url, data, self.headers(renew=True), timeout)
         if response.status_code == 401:
             raise LabelStudioError(self.refusal(path, response))
+        if response.status_code == 404 and _json(response) is not None:
+            return False, detail(response)
+        if response.is_redirect:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} redirects {path} to {self._shown_redirect(response)}; the token does not"
+                " follow redirects: set LABEL_STUDIO_URL to the address that Label Studio has itself"
+            )
         if not response.ok:
             raise LabelStudioError(f"{method} {path} at {self.url}: {response.status_code} {detail(response)}")
-        return response.json() if response.content else None
+        if not response.content:
+            return True, None
+        answer = _json(response)
+        if answer is None:
+            raise LabelStudioError(
+                f"{method} {path} at {self.url} answered {response.text[:80]!r}, which is not Label Studio's JSON;"
+                " LABEL_STUDIO_URL must be the address of Label Studio itself"
+            )
+        return True, answer
+
+    def _shown_redirect(self, response: requests.Response) -> str:
+        try:
+            return shown(joined(str(response.url), response.headers["Location"]))
+        except ValueError:
+            return "an address that is not taken"
 
     def whoami(self) -> Mapping[str, Any]:
         """The token's user."""
@@ -127,23 +178,39 @@ class LabelStudio:
     def task_pages(self, project: int, *, complete: bool = False) -> Iterator[list[dict[str, Any]]]:
         """All tasks of a project, some at a time; ``complete`` with their annotations and predictions."""
         seen = 0
-        fields = "&fields=all" if complete else ""
         for page in itertools.count(1):
-            answer = self.call("GET", f"/api/tasks?project={project}&page={page}&page_size={_PAGE}{fields}")
-            rows = answer["tasks"]
+            rows, total = self.task_page(project, page, complete=complete)
             yield rows
             seen += len(rows)
-            if not rows or seen >= answer["total"]:
+            if not rows or seen >= total:
                 return
+
+    def task_page(
+        self, project: int, page: int, size: int = _PAGE, *, complete: bool = False
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Page ``page`` (from 1) of a project's tasks, and how many tasks there are in all."""
+        fields, timeout = ("&fields=all", max(self._timeout, _PAGE_TIMEOUT)) if complete else ("", None)
+        answer = self.call(
+            "GET", f"/api/tasks/?project={project}&page={page}&page_size={size}{fields}", timeout=timeout
+        )
+        try:
+            return answer["tasks"], answer["total"]
+        except (KeyError, TypeError):
+            raise LabelStudioError(f"{self.url} answers /api/tasks/ without 'tasks' and 'total'") from None
 
     def project(self, project: int) -> dict[str, Any]:
         """A project: its ``title``, ``label_config``, ``task_number`` and the rest."""
         found: dict[str, Any] = self.call("GET", f"/api/projects/{project}/")
         return found
 
+    def task(self, task_id: int | str) -> dict[str, Any] | None:
+        """A task with its annotations, None if there is none of this id."""
+        found: dict[str, Any] | None = self.find(f"/api/tasks/{_number(task_id)}/")
+        return found
+
     def set_task_data(self, task_id: int, data: Mapping[str, Any]) -> None:
         """Replace the data of a task; its annotations and predictions stay."""
-        self.call("PATCH", f"/api/tasks/{task_id}/", {"data": data})
+        self.call("PATCH", f"/api/tasks/{_number(task_id)}/", {"data": data})
 
     def put_tab(self, project: int, title: str, view: Mapping[str, Any]) -> int:
         """Make a tab of the Data Manager, or change the one of that title; the tab's id.
@@ -191,13 +258,17 @@ class LabelStudio:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def presigned(self, task_id: int | str, uri: str) -> str:
-        """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task."""
+        """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task.
+
+        Raises:
+            LabelStudioError: ``task_id`` is no task's id.
+        """
         encoded = base64.urlsafe_b64encode(uri.encode()).decode()
-        return f"{self.url}/tasks/{task_id}/presign/?fileuri={encoded}"
+        return f"{self.url}/tasks/{_number(task_id)}/presign/?fileuri={encoded}"
 
     def has_prediction(self, task_id: int | str, model_version: str) -> bool:
         """Whether the task already holds a prediction of this model version."""
-        found = self.call("GET", f"/api/predictions/?task={task_id}")
+        found = self.call("GET", f"/api/predictions/?task={_number(task_id)}")
         rows = found.get("results", []) if isinstance(found, dict) else found or []
         return any(str(row.get("model_version")) == model_version for row in rows)
 
@@ -224,45 +295,74 @@ class LabelStudio:
 
     def _exchange(self) -> None:
         data = orjson.dumps({"refresh": self._token})
-        response = self._send("POST", f"{self.url}/api/token/refresh/", data, {})
-        if not response.ok:
+        response = self._send("POST", f"{self.url}/api/token/refresh/", data, {}, None)
+        answer = _json(response)
+        if not response.ok or not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
             raise LabelStudioError(
                 f"Label Studio at {self.url} does not exchange the personal access token (POST /api/token/refresh/):"
                 f" {response.status_code} {detail(response)}. It may be revoked, expired or of another Label Studio:"
                 " create a new one (Account & Settings > Personal Access Token) and set LABEL_STUDIO_API_KEY."
             )
-        self._access = str(response.json()["access"])
+        self._access = answer["access"]
         claims = _claims(self._access) or {}
         # Only the difference of the two claims is used: the clocks of the two machines need not agree.
         life = float(claims.get("exp", 300)) - float(claims.get("iat", 0)) if "iat" in claims else 300.0
         self._access_until = time.monotonic() + max(0.0, life - _RENEW_EARLY)
 
-    def _send(self, method: str, url: str, data: bytes | None, headers: Mapping[str, str]) -> requests.Response:
+    def _send(
+        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str], timeout: float | None
+    ) -> requests.Response:
         session = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
-            session.trust_env = False  # a .netrc must not replace the token
+            session = self._local.session = self.route.session()
         sent = {**headers, "Content-Type": "application/json"} if data is not None else dict(headers)
+        through = ""
         try:
-            return session.request(method, url, data=data, headers=sent, timeout=self._timeout, allow_redirects=False)
+            request = session.prepare_request(requests.Request(method, url, data=data, headers=sent))
+            if not is_under(str(request.url), self.url, ("/",)):
+                raise LabelStudioError(f"{method} {shown(url)!r} would leave {self.url}; the token stays there")
+            proxies = self.route.proxies(str(request.url))
+            through = f" through the proxy {shown(proxies['http'])}" if proxies else ""
+            answer: requests.Response = session.send(
+                request,
+                timeout=(CONNECT_TIMEOUT, timeout or self._timeout),
+                allow_redirects=False,
+                proxies=proxies,
+                verify=session.verify,
+            )
+        except requests.exceptions.SSLError as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} shows a certificate that is not trusted ({error}); for a certificate"
+                " authority of your own, set PSLG_CA_BUNDLE to the file with its certificate"
+            ) from error
         except requests.RequestException as error:
             raise LabelStudioError(
-                f"Label Studio at {self.url} cannot be reached ({type(error).__name__}); check LABEL_STUDIO_URL: inside"
-                " a container, localhost is the container itself"
+                f"Label Studio at {self.url} cannot be reached{through} ({type(error).__name__}); check"
+                " LABEL_STUDIO_URL: inside a container, localhost is the container itself"
             ) from error
+        return answer
 
 
-def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port (with the scheme's default) of a URL."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+def _number(task_id: int | str) -> str:
+    """A task's id as it stands in a path; whatever else a request named so would change the path."""
+    text = str(task_id)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise LabelStudioError(f"{text[:80]!r} is not the id of a task of Label Studio")
+    return text
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def detail(response: requests.Response) -> str:
-    """The reason in Label Studio's error body, shortened."""
+    """The reason in Label Studio's error body, shortened; of a body that is not read yet only the beginning is."""
     try:
-        body = response.json()
-    except ValueError:
+        body = orjson.loads(next(response.iter_content(_REASON_BYTES), b""))
+    except (ValueError, requests.RequestException):
         return response.reason or ""
     text = body.get("detail") or body.get("error") or "" if isinstance(body, dict) else ""
     return str(text)[:300].rstrip(".")
