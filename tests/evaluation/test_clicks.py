@@ -10,7 +10,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, click_ious, clicks_to, corrected
-from backend.evaluation.next_click import Click, next_click
+from backend.evaluation.next_click import Correction, next_click
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import replay
 from backend.pipeline.types import Box, Image, Mask, Point, Prompts
@@ -76,7 +76,7 @@ def url(pixels: Image) -> Iterator[str]:
         yield site.put("/a.png", encode(PillowImage.fromarray(pixels)))
 
 
-def asked(service: LabelingService, url: str, clicks: list[Click], start: Mask | None) -> Mask:
+def asked(service: LabelingService, url: str, clicks: list[Correction], start: Mask | None) -> Mask:
     """What the server answers to clicks in a task whose pre-label is ``start``."""
     items = [
         {
@@ -104,7 +104,7 @@ def test_server_evaluation_and_simulation_give_one_mask_for_the_same_clicks(
     segmenter = service.model.pipeline().segmenter
     embed = partial(segmenter.embed, pixels)
     shown = np.zeros_like(target) if start is None else start
-    clicks: list[Click] = []
+    clicks: list[Correction] = []
     scores: list[float] = []
     for mask in corrected(segmenter, embed, target, start, cap=5):
         click = next_click(shown, target)
@@ -126,7 +126,7 @@ def test_a_click_outside_the_window_of_the_pre_label_goes_on_from_it(
 ) -> None:
     segmenter = service.model.pipeline().segmenter
     start = square(20, 20, 16)
-    clicks = [Click(22, 22, True), Click(145, 95, True)]
+    clicks = [Correction(22, 22, True), Correction(145, 95, True)]
     assert clicks[1].x > segmenter.window_for(Box.of_mask(start), (HEIGHT, WIDTH)).x1
     prompts = Prompts(np.array([click[:2] for click in clicks], np.float32), np.ones(2, np.int64))
     embed = partial(segmenter.embed, pixels)
