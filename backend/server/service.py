@@ -16,8 +16,7 @@ from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
-from backend.server.answers.click_queue import ClickQueue
-from backend.server.answers.clicks import Clicks
+from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config

@@ -8,7 +8,7 @@ import pytest
 from backend.pipeline.segmentation.replay import spread_points
 from backend.pipeline.types import Mask
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.region_lookup import FoundRegion, RegionLookup
+from backend.server.editor.regions import FoundRegion, RegionLookup
 from backend.server.protocol import Task
 from dataset_tools import brush_rle
 from dataset_tools.geometry import Point
