@@ -49,7 +49,7 @@ class ClickQueue:
     """Who is served next when many clicks arrive at once.
 
     The newest request of a task goes first, since the editor shows only the answer to the latest; a waiting request
-    whose prompts are the beginning of a newer one's is answered at once, empty; beyond a bound new requests are refused.
+    whose prompts are the beginning of a newer one's is answered at once, empty; beyond a bound requests are refused.
 
     Lets ``running`` requests work at a time and keeps at most ``capacity`` working or waiting.
     More than one works at a time, so that a warm click need not wait for an image that is being embedded.
