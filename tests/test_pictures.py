@@ -110,10 +110,11 @@ def server(
 ) -> dict[str, RGB]:
     database = Database(place / "server.sqlite3")
     images = TaskImages(Settings(image_hosts=("127.0.0.1",), state_dir=place), None, database)
-    found = {}
+    found: dict[str, RGB] = {}
     for name, picture in table.items():
-        identity, found[name] = images.load(site.put(f"/{name}", picture.data))
-        assert identity.size == picture.seen.shape[:2]
+        image = images.load(site.put(f"/{name}", picture.data))
+        found[name] = image.pixels()
+        assert image.size == picture.seen.shape[:2]
     database.close()
     return found
 

@@ -19,7 +19,7 @@ from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
 from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.task_query import TaskQuery, default_category, read_task
+from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
 from dataset_tools import metrics
@@ -133,16 +133,15 @@ class TaskRanker:
             return None
         try:
             query = read_task(Task.model_validate(row), self._config)
-            images = self._service.images
-            identity = images.identify(query.url, query.task_id)
-            look = self._features.of(identity.sha256, lambda: images.load(query.url, query.task_id)[1])
+            image = self._service.images.load(query.url, query.task_id)
+            look = self._features.of(image.identity, image.pixels)
             seen = _SeenTask(
                 id=int(row["id"]),
                 labelled=labelled,
                 score=None,
                 disagreement=0.0,
                 category=self._asked_for(query),
-                image=identity.sha256,
+                image=image.identity,
                 look=look,
             )
             if labelled:

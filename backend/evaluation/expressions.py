@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from backend.pipeline import PslgSam
-from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels
+from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels, hash_image
 from dataset_tools import categories
 from dataset_tools.errors import DatasetError
 from dataset_tools.labelled import LabelledExpression, LabelledObject, Question, questions, read
@@ -206,12 +206,13 @@ class _Runner:
 
     def __init__(self, pipeline: PslgSam, image: Image, box_jitter: float) -> None:
         self._pipeline, self._image, self._box_jitter = pipeline, image, box_jitter
+        self._key = hash_image(image)
         self._embeddings: dict[Box | None, tuple[Embedding, Spent]] = {}
         self._embed_spent = self._embed_due = NOTHING
         self.segmented: dict[int, Timed] = {}
 
     def prelabel(self, expression: str) -> Timed:
-        return self._timed(lambda: self._pipeline.prelabel(self._image, expression, embed=self._embed))
+        return self._timed(lambda: self._pipeline.prelabel(self._image, expression, key=self._key, embed=self._embed))
 
     def segment(self, question: Question) -> Timed:
         indices = question.expression.objects
@@ -238,7 +239,7 @@ class _Runner:
     def _embed(self, image: Image, window: Box | None) -> Embedding:
         if window not in self._embeddings:
             start = Spent.until_now()
-            embedding = self._pipeline.embed(image, window)
+            embedding = self._pipeline.embed(image, window, key=self._key)
             spent = Spent.until_now().minus(start)
             self._embeddings[window] = (embedding, spent)
             self._embed_spent = self._embed_spent.plus(spent)

@@ -51,7 +51,7 @@ class Words:
 
     known_categories = None
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         places = {"left": LEFT, "right": RIGHT, "small": SMALL, "half": Box(0, 0, 40, 20)}
         boxes = [box for word, box in places.items() if word in expression.split()]
         if not boxes:
@@ -67,7 +67,7 @@ class Filled:
     def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
         return Box(0, 0, image_size[1], image_size[0])
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         return Embedding("key", np.zeros((1, 1, 1), np.float16), (image.shape[0], image.shape[1]), Box(0, 0, 1, 1))
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
@@ -205,9 +205,9 @@ def test_windows_are_embedded_once_per_image_and_their_time_counted_where_due(pi
     counter = CountingEmbed()
     embed = pipeline.segmenter.embed
 
-    def slow(image: Image, window: Box | None = None) -> Embedding:
+    def slow(image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         counter.calls += 1
-        return embed(image, window)
+        return embed(image, window, key=key)
 
     pipeline.segmenter.embed = slow  # type: ignore[method-assign]
     result = evaluate(pipeline, QUESTIONS, blank, convention=CONVENTIONS["native"])

@@ -54,7 +54,7 @@ class PaintedSquares:
     def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
         return Box(0, 0, image_size[1], image_size[0])
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         height, width = image.shape[:2]
         return Embedding("key", np.zeros((1, 1, 1), np.float16), (height, width), Box(0, 0, width, height))
 

@@ -36,8 +36,9 @@ from backend.learning.simulation.world import (
     tasks_of,
     training_set,
 )
-from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS, window_for
+from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
 from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.samples import DecoderSample, decoder_samples

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.learning.click_corrections import clicks_to
+from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, clicks_to
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.grounding.compact.detections import Detection, find, reading_sides
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorOutput
 from backend.pipeline.pslg_sam import PslgSam
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
 from backend.training.adapter.views import FeatureCache, View, adapted_output
@@ -243,7 +244,8 @@ class ImageRun:
         return Measured(task.key, task.category, score, clicks)
 
     def _clicks(self, target: Mask, offered: Sequence[Mask], cap: int) -> int:
-        start = max(offered, key=lambda mask: iou(mask, target), default=None)
+        shown = [clean_mask(mask, SPECK_AREA, HOLE_AREA) for mask in offered]
+        start = max(shown, key=lambda mask: iou(mask, target), default=None)
         if start is not None and not (start & target).any():
             start = None
         embed = partial(self.world.embed, self.image, self.pixels)
@@ -258,14 +260,14 @@ class _Grounder(CompactGrounder):
         self._look = look
         self._needs_own = False
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         query = expression_parser.parse(expression, self.known_categories)
         config = self.detector.config
         own = set(config.categories[len(config.categories) - config.adapted :])
         self._needs_own = query.category is None or bool(own & {query.category, *query.target_categories})
-        return super().ground(image, expression)
+        return super().ground(image, expression, key=key)
 
-    def detections(self, image: Image) -> tuple[Detection, ...]:  # noqa: ARG002 - the interface's
+    def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:  # noqa: ARG002 - the interface's
         found = list(self._look.world.known_boxes(self._look.image))
         if self._needs_own:
             found += self._look.own_boxes
@@ -289,7 +291,7 @@ class _Windows:
         for embedding in kept:
             if _alike(embedding.window, window, shift):
                 return embedding
-        embedding = self._segmenter.embed(pixels, window)
+        embedding = self._segmenter.embed(pixels, window, key=key)
         if self._left > 0:
             self._left -= 1
             kept.append(embedding)

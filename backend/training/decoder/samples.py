@@ -18,9 +18,9 @@ import numpy.typing as npt
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from backend.pipeline.segmentation.compact_sam import ConvEncoder
-from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
-from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
-from backend.pipeline.types import Box, Image
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.types import Box, Image, hash_image
 from backend.training.segmenter.samples import (
     TrainingObject,
     TrainingScene,
@@ -101,9 +101,8 @@ def stored(segmenter: SamSegmenter, store: EmbeddingStore) -> EmbedView:
 
     def embed(image: Image) -> Features:
         height, width = image.shape[:2]
-        window = Box(0.0, 0.0, float(width), float(height))
-        address = embedding_address(hash_image(image), segmenter.encoder_hash, window)
-        store.get_or_compute(address, lambda: segmenter.embed(image))
+        key = hash_image(image)
+        address = store.embed(segmenter, key, lambda: image, Box(0.0, 0.0, float(width), float(height))).key
 
         def features() -> npt.NDArray[np.floating]:
             found = store.read(address)

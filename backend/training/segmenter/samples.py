@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.segmentation.compact_sam import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
+from backend.pipeline.segmentation.windows import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
 from dataset_tools.geometry import Box
 from dataset_tools.labelled import LabelledImage
 

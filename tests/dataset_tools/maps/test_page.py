@@ -51,7 +51,7 @@ def labelled(planes: list[np.ndarray]) -> None:  # type: ignore[type-arg]
     tasks = []
     for number, (name, line) in enumerate(tiles.read_index(Path("tiles")).items(), 1):
         x, y, w, h = line["window"]
-        results = []
+        results: list[dict[str, object]] = []
         for mask in planes:
             part = np.ascontiguousarray(mask[y : y + h, x : x + w])
             if part.any():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from backend.pipeline.segmentation.compact_sam import load_compact_segmenter, window_for
+from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Image, Prompts
 from backend.training.decoder.samples import Features, decoder_samples, held_out_split, in_memory, stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
