@@ -29,9 +29,10 @@ from backend.training.decoder.samples import decoder_samples
 from backend.training.grounder.data import load_folder
 from backend.training.lqvg.data import GroundingBatches, grounding_examples
 from backend.training.segmenter.samples import training_scenes
-from dataset_tools import formats, image_files, labelled, sources, tiles
+from dataset_tools import formats, image_files, labelled, sources
 from dataset_tools.checks.validate import validate
 from dataset_tools.export import export
+from dataset_tools.maps import tiles
 from dataset_tools.masks import to_coco_rle
 from tests.pictures import RGB, Picture, pictures
 from tests.pipeline.segmentation.small_sams import small_vit_sam

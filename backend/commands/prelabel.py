@@ -164,9 +164,9 @@ def _prelabel_scene(
     """The objects of a scene of any size, as a map file; exit status 3 if there are none."""
     from backend.pipeline import load_pipeline
     from backend.pipeline.map_scene import prelabel_scene
-    from dataset_tools.commands.options import tracked
     from dataset_tools.maps import files
     from dataset_tools.maps.scene import open_scene
+    from dataset_tools.progress import tracked
 
     pipeline = load_pipeline(settings)
     journal = out.with_name(f"{out.name}.part.jsonl")

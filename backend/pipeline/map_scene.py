@@ -31,8 +31,8 @@ from dataset_tools.geometry import Box
 from dataset_tools.maps.georeference import Georeference
 from dataset_tools.maps.objects import MapObject, Place
 from dataset_tools.maps.scene import Scene
+from dataset_tools.maps.tiles import windows
 from dataset_tools.masks import Mask
-from dataset_tools.tiles import windows
 
 __all__ = ["SceneAnswer", "prelabel_scene"]
 
@@ -93,7 +93,7 @@ def prelabel_scene(
     if refusal is not None:
         return SceneAnswer((), refusal, 0)
     key = [scene.source, scene.width, scene.height, list(scene.bands), scene.stretch, pipeline.model_version]
-    with closing(_Journal(journal, key)) as kept:
+    with closing(_TileJournal(journal, key)) as kept:
         found = _without_repeats(list(_detections(grounder, scene, kept, track)))
     upright = _Upright(scene)
     of_map = [Detection(upright.box(d.box), d.category, d.score) for d in found]
@@ -163,7 +163,7 @@ def _on_white(pixels: Any) -> Image:
     return rgb
 
 
-def _detections(grounder: CompactGrounder, scene: Scene, kept: _Journal, track: Track) -> Iterator[Detection]:
+def _detections(grounder: CompactGrounder, scene: Scene, kept: _TileJournal, track: Track) -> Iterator[Detection]:
     """Everything found in tiles and in the reduced whole, in pixels of the scene; repeats included."""
     places = list(windows(scene.width, scene.height, _TILE, _OVERLAP))
     whole = len(places) > 1
@@ -259,7 +259,7 @@ def _is_geographic(crs: str | None) -> bool:
     return bool(CRS.from_user_input(crs).is_geographic)
 
 
-class _Journal:
+class _TileJournal:
     """What each tile held, one JSON line a tile, below a line that says what it belongs to."""
 
     def __init__(self, path: Path | None, key: list[Any]) -> None:

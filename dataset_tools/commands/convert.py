@@ -15,11 +15,11 @@ from dataset_tools.commands.options import (
     finish,
     open_samples,
     parse_shares,
-    progress_bar,
     source_options,
 )
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import WRITTEN
+from dataset_tools.progress import progress_bar
 
 
 @click.command("export")

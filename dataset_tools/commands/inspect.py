@@ -17,11 +17,10 @@ from dataset_tools.commands.options import (
     counted,
     finish,
     open_samples,
-    progress_bar,
     source_options,
-    tracked,
 )
 from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.progress import progress_bar, tracked
 
 
 @click.command("validate")
@@ -129,7 +128,7 @@ def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int, g
     pslg dataset tile city.tif --out tiles/ --side 1024
     pslg dataset tile sentinel.tif --out tiles/ --bands 4,3,2 --overlap 128
     """
-    from dataset_tools import tiles
+    from dataset_tools.maps import tiles
 
     failed = []
     for image in images:

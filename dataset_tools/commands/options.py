@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ import click
 from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import WRITTEN
+from dataset_tools.progress import progress_bar
 
 PATH = click.Path(path_type=Path)
 FORMAT = click.Choice(WRITTEN)
@@ -107,26 +107,6 @@ def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T
     for item in items:
         yield item
         progress(1)
-
-
-@contextmanager
-def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr (none where that is no terminal); gives the function that moves it."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, total=total, unit=" images", file=sys.stderr, disable=None) as bar:
-        yield bar.update
-
-
-def tracked(what: str, unit: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    """A function that goes through a sequence with a bar on stderr (none where that is no terminal)."""
-    from tqdm import tqdm
-
-    def track(items: Iterable[T]) -> Iterable[T]:
-        bar: Iterable[T] = tqdm(items, desc=what, unit=unit, file=sys.stderr, disable=None)
-        return bar
-
-    return track
 
 
 def finish(left_out: list[str]) -> None:

@@ -13,9 +13,9 @@ from scipy.cluster.hierarchy import DisjointSet
 from dataset_tools.errors import DatasetError
 from dataset_tools.maps.georeference import Georeference
 from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.tiles import read_index
 from dataset_tools.masks import Mask
 from dataset_tools.records import Sample
-from dataset_tools.tiles import read_index
 
 __all__ = ["MapObject", "Place", "Places", "joined", "objects_of"]
 

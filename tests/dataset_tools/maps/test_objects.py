@@ -17,11 +17,10 @@ from PIL import Image
 from rasterio.warp import transform as warp
 from rasterio.warp import transform_geom
 
-from dataset_tools import tiles
 from dataset_tools.cli import dataset as dataset_command
 from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
-from dataset_tools.maps import files
+from dataset_tools.maps import files, tiles
 from dataset_tools.maps.objects import MapObject, Places, joined, objects_of
 from dataset_tools.maps.polygons import area_m2, polygon
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
