@@ -42,19 +42,23 @@ def compact_grounder(
     if threads is not None:
         torch.set_num_threads(threads)
     values = load_config(config, overrides)
-    images = [
-        image for source in load_sources(values["validation"], data, values["max_side"]) for image in source.images
-    ]
+    sets = {
+        name: source.images
+        for name, source in zip(
+            values["validation"], load_sources(values["validation"], data, values["max_side"]), strict=True
+        )
+    }
     train(
         values,
         load_sources(values["sources"], data, values["max_side"]),
         out,
         steps,
-        lambda detector: evaluate_detector(detector, images, values["scales"], bfloat16=values["bfloat16"]),
+        lambda detector: evaluate_detector(detector, sets, values["scales"], bfloat16=values["bfloat16"]),
         resume,
     )
     from backend.training.grounder.calibration import export
 
+    images = [image for found in sets.values() for image in found]
     if values["calibrate_on_training"]:
         real = {name: source for name, source in values["sources"].items() if "folder" in source}
         images += [image for source in load_sources(real, data, values["max_side"]) for image in source.images]

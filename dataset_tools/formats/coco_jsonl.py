@@ -1,7 +1,7 @@
 """``coco_jsonl``: a folder of images, COCO instances and one JSON line per referring expression.
 
     images/<file_name>      8-bit images
-    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE)
+    annotations.json        or annotations.json.gz; COCO: images, categories, annotations (polygons, plain or compressed RLE)
     expressions.jsonl       {id, image, category, expression, kind, ann_ids, bbox [x0, y0, x1, y1] or null} per line
     split.json              optional: {"train": [file_name, ...], "val": [...], ...}
 
@@ -12,7 +12,9 @@ A missing ``expressions.jsonl`` is an empty one: such a folder serves instance s
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,11 +136,12 @@ def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
         DatasetError: a file is missing or malformed, or ids do not fit together; the message names file and line.
     """
     folder = Path(folder)
-    coco = _load_json(folder / "annotations.json")
+    file = annotations_file(folder)
+    coco = _load_json(file)
     if not isinstance(coco, dict):
-        raise DatasetError(f"{folder / 'annotations.json'} must hold a JSON object, it holds {type(coco).__name__}")
+        raise DatasetError(f"{file} must hold a JSON object, it holds {type(coco).__name__}")
     splits = _read_splits(folder)
-    images = _read_images(folder, coco)
+    images = _read_images(folder, file, coco)
     categories = tuple(str(c["name"]) for c in coco.get("categories", []))
     expressions = tuple(_read_expressions(folder, {image.file_name: image for image in images}))
     if split is not None:
@@ -156,9 +159,16 @@ def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
     )
 
 
+def annotations_file(folder: Path) -> Path:
+    """The folder's ``annotations.json``, or ``annotations.json.gz`` where there is only that."""
+    plain, packed = folder / "annotations.json", folder / "annotations.json.gz"
+    return packed if packed.is_file() and not plain.exists() else plain
+
+
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except FileNotFoundError:
         raise DatasetError(
             f"{path} does not exist; a coco_jsonl folder holds images/, annotations.json and expressions.jsonl"
@@ -167,6 +177,8 @@ def _load_json(path: Path) -> Any:
         raise DatasetError(f"{path.parent} is a file, a coco_jsonl folder was expected") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not valid JSON: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be unpacked ({error}): fetch it again") from error
 
 
 def _field(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
@@ -181,8 +193,7 @@ def _field(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> A
     return value
 
 
-def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
-    file = folder / "annotations.json"
+def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(coco.get(key), list):
             raise DatasetError(f"{file}: key {key!r} must be a list; the file has the keys {sorted(coco)}")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image as PillowImage
 
 from backend.pipeline.types import Image
-from dataset_tools.categories import canonical
+from dataset_tools.categories import canonical, kind_of
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
@@ -26,12 +26,13 @@ Outline: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class OutlinedObject:
-    """One object: its category (canonical name) and the outer contours of its parts."""
+    """One object: its category (canonical name), the outer contours of its parts, and its kind where it is known."""
 
     category: str
     outlines: tuple[Outline, ...]
+    kind: str | None = None
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """The tightest box around all parts."""
         points = np.concatenate(self.outlines)
@@ -48,12 +49,21 @@ class TrainingImage:
         objects: everything that is outlined in it.
         unlabelled: weight in [0, 1] of "no such object here", by category, where the labels are not complete: 0 says
             nothing about the category where it is not outlined. Categories not named have weight 1.
+        boxes_only: the outlines are only boxes: they say nothing of shapes, and turned they would be too large.
     """
 
     name: str
     image: Image
     objects: tuple[OutlinedObject, ...]
     unlabelled: dict[str, float]
+    boxes_only: bool = False
+
+    @cached_property
+    def circles(self) -> npt.NDArray[np.float32]:
+        """float32[N, 3]: centre (x, y) and half diagonal of each object's box; kept."""
+        boxes = np.array([item.box for item in self.objects], np.float32).reshape(-1, 4)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, np.hypot(*sides.T)[:, None] / 2], axis=1)
 
     @cached_property
     def half(self) -> Image:
@@ -86,8 +96,23 @@ def outline(mask: Mask, scale: float) -> tuple[Outline, ...]:
     return tuple(outlines)
 
 
+def outlines_of(annotation: coco_jsonl.Annotation, scale: float) -> tuple[Outline, ...]:
+    """The outlines of an annotation, multiplied by ``scale``: its polygons, or the contours of its run lengths."""
+    if isinstance(annotation.segmentation, dict):
+        return outline(annotation.mask(), scale)
+    polygons = (np.array(points, np.float32).reshape(-1, 2) for points in annotation.segmentation)
+    return tuple(points * np.float32(scale) for points in polygons if len(points) >= 3)
+
+
 def load_folder(
-    folder: Path, split: str | None, max_side: int, unlabelled: dict[str, float], names: Sequence[str] | None = None
+    folder: Path,
+    split: str | None,
+    max_side: int,
+    unlabelled: dict[str, float],
+    names: Sequence[str] | None = None,
+    *,
+    boxes_only: bool = False,
+    every: int = 1,
 ) -> list[TrainingImage]:
     """Decode a ``coco_jsonl`` folder.
 
@@ -97,13 +122,15 @@ def load_folder(
         max_side: larger images are reduced to this long side in pixels.
         unlabelled: see ``TrainingImage``; the same for all images of the folder.
         names: keep only these file names.
+        boxes_only: see ``TrainingImage``.
+        every: keep only each so many-th image.
 
     Raises:
         DatasetError: a category is unknown to ``dataset_tools.categories``.
     """
     data = coco_jsonl.read(folder, split)
     result = []
-    for entry in data.images:
+    for entry in data.images[::every]:
         if names is not None and entry.file_name not in names:
             continue
         with PillowImage.open(entry.path) as file:
@@ -119,10 +146,10 @@ def load_folder(
                     f"{folder}: annotation {annotation.id} has category {annotation.category!r}, which is no alias of "
                     "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
                 )
-            outlines = outline(annotation.mask(), scale)
+            outlines = outlines_of(annotation, scale)
             if outlines:
-                objects.append(OutlinedObject(category, outlines))
-        result.append(TrainingImage(entry.file_name, image, tuple(objects), unlabelled))
+                objects.append(OutlinedObject(category, outlines, kind_of(annotation.category)))
+        result.append(TrainingImage(entry.file_name, image, tuple(objects), unlabelled, boxes_only))
     return result
 
 
