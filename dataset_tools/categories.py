@@ -1,6 +1,6 @@
 """Object categories: canonical names, what annotators call them, and where a text mentions them.
 
-The canonical names are RRSIS-D's twenty (ids 0..19, in that order) and ``building``. People write them in many ways
+The canonical names are RRSIS-D's twenty (ids 0..19, in that order), ``building`` and what later data brought. People write them in many ways
 ("plane", "baseball diamond", ``storage_tank``): every such word is an alias here. Two kinds of look-up exist:
 :func:`canonical` for a label and :func:`find_mentions` for free text.
 """
@@ -260,11 +260,11 @@ KINDS: Mapping[str, str] = MappingProxyType({kind: of for kind, of, _ in _KIND_T
 
 _COMPOUNDS = (
     "car park, parking lot, bus stop, bus station, bus terminal, boat house, truck stop, car wash, bus lane, "
-    "bridge pier, car lane, tank farm, stack interchange, rugby field, hockey field, cricket field, volleyball court, badminton court, handball "
-    "court, squash court, train track, railway track, railroad track, rail track, container crane, dock crane, "
-    "home plate, track lane, harbor crane, harbour crane, port crane, airport runway, airport taxiway, airport "
-    "apron, building site, construction site, construction area, bus depot, ferry terminal, tennis ball, car "
-    "dealership, roof garden, vehicle lane, home run"
+    "bridge pier, car lane, tank farm, stack interchange, rugby field, hockey field, cricket field, volleyball "
+    "court, badminton court, handball court, squash court, train track, railway track, railroad track, rail "
+    "track, container crane, dock crane, home plate, track lane, harbor crane, harbour crane, port crane, airport "
+    "runway, airport taxiway, airport apron, building site, construction site, construction area, bus depot, "
+    "ferry terminal, tennis ball, car dealership, roof garden, vehicle lane, home run"
 )
 OTHER_COMPOUNDS = tuple(_COMPOUNDS.split(", "))
 """Names of things that are no category although a category's name is in them."""
@@ -309,8 +309,10 @@ _FORMS, _LONGEST = _index(
 @lru_cache(maxsize=64)
 def _index_with(own: frozenset[str]) -> tuple[_Forms, int]:
     """The index with names of one's own, which go before all others."""
-    kinds = [(name, nouns) for name, nouns in _KIND_NOUNS.items() if name in own]
-    forms, longest = _index([(name, (name,)) for name in sorted(own - CATEGORIES.keys() - KINDS.keys())] + kinds)
+    named: list[tuple[str | None, Sequence[str]]] = [
+        (name, (name,)) for name in sorted(own - CATEGORIES.keys() - KINDS.keys())
+    ]
+    forms, longest = _index([*named, *((kind, nouns) for kind, nouns in _KIND_NOUNS.items() if kind in own)])
     return {**_FORMS, **forms}, max(longest, _LONGEST)
 
 
@@ -327,11 +329,13 @@ def canonical(label: str) -> str | None:
     return _FORMS.get(_squash(label), (None, None))[0]
 
 
-_KIND_LABELS = {_squash(noun): kind for kind in _KIND_NOUNS for noun in (kind, *_plurals(kind))}
+_KIND_LABELS = {
+    _squash(form): kind for kind, nouns in _KIND_NOUNS.items() for noun in nouns for form in (noun, *_plurals(noun))
+}
 
 
 def kind_of(label: str) -> str | None:
-    """The kind that a data set's label names ("small_vehicle" -> "small vehicle"); None for labels of no kind."""
+    """The kind that a label names, as ``canonical`` reads it ("Trucks" -> "large vehicle"); None for other labels."""
     return _KIND_LABELS.get(_squash(label))
 
 
@@ -343,7 +347,7 @@ def find_mentions(words: Sequence[str], own: Collection[str] = ()) -> list[Menti
     Args:
         words: of the text.
         own: names of further categories, singular, lower case, words separated by blanks; canonical ones are passed
-            over.
+            over. With a kind among them ("large vehicle") its words name the kind, else what it is a kind of.
     """
     forms, most = _index_with(frozenset(own))
     squashed = [_squash(word) for word in words]

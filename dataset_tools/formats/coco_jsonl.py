@@ -1,7 +1,7 @@
 """``coco_jsonl``: a folder of images, COCO instances and one JSON line per referring expression.
 
     images/<file_name>      8-bit images
-    annotations.json        or annotations.json.gz; COCO: images, categories, annotations (polygons, plain or compressed RLE)
+    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE); may be .json.gz
     expressions.jsonl       {id, image, category, expression, kind, ann_ids, bbox [x0, y0, x1, y1] or null} per line
     split.json              optional: {"train": [file_name, ...], "val": [...], ...}
 

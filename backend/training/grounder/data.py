@@ -58,6 +58,14 @@ class TrainingImage:
     unlabelled: dict[str, float]
     boxes_only: bool = False
 
+    def knows(self, category: str) -> bool:
+        """Whether the labels say where there is none of ``category`` (or kind)."""
+        return self.unlabelled.get(category, 1.0) > 0
+
+    def boxes_of(self, category: str) -> list[Box]:
+        """The boxes of the objects of ``category`` (or kind)."""
+        return [item.box for item in self.objects if category in (item.category, item.kind)]
+
     @cached_property
     def circles(self) -> npt.NDArray[np.float32]:
         """float32[N, 3]: centre (x, y) and half diagonal of each object's box; kept."""

@@ -25,25 +25,32 @@ def average_precision(detections: Sequence[Sequence[tuple[Box, float]]], truth: 
         truth: per image, the true boxes; each may be matched once, by the best-scored detection that reaches an IoU
             of ``MATCH_IOU``.
     """
-    ranked = sorted(
-        ((score, image, number) for image, found in enumerate(detections) for number, (_, score) in enumerate(found)),
-        key=lambda d: -d[0],
-    )
-    ious = [pairwise_iou([box for box, _ in found], boxes) for found, boxes in zip(detections, truth, strict=True)]
-    hits = np.zeros(len(ranked))
-    for rank, (_, image, number) in enumerate(ranked):
-        ratios = ious[image][number]
-        if ratios.size and ratios.max() >= MATCH_IOU:
-            ious[image][:, int(ratios.argmax())] = 0.0
-            hits[rank] = 1
+    scores, hits = [], []
+    for found, boxes in zip(detections, truth, strict=True):
+        ranked = sorted(found, key=lambda d: -d[1])
+        scores += [score for _, score in ranked]
+        hits += matched([box for box, _ in ranked], boxes)
     total = sum(len(boxes) for boxes in truth)
-    if not total or not len(ranked):
+    if not total or not scores:
         return 0.0
-    found = np.cumsum(hits)
-    precision = found / np.arange(1, len(ranked) + 1)
+    order = np.argsort(-np.array(scores), kind="stable")
+    right = np.cumsum(np.array(hits, float)[order])
+    precision = right / np.arange(1, len(right) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    recall = np.concatenate([[0.0], found / total])
+    recall = np.concatenate([[0.0], right / total])
     return float((np.diff(recall) * envelope).sum())
+
+
+def matched(ranked: Sequence[Box], truth: Sequence[Box]) -> list[bool]:
+    """Whether each box of one image, best first, finds a true box that no better one has found (``MATCH_IOU``)."""
+    ious = pairwise_iou(ranked, truth)
+    hits = []
+    for row in ious:
+        hit = bool(row.size and row.max() >= MATCH_IOU)
+        if hit:
+            ious[:, int(row.argmax())] = 0.0
+        hits.append(hit)
+    return hits
 
 
 def pairwise_iou(boxes: Sequence[Box], others: Sequence[Box]) -> npt.NDArray[np.float64]:
@@ -65,8 +72,8 @@ def detection_quality(
     """
     result = {}
     for category in categories:
-        rated = [i for i, image in enumerate(images) if image.unlabelled.get(category, 1.0) > 0]
-        truth = [[item.box for item in images[i].objects if category in (item.category, item.kind)] for i in rated]
+        rated = [i for i, image in enumerate(images) if image.knows(category)]
+        truth = [images[i].boxes_of(category) for i in rated]
         if any(truth):
             found = [[(d.box, d.score) for d in detections[i] if d.category == category] for i in rated]
             result[f"AP50 {category}"] = average_precision(found, truth)

@@ -30,7 +30,7 @@ _LAST_STAGES = (1, 2, 4, 6)
 """Stages after which the features of strides 4, 8, 16 and 32 are taken."""
 _NORM_EPSILON = 1e-3
 """Of the network that was trained on ImageNet."""
-_FUSES = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+_FUSES = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 """Whether this build of torch has the operation that its compiler uses for a convolution with its activation."""
 
 

@@ -1,8 +1,9 @@
 """The compact grounder's network: a one-stage centre-point detector for overhead images.
 
-A small backbone (``efficientnet``, or a residual one) and a feature pyramid with outputs at strides 4, 8 and 16; at each cell one heat value per
-category (the cell is an object's centre) and the distances from the cell to the four sides of its box, as in
-TTFNet (arXiv 1909.00700) and FCOS (arXiv 1904.01355). Small objects are read at stride 4, large ones at stride 16.
+A small backbone (``efficientnet``, or a residual one) and a feature pyramid with outputs at strides 4, 8 and 16; at
+each cell one heat value per category (the cell is an object's centre) and the distances from the cell to the four sides
+of its box, as in TTFNet (arXiv 1909.00700) and FCOS (arXiv 1904.01355). Small objects are read at stride 4, large ones
+at stride 16.
 """
 
 from __future__ import annotations
