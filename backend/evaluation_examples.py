@@ -21,7 +21,7 @@ from dataset_tools.formats import coco_jsonl
 from dataset_tools.masks import from_coco
 from dataset_tools.records import Record, Sample
 
-__all__ = ["Example", "Target", "read_examples", "spread"]
+__all__ = ["Example", "Target", "of_whole_objects", "read_examples", "spread"]
 
 Item = TypeVar("Item")
 
@@ -35,12 +35,14 @@ class Target:
         category: as the dataset spells it.
         box: in pixels.
         mask: makes bool[H, W]; called when it is needed.
+        truncated: the border of the image cuts it, as far as the dataset says so.
     """
 
     id: str
     category: str
     box: Box
     mask: Callable[[], Mask]
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,42 @@ class Example:
     targets: tuple[Target, ...]
 
 
-def read_examples(data: Path, split: str | None = None) -> list[Example]:
+def read_examples(data: Path, split: str | None = None, expressions: Path | None = None) -> list[Example]:
     """The expressions of a dataset.
 
     Args:
         data: the dataset's folder.
         split: a split of the dataset, or (``coco_jsonl``) a file that lists images; None takes everything.
+        expressions: (``coco_jsonl``) a file of expressions to read instead of the folder's own.
 
     Raises:
         DatasetError: of no known format, malformed, or without expressions.
     """
-    examples = list(_coco_jsonl(data, split) if formats.detect(data) == "coco_jsonl" else _samples(data, split))
+    plain = formats.detect(data) == "coco_jsonl"
+    if expressions is not None and not plain:
+        raise DatasetError(f"{data} is no coco_jsonl folder: its expressions cannot be taken from {expressions}")
+    examples = list(_coco_jsonl(data, split, expressions) if plain else _samples(data, split))
     if not examples:
         raise DatasetError(f"{data} has no expressions" + (f" in the split {split!r}" if split else ""))
     return examples
+
+
+def of_whole_objects(examples: Sequence[Example], *, whole: bool = False, min_side: float = 0.0) -> list[Example]:
+    """The examples that name only such objects; those that name none stay.
+
+    Args:
+        examples: in any order.
+        whole: leave out objects that the image's border cuts (``Target.truncated``).
+        min_side: leave out objects whose box is narrower or lower than this, in pixels.
+    """
+    return [
+        example
+        for example in examples
+        if all(
+            not (whole and target.truncated) and min(target.box.width, target.box.height) >= min_side
+            for target in example.targets
+        )
+    ]
 
 
 def spread(examples: Sequence[Item], limit: int | None) -> list[Item]:
@@ -80,12 +104,12 @@ def spread(examples: Sequence[Item], limit: int | None) -> list[Item]:
     return [examples[index * len(examples) // limit] for index in range(limit)]
 
 
-def _coco_jsonl(data: Path, split: str | None) -> Iterator[Example]:
+def _coco_jsonl(data: Path, split: str | None, expressions: Path | None) -> Iterator[Example]:
     """With the boxes and categories that the folder gives each annotation."""
-    dataset = coco_jsonl.read(data, Path(split) if split is not None and Path(split).is_file() else split)
+    dataset = coco_jsonl.read(data, Path(split) if split is not None and Path(split).is_file() else split, expressions)
     for row in dataset.expressions:
         objects = [dataset.annotation(ann_id) for ann_id in row.ann_ids]
-        targets = tuple(Target(str(one.id), one.category, one.box, one.mask) for one in objects)
+        targets = tuple(Target(str(one.id), one.category, one.box, one.mask, one.truncated) for one in objects)
         yield Example(dataset.image(row.image).path, row.expression, row.kind, row.category, targets)
 
 

@@ -1,8 +1,8 @@
 """Object categories: canonical names, what annotators call them, and where a text mentions them.
 
-The canonical names are RRSIS-D's twenty (ids 0..19, in that order), ``building`` and what later data brought. People write them in many ways
-("plane", "baseball diamond", ``storage_tank``): every such word is an alias here. Two kinds of look-up exist:
-:func:`canonical` for a label and :func:`find_mentions` for free text.
+The canonical names are RRSIS-D's twenty (ids 0..19, in that order), ``building`` and what later data brought. People
+write them in many ways ("plane", "baseball diamond", ``storage_tank``): every such word is an alias here. Two kinds of
+look-up exist: :func:`canonical` for a label and :func:`find_mentions` for free text.
 """
 
 from __future__ import annotations

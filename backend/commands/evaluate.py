@@ -101,6 +101,15 @@ def _table(report: dict[str, Any]) -> str:
 )
 @click.option("--box-jitter", type=click.FloatRange(0, 0.5), default=0.0, help="Move each side of such a box (share).")
 @click.option("--split", help="A split of the dataset, or a file of image names; default: everything.")
+@click.option(
+    "--expressions",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A .jsonl file of expressions instead of the folder's own (coco_jsonl).",
+)
+@click.option("--whole", is_flag=True, help="Only expressions whose objects no border cuts, where the data says so.")
+@click.option(
+    "--min-side", type=click.FloatRange(min=0), default=0, help="Only objects at least so wide and so high (pixels)."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many expressions, spread evenly over the dataset.")
 @click.option(
     "--convention",
@@ -126,6 +135,9 @@ def evaluate(
     boxes: str,
     box_jitter: float,
     split: str | None,
+    expressions: Path | None,
+    whole: bool,
+    min_side: float,
     limit: int | None,
     convention: str,
     foreground_points: bool,
@@ -137,10 +149,11 @@ def evaluate(
     from tqdm import tqdm
 
     from backend.evaluation import expressions as evaluation
-    from backend.evaluation_examples import read_examples, spread
+    from backend.evaluation_examples import of_whole_objects, read_examples, spread
     from backend.pipeline import load_config, load_pipeline
 
-    examples = spread(read_examples(data, split), limit)
+    examples = of_whole_objects(read_examples(data, split, expressions), whole=whole, min_side=min_side)
+    examples = spread(examples, limit)
     counting = CONVENTIONS[convention]
     pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
     worst = _Gallery(counting)
@@ -159,5 +172,6 @@ def evaluate(
         )
     if gallery is not None:
         write_picture(gallery, worst.sheet())
-    report = {"data": data.name, "split": split, "limit": limit, **result.report()}
+    report = {"data": data.name, "split": split, "limit": limit, "whole": whole, "min_side": min_side}
+    report |= result.report()
     click.echo(json.dumps(report) if as_json else _table(report))

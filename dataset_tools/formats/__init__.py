@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its module, the class that writes it, a file that tells it (a glob), one line about it, and whether it
+    """A format: its module, the class that writes it, files that tell it (globs), one line about it, and whether it
     holds expressions that mean nothing in their image.
     """
 
@@ -43,7 +43,7 @@ FORMATS = {
             "coco_jsonl",
             "coco_jsonl_samples",
             "CocoJsonlWriter",
-            "annotations.json",
+            "annotations.json, annotations.json.gz",
             "COCO and expressions.jsonl",
             True,
         ),
@@ -84,7 +84,7 @@ def detect(root: Path) -> str:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
     for name, entry in FORMATS.items():
-        if any(root.glob(entry.sign)):
+        if any(any(root.glob(sign)) for sign in entry.sign.split(", ")):
             return name
     signs = ", ".join(f"{entry.sign} ({name})" for name, entry in FORMATS.items())
     raise DatasetError(f"{root} is of no known format; none of these is there: {signs}")

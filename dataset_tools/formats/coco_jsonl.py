@@ -43,6 +43,7 @@ class Annotation:
         height, width: size of the image in pixels.
         segmentation: COCO polygons or RLE, rasterised by :meth:`mask`.
         box: the file's ``bbox`` as (x0, y0, x1, y1), or the mask's tightest box where the file has none.
+        truncated: the border of the image cuts the object; the file's ``truncated``, False where it does not say.
     """
 
     id: int
@@ -51,6 +52,7 @@ class Annotation:
     width: int
     segmentation: Segmentation = field(repr=False)
     box: Box
+    truncated: bool = False
 
     def mask(self) -> Mask:
         """The object's pixels as bool[height, width], rasterised anew on every call.
@@ -124,34 +126,38 @@ class CocoJsonl:
         return mask
 
 
-def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
+def read(folder: str | Path, split: str | Path | None = None, expressions: Path | None = None) -> CocoJsonl:
     """Read a ``coco_jsonl`` folder; no image file is opened.
 
     Args:
         folder: the folder described at the top of this module.
         split: a name in ``split.json``, or a file that lists image file names (a JSON list, or one per line); keeps
             only those images with their annotations and expressions. None keeps all.
+        expressions: a file of expressions of this folder's images to read instead of ``expressions.jsonl``.
 
     Raises:
         DatasetError: a file is missing or malformed, or ids do not fit together; the message names file and line.
     """
     folder = Path(folder)
     file = annotations_file(folder)
-    coco = _load_json(file)
+    coco = load_json(file)
     if not isinstance(coco, dict):
         raise DatasetError(f"{file} must hold a JSON object, it holds {type(coco).__name__}")
     splits = _read_splits(folder)
     images = _read_images(folder, file, coco)
     categories = tuple(str(c["name"]) for c in coco.get("categories", []))
-    expressions = tuple(_read_expressions(folder, {image.file_name: image for image in images}))
+    if expressions is not None and not expressions.is_file():
+        raise DatasetError(f"there are no expressions at {expressions}; a .jsonl file was expected")
+    by_name = {image.file_name: image for image in images}
+    rows = tuple(_read_expressions(expressions or folder / "expressions.jsonl", by_name))
     if split is not None:
         names = _split_names(folder, splits, split, {image.file_name for image in images})
         images = tuple(image for image in images if image.file_name in names)
-        expressions = tuple(expression for expression in expressions if expression.image in names)
+        rows = tuple(row for row in rows if row.image in names)
     return CocoJsonl(
         folder=folder,
         images=images,
-        expressions=expressions,
+        expressions=rows,
         categories=categories,
         split=splits,
         _by_name={image.file_name: image for image in images},
@@ -165,7 +171,8 @@ def annotations_file(folder: Path) -> Path:
     return packed if packed.is_file() and not plain.exists() else plain
 
 
-def _load_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """The content of a JSON file, unpacked if it ends with ``.gz``; raises DatasetError if it has none."""
     try:
         content = path.read_bytes()
         return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
@@ -243,7 +250,11 @@ def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageE
                 f"its image {sizes[image_id][0]!r} has [height, width] = {[height, width]}"
             )
         box = _box(item, segmentation, height, width, where)
-        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box))
+        annotations[image_id].append(
+            Annotation(
+                ann_id, categories[category_id], height, width, segmentation, box, bool(item.get("truncated", False))
+            )
+        )
     return tuple(
         ImageEntry(
             image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]), scenes.get(image_id)
@@ -265,8 +276,7 @@ def _box(item: dict[str, Any], segmentation: Segmentation, height: int, width: i
     return Box(x, y, x + w, y + h)
 
 
-def _read_expressions(folder: Path, images: Mapping[str, ImageEntry]) -> Iterator[Expression]:
-    file = folder / "expressions.jsonl"
+def _read_expressions(file: Path, images: Mapping[str, ImageEntry]) -> Iterator[Expression]:
     if not file.is_file():
         return
     annotations = {name: {annotation.id for annotation in image.annotations} for name, image in images.items()}
@@ -304,7 +314,7 @@ def _read_expressions(folder: Path, images: Mapping[str, ImageEntry]) -> Iterato
 def _read_splits(folder: Path) -> dict[str, tuple[str, ...]]:
     if not (folder / "split.json").is_file():
         return {}
-    content = _load_json(folder / "split.json")
+    content = load_json(folder / "split.json")
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise DatasetError(f"{folder / 'split.json'} must map split names to lists of file names")
     return {name: tuple(map(str, names)) for name, names in content.items()}
@@ -317,7 +327,7 @@ def _split_names(
         names, source = splits[split], f"split {split!r}"
     elif Path(split).is_file():
         source, text = str(split), Path(split).read_text(encoding="utf-8")
-        names = tuple(_load_json(Path(split))) if text.lstrip().startswith("[") else tuple(text.split("\n"))
+        names = tuple(load_json(Path(split))) if text.lstrip().startswith("[") else tuple(text.split("\n"))
         names = tuple(name.strip() for name in names if name.strip())
     else:
         raise DatasetError(

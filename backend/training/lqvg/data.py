@@ -72,7 +72,7 @@ def read_examples(folder: Path, split: str) -> list[GroundingExample]:
     """
     if dior_rsvg.is_dior_rsvg(folder):
         examples = [GroundingExample(e.image, e.expression, e.box) for e in dior_rsvg.read(folder, split)]
-    elif (folder / "annotations.json").is_file():
+    elif coco_jsonl.annotations_file(folder).is_file():
         examples = _from_coco_jsonl(folder, split)
     elif (folder / "rrsisd" / "refs(unc).p").is_file():
         examples = _from_refer(folder, split)

@@ -18,6 +18,7 @@ from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
 from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
 from dataset_tools.errors import ConfigError
+from dataset_tools.formats import coco_jsonl
 
 __all__ = ["export_weights", "read_data", "run_segmenter_training"]
 
@@ -70,14 +71,15 @@ def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[
     validation: list[Scene] = []
     for name, part in config["data"].items():
         folder = data / name
-        if not (folder / "annotations.json").is_file():
+        if not coco_jsonl.annotations_file(folder).is_file():
             raise ConfigError(f"the config names the dataset {name}, but {folder}/annotations.json is missing")
         if "split" in part:
             splits = json.loads((folder / "split.json").read_text(encoding="utf-8"))
             train_names, validation_names = splits[part["split"]], splits[part["validation_split"]]
         else:
             validation_names = part["validation"]
-            every = [image["file_name"] for image in json.loads((folder / "annotations.json").read_text())["images"]]
+            listed = coco_jsonl.load_json(coco_jsonl.annotations_file(folder))["images"]
+            every = [image["file_name"] for image in listed]
             train_names = [name for name in every if name not in validation_names]
         training += read_scenes(folder, train_names, config["exclude_categories"])
         validation += read_scenes(folder, validation_names, config["exclude_categories"])

@@ -37,8 +37,8 @@ _FUSES = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 def _convolved(convolution: nn.Module, x: Tensor, relu6: bool = False) -> Tensor:
     """``convolution`` of ``x``, and ReLU6 of that if asked for.
 
-    Without gradients on a CPU the activation is done where the convolution writes (oneDNN's post-operation): a pass over
-    memory less, which takes longer than most of these convolutions. The result is the same.
+    Without gradients on a CPU the activation is done where the convolution writes (oneDNN's post-operation): one pass
+    over memory less, and passes take longer than most of these convolutions. The result is the same.
     """
     assert isinstance(convolution, nn.Conv2d)  # noqa: S101 - for the type checker
     weight, bias = convolution.weight, convolution.bias
