@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from backend.evaluation.expressions import evaluate, jittered
-from backend.evaluation_examples import Example, Target, read_examples, spread
+from backend.evaluation_examples import Example, Target, of_whole_objects, read_examples, spread
 from backend.pipeline import PslgSam
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.types import (
@@ -271,3 +271,16 @@ def test_mistakes_are_named_without_a_traceback(synthetic: Path, arguments: tupl
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_whole_objects_of_a_size_are_kept() -> None:
+    def target(box: Box, truncated: bool) -> Target:
+        return Target("1", "ship", box, lambda: mask_of(box), truncated)
+
+    cut, small, whole = target(LEFT, True), target(SMALL, False), target(RIGHT, False)
+    rows = [
+        Example(Path("a.png"), "x", "single", "ship", targets) for targets in ((cut,), (small, whole), (whole,), ())
+    ]
+    assert of_whole_objects(rows) == rows
+    assert of_whole_objects(rows, whole=True) == rows[1:]
+    assert of_whole_objects(rows, whole=True, min_side=11) == rows[2:]

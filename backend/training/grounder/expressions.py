@@ -41,7 +41,7 @@ def expression_quality(
         if expression.image not in images:
             continue
         image = images[expression.image]
-        query = expression_parser.parse(expression.expression)
+        query = expression_parser.parse(expression.expression, frozenset(calibration.even))
         if query.category not in calibration.even:
             result = GroundingResult(())
         else:
