@@ -36,12 +36,14 @@ def compact_grounder(
     import torch
 
     from backend.training.grounder.evaluation import evaluate_detector
+    from backend.training.grounder.settings import check_settings
     from backend.training.grounder.training import load_sources, train
     from backend.training.run import load_config
 
     if threads is not None:
         torch.set_num_threads(threads)
     values = load_config(config, overrides)
+    check_settings(values)
     sets = {
         name: source.images
         for name, source in zip(
