@@ -57,7 +57,6 @@ class TrainingSettings:
     bfloat16: bool
     log_every: int
     validate_every: int
-    save_every: int
     max_side: int
     scales: tuple[int, ...]
     loss_weights: Mapping[str, float]
@@ -67,8 +66,10 @@ class TrainingSettings:
     validation: Mapping[str, Mapping[str, Any]]
     backbone_rate: float = 1.0
     frozen_blocks: int = 0
+    save_every: int = 500
     keep_last: bool = False
     calibrate_on_training: bool = False
+    calibration: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def check_settings(values: Mapping[str, Any]) -> TrainingSettings:
@@ -76,8 +77,8 @@ def check_settings(values: Mapping[str, Any]) -> TrainingSettings:
     settings = checked(TrainingSettings, values, "the training config")
     DetectorConfig.of(settings.detector)
     checked(AugmentationConfig, settings.augmentation, "augmentation")
-    for part in ("sources", "validation"):
-        for name, source in getattr(settings, part).items():
+    for part in ("sources", "validation", "calibration"):
+        for name, source in (getattr(settings, part) or {}).items():
             found = checked(SourceSettings, source, f"{part}: {name}")
             if (found.folder is None) == (found.scenes == 0):
                 raise ConfigError(f"{part}: {name} needs a folder of images or a number of drawn scenes")

@@ -96,7 +96,7 @@ def train(
     elif config.get("init"):
         _start_from(detector, Path(config["init"]))
     if detector.backbone is not None:
-        detector.backbone.freeze(config["frozen_blocks"])
+        detector.backbone.freeze(config.get("frozen_blocks", 0))
     detector = detector.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(_parameter_groups(detector, config), lr=config["learning_rate"], fused=True)
     ema = Ema(detector, config["ema_decay"])
@@ -140,7 +140,7 @@ def train(
             keep = run.keep if config.get("keep_last", False) else run.keep_if_best
             keep(done, figures[CRITERION], ema.tensors)
             run.plot()
-        if done % config["validate_every"] == 0 or done % config["save_every"] == 0 or done == steps:
+        if done % config["validate_every"] == 0 or done % config.get("save_every", 500) == 0 or done == steps:
             save(done)
     return out / "best.safetensors"
 
@@ -201,7 +201,7 @@ def _parameter_groups(detector: Detector, config: Mapping[str, Any]) -> list[dic
         {
             "params": parameters,
             "weight_decay": config["weight_decay"] if kernels else 0.0,
-            "rate_factor": config["backbone_rate"] if backbone else 1.0,
+            "rate_factor": config.get("backbone_rate", 1.0) if backbone else 1.0,
         }
         for (kernels, backbone), parameters in groups.items()
     ]

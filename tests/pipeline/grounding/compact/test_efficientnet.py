@@ -35,12 +35,15 @@ def test_gradients_and_frozen_blocks_change_no_value(network: EfficientNetLite0)
 
 def test_a_strided_depthwise_convolution_passes_the_same_gradient(network: EfficientNetLite0) -> None:
     block = network.blocks[5].requires_grad_(False)
-    assert isinstance(block.depthwise, nn.Conv2d)
+    expand, depthwise, project = block.expand, block.depthwise, block.project
+    assert isinstance(expand, nn.Conv2d)
+    assert isinstance(depthwise, nn.Conv2d)
+    assert isinstance(project, nn.Conv2d)
     x = torch.randn(1, 40, 16, 16, requires_grad=True)
     again = x.detach().clone().requires_grad_()
     (block(x) ** 2).sum().backward()
-    hidden = functional.relu6(block.depthwise(functional.relu6(block.expand(again))))
-    (block.project(hidden) ** 2).sum().backward()
+    hidden = functional.relu6(depthwise(functional.relu6(expand(again))))
+    (project(hidden) ** 2).sum().backward()
     assert x.grad is not None
     assert again.grad is not None
     assert torch.allclose(x.grad, again.grad, atol=1e-5)
