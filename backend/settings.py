@@ -30,7 +30,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "label_studio_api_key": ("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
     "ca_bundle": ("REQUESTS_CA_BUNDLE",),
 }
-# Pillow warns above this; refusing at most there keeps its limit and ours from contradicting each other.
+# What Pillow takes for a decompression bomb.
 _PILLOW_PIXELS = 89_478_485
 _SPARE_THREADS = 8
 
@@ -73,6 +73,8 @@ class Settings(BaseModel):
             a public address. Hosts with private addresses are reached only when they are named here.
         image_bytes: largest image file.
         image_pixels: largest image, in pixels.
+        bands: of images with more than three bands, those to show as red, green and blue, counted from 1, as 4,3,2;
+            None shows the first three.
         fetch_timeout: seconds without a byte after which fetching an image fails.
         revalidate_after: seconds after which an image's URL is asked whether its content has changed.
         image_memory: bytes of decoded images kept in memory.
@@ -88,7 +90,7 @@ class Settings(BaseModel):
         train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
             same training gives the same version.
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
-        train_replay: ``coco_jsonl`` folder (parts train and val) whose images keep a training from forgetting; None
+        train_replay: dataset folder (parts train and val) whose images keep a training from forgetting; None
             draws scenes.
         train_disk: bytes kept on disk of what frozen parts of the models make of training images; saves time.
         train_threads: threads of a training process.
@@ -120,6 +122,7 @@ class Settings(BaseModel):
     image_hosts: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
     image_bytes: int = Field(default=256_000_000, ge=1)
     image_pixels: int = Field(default=_PILLOW_PIXELS, ge=1, le=_PILLOW_PIXELS)
+    bands: str | None = None
     fetch_timeout: float = Field(default=20.0, gt=0, le=600)
     revalidate_after: float = Field(default=600.0, ge=0)
     image_memory: int = Field(default=256_000_000, ge=0)
@@ -163,6 +166,13 @@ class Settings(BaseModel):
         if value is not None and not value.expanduser().exists():
             raise ValueError("does not exist; it is a file with certificates (PEM)")
         return None if value is None else value.expanduser()
+
+    @field_validator("bands")
+    @classmethod
+    def _three_bands(cls, value: str | None) -> str | None:
+        from dataset_tools.image_files import parse_bands
+
+        return None if value is None else ",".join(map(str, parse_bands(value)))
 
     @field_validator("state_dir", "train_replay")
     @classmethod

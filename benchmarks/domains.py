@@ -29,12 +29,12 @@ from typing import Any
 import torch
 
 from backend.commands.evaluate_clicks import THRESHOLDS
-from backend.commands.prelabel import read_image
-from backend.evaluation.clicks import ClickTarget, evaluate_clicks
-from backend.evaluation.expressions import Boxes, Evaluation, Outcome, evaluate
-from backend.evaluation_examples import Example, of_whole_objects, read_examples, spread
+from backend.evaluation.clicks import evaluate_clicks
+from backend.evaluation.expressions import Boxes, Evaluation, Outcome, evaluate, read_questions
 from backend.pipeline import PslgSam, load_pipeline
+from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES, canonical
+from dataset_tools.labelled import Question, about_whole_objects, spread
 from dataset_tools.metrics import CONVENTIONS, summarize
 
 FEWEST_IN_A_CROWD = 50
@@ -45,15 +45,15 @@ PARTS = ("expressions", "crowds", "kinds", "boxes", "clicks")
 NATIVE = CONVENTIONS["native"]
 
 
-def measured(pipeline: PslgSam, examples: Sequence[Example], boxes: Boxes = "predicted") -> tuple[Evaluation, float]:
-    """The evaluation of ``examples`` and the expected calibration error of its scores."""
+def measured(pipeline: PslgSam, asked: Sequence[Question], boxes: Boxes = "predicted") -> tuple[Evaluation, float]:
+    """The evaluation of ``asked`` and the expected calibration error of its scores."""
     scores: list[tuple[float, bool]] = []
 
     def seen(outcome: Outcome, _image: object, found: Any, _target: object) -> None:
         if len(found) and outcome.overlap is not None:
             scores.append((min(item.score for item in found), outcome.iou(NATIVE) >= GOOD))
 
-    done = evaluate(pipeline, examples, read_image, boxes=boxes, convention=NATIVE, seen=seen)
+    done = evaluate(pipeline, asked, image_files.read, boxes=boxes, convention=NATIVE, seen=seen)
     return done, expected_calibration_error(scores)
 
 
@@ -67,9 +67,9 @@ def expected_calibration_error(scores: Sequence[tuple[float, bool]], bins: int =
     return error / max(1, len(scores))
 
 
-def expression_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str, Any]:
+def expression_rows(pipeline: PslgSam, asked: Sequence[Question]) -> dict[str, Any]:
     """Rows over a set's expressions."""
-    done, error = measured(pipeline, examples)
+    done, error = measured(pipeline, asked)
     report = done.report()
     words = {True: "known words mIoU", False: "new words mIoU"}
     rows = {
@@ -86,23 +86,22 @@ def expression_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str,
         "by_kind": {name: {"n": v["n"], "mIoU": v["mIoU"]} for name, v in report["by_kind"].items()},
     }
     for known, name in words.items():
-        of = [o for o in done.outcomes if o.overlap and (canonical(o.example.category) in KNOWN_WORDS) == known]
+        of = [o for o in done.outcomes if o.overlap and (canonical(o.question.label) in KNOWN_WORDS) == known]
         if of:
             rows[name] = summarize([o.overlap for o in of if o.overlap], NATIVE)["mIoU"]
             rows[f"{name} n"] = len(of)
     return rows
 
 
-def crowd_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str, Any]:
-    """Rows over the large crowds among ``examples``."""
-    large = [example for example in examples if len(example.targets) >= FEWEST_IN_A_CROWD]
-    report = measured(pipeline, large)[0].report()
+def crowd_rows(pipeline: PslgSam, asked: Sequence[Question]) -> dict[str, Any]:
+    """Rows over expressions that name a crowd."""
+    report = measured(pipeline, asked)[0].report()
     return {"crowds n": report["n"], "crowds mIoU": report["mIoU"]}
 
 
-def kind_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str, Any]:
+def kind_rows(pipeline: PslgSam, asked: Sequence[Question]) -> dict[str, Any]:
     """Rows over expressions that tell kinds apart."""
-    report = measured(pipeline, examples)[0].report()
+    report = measured(pipeline, asked)[0].report()
     return {
         "kinds n": report["n"],
         "kinds P@0.5": report["P@0.5"],
@@ -111,31 +110,34 @@ def kind_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str, Any]:
     }
 
 
-def box_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str, Any]:
+def box_rows(pipeline: PslgSam, asked: Sequence[Question]) -> dict[str, Any]:
     """Stage 2 on true boxes."""
-    objects = measured(pipeline, [e for e in examples if e.targets], "ground-truth")[0].report()["instances"]
+    objects = measured(pipeline, [question for question in asked if question.targets], "ground-truth")[0].report()[
+        "instances"
+    ]
     return {"true boxes n": objects["n"], "true boxes mIoU": objects["mIoU"]}
 
 
-def click_rows(pipeline: PslgSam, examples: Sequence[Example]) -> dict[str, Any]:
-    """Clicks on every object that ``examples`` name."""
-    targets = {t.id: ClickTarget(e.image, t.category, t.mask) for e in examples for t in e.targets}
-    ordered = sorted(targets.values(), key=lambda target: target.image)
-    total = evaluate_clicks(pipeline.segmenter, ordered, read_image, THRESHOLDS, 20)["total"]
+def click_rows(pipeline: PslgSam, asked: Sequence[Question]) -> dict[str, Any]:
+    """Clicks on every object that ``asked`` name."""
+    targets = {(q.image.path, t.id): (q.image, t) for q in asked for t in q.targets}
+    ordered = [targets[key] for key in sorted(targets, key=lambda key: key[0])]
+    total = evaluate_clicks(pipeline.segmenter, ordered, image_files.read, THRESHOLDS, 20)["total"]
     return {"clicks n": total["n"], **{f"clicks to {t:.2f}": total[f"NoC@{t:.2f}"] for t in THRESHOLDS}}
 
 
 def rows_of(pipeline: PslgSam, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All rows of the set in ``folder``."""
 
-    def examples(file: str | None = None, limit: int | None = options.limit) -> list[Example]:
-        path = None if file is None else folder / file
-        read = read_examples(folder, options.split if (folder / "split.json").is_file() else None, path)
-        if file == "crowds.jsonl":
-            return spread([e for e in read if len(e.targets) >= FEWEST_IN_A_CROWD], limit)
-        return spread(of_whole_objects(read, whole=options.whole, min_side=options.min_side), limit)
+    split = options.split if (folder / "split.json").is_file() else None
 
-    parts: Mapping[str, tuple[str | None, Callable[[PslgSam, Sequence[Example]], dict[str, Any]]]] = {
+    def asked(file: str | None) -> list[Question]:
+        read = read_questions(folder, split, None if file is None else folder / file)
+        if file == "crowds.jsonl":
+            return spread([q for q in read if len(q.targets) >= FEWEST_IN_A_CROWD], options.limit)
+        return spread(about_whole_objects(read, whole=options.whole, min_side=options.min_side), options.limit)
+
+    parts: Mapping[str, tuple[str | None, Callable[[PslgSam, Sequence[Question]], dict[str, Any]]]] = {
         "expressions": (None, expression_rows),
         "crowds": ("crowds.jsonl", crowd_rows),
         "kinds": ("vehicles.jsonl", kind_rows),
@@ -147,7 +149,7 @@ def rows_of(pipeline: PslgSam, folder: Path, options: argparse.Namespace) -> dic
         file, measure = parts[name]
         if file is None or (folder / file).is_file():
             print(f"{folder.name}: {name} ...", file=sys.stderr, flush=True)
-            rows |= measure(pipeline, examples(file))
+            rows |= measure(pipeline, asked(file))
     return rows
 
 

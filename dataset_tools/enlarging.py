@@ -38,7 +38,7 @@ def enlarge(
         targets, categories = list(objects.values()), [category for category, _ in objects]
         masks = sample.masks(Record("", "", tuple(targets)))
         try:
-            image = image_files.read_rgb(local_path(sample.image))
+            image = image_files.read(local_path(sample.image))
         except (PslgError, OSError) as error:
             left_out(sample.image.file_name, f"proposals without colours: {error}")
             image = None

@@ -23,7 +23,7 @@ from backend.database import Database
 from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.ranking.image_features import ImageFeatures
-from backend.learning.retraining.labelled_files import read_examples
+from backend.learning.retraining.labelled_files import read_labelled
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import load_pipeline
@@ -32,7 +32,7 @@ from backend.server.service import LabelingService
 from backend.settings import Settings
 from backend.state import StateFolder, image_file
 from dataset_tools.errors import ConfigError
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
 from dataset_tools.label_studio.exports import Problem
 
 EARLIER = Path(__file__).parent / "data" / "state_095f5ef"
@@ -100,7 +100,7 @@ def test_what_people_labelled_is_still_there(database: Database, state: StateFol
     assert sorted(len(image.objects) for image in images) == [1, 1, 1, 1, 1, 1, 2]
     assert {item.category for image in images for item in image.objects} == {"solar panel"}
     assert {int(item.mask().sum()) for image in images for item in image.objects} == {900, 500}
-    yellow = [read_rgb(image.path)[image.objects[0].mask()].mean(axis=0) for image in images]
+    yellow = [read(image.path)[image.objects[0].mask()].mean(axis=0) for image in images]
     np.testing.assert_array_equal(yellow, [[230, 210, 30]] * 7)
 
 
@@ -115,7 +115,7 @@ def test_trained_versions_serve_and_jobs_wait(database: Database, state: StateFo
     assert versions.published(active).options["steps"] == 4
     assert load_pipeline(versions.config_path(active)).model_version == active
     assert [
-        len(read_examples(versions.path(active) / name, state.images)) for name in ("training.jsonl", "held_out.jsonl")
+        len(read_labelled(versions.path(active) / name, state.images)) for name in ("training.jsonl", "held_out.jsonl")
     ] == [3, 4]
     versions.rollback(2, "tiny")
     versions.promote(active, "again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.task_query import read_task
+from backend.server.editor.prompts import read_task
 from backend.server.protocol import Prediction, Task
 from backend.server.service import LabelingService
 from backend.settings import Settings

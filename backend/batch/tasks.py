@@ -62,7 +62,7 @@ def prelabel_tasks(
     settings = Settings.load(config=str(path.resolve()) if path.is_file() else config)
     failures: list[tuple[int, str]] = []
     with ENGINES[engine](settings, xml, workers) as running:
-        journal = _Journal(out, running.version, xml)
+        journal = _PartialOutput(out, running.version, xml)
         kept = {number: journal.get(row) for number, row in enumerate(rows)}
         predictions = {number: prediction for number, prediction in kept.items() if prediction is not None}
         missing = {number: row for number, row in enumerate(rows) if number not in predictions}
@@ -86,7 +86,7 @@ def prelabel_tasks(
         raise PslgError("\n".join([f"{len(failures)} of {len(rows)} tasks failed:", *lines]))
 
 
-class _Journal:
+class _PartialOutput:
     """Predictions as they come, one JSON object per line beside the output; of other models or configs they count not.
 
     Args:
@@ -107,7 +107,7 @@ class _Journal:
                 except (ValueError, KeyError, TypeError):
                     break  # the line that was being written when the run was stopped
 
-    def __enter__(self) -> _Journal:
+    def __enter__(self) -> _PartialOutput:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("w", encoding="utf-8")
         for key, prediction in self._kept.items():

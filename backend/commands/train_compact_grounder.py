@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backend.commands.options import datasets_option
+from dataset_tools.bands_option import bands_option
+
 if TYPE_CHECKING:
     from backend.training.grounder.data import TrainingImage
 
@@ -14,12 +17,7 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
 
 
 @click.command("compact-grounder")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder that holds the folders named in the config (nwpu_vhr10, inria_512).",
-)
+@datasets_option
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), default=TRAIN_CONFIG, show_default=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the config.")
 @click.option(
@@ -27,6 +25,7 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
 )
 @click.option("--steps", type=click.IntRange(min=1), default=1800, show_default=True, help="Total number of steps.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: torch's choice.")
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 @click.option("--export-only", is_flag=True, help="Choose thresholds for OUT/best.safetensors anew; no training.")
 def compact_grounder(
@@ -51,11 +50,11 @@ def compact_grounder(
     from backend.training.grounder.evaluation import evaluate_detector
     from backend.training.grounder.settings import check_settings
     from backend.training.grounder.training import load_sources, train
-    from backend.training.run import load_config
+    from backend.training.run import load_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
-    values = load_config(config, overrides)
+    values = load_recipe(config, overrides)
     check_settings(values)
 
     def images_of(section: dict[str, Any]) -> dict[str, list[TrainingImage]]:

@@ -118,8 +118,8 @@ def _runner(settings: Settings, database: Database, jobs: TrainingJobs) -> Train
     images = TaskImages(settings, studio, database)
 
     def fetch(url: str, task: int) -> ImageFile:
-        identity, path = images.keep(url, task, settings.state.images)
-        return ImageFile(identity.sha256, path, *identity.size)
+        image, path = images.keep(url, task, settings.state.images)
+        return ImageFile(image.identity, path, *image.size)
 
     def sync(project: int) -> None:
         if studio is not None:

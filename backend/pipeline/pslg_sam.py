@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,8 +49,8 @@ _OWN_KEYWORDS = (
     "engine",
 )  # the config has keys of its own for them
 
-EmbedWindow = Callable[[Image, Box | None], Embedding]
-"""Features of an image's window (None: of the whole image); a store's ``get or compute`` has this form."""
+EmbedWindow = Callable[[Image, Box], Embedding]
+"""Features of an image's window; a store's ``get or compute`` has this form."""
 
 
 class PslgSam:
@@ -74,6 +75,7 @@ class PslgSam:
         expression: str,
         *,
         default_category: str | None = None,
+        key: str | None = None,
         embed: EmbedWindow | None = None,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
@@ -82,6 +84,7 @@ class PslgSam:
             image: uint8[H, W, 3], RGB.
             expression: what to look for; "all the ..." may give several objects.
             default_category: canonical name for objects whose category neither grounder nor expression gives.
+            key: names the image's content (its file's sha256, say), so that nothing hashes its pixels.
             embed: makes (or finds) the embeddings in place of ``self.embed``: where a caller wants to keep them.
 
         Raises:
@@ -91,16 +94,15 @@ class PslgSam:
         query = expression_parser.parse(expression, self.grounder.known_categories or ())
         if query.is_empty:
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
-        grounding = self.ground(image, expression)
+        grounding = self.ground(image, expression, key=key)
         if grounding.abstention is not None:
             return Prelabels((), grounding.abstention)
-        return self.segment(
-            image, grounding.groundings, expression, default_category=query.category or default_category, embed=embed
-        )
+        category = query.category or default_category
+        return self.segment(image, grounding.groundings, expression, default_category=category, key=key, embed=embed)
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
-        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention."""
-        return self.grounder.ground(image, expression)
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
+        return self.grounder.ground(image, expression, key=key)
 
     def segment(
         self,
@@ -109,6 +111,7 @@ class PslgSam:
         expression: str = "",
         *,
         default_category: str | None = None,
+        key: str | None = None,
         embed: EmbedWindow | None = None,
     ) -> Prelabels:
         """Fine segmentation (stage 2): one mask per box, in the order of ``groundings``.
@@ -118,6 +121,7 @@ class PslgSam:
         """
         _require_rgb(image)
         height, width = image.shape[:2]
+        embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
         prelabels = []
         for grounding in groundings:
@@ -127,7 +131,7 @@ class PslgSam:
             category = grounding.category or default_category
             window = self.segmenter.window_for(box, (height, width))
             if window not in embeddings:
-                embeddings[window] = (embed or self.embed)(image, window)
+                embeddings[window] = embed(image, window)
             point = self._foreground_point(image, box, category)
             prediction = self.refine(embeddings[window], box_and_point(box, point))
             scores = {
@@ -153,10 +157,13 @@ class PslgSam:
         items = tuple(replace(item, score=combine_scores(item.scores, self.config.score)) for item in answer)
         return Prelabels(items, answer.abstained)
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
-        """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts."""
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
+        """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts.
+
+        ``key`` names the image's content; without one the window's pixels are hashed.
+        """
         _require_rgb(image)
-        return self.segmenter.embed(image, window)
+        return self.segmenter.embed(image, window, key=key)
 
     def refine(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         """The mask for clicks, a box and an earlier mask; raises PromptError for prompts that cannot work."""

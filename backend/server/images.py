@@ -9,7 +9,9 @@ import fnmatch
 import hashlib
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -18,36 +20,46 @@ from backend.bounded_cache import BoundedCache
 from backend.database import Database
 from backend.pipeline.types import Image
 from backend.server.guarded_session import guarded_session
-from backend.server.image_files import decode_image
 from backend.settings import Settings
 from backend.state import image_file
-from dataset_tools import atomic
+from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import may_be_private, origin, shown
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.downloads import Downloads, read_body
 
-__all__ = ["ImageIdentity", "TaskImages"]
+__all__ = ["EditorImage", "TaskImages"]
 
 _Headers = requests.structures.CaseInsensitiveDict[str]
 
 
 @dataclass(frozen=True)
-class ImageIdentity:
-    """What is known of an image without its pixels.
+class EditorImage:
+    """A task's image as it was when it was last looked at; its pixels are fetched when somebody wants them.
 
     Attributes:
-        sha256: of the file's bytes, hexadecimal.
+        identity: sha256 of the file's bytes, hexadecimal: names the content in every cache, so that no pixels are
+            hashed.
         size: (height, width) in pixels as shown, orientation applied.
     """
 
-    sha256: str
+    identity: str
     size: tuple[int, int]
+    _pixels: Callable[[], Image] = field(repr=False, compare=False)
+
+    def pixels(self) -> Image:
+        """uint8[H, W, 3] RGB.
+
+        Raises:
+            ImageError: it cannot be fetched any more, or its URL holds another image by now.
+        """
+        return self._pixels()
 
 
 @dataclass(frozen=True)
 class _Known:
-    identity: ImageIdentity
+    identity: str
+    size: tuple[int, int]
     length: int
     etag: str | None
     last_modified: str | None
@@ -78,32 +90,21 @@ class TaskImages:
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
         self._locks = [threading.Lock() for _ in range(64)]
 
-    def identify(self, url: str, task_id: int | str | None = None) -> ImageIdentity:
-        """Hash and size of a task's image; fetched only when it is not known or not checked for a while.
+    def load(self, url: str, task_id: int | str | None = None) -> EditorImage:
+        """A task's image; fetched only when it is not known or not checked for a while.
 
         Raises:
             ImageError: it cannot be fetched or read; the message says what to change.
         """
         asked = time.time()
-        identity = self._checked_since(url, asked - self._settings.revalidate_after)
-        if identity is not None:
-            return identity
-        with self._fetching(url):
-            # Many tasks of a batch have the same image: who waited here finds it fetched.
-            return self._checked_since(url, asked) or self._fetch(url, task_id, self._known(url))
-
-    def load(self, url: str, task_id: int | str | None = None) -> tuple[ImageIdentity, Image]:
-        """A task's image: hash and size, and uint8[H, W, 3] RGB; raises ImageError like ``identify``."""
-        identity = self.identify(url, task_id)
-        image = self._pixels.get(identity.sha256)
-        if image is None:
+        known = self._checked_since(url, asked - self._settings.revalidate_after)
+        if known is None:
             with self._fetching(url):
-                image = self._pixels.get(identity.sha256)
-                if image is None:
-                    identity, image = self._fetch_pixels(url, task_id)
-        return identity, image
+                # Many tasks of a batch have the same image: who waited here finds it fetched.
+                known = self._checked_since(url, asked) or self._fetch(url, task_id, self._known(url))
+        return self._image(url, task_id, known)
 
-    def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[ImageIdentity, Path]:
+    def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[EditorImage, Path]:
         """A task's image as a file ``<folder>/<2 hex>/<sha256>``, fetched unless it is there and still current.
 
         Raises:
@@ -112,55 +113,73 @@ class TaskImages:
         """
         with self._fetching(url):
             known = self._known(url)
-            if known is not None and not image_file(folder, known.identity.sha256).is_file():
+            if known is not None and not image_file(folder, known.identity).is_file():
                 known = None
-            if known is not None and known.checked_at >= time.time() - self._settings.revalidate_after:
-                return known.identity, image_file(folder, known.identity.sha256)
-            fetched = self._download(url, task_id, known)
-            if fetched is None:
-                assert known is not None  # noqa: S101 - only a known image can be unchanged
-                return known.identity, image_file(folder, known.identity.sha256)
-            identity, _ = self._remember(url, *fetched)
-            path = image_file(folder, identity.sha256)
-            if not path.is_file():
-                atomic.write_bytes(path, fetched[0])
-            return identity, path
+            if known is None or known.checked_at < time.time() - self._settings.revalidate_after:
+                fetched = self._download(url, task_id, known)
+                if fetched is not None:
+                    known, _ = self._remember(url, *fetched)
+                    path = image_file(folder, known.identity)
+                    if not path.is_file():
+                        atomic.write_bytes(path, fetched[0])
+            assert known is not None  # noqa: S101 - only a known image can be unchanged
+        return self._image(url, task_id, known), image_file(folder, known.identity)
 
-    def _checked_since(self, url: str, moment: float) -> ImageIdentity | None:
+    def _image(self, url: str, task_id: int | str | None, known: _Known) -> EditorImage:
+        return EditorImage(known.identity, known.size, partial(self._pixels_of, url, task_id, known.identity))
+
+    def _pixels_of(self, url: str, task_id: int | str | None, identity: str) -> Image:
+        image = self._pixels.get(identity)
+        if image is None:
+            with self._fetching(url):
+                image = self._pixels.get(identity)
+                if image is None:
+                    fetched = self._download(url, task_id, None)
+                    assert fetched is not None  # noqa: S101 - nothing is known that could be unchanged
+                    now, image = self._remember(url, *fetched)
+                    if now.identity != identity:
+                        raise ImageError(f"{shown(url)} holds another image than a moment ago; ask again")
+        return image
+
+    def _checked_since(self, url: str, moment: float) -> _Known | None:
         known = self._known(url)
-        return known.identity if known is not None and known.checked_at >= moment else None
+        return known if known is not None and known.checked_at >= moment else None
 
     def _fetching(self, url: str) -> threading.Lock:
         """Held while ``url`` is fetched, and now and then by another URL too."""
         return self._locks[hash(url) % len(self._locks)]
 
-    def _fetch(self, url: str, task_id: int | str | None, known: _Known | None) -> ImageIdentity:
+    def _fetch(self, url: str, task_id: int | str | None, known: _Known | None) -> _Known:
         fetched = self._download(url, task_id, known)
         if fetched is not None:
             return self._remember(url, *fetched)[0]
         assert known is not None  # noqa: S101 - only a known image can be unchanged
         with self._database.transaction() as connection:
             connection.execute("UPDATE images SET checked_at = ? WHERE url = ?", (time.time(), self._key(url)))
-        return known.identity
+        return known
 
-    def _fetch_pixels(self, url: str, task_id: int | str | None) -> tuple[ImageIdentity, Image]:
-        fetched = self._download(url, task_id, None)
-        assert fetched is not None  # noqa: S101 - nothing is known that could be unchanged
-        return self._remember(url, *fetched)
-
-    def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[ImageIdentity, Image]:
-        image = decode_image(data, self._settings.image_pixels)
-        identity = ImageIdentity(hashlib.sha256(data).hexdigest(), (image.shape[0], image.shape[1]))
-        self._pixels.put(identity.sha256, image, image.nbytes)
-        validators = (headers.get("ETag"), headers.get("Last-Modified"))
-        row = (self._key(url), identity.sha256, *identity.size, len(data), *validators)
+    def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[_Known, Image]:
+        bands = self._settings.bands
+        image = image_files.decode(
+            data,
+            max_pixels=self._settings.image_pixels,
+            bands=image_files.parse_bands(bands) if bands else None,
+            limit="PSLG_IMAGE_PIXELS",
+            name=shown(url),
+        )
+        digest = hashlib.sha256(data)
+        digest.update(f"bands {bands}".encode() if bands else b"")  # other bands are another picture
+        identity, size = digest.hexdigest(), (image.shape[0], image.shape[1])
+        self._pixels.put(identity, image, image.nbytes)
+        known = _Known(identity, size, len(data), headers.get("ETag"), headers.get("Last-Modified"), time.time())
+        row = (self._key(url), identity, *size, known.length, known.etag, known.last_modified, known.checked_at)
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO images (url, sha256, height, width, bytes, etag, last_modified, checked_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*row, time.time()),
+                row,
             )
-        return identity, image
+        return known, image
 
     def _known(self, url: str) -> _Known | None:
         with self._database.transaction() as connection:
@@ -171,11 +190,12 @@ class TaskImages:
         if row is None:
             return None
         sha256, height, width, length, etag, last_modified, checked_at = row
-        return _Known(ImageIdentity(sha256, (height, width)), length, etag, last_modified, checked_at)
+        return _Known(sha256, (height, width), length, etag, last_modified, checked_at)
 
     def _key(self, url: str) -> str:
-        """Two Label Studios may have different images under one path."""
-        return f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
+        """Two Label Studios may have different images under one path, and other bands are another picture."""
+        whole = f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
+        return f"{whole} bands {self._settings.bands}" if self._settings.bands else whole
 
     def _download(self, url: str, task_id: int | str | None, known: _Known | None) -> tuple[bytes, _Headers] | None:
         """The file and its headers, None when it is still what is known."""

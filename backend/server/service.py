@@ -16,15 +16,13 @@ from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
-from backend.server.answers.click_queue import ClickQueue
-from backend.server.answers.clicks import Clicks
+from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
-from backend.server.models.base_model import Model
-from backend.server.models.project_models import ProjectModels
+from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings

@@ -38,7 +38,8 @@ __all__ = [
     "Ema",
     "TrainingRun",
     "learning_rate",
-    "load_config",
+    "load_recipe",
+    "parameter_groups",
     "read_weights",
     "save_weights",
     "seed_everything",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The mapping in the YAML file ``path`` with ``overrides`` applied.
 
     Args:
@@ -302,3 +303,12 @@ class TrainingRun:
             panel.legend()
         with atomic.open_bytes(self.folder / "curves.png") as file:
             figure.savefig(file, format="png", dpi=80)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The trainable parameters for an optimizer; weight decay for matrices and kernels only."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

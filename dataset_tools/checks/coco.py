@@ -7,17 +7,17 @@ from pathlib import Path
 
 from dataset_tools.checks.findings import Finding
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import coco_jsonl
+from dataset_tools.formats.coco_jsonl import annotations_file, load_json
 
 _SLACK = 1.0
 """Pixels by which a corner may lie outside: contours run along pixel borders."""
 
 
 def check_polygons(root: Path) -> Iterator[Finding]:
-    """Findings in ``annotations.json`` (or ``.gz``) or ``annotations/*.json``; what is unreadable, reading reports."""
-    for file in [coco_jsonl.annotations_file(root), *sorted((root / "annotations").glob("*.json"))]:
+    """Findings in ``annotations.json`` or ``annotations/*.json``; what is unreadable there, reading reports."""
+    for file in [annotations_file(root), *sorted((root / "annotations").glob("*.json"))]:
         try:
-            content = coco_jsonl.load_json(file)
+            content = load_json(file)
             images = {entry["id"]: entry for entry in content["images"]}
             entries = [(entry, images[entry["image_id"]]) for entry in content["annotations"]]
             for entry, image in entries:

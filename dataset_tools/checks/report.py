@@ -105,7 +105,7 @@ def _readable(report: Report) -> Iterator[Sample]:
 
 def _overlay(sample: Sample, finding: Finding) -> Markup | None:
     try:
-        image = image_files.read_rgb(local_path(sample.image))
+        image = image_files.read(local_path(sample.image))
         objects = []
         if finding.record is not None and sample.records[finding.record].targets:
             mask = sample.union(sample.records[finding.record])

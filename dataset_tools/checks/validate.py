@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from dataset_tools import colors, duplicates, formats, image_files
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.checks.findings import Finding
-from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.errors import PslgError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Color, Query
 from dataset_tools.expressions.relations import LabelledBox, choose
@@ -106,10 +105,9 @@ def _check_image(sample: Sample) -> tuple[list[Finding], RGB | None]:
     name = sample.image.file_name
     try:
         path = local_path(sample.image)
-        image = image_files.read_rgb(path)
-        with Image.open(path) as file:
-            mode = file.mode
-    except (DatasetError, OSError) as error:
+        image = image_files.read(path)
+        mode = image_files.mode(path.read_bytes())
+    except (PslgError, OSError) as error:
         return [Finding("image-unreadable", name, str(error), name)], None
     findings = []
     if mode != "RGB":

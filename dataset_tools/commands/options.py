@@ -10,11 +10,14 @@ from typing import Any, TypeVar
 
 import click
 
+from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import FORMATS
+from dataset_tools.formats import WRITTEN
 
 PATH = click.Path(path_type=Path)
-FORMAT = click.Choice(list(FORMATS))
+FORMAT = click.Choice(WRITTEN)
+MAP_KINDS = ("gpkg", "geojson", "cog")
+"""Map formats (``dataset_tools.maps.files``), named here so that ``--help`` imports none of it."""
 PARTLY = 2
 """Exit status of a command that did its work but had to leave something out."""
 
@@ -41,6 +44,7 @@ def source_options(command: F) -> F:
         click.option("--project", type=int, help="Project id, if SOURCE is the address of a Label Studio."),
         click.option("--api-key", envvar="LABEL_STUDIO_API_KEY", help="Token [env: LABEL_STUDIO_API_KEY]."),
         click.option("--cache", type=PATH, help="Where tasks and images from the API are kept (resumable)."),
+        bands_option,
     ]
     for option in reversed(options):
         command = option(command)
@@ -112,6 +116,17 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int]
 
     with tqdm(desc=what, total=total, unit=" images", file=sys.stderr, disable=None) as bar:
         yield bar.update
+
+
+def tracked(what: str, unit: str) -> Callable[[Iterable[T]], Iterable[T]]:
+    """A function that goes through a sequence with a bar on stderr (none where that is no terminal)."""
+    from tqdm import tqdm
+
+    def track(items: Iterable[T]) -> Iterable[T]:
+        bar: Iterable[T] = tqdm(items, desc=what, unit=unit, file=sys.stderr, disable=None)
+        return bar
+
+    return track
 
 
 def finish(left_out: list[str]) -> None:

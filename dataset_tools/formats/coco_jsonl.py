@@ -1,7 +1,8 @@
 """``coco_jsonl``: a folder of images, COCO instances and one JSON line per referring expression.
 
     images/<file_name>      8-bit images
-    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE); may be .json.gz
+    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE);
+                            packed as annotations.json.gz where there is only that
     expressions.jsonl       {id, image, category, expression, kind, ann_ids, bbox [x0, y0, x1, y1] or null} per line
     split.json              optional: {"train": [file_name, ...], "val": [...], ...}
 
@@ -133,7 +134,7 @@ def read(folder: str | Path, split: str | Path | None = None, expressions: Path 
         folder: the folder described at the top of this module.
         split: a name in ``split.json``, or a file that lists image file names (a JSON list, or one per line); keeps
             only those images with their annotations and expressions. None keeps all.
-        expressions: a file of expressions of this folder's images to read instead of ``expressions.jsonl``.
+        expressions: another file of expressions about the folder's annotations; None reads ``expressions.jsonl``.
 
     Raises:
         DatasetError: a file is missing or malformed, or ids do not fit together; the message names file and line.
@@ -147,9 +148,12 @@ def read(folder: str | Path, split: str | Path | None = None, expressions: Path 
     images = _read_images(folder, file, coco)
     categories = tuple(str(c["name"]) for c in coco.get("categories", []))
     if expressions is not None and not expressions.is_file():
-        raise DatasetError(f"there are no expressions at {expressions}; a .jsonl file was expected")
-    by_name = {image.file_name: image for image in images}
-    rows = tuple(_read_expressions(expressions or folder / "expressions.jsonl", by_name))
+        raise DatasetError(
+            f"{expressions} does not exist; a file of expressions was expected, one JSON object per line"
+        )
+    rows = tuple(
+        _read_expressions(expressions or folder / "expressions.jsonl", {image.file_name: image for image in images})
+    )
     if split is not None:
         names = _split_names(folder, splits, split, {image.file_name for image in images})
         images = tuple(image for image in images if image.file_name in names)
@@ -172,7 +176,7 @@ def annotations_file(folder: Path) -> Path:
 
 
 def load_json(path: Path) -> Any:
-    """The content of a JSON file, unpacked if it ends with ``.gz``; raises DatasetError if it has none."""
+    """What a JSON file holds, packed with gzip or not; a DatasetError naming it if it cannot be read."""
     try:
         content = path.read_bytes()
         return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
@@ -250,11 +254,8 @@ def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageE
                 f"its image {sizes[image_id][0]!r} has [height, width] = {[height, width]}"
             )
         box = _box(item, segmentation, height, width, where)
-        annotations[image_id].append(
-            Annotation(
-                ann_id, categories[category_id], height, width, segmentation, box, bool(item.get("truncated", False))
-            )
-        )
+        cut = bool(item.get("truncated", False))
+        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box, cut))
     return tuple(
         ImageEntry(
             image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]), scenes.get(image_id)
@@ -326,9 +327,7 @@ def _split_names(
     if isinstance(split, str) and split in splits:
         names, source = splits[split], f"split {split!r}"
     elif Path(split).is_file():
-        source, text = str(split), Path(split).read_text(encoding="utf-8")
-        names = tuple(load_json(Path(split))) if text.lstrip().startswith("[") else tuple(text.split("\n"))
-        names = tuple(name.strip() for name in names if name.strip())
+        names, source = listed_images(Path(split)), str(split)
     else:
         raise DatasetError(
             f"no split {str(split)!r} in {folder}; "
@@ -341,3 +340,10 @@ def _split_names(
             f"{source} lists {len(unknown)} images that are not in annotations.json, e.g. {unknown[0]!r}"
         )
     return frozenset(names)
+
+
+def listed_images(file: Path) -> tuple[str, ...]:
+    """The image file names that ``file`` lists: a JSON list, or one name per line."""
+    text = file.read_text(encoding="utf-8")
+    names = load_json(file) if text.lstrip().startswith("[") else text.split("\n")
+    return tuple(name.strip() for name in map(str, names) if name.strip())

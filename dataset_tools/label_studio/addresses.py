@@ -161,7 +161,7 @@ def base_address(url: str) -> str:
     address = checked(url)
     parts = urlsplit(address)
     page = _PAGES.search(parts.path)
-    if page or parts.query or parts.fragment:
+    if page or "?" in url or "#" in url:
         path = parts.path[: page.start()] if page else parts.path
         raise ValueError(
             f"{shown(url)!r} is one of its pages; Label Studio's own address would be"

@@ -29,7 +29,7 @@ __all__ = [
     "WORK",
     "Region",
     "RegionInfo",
-    "Shape",
+    "RegionShape",
     "agreement",
     "brush_code",
     "is_accepted",
@@ -131,7 +131,7 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
 
 
 @dataclass(frozen=True)
-class Shape:
+class RegionShape:
     """How a kind of region is read and written.
 
     Attributes:
@@ -279,11 +279,11 @@ def _write_rectangle(mask: Mask, _tolerance: float) -> list[Value]:
     ]
 
 
-SHAPES: Mapping[str, Shape] = {
-    "brushlabels": Shape(_read_brush, _write_brush),
-    "polygonlabels": Shape(_filled(_polygon_corners), _write_polygons),
-    "rectanglelabels": Shape(_filled(rectangle_corners), _write_rectangle),
-    "ellipselabels": Shape(_filled(_ellipse_corners)),
+SHAPES: Mapping[str, RegionShape] = {
+    "brushlabels": RegionShape(_read_brush, _write_brush),
+    "polygonlabels": RegionShape(_filled(_polygon_corners), _write_polygons),
+    "rectanglelabels": RegionShape(_filled(rectangle_corners), _write_rectangle),
+    "ellipselabels": RegionShape(_filled(_ellipse_corners)),
 }
 """By the region's ``type``."""
 

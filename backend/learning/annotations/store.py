@@ -88,11 +88,6 @@ class AnnotationRow:
         return parent if isinstance(parent, int) else None
 
     @property
-    def ground_truth(self) -> bool:
-        """Whether somebody marked it as the truth."""
-        return bool(self.body.get("ground_truth"))
-
-    @property
     def regions(self) -> tuple[RegionInfo, ...]:
         """What its accepted regions say of themselves: label, origin, model, clicks, score. No mask is decoded."""
         return tuple(read_info(result, self.body) for result in self.body["result"] if is_accepted(result))

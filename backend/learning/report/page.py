@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from backend.learning.report.figures import FATES, GOOD_IOU, Costs, Fate, Label, Labelling, mean, median
+from backend.learning.report.figures import FATES, GOOD_IOU, Costs, CountedLabel, Fate, Labelling, mean, median
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import html_page
 from dataset_tools.html_page import Markup
@@ -167,7 +167,7 @@ def _time(found: Labelling, costs: Costs) -> Markup:
         for fate, values in groups
         if values
     ]
-    days: dict[date, list[Label]] = {}
+    days: dict[date, list[CountedLabel]] = {}
     for label in sorted(timed, key=lambda one: one.day):
         days.setdefault(label.day, []).append(label)
 
@@ -265,7 +265,7 @@ def _change(row: VersionRow, part: str) -> str:
     return " to ".join(f"{value:.3f}" if isinstance(value, int | float) else "?" for value in values)
 
 
-def _seconds(labels: Sequence[Label]) -> list[float]:
+def _seconds(labels: Sequence[CountedLabel]) -> list[float]:
     return [label.seconds for label in labels if label.seconds is not None]
 
 
@@ -276,7 +276,7 @@ def _periods(first: date, last: date) -> tuple[list[date], int]:
     return [first + timedelta(days=offset) for offset in range(0, days, width)], width
 
 
-def _counts(edges: Sequence[date], width: int, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
+def _counts(edges: Sequence[date], width: int, labels: Sequence[CountedLabel]) -> npt.NDArray[np.int64]:
     places = [(label.day - edges[0]).days // width for label in labels]
     counts: npt.NDArray[np.int64] = np.bincount(places, minlength=len(edges))
     return counts

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import yaml
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.config import PipelineConfig, load_config
 from backend.pipeline.grounding.compact.network import load_detector, save_adapted
 from backend.pipeline.pslg_sam import load_segmenter
@@ -46,6 +45,7 @@ from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, DatasetError
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
 
@@ -112,7 +112,7 @@ def train_project(
         base_config: the pipeline config to start from (a file, or a shipped config's name).
         training: the project's labels; nothing that the gate measures with.
         replay: labels of other images, so that nothing known is forgotten: of the base model's own training, or drawn
-            scenes (``examples.synthetic_examples``).
+            scenes (``replay.drawn_scenes``).
         out: folder of the version.
         options: how to train.
         progress: called with the share done, in [0, 1], and a line about it.

@@ -72,7 +72,13 @@ class GroundingDinoGrounder:
         self._overlap_threshold = overlap_threshold
         self._device = torch.device(device)
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(
+        self,
+        image: Image,
+        expression: str,
+        *,
+        key: str | None = None,  # noqa: ARG002 - the protocol's signature
+    ) -> GroundingResult:
         """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
         query = _with_nouns_as_categories(parse(expression))
         candidates = [] if query.category is None else self.detect(image, phrases_of(query))

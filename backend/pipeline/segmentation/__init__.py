@@ -26,8 +26,12 @@ class Segmenter(Protocol):
         return (0, 0, width, height).
         """
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
-        """Features of ``image`` uint8[H, W, 3] RGB, or of one ``window`` of it (None: the whole image)."""
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
+        """Features of ``image`` uint8[H, W, 3] RGB, or of one ``window`` of it (None: the whole image).
+
+        ``key`` names the image's content (its file's sha256, say) and becomes a part of the embedding's own key;
+        without one, the pixels are hashed.
+        """
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         """The mask for ``prompts``; raises PromptError without any prompt or for one outside the image."""

@@ -17,6 +17,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from dataset_tools import categories
 from dataset_tools.errors import ProtocolError
+from dataset_tools.expressions.lexicon import says_nothing
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -25,8 +26,6 @@ __all__ = ["Control", "Label", "LabelingConfig", "parse_labeling_config"]
 
 OUTPUT_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 PROMPT_TAGS = ("KeyPointLabels", "RectangleLabels", "BrushLabels")
-# A config whose only label is one of these words labels whatever the expression names.
-_GENERIC_LABELS = frozenset({"object", "target", "mask", "region", "instance", "referent", "referred object"})
 _VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
@@ -132,7 +131,7 @@ class LabelingConfig:
     @property
     def takes_any_category(self) -> bool:
         """Whether the only label is a word like ``object``, which says nothing of a category."""
-        return len(self.labels) == 1 and self.labels[0].names[0].strip().casefold() in _GENERIC_LABELS
+        return len(self.labels) == 1 and says_nothing(self.labels[0].names[0])
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""

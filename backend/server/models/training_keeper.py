@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 
 from backend.learning.annotations.store import AnnotationStore
-from backend.learning.retraining.replay import check_replay
 from backend.learning.versions.jobs import MAX_ATTEMPTS, Job, TrainingJobs
 from backend.settings import PREFIX, Settings
 from backend.state import process_lock
@@ -48,9 +47,8 @@ class TrainingKeeper:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look after the jobs, in the background; raises ConfigError where ``train_replay`` cannot serve."""
+        """Begin to look after the jobs, in the background."""
         if self._thread is None:
-            check_replay(self._settings.train_replay)
             self._thread = threading.Thread(target=self._run, name="training-keeper", daemon=True)
             self._thread.start()
 

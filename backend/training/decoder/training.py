@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
-from backend.training.run import Ema, TrainingRun, learning_rate, step_generator
+from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, step_generator
 from backend.training.segmenter.training import (
     KINDS,
     interactive_rounds,
     means_of,
-    parameter_groups,
 )
 from backend.training.segmenter.validation import (
     Scores,

@@ -11,13 +11,12 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PillowImage
 
 from backend.pipeline.types import Image
 from dataset_tools.categories import canonical, kind_of
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
+from dataset_tools.labelled import LabelledObject, read
 from dataset_tools.masks import Mask
 
 Outline: TypeAlias = npt.NDArray[np.float32]
@@ -104,11 +103,11 @@ def outline(mask: Mask, scale: float) -> tuple[Outline, ...]:
     return tuple(outlines)
 
 
-def outlines_of(annotation: coco_jsonl.Annotation, scale: float) -> tuple[Outline, ...]:
-    """The outlines of an annotation, multiplied by ``scale``: its polygons, or the contours of its run lengths."""
-    if isinstance(annotation.segmentation, dict):
-        return outline(annotation.mask(), scale)
-    polygons = (np.array(points, np.float32).reshape(-1, 2) for points in annotation.segmentation)
+def outlines_of(item: LabelledObject, scale: float) -> tuple[Outline, ...]:
+    """The outlines of an object, multiplied by ``scale``: its polygons, or the contours of its run lengths."""
+    if not isinstance(item.segmentation, list):
+        return outline(item.mask(), scale)
+    polygons = (np.array(points, np.float32).reshape(-1, 2) for points in item.segmentation)
     return tuple(points * np.float32(scale) for points in polygons if len(points) >= 3)
 
 
@@ -122,11 +121,11 @@ def load_folder(
     boxes_only: bool = False,
     every: int = 1,
 ) -> list[TrainingImage]:
-    """Decode a ``coco_jsonl`` folder.
+    """Decode a dataset folder.
 
     Args:
-        folder: as ``dataset_tools.formats.coco_jsonl`` reads it.
-        split: name of a part of its split.json; None for all images.
+        folder: of any format that ``dataset_tools.labelled`` reads.
+        split: name of one of its splits; None for all images.
         max_side: larger images are reduced to this long side in pixels.
         unlabelled: see ``TrainingImage``; the same for all images of the folder.
         names: keep only these file names.
@@ -134,30 +133,29 @@ def load_folder(
         every: keep only each so many-th image.
 
     Raises:
+        ImageError: an image cannot be read.
         DatasetError: a category is unknown to ``dataset_tools.categories``.
     """
-    data = coco_jsonl.read(folder, split)
     result = []
-    for entry in data.images[::every]:
-        if names is not None and entry.file_name not in names:
+    for entry in read(folder, split)[::every]:
+        if names is not None and entry.name not in names:
             continue
-        with PillowImage.open(entry.path) as file:
-            image = np.asarray(file.convert("RGB"))
+        image = entry.pixels()
         scale = min(1.0, max_side / max(image.shape[:2]))
         if scale < 1.0:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         objects = []
-        for annotation in entry.annotations:
-            category = canonical(annotation.category)
+        for item in entry.objects:
+            category = canonical(item.label)
             if category is None:
                 raise DatasetError(
-                    f"{folder}: annotation {annotation.id} has category {annotation.category!r}, which is no alias of "
+                    f"{folder}: annotation {item.id} has category {item.label!r}, which is no alias of "
                     "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
                 )
-            outlines = outlines_of(annotation, scale)
+            outlines = outlines_of(item, scale)
             if outlines:
-                objects.append(OutlinedObject(category, outlines, kind_of(annotation.category)))
-        result.append(TrainingImage(entry.file_name, image, tuple(objects), unlabelled, boxes_only))
+                objects.append(OutlinedObject(category, outlines, kind_of(item.label)))
+        result.append(TrainingImage(entry.name, image, tuple(objects), unlabelled, boxes_only))
     return result
 
 

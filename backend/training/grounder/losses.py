@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from backend.pipeline.grounding.compact.detections import cell_boxes
 from backend.pipeline.grounding.compact.network import STRIDES, DetectorOutput
+from backend.training.boxes import generalized_iou
 from backend.training.grounder.augmentation import SEMANTIC_STRIDE, SHAPELESS, Sample
 
 LEVEL_SIDES = ((0.0, 48.0), (28.0, 120.0), (80.0, float("inf")))
@@ -113,7 +114,7 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
         if chosen.any():
             predicted = cell_boxes(output.sides[level].float(), stride).permute(0, 2, 3, 1)[chosen]
             wanted = targets.boxes[level].permute(0, 2, 3, 1)[chosen]
-            box = box + (weight[chosen] * (1 - giou(predicted, wanted))).sum()
+            box = box + (weight[chosen] * (1 - generalized_iou(predicted, wanted))).sum()
     result = {"heat": heat / count, "box": box / count}
     if output.semantic is not None:
         categories = output.semantic.shape[1]
@@ -136,12 +137,3 @@ def focal(logits: Tensor, target: Tensor, background: Tensor) -> Tensor:
     negative_loss = functional.softplus(logits) * probability**2 * (1 - target) ** 4 * background
     positive_loss = functional.softplus(-logits) * (1 - probability) ** 2
     return torch.where(positive, positive_loss, negative_loss)
-
-
-def giou(a: Tensor, b: Tensor) -> Tensor:
-    """Generalised IoU of boxes [N, 4] with boxes [N, 4]."""
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
-    overlap = (high - low).clamp(min=0).prod(dim=1)
-    union = (a[:, 2:] - a[:, :2]).prod(dim=1) + (b[:, 2:] - b[:, :2]).prod(dim=1) - overlap
-    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(dim=1)
-    return overlap / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from backend.server.editor.labeling_config import LabelingConfig, parse_labeling_config
-from backend.server.editor.region_lookup import RegionLookup
-from backend.server.editor.regions import RegionWriter
+from backend.server.editor.regions import RegionLookup, RegionWriter
 from backend.server.protocol import Task
 from dataset_tools import masks
 from dataset_tools.errors import DatasetError

@@ -189,7 +189,7 @@ def test_predictions_come_from_label_studio(tmp_path: Path, site: Site, monkeypa
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
     tasks = [task for task in export() if task["id"] not in (1, 3)]
     page = {"tasks": [{"id": 0, "data": {}, "predictions": [prediction("other", 1, 1.0)]}, *tasks], "total": 6}
-    site.put("/api/tasks?project=3&page=1&page_size=100&fields=all", json.dumps(page).encode())
+    site.put("/api/tasks/?project=3&page=1&page_size=100&fields=all", json.dumps(page).encode())
     words = ["--state-dir", str(tmp_path), "--label-studio-url", site.url, "--json"]
     result = run("3", "--out", str(tmp_path / "page.html"), *words)
     assert result.exit_code == 0, result.output

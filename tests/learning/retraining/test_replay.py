@@ -1,4 +1,4 @@
-"""The folder that PSLG_TRAIN_REPLAY names is looked at when something starts; what is wrong with it ends in a line."""
+"""Replay images: drawn ones are always the same; what is wrong with a folder ends in a line when something starts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from click.testing import CliRunner
 
 from backend import cli
 from backend.database import Database
-from backend.learning.retraining.replay import check_replay, read_replay
+from backend.learning.retraining.replay import check_replay, drawn_scenes, read_replay
 from backend.learning.versions.jobs import TrainingJobs
 from backend.server.app import create_app
 from backend.settings import Settings
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError
+from dataset_tools.labelled import file_key
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def _val_empty(folder: Path) -> None:
 
 
 FAULTS: dict[str, Callable[[Path], object]] = {
-    "annotations.json does not exist": shutil.rmtree,
+    "is not a folder": shutil.rmtree,
     "not valid JSON": lambda folder: (folder / "annotations.json").write_text("{"),
     "no split 'val'": _without_val,
     "part 'val' has no images": _val_empty,
@@ -84,3 +85,14 @@ def test_doctor_and_the_application_look_too(tmp_path: Path) -> None:
     assert f"problem PSLG_TRAIN_REPLAY names {nowhere}" in " ".join(output.split())
     with pytest.raises(ConfigError, match="PSLG_TRAIN_REPLAY"):
         create_app(Settings(state_dir=tmp_path, train_replay=nowhere))
+
+
+def test_scenes_are_drawn_once_and_say_what_is_complete(tmp_path: Path) -> None:
+    first = drawn_scenes(tmp_path, 2, seed=5, width=200, height=160)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    second = drawn_scenes(tmp_path, 2, seed=5, width=200, height=160)
+    assert first == second
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == written
+    assert [image.key for image in first] == [file_key(image.path) for image in first]
+    assert all({item.category for item in image.objects} <= image.complete for image in first)
+    assert all(image.expressions for image in first)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from backend.server.answers.click_queue import ClickQueue
+from backend.server.answers.clicks import ClickQueue
 from dataset_tools.errors import UnavailableError
 
 

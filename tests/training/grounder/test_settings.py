@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backend.training.grounder.settings import check_settings
-from backend.training.run import load_config
+from backend.training.run import load_recipe
 from dataset_tools.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_grounder"
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("train*.yaml")), ids=lambda file: file.name)
 def test_shipped_configs_are_right(file: Path) -> None:
-    check_settings(load_config(file))
+    check_settings(load_recipe(file))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_shipped_configs_are_right(file: Path) -> None:
     ],
 )
 def test_a_wrong_key_is_named(section: tuple[str, ...], wrong: str, value: Any, message: str) -> None:
-    values = load_config(FOLDER / "train.yaml")
+    values = load_recipe(FOLDER / "train.yaml")
     place = values
     for name in section:
         place = place[name]
@@ -41,7 +41,7 @@ def test_a_wrong_key_is_named(section: tuple[str, ...], wrong: str, value: Any, 
 
 
 def test_a_missing_key_is_named() -> None:
-    values = load_config(FOLDER / "train.yaml")
+    values = load_recipe(FOLDER / "train.yaml")
     del values["seed"]
     with pytest.raises(ConfigError, match="needs the setting 'seed'"):
         check_settings(values)

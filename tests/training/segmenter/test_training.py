@@ -15,7 +15,7 @@ from backend.commands.train import train
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Image, Mask, Prompts
-from backend.training.run import load_config
+from backend.training.run import load_recipe
 from backend.training.segmenter import training as segmenter_training
 from backend.training.segmenter.prompts import (
     BatchPrompts,
@@ -80,7 +80,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def config() -> dict[str, Any]:
     """The shipped config at toy size."""
-    shipped = load_config(WEIGHTS / "train.yaml")
+    shipped = load_recipe(WEIGHTS / "train.yaml")
     return shipped | {
         "init": None,
         "model": {"embed_dim": 32, "widths": [8, 8, 16, 16, 16], "depths": [1, 1, 1, 1], "mlp_dim": 32},

@@ -105,7 +105,13 @@ class LqvgGrounder:
                 f"{architecture.vocabulary}: give the tokenizer files that belong to these weights"
             )
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(
+        self,
+        image: Image,
+        expression: str,
+        *,
+        key: str | None = None,  # noqa: ARG002 - the protocol's signature
+    ) -> GroundingResult:
         """The box for ``expression`` in ``image`` uint8[H, W, 3] RGB, with every query's box as a candidate.
 
         Raises:

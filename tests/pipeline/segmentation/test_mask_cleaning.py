@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Mask, Point
-from backend.server.editor.mask_cleaning import clean_mask
 
 
 def scene() -> Mask:
