@@ -94,7 +94,7 @@ HEAVY = {
 LEAVING = {
     "backend.server.label_studio",
 }
-STILL_DOUBLED = {"Expression", "Region", "Sample", "Scene"}
+STILL_DOUBLED = {"Region", "Scene"}
 
 
 @dataclass(frozen=True)

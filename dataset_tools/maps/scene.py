@@ -23,7 +23,7 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.maps.georeference import Georeference, of_world_file
 from dataset_tools.maps.raster import is_map_file, opened
 
-__all__ = ["Scene", "Window", "open_scene"]
+__all__ = ["MapScene", "Window", "open_scene"]
 
 Window: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height) in pixels of the scene as it is read, that is after ``gsd``."""
@@ -48,7 +48,7 @@ class _Reading:
     palette: npt.NDArray[np.uint8] | None
 
 
-class Scene:
+class MapScene:
     """An open scene.
 
     Attributes:
@@ -181,7 +181,7 @@ class Scene:
         return (low, high) if high > low else (low, low + 1.0)
 
 
-class _Picture(Scene):
+class _Picture(MapScene):
     """An ordinary picture (PNG, JPEG, WebP), read whole as everywhere else in this project."""
 
     def __init__(self, path: Path, gsd: float | None) -> None:
@@ -204,7 +204,7 @@ class _Picture(Scene):
 
 
 @contextmanager
-def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | None = None) -> Iterator[Scene]:
+def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | None = None) -> Iterator[MapScene]:
     """The scene in a file.
 
     Args:
@@ -222,7 +222,7 @@ def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | N
         return
     bands = image_files.default_bands() if bands is None else bands
     with opened(path) as dataset:
-        yield Scene(dataset, path, bands, gsd)
+        yield MapScene(dataset, path, bands, gsd)
 
 
 def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | None:
