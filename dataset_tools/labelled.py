@@ -295,7 +295,7 @@ def _read_coco_jsonl(folder: Path, split: str | Path | None, expressions: Path |
 def _read_dior_rsvg(folder: Path, split: str | Path | None) -> list[LabelledImage]:
     from dataset_tools.formats import dior_rsvg
 
-    by_image: dict[Path, list[tuple[int, dior_rsvg.Expression]]] = {}
+    by_image: dict[Path, list[tuple[int, dior_rsvg.DescribedObject]]] = {}
     for number, row in enumerate(dior_rsvg.read(folder, split)):
         by_image.setdefault(row.image, []).append((number, row))
     images = []
