@@ -195,7 +195,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "minibus, mini bus, coach, taxi, cab, motorcar, motor car, motor vehicle, jeep, tank truck, tanker truck, "
         "box truck, dump truck, trailer truck, semi truck, trailer, passenger car, passenger vehicle, tractor, "
         "motor truck, school bus, tour bus, limousine, campervan, camper van, delivery van, delivery truck, "
-        "fire truck, fire engine, engineering vehicle, cargo truck, heavy truck, rv, wagon",
+        "fire truck, fire engine, engineering vehicle, cargo truck, heavy truck, rv, wagon, small vehicle, large vehicle",
     ),
     (
         "windmill",

@@ -1,7 +1,7 @@
 """``coco_jsonl``: a folder of images, COCO instances and one JSON line per referring expression.
 
     images/<file_name>      8-bit images
-    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE)
+    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE); or .json.gz
     expressions.jsonl       {id, image, category, expression, kind, ann_ids, bbox [x0, y0, x1, y1] or null} per line
     split.json              optional: {"train": [file_name, ...], "val": [...], ...}
 
@@ -12,7 +12,9 @@ A missing ``expressions.jsonl`` is an empty one: such a folder serves instance s
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,7 +159,10 @@ def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
 
 
 def _load_json(path: Path) -> Any:
+    packed = path.with_name(f"{path.name}.gz")
     try:
+        if not path.exists() and packed.is_file():
+            return json.loads(gzip.decompress(packed.read_bytes()))
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DatasetError(
@@ -165,7 +170,7 @@ def _load_json(path: Path) -> Any:
         ) from None
     except NotADirectoryError:
         raise DatasetError(f"{path.parent} is a file, a coco_jsonl folder was expected") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} is not valid JSON: {error}") from error
 
 
