@@ -23,6 +23,7 @@ import click
 from backend.pipeline.grounding.box_colors import color_in_box
 from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES, canonical
+from dataset_tools.expressions.appearance import View, look_at, view_of
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.relations import Choice, LabelledBox, choose
 from dataset_tools.formats import coco_jsonl
@@ -34,11 +35,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Situation:
-    """The objects of one image: annotation ids, candidates in the same order, (height, width) in pixels."""
+    """The objects of one image: annotation ids, candidates in the same order, (height, width) in pixels, the view."""
 
     ids: tuple[int, ...]
     boxes: tuple[LabelledBox, ...]
     size: tuple[int, int]
+    view: View
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,20 @@ def situation(entry: coco_jsonl.ImageEntry) -> Situation:
     boxes = []
     for annotation in entry.annotations:
         name = canonical(annotation.category) or annotation.category.replace("_", " ")
-        area = float(annotation.mask().sum())
-        boxes.append(LabelledBox(annotation.box, name, color=color_in_box(pixels, annotation.box), area=area or None))
-    return Situation(tuple(a.id for a in entry.annotations), tuple(boxes), (entry.height, entry.width))
+        mask = annotation.mask()
+        known = mask if mask.any() else None
+        boxes.append(
+            LabelledBox(
+                annotation.box,
+                name,
+                color=color_in_box(pixels, annotation.box),
+                area=float(mask.sum()) or None,
+                look=look_at(pixels, annotation.box, known),
+            )
+        )
+    return Situation(
+        tuple(a.id for a in entry.annotations), tuple(boxes), (entry.height, entry.width), view_of(pixels)
+    )
 
 
 def answers(rows: Iterable[Row], found: Mapping[tuple[str, str], Situation]) -> Iterator[Answered]:
@@ -86,7 +99,7 @@ def answers(rows: Iterable[Row], found: Mapping[tuple[str, str], Situation]) -> 
     for row in rows:
         scene = found[row["set"], row["image"]]
         own = {box.category for box in scene.boxes} - CATEGORIES.keys()
-        choice = choose(parse(row["expression"], own), scene.boxes, scene.size)
+        choice = choose(parse(row["expression"], own), scene.boxes, scene.size, scene.view)
         ids = [scene.ids[i] for i in choice.indices]
         offered = False
         if choice.code is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
 from dataset_tools.expressions.query import Constraint, Extreme, Query, Region, Relation, Size, opposite
 
-__all__ = ["NounPhrase"]
+__all__ = ["NounPhrase", "ranked"]
 
 _MAX_NOUN = 60
 
@@ -26,6 +26,8 @@ class NounPhrase:
         partitive: one out of several ("the largest of the ships").
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
+        unread: words that mean something and were passed over.
+        hint: see ``Query``.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
     """
 
@@ -40,6 +42,8 @@ class NounPhrase:
     partitive: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    hint: str = ""
     constraints: list[Constraint] = field(default_factory=list)
 
     def add(self, constraint: Constraint) -> None:
@@ -52,6 +56,8 @@ class NounPhrase:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
             self.category = _misspelt(self.noun)
+        else:
+            self.unread += self.pending
         self.pending = []
 
     @property
@@ -73,7 +79,9 @@ class NounPhrase:
             unknown_words=(self.noun,) if self.noun and self.category is None else (),
             is_all=is_all,
             count=self.count,
-            constraints=tuple(_ranked([c for c in self.constraints if not _unresolved(c)], self.rank)),
+            constraints=tuple(ranked(_joined([c for c in self.constraints if not _unresolved(c)]), self.rank)),
+            unread=tuple(self.unread),
+            hint=self.hint,
         )
 
 
@@ -82,7 +90,19 @@ def _unresolved(constraint: Constraint) -> bool:
     return isinstance(constraint, Relation) and not constraint.targets
 
 
-def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
+def _joined(constraints: list[Constraint]) -> list[Constraint]:
+    """Two sides said apart are one corner: "the lower ship on the left"."""
+    sides = [c for c in constraints if isinstance(c, Region) and not c.of_image and not c.negated]
+    if len(sides) != 2 or (0, 0) in (sides[0].direction, sides[1].direction):
+        return constraints
+    (x, y), (other_x, other_y) = (side.direction for side in sides)
+    if (x is None) == (other_x is None) or (y is None) == (other_y is None):
+        return constraints
+    corner = Region((other_x if x is None else x, other_y if y is None else y), of_image=False)
+    return [corner if c is sides[0] else c for c in constraints if c is not sides[1]]
+
+
+def ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
     """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left").
 
     A negative rank counts an order from its other end ("second to last from the left"), but not a side.
