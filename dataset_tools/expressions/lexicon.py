@@ -12,9 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_tools.categories import find_mentions
+from dataset_tools.categories import CATEGORIES, Mention, find_mentions
 from dataset_tools.expressions.spelling import corrected
-from dataset_tools.expressions.vocabulary import TABLE, combine
+from dataset_tools.expressions.vocabulary import GENERAL_NOUNS, TABLE, combine
 
 __all__ = ["Lexeme", "combine", "lexemes"]
 
@@ -55,6 +55,9 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
     start = 0
     while start < len(words):
         mention = mentions.get(start)
+        if words[start] == "'s" and found and found[-1].kind == "frame":  # "the image's left edge"
+            start += 1
+            continue
         stop, entry = _longest_phrase(words, start)
         if mention and mention.stop >= stop:
             text = " ".join(words[start : mention.stop])
@@ -64,7 +67,7 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             found.append(Lexeme(entry[0], " ".join(words[start:stop]), entry[1]))
             start = stop
         else:
-            found.append(_single(words[start]))
+            found.append(_single(words[start], own))
             start += 1
     return found
 
@@ -87,9 +90,14 @@ def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] 
     return start, None
 
 
-def _single(word: str) -> Lexeme:
+def _single(word: str, own: Collection[str]) -> Lexeme:
     if not word[0].isalnum():
         return Lexeme("break", word)
     if word.isdecimal() and word.isascii():
         return Lexeme("number", word, min(int(word[:4]), _MAX_NUMBER))
+    kind = next((name for name in GENERAL_NOUNS.get(word, ()) if name in CATEGORIES or name in own), None)
+    if kind is None and word.endswith("s"):
+        kind = next((name for name in GENERAL_NOUNS.get(word[:-1], ()) if name in CATEGORIES or name in own), None)
+    if kind is not None:
+        return Lexeme("category", word, Mention(0, 1, kind, word.endswith("s")))
     return Lexeme("unknown", word)

@@ -36,6 +36,12 @@ _RELATIONS: dict[str, RelationKind] = {
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive", "sort",
             "partword")  # fmt: skip
 _ROOFED = ("building", "stadium", "trainstation", "airport")
+_PARTS = frozenset(
+    "roof rooftop cabin cover tarp deck tail hull stern bow top cap canopy tarpaulin awning nose cab wing wings rotor "
+    "engines blades surround surroundings border outline lines stripes markings infield cargo load body fuselage hood "
+    "windshield bonnet box bed".split()
+)
+"""Nouns of what belongs to the object itself, even where they may name a building."""
 _MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
 
 
@@ -122,6 +128,9 @@ class Links(Places):
                 targets.append(self.target(depth))
                 if not targets[0].noun:  # "between the red and the blue ship"
                     targets[0] = replace(targets[0], category=targets[1].category, noun=targets[1].noun)
+            if len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
+                self._part(phrase, targets[0])  # "under a dark tarp"
+                return True
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
             )
@@ -157,7 +166,7 @@ class Links(Places):
 
     @staticmethod
     def _is_roof(target: Query, phrase: NounPhrase) -> bool:
-        return target.noun.rstrip("s").endswith(("roof", "rooftop")) and phrase.category not in _ROOFED
+        return target.noun.split()[-1:] != [] and target.noun.split()[-1] in _PARTS and phrase.category not in _ROOFED
 
     def _beside(self, phrase: NounPhrase, target: Query) -> None:
         direction = self.take().value if self.peek().kind == "inverse" else None
@@ -223,9 +232,7 @@ class Links(Places):
 
     def _own_part(self, phrase: NounPhrase, depth: int) -> None:
         """ "its tail is red", "whose white top ..."."""
-        if not self.starts_noun(or_unknown=True):
-            return
-        target = self.target(depth)
+        target = self.target(depth) if self.starts_noun(or_unknown=True) else self._unnamed_part(depth)
         if self.peek().kind == "copula" and self.peek(1).kind == "color":
             self.at += 1
             colors = []
@@ -237,6 +244,15 @@ class Links(Places):
             phrase.constraints += target.constraints
         elif target.category is None or self._is_roof(target, phrase):
             self._part(phrase, target)
+
+    def _unnamed_part(self, depth: int) -> Query:
+        """ "its white top": the part has no noun of its own."""
+        scratch = NounPhrase(root=False)
+        while self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part"):
+            before = self.at
+            self.modifier(scratch, depth)
+            self.at = max(self.at, before + 1)
+        return replace(scratch.query(), constraints=tuple(c for c in scratch.constraints if isinstance(c, Color)))
 
     def _partitive(self, phrase: NounPhrase, depth: int) -> None:
         """ "the largest of the ships", "a group of ships"; otherwise ("the ships of the harbor") nearness."""

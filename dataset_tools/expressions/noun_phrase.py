@@ -28,6 +28,7 @@ class NounPhrase:
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
         hint: see ``Query``.
+        context: so many of the constraints were said before the last comma.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
     """
 
@@ -43,6 +44,7 @@ class NounPhrase:
     negate: bool = False
     pending: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    context: int = 0
     hint: str = ""
     constraints: list[Constraint] = field(default_factory=list)
 
@@ -92,13 +94,16 @@ def _unresolved(constraint: Constraint) -> bool:
 
 def _joined(constraints: list[Constraint]) -> list[Constraint]:
     """Two sides said apart are one corner: "the lower ship on the left"."""
+    sides: list[Region] | list[Extreme]
     sides = [c for c in constraints if isinstance(c, Region) and not c.of_image and not c.negated]
+    if not sides:
+        sides = [c for c in constraints if isinstance(c, Extreme) and not c.negated and c.rank == 1]
     if len(sides) != 2 or (0, 0) in (sides[0].direction, sides[1].direction):
         return constraints
     (x, y), (other_x, other_y) = (side.direction for side in sides)
     if (x is None) == (other_x is None) or (y is None) == (other_y is None):
         return constraints
-    corner = Region((other_x if x is None else x, other_y if y is None else y), of_image=False)
+    corner = replace(sides[0], direction=(other_x if x is None else x, other_y if y is None else y))
     return [corner if c is sides[0] else c for c in constraints if c is not sides[1]]
 
 

@@ -82,6 +82,10 @@ class _Parser(Links):
                     break
                 phrase.close_pending()
                 self.take_group(phrase, depth)
+            elif root and phrase.has_noun and self._stray_noun():
+                phrase.close_pending()
+                stray = self.target(depth)
+                phrase.unread += [*stray.noun.split(), *stray.unread]
             elif not self._noun(phrase):
                 break
             if self.at == before:
@@ -90,6 +94,19 @@ class _Parser(Links):
             if root:
                 self.root_has_noun = phrase.has_noun
         return phrase
+
+    def _stray_noun(self) -> bool:
+        """Whether an unknown noun with an article of its own comes next, to which nothing leads."""
+        if self.peek().kind not in ("article", "indefinite"):
+            return False
+        ahead = 1
+        while self.peek(ahead).kind in ("color", "size", "shape", "ordinal", "state", "partword", "number"):
+            ahead += 1
+        if self.peek(ahead).kind != "unknown" or self.peek(ahead).text in HARMLESS:
+            return False
+        while self.peek(ahead).kind in ("unknown", "color", "size", "shape"):
+            ahead += 1
+        return self.peek(ahead).kind not in ("category", "one", "group", "direction", "extreme")
 
     def _returns(self, phrase: NounPhrase) -> bool:
         """Whether the next word leads back to the phrase that this one is a target of."""
@@ -154,12 +171,16 @@ class _Parser(Links):
         return False
 
     def _one_of_them(self, phrase: NounPhrase) -> None:
-        if phrase.count and phrase.count > 1:
-            groups = [c for c in phrase.constraints if isinstance(c, Group)]
-            members = tuple(c for c in phrase.constraints if not isinstance(c, Group))
-            phrase.constraints = [*groups, Group("any", phrase.count, (), members)]
-            if groups and not members:
-                phrase.constraints = [*groups]
+        """The constraints before the last comma describe all of them, the others the one."""
+        if phrase.plural and (phrase.context or phrase.count):
+            split = phrase.context or len(phrase.constraints)
+            before, after = phrase.constraints[:split], phrase.constraints[split:]
+            group = next((c for c in before if isinstance(c, Group)), Group("any"))
+            members = tuple(c for c in before if not isinstance(c, Group))
+            count = phrase.count if phrase.count and phrase.count > 1 else group.count
+            if count or group in before:
+                group = replace(group, count=count, members=(*group.members, *members))
+                phrase.constraints = [group, *after]
         phrase.partitive, phrase.all, phrase.count, phrase.plural = True, False, None, False
 
     def _pronoun(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
@@ -245,6 +266,8 @@ class _Parser(Links):
 
     def _break(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
         phrase.close_pending()
+        if lexeme.kind == "break" and phrase.has_noun:
+            phrase.context = len(phrase.constraints)
         if phrase.root and phrase.has_noun and (phrase.all or (phrase.count or 0) > 1) and self._lists_them():
             self.at = len(self.words)
             return
@@ -256,9 +279,13 @@ class _Parser(Links):
     def _lists_them(self) -> bool:
         """Whether all that are asked for are now listed: "all seven cars, the four by the road and the three ..."."""
         first = self.peek(1) if self.peek().kind in ("article", "indefinite") else self.peek()
-        opens = first.kind == "number" or first.text == "one" or self.peek(-1).text == ":"
         rest = [word.text for word in self.words[self.at :]]
-        return opens and (self.peek(-1).text == ":" or ("and" in rest and "one" in rest) or len(rest) > 3)
+        if self.peek(-1).text == ":":
+            return len(rest) > 2
+        if "and" not in rest or (first.kind != "number" and first.text != "one"):
+            return False
+        others = rest[rest.index("and") :]
+        return first.kind == "number" or any(text in ("one", "other", "another", "other one") for text in others)
 
     def _number(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if not phrase.has_noun and self.before(self.at - 1).kind not in ("numbered", "no"):

@@ -38,6 +38,7 @@ _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
+_DOUBT_OF_LANDMARKS = 0.35
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
@@ -53,24 +54,27 @@ class Fit:
 
     Attributes:
         fits: float64[N], how well each meets all conditions, taken at their word.
-        score: float64[N], the same with doubt in each condition, times presence and place in the orders.
+        doubted: float64[N], the same with doubt in each condition.
+        score: float64[N], ``doubted`` times presence and place in the orders.
         conditions: the scores of each condition, in words of ``explain``; for the annotator.
         missing: nouns that relations refer to and that are neither among the candidates nor seen in the image.
     """
 
     fits: Floats
     score: Floats
+    doubted: Floats
     conditions: tuple[tuple[Constraint, Floats], ...] = ()
     missing: tuple[str, ...] = ()
 
 
 def fit(query: Query, scene: Scene, within: Bools | None = None) -> Fit:
     """How the candidates (only those ``within``, if given) fit ``query``."""
+    query = replace(query, category=scene.category_of(query))
     here = scene.of_category(query.category)
     if within is not None:
         here = here * within
     if not here.any():
-        return Fit(here, here)
+        return Fit(here, here, here)
     groups = [c for c in query.constraints if isinstance(c, Group) and not c.negated]
     if groups:
         return _in_groups(query, groups[0], scene, here)
@@ -93,6 +97,8 @@ def _flat(query: Query, scene: Scene, here: Floats) -> Fit:
         seen.append((condition, values))
         fits = fits * values
         doubt = _DOUBT[type(condition)]
+        if isinstance(condition, Relation) and condition.targets[0].category not in scene.kinds:
+            doubt = _DOUBT_OF_LANDMARKS
         doubted = doubted * (doubt + (1.0 - doubt) * values)
     presence = scene.presence * doubted
     score = presence.copy()
@@ -108,11 +114,13 @@ def _flat(query: Query, scene: Scene, here: Floats) -> Fit:
             fits = fits * place
         else:  # among many alike each has a slim chance; what counts is which has the best
             place = np.minimum(place / max(float((place * (presence > 0)).max()), 1e-300), 1.0)
+            if isinstance(order, Relation) and order.targets[0].category not in scene.kinds:
+                place = _DOUBT_OF_LANDMARKS + (1 - _DOUBT_OF_LANDMARKS) * place
         seen.append((order, place))
         if getattr(order, "rank", 1) > (presence >= _NO_PRESENCE).sum():  # "the fifth ship" of three
-            fits = fits * 0.0
+            fits, doubted = fits * 0.0, doubted * 0.0
         score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
-    return Fit(fits, score, tuple(seen), tuple(missing))
+    return Fit(fits, score, doubted, tuple(seen), tuple(missing))
 
 
 def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
@@ -124,7 +132,7 @@ def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
     found = _likely_groups(group, liked, scene, here)
     if not found:
         return _merged_flat(query, group, rest, scene, here, members)
-    fits, score = np.zeros(len(here)), np.zeros(len(here))
+    fits, score, doubted = np.zeros(len(here)), np.zeros(len(here)), np.zeros(len(here))
     best: Fit | None = None
     for members_of, weight in found:
         inner = fit(rest, scene, members_of)
@@ -132,12 +140,13 @@ def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
             best = inner
         fits = np.maximum(fits, weight * inner.fits)
         score = np.maximum(score, weight * inner.score)
+        doubted = np.maximum(doubted, weight * inner.doubted)
     belongs = np.zeros(len(here))
     for members_of, weight in found:
         belongs = np.maximum(belongs, weight * members_of)
     missing = (*members.missing, *(best.missing if best else ()))
     seen = ((group, belongs), *(best.conditions if best else ()))
-    return Fit(fits, score, seen, missing)
+    return Fit(fits, score, doubted, seen, missing)
 
 
 def _merged_flat(

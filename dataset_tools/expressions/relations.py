@@ -90,6 +90,7 @@ def choose(
         what = f"{word!r} is no known category" if word else "The expression names no object"
         return Choice((), "unknown-category", f"{what}: use a word such as 'ship' or 'tennis court'.", 0.0, none)
     scene = Scene.of(candidates, image_size, view)
+    category = scene.category_of(replace(query, category=category)) or category
     found = fit(replace(query, category=category), scene)
     known = category_named(category)
     seen = int(scene.of_category(category).sum())
@@ -110,7 +111,7 @@ def choose(
 def _is_absent(found: Fit) -> bool:
     """Whether no candidate meets the conditions; the more are said, the less each has to be met."""
     conditions = max(1.0, 0.5 * len(found.conditions))
-    return bool(found.fits.max() < _ABSENT_BELOW**conditions or found.score.max() <= 0)
+    return bool(found.doubted.max() < _ABSENT_BELOW**conditions or found.score.max() <= 0)
 
 
 def _quoted(query: Query) -> str:

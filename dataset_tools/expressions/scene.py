@@ -12,6 +12,8 @@ from dataset_tools.colors import Rgb
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import Look, View
 from dataset_tools.expressions.spatial_scores import Floats
+from dataset_tools.expressions.query import Query
+from dataset_tools.expressions.vocabulary import GENERAL_NOUNS
 from dataset_tools.geometry import Box
 
 __all__ = ["LabelledBox", "Scene"]
@@ -56,6 +58,11 @@ class Scene:
     image_size: tuple[int, int]
     view: View | None = None
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Categories of the candidates."""
+        return frozenset(c.category for c in self.candidates)
+
     @classmethod
     def of(
         cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None
@@ -72,6 +79,12 @@ class Scene:
             return by_box
         known = [candidate.area for candidate in self.candidates]
         return np.array([size if area is None else max(area, 1e-6) for area, size in zip(known, by_box, strict=True)])
+
+    def category_of(self, query: Query) -> str | None:
+        """The query's category; for a noun of several ("court") the most frequent of them."""
+        names = GENERAL_NOUNS.get(query.noun) or GENERAL_NOUNS.get(query.noun.removesuffix("s"), ())
+        kinds = [c.category for c in self.candidates if c.category in names]
+        return max(kinds, key=kinds.count) if kinds else query.category
 
     def of_category(self, category: str | None) -> Floats:
         """float64[N]: 1 for candidates of a category, else 0."""

@@ -7,7 +7,7 @@ from typing import Any
 from dataset_tools.categories import OTHER_COMPOUNDS, plural_of
 from dataset_tools.expressions.query import Direction
 
-__all__ = ["HARMLESS", "KIND_HINTS", "SURFACES", "TABLE", "combine"]
+__all__ = ["GENERAL_NOUNS", "HARMLESS", "KIND_HINTS", "SURFACES", "TABLE", "combine"]
 
 _COMPASS: dict[str, Direction] = {
     "left": (-1, None),
@@ -96,7 +96,7 @@ _PLAIN: dict[str, str] = {
     "position",
     "image_part": "part, corner, half, third, quadrant, portion, section, region, area, zone, quarter, parts, sector, "
     "corner area, corner region, hand corner, edge area, hand part, hand half, location, place",
-    "most": "most, more, furthest, farthest, utmost, extreme, very, extremely, outermost, all the way, absolute, "
+    "most": "most, more, further, farther, furthest, farthest, utmost, extreme, very, extremely, outermost, all the way, absolute, "
     "nearest most",
     "far": "far, distant, far away, remote",
     "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, "
@@ -304,7 +304,7 @@ _STATES = {
     "cut": "cut, cut off, cut by, cropped, cropped off, clipped, truncated, running off, runs off, poking in, partial, "
     "partially visible, partly visible, half visible, only partly visible, half out of, sticking out of, going off, "
     "incomplete, not complete, not whole, not entirely visible, sliced, only half visible, half cut off, partly cut off, "
-    "half in, half out, cut away, cut through, partially cut off, extending off, extends off",
+    "cut away, cut through, partially cut off, extending off, extends off",
     "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, completely in view, "
     "see entirely, see completely, see whole, shows completely, shown completely, shown fully, fully in view, "
     "uncut, uncropped, complete one, see fully, see nearly all of, see almost whole, entirely in view, not cut off, "
@@ -401,6 +401,14 @@ _KIND_HINTS = {
 }
 KIND_HINTS = {word.strip(): hint for hint, words in _KIND_HINTS.items() for word in words.split(",")}
 """Nouns for the large or the small ones of a category."""
+GENERAL_NOUNS: dict[str, tuple[str, ...]] = {
+    "court": ("tenniscourt", "basketballcourt"),
+    "pitch": ("soccerfield", "soccer field", "groundtrackfield"),
+    "pool": ("swimmingpool", "swimming pool"),
+    "ballpark": ("baseballfield",),
+    "infield": ("baseballfield",),
+}
+"""Nouns of several categories, the likeliest first."""
 HARMLESS = frozenset(
     "private typical typically ordinary simple common usual obvious obviously nice neat visible somewhere kinda "
     "basically exact exactly entirely completely really truly fairly bottommost overview shaped looking known "
