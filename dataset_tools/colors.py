@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dataset_tools.geometry import Box
 
-__all__ = ["NAMES", "Rgb", "color_of_box", "color_of_mask", "lab", "memberships", "name_of", "similarity"]
+__all__ = ["DIRECTIONS", "NAMES", "Rgb", "color_of_box", "color_of_mask", "lab", "memberships", "name_of", "similarity"]
 
 Rgb = tuple[int, int, int]
 
@@ -50,6 +50,21 @@ def lab(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np
 
 _PROTOTYPE_LAB = lab(np.array([rgb for group in _PROTOTYPES.values() for rgb in group]))
 _PROTOTYPE_NAME = np.array([index for index, group in enumerate(_PROTOTYPES.values()) for _ in group])
+
+
+def _direction(name: str) -> tuple[float, float, float]:
+    """Unit vector in CIELAB from gray to a chromatic name."""
+    hue = lab(np.array(_PROTOTYPES[name])).mean(axis=0) * np.array([0.0, 1.0, 1.0])
+    light, a, b = (float(v) for v in hue / max(float(np.hypot(*hue[1:])), 1e-9))
+    return light, a, b
+
+
+DIRECTIONS: dict[str, tuple[float, float, float]] = {
+    **{name: _direction(name) for name in NAMES if name not in ("white", "gray", "black")},
+    **{name: (0.5, 0.0, 0.0) for name in ("white", "light")},
+    **{name: (-0.5, 0.0, 0.0) for name in ("black", "dark")},
+}
+"""Colour word -> the way in CIELAB in which one of several objects of about one colour is nearer to it."""
 
 
 def memberships(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

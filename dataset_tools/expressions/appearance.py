@@ -49,13 +49,18 @@ class Look:
 
     Attributes:
         palette: share of its pixels that go by each of ``colors.NAMES``.
-        lightness: mean CIELAB lightness in [0, 1].
+        mean: CIELAB (L in 0..100, a, b), the mean of its pixels.
         outline: None where only the box is known.
     """
 
     palette: tuple[float, ...]
-    lightness: float
+    mean: tuple[float, float, float]
     outline: Outline | None = None
+
+    @property
+    def lightness(self) -> float:
+        """Mean lightness in [0, 1]."""
+        return self.mean[0] / 100.0
 
     def share(self, color: str) -> float:
         """Share of the object that has a colour, in [0, 1]; of ``dark`` and ``light`` a degree."""
@@ -113,7 +118,8 @@ def look_at(image: npt.NDArray[np.uint8], box: Box, mask: npt.NDArray[np.bool_] 
         outline = _outline(mask, inner)
     names = memberships(chosen).argmax(axis=-1)
     palette = np.bincount(names, minlength=len(NAMES)) / len(names)
-    return Look(tuple(float(v) for v in palette), float(lab(chosen)[:, 0].mean()) / 100.0, outline)
+    light, a, b = (float(v) for v in lab(chosen).mean(axis=0))
+    return Look(tuple(float(v) for v in palette), (light, a, b), outline)
 
 
 def _samples(low: float, high: float, limit: int) -> npt.NDArray[np.int64]:

@@ -88,7 +88,9 @@ class Cursor:
     def group_ahead(self, ahead: int = 0) -> bool:
         """Whether ``ahead`` a group is named, with nothing but its modifiers before it: "the upper row"."""
         start = ahead
-        while self.peek(ahead).kind in _BEFORE_GROUP and ahead - start < 8:
+        while ahead - start < 8 and (
+            self.peek(ahead).kind in _BEFORE_GROUP or (self.peek(ahead).kind == "unknown" and ahead > start)
+        ):
             if self.peek(ahead).kind == "and" and self.peek(ahead + 1).kind != "color":
                 return False
             ahead += 1

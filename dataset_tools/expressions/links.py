@@ -197,7 +197,10 @@ class Links(Places):
 
     def _without(self, phrase: NounPhrase, depth: int) -> None:
         """ "without boats": others that are not on or at it; "without the short ones": not these."""
-        if self.exclusion(phrase, depth, same_only=True) or not self.starts_noun(or_unknown=True):
+        if self.exclusion(phrase, depth, same_only=True):
+            return
+        if not self.starts_noun(or_unknown=True):
+            self._unnamed_part(depth)
             return
         target = self.target(depth)
         if target.category is None:

@@ -28,7 +28,7 @@ class NounPhrase:
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
         hint: see ``Query``.
-        context: so many of the constraints were said before the last comma.
+        context: so many of the constraints were said before the last comma; None before the first.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
     """
 
@@ -44,7 +44,7 @@ class NounPhrase:
     negate: bool = False
     pending: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    context: int = 0
+    context: int | None = None
     hint: str = ""
     constraints: list[Constraint] = field(default_factory=list)
 

@@ -23,7 +23,22 @@ def color_scores(condition: Color, scene: Scene, peers: Bools) -> Floats:
     if share is None or not peers.any():
         return main
     most = max(float(share[peers].max()), 0.15)
-    return np.asarray(np.maximum(main, 0.05 + 0.85 * np.clip(share / most, 0.0, 1.0) ** 0.7), np.float64)
+    named = np.maximum(main, 0.05 + 0.85 * np.clip(share / most, 0.0, 1.0) ** 0.7)
+    beside = _beside_peers(condition.name, scene, peers)
+    if beside is None:
+        return np.asarray(named, np.float64)
+    trust = min(float(main[peers].max()), 0.9)  # no one is plainly purple: the most purple one is meant
+    return np.asarray(named * trust + beside * (1.0 - trust), np.float64)
+
+
+def _beside_peers(name: str, scene: Scene, peers: Bools) -> Floats | None:
+    """float64[N] in [0, 1]: who is nearest to a colour word's hue or lightness, 1 for the first of the peers."""
+    direction = colors.DIRECTIONS.get(name)
+    if direction is None or any(c.look is None for c, p in zip(scene.candidates, peers, strict=True) if p):
+        return None
+    values = np.array([(0.0, 0.0, 0.0) if c.look is None else c.look.mean for c in scene.candidates])
+    along = values @ np.array(direction)
+    return np.asarray(np.exp(np.minimum(along - along[peers].max(), 0.0) / 4.0), np.float64)
 
 
 def part_scores(condition: Part, scene: Scene, peers: Bools) -> Floats | None:

@@ -82,6 +82,8 @@ class _Parser(Links):
                     break
                 phrase.close_pending()
                 self.take_group(phrase, depth)
+            elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
+                self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
             elif root and phrase.has_noun and self._stray_noun():
                 phrase.close_pending()
                 stray = self.target(depth)
@@ -94,6 +96,14 @@ class _Parser(Links):
             if root:
                 self.root_has_noun = phrase.has_noun
         return phrase
+
+    def _other_noun(self, phrase: NounPhrase) -> bool:
+        """Whether a noun phrase of another category comes right next."""
+        ahead = 0
+        while self.peek(ahead).kind in ("article", "ordinal", "color", "size", "shape", "extreme", "direction", "number"):
+            ahead += 1
+        lexeme = self.peek(ahead)
+        return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
 
     def _stray_noun(self) -> bool:
         """Whether an unknown noun with an article of its own comes next, to which nothing leads."""
@@ -172,8 +182,8 @@ class _Parser(Links):
 
     def _one_of_them(self, phrase: NounPhrase) -> None:
         """The constraints before the last comma describe all of them, the others the one."""
-        if phrase.plural and (phrase.context or phrase.count):
-            split = phrase.context or len(phrase.constraints)
+        if phrase.plural and not phrase.partitive:
+            split = len(phrase.constraints) if phrase.context is None else phrase.context
             before, after = phrase.constraints[:split], phrase.constraints[split:]
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
             members = tuple(c for c in before if not isinstance(c, Group))

@@ -113,7 +113,10 @@ class Places(Cursor):
             self.at = max(self.at, before + 1)
         shape, count = self.take().value
         several = scratch.count is not None and scratch.count > 1
+        if scratch.rank is not None and shape == "row" and not scratch.constraints:
+            scratch.constraints.append(Extreme((None, -1)))  # "the second row" is read from above
         place = tuple(ranked(scratch.constraints, scratch.rank))
+        phrase.unread += [*scratch.unread, *scratch.pending]
         members: tuple[Constraint, ...] = ()
         if self.peek().kind == "of" and depth < MAX_DEPTH and self.peek(1).kind != "frame":
             start = self.at

@@ -97,7 +97,7 @@ _PLAIN: dict[str, str] = {
     "image_part": "part, corner, half, third, quadrant, portion, section, region, area, zone, quarter, parts, sector, "
     "corner area, corner region, hand corner, edge area, hand part, hand half, location, place",
     "most": "most, more, further, farther, furthest, farthest, utmost, extreme, very, extremely, outermost, all the way, absolute, "
-    "nearest most",
+    "nearest most, all the way over, way over, way up, way down, way, all the way up, all the way down",
     "far": "far, distant, far away, remote",
     "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, "
     "most distant, farthest away, furthest away, most remote from, most far from, farther from, further from, "
@@ -162,8 +162,8 @@ _PLAIN: dict[str, str] = {
     "looking, spot, counting, counted, there s, that s, it s, got, too, still, all over, up close, real, okay, ok, "
     "also, again, now, ll, m, re, d, ve, am, my, using, use, side by side, together, standing, sits, sit, sitting, "
     "lies, stand, stands, runs, run, in view, in question, here, actually, about, maybe, probably, trying, mine, "
-    "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, kind of, sort of, a bit, a little, "
-    "a little bit, bit, way, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
+    "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, double sided, kind of, sort of, a bit, a little, "
+    "a little bit, bit, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
     "stretching, reaching, extending, leading, going, sort",
 }
 
