@@ -144,7 +144,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "harbor",
         "harbor",
-        "harbour, pier, dock, wharf, port, seaport, sea port, marina, quay, jetty, dockyard, berth, boat dock, "
+        "harbour, pier, dock, boat slip, floating dock, finger pier, pontoon, boat landing, landing dock, boat jetty, mooring pier, "
+        "ship harbor, ship harbour, wharf, port, seaport, sea port, marina, quay, jetty, dockyard, berth, boat dock, "
         "landing stage, shipyard, mooring, boat harbor, boat harbour, ship dock, boat pier, quayside, docking area",
     ),
     (
@@ -157,7 +158,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "ship",
         "ship",
-        "vessel, boat, cargo ship, container ship, cruise ship, warship, war ship, freighter, ferry, ferry boat, "
+        "vessel, boat, powerboat, power boat, workboat, work boat, kayak, canoe, dinghy, skiff, raft, jet ski, lifeboat, "
+        "pontoon boat, motor yacht, motor cruiser, launch, gunboat, patrol boat, cargo ship, container ship, cruise ship, warship, war ship, freighter, ferry, ferry boat, "
         "ferryboat, fishing boat, fishing ship, fishing vessel, sailboat, sailing boat, sailing ship, yacht, barge, "
         "tanker, oil tanker, tugboat, tug boat, tug, motorboat, motor boat, speedboat, speed boat, steamship, "
         "steamer, watercraft, trawler, cargo vessel, container vessel, passenger ship, merchant ship, frigate, "
@@ -180,7 +182,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "tenniscourt",
         "tennis court",
-        "tennis field, tennis ground, tennis pitch, tennis playground, tennis playing court",
+        "hardcourt, hard court, clay court, grass court, tennis field, tennis ground, tennis pitch, tennis playground, tennis playing court",
     ),
     (
         "trainstation",
@@ -195,7 +197,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "minibus, mini bus, coach, taxi, cab, motorcar, motor car, motor vehicle, jeep, tank truck, tanker truck, "
         "box truck, dump truck, trailer truck, semi truck, trailer, passenger car, passenger vehicle, tractor, "
         "motor truck, school bus, tour bus, limousine, campervan, camper van, delivery van, delivery truck, "
-        "fire truck, fire engine, engineering vehicle, cargo truck, heavy truck, rv, wagon, small vehicle, large vehicle",
+        "fire truck, fire engine, engineering vehicle, cargo truck, heavy truck, rv, wagon, caravan, motorhome, cart, ambulance, forklift, golf cart, hatchback, tow truck, service vehicle, "
+        "articulated lorry, articulated bus, double bus, boxcar truck, small vehicle, large vehicle",
     ),
     (
         "windmill",

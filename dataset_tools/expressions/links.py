@@ -124,7 +124,7 @@ class Links(Places):
         found = False
         while True:
             targets = [self.target(depth, one_of_two=kind == "between")]
-            if kind == "between" and self.take_and_before_noun(or_unknown=True, or_one=True):
+            if kind == "between" and self._take_and_before_second():
                 targets.append(self.target(depth))
                 if not targets[0].noun:  # "between the red and the blue ship"
                     targets[0] = replace(targets[0], category=targets[1].category, noun=targets[1].noun)
@@ -142,6 +142,16 @@ class Links(Places):
                 phrase.add(Relation(kind, (replace(targets[0], category=phrase.category),), direction))
             if not (phrase.has_noun and self.take_and_before_noun()):
                 return found
+
+    def _take_and_before_second(self) -> bool:
+        """Past the "and" of "between the first one and the third"."""
+        if self.take_and_before_noun(or_unknown=True, or_one=True):
+            return True
+        ahead = 2 if self.peek(1).kind == "article" else 1
+        if self.peek().kind == "and" and self.peek(ahead).kind in ("ordinal", "extreme", "direction"):
+            self.at += 1
+            return True
+        return False
 
     def _with(self, phrase: NounPhrase, depth: int) -> None:
         """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""

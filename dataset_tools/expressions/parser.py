@@ -148,7 +148,9 @@ class _Parser(Links):
             self.at += 1
             self._pronoun(phrase, lexeme)
         elif lexeme.kind == "category":
-            if phrase.category is None and not phrase.noun:
+            if self._only_modifies(lexeme):
+                self.at += 1
+            elif phrase.category is None and not phrase.noun:
                 self.at += 1
                 if not self._owner(phrase, lexeme):
                     self._head(phrase, lexeme)
@@ -157,6 +159,11 @@ class _Parser(Links):
             elif not phrase.root:
                 return False
         return True
+
+    def _only_modifies(self, lexeme: Lexeme) -> bool:
+        """Whether another noun follows at once, which is the head: "boat shed", "tanker-like truck"."""
+        following = self.peek(2) if self.peek(1).text == "like" else self.peek(1)
+        return following.kind == "category" and following.value.category != lexeme.value.category
 
     def _head(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         phrase.category, phrase.noun, phrase.has_noun = lexeme.value.category, lexeme.text, True

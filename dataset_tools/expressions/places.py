@@ -46,6 +46,10 @@ class Places(Cursor):
         position = self.position(extreme=extreme or reverse)
         if position is None:
             return False
+        if self.peek().kind in ("of", "from") and self._is_center(1):  # "right of centre"
+            self.at += 3 if self.peek(1).kind == "article" else 2
+            phrase.add(Region(position.direction, of_image=True))
+            return True
         of_image = self.take_frame() or position.in_image or self.before(position.start).kind == "frame"
         if not of_image and self.peek().kind in ("of", "from", "to", "in") and self.group_ahead(1):
             self.at += 1
@@ -62,6 +66,10 @@ class Places(Cursor):
         else:
             phrase.add(Region(position.direction, of_image))
         return True
+
+    def _is_center(self, ahead: int) -> bool:
+        ahead += self.peek(ahead).kind == "article"
+        return self.peek(ahead).value == (0, 0) and self.peek(ahead + 1).kind in ("end", "break", "and", "frame")
 
     def _refers(self, phrase: NounPhrase, position: Position) -> bool:
         """Whether "left of ..." is a relation: not for "the leftmost of the ships", "the upper of the two"."""

@@ -42,7 +42,7 @@ _DOUBT_OF_LANDMARKS = 0.35
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
-    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.1, Region: 0.02, Extreme: 0.02, Among: 0.03,
+    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.1, Region: 0.01, Extreme: 0.01, Among: 0.03,
     Group: 0.05,
 }  # fmt: skip
 """What remains of a candidate that a condition speaks against: people err, and so do measurements."""
@@ -100,6 +100,7 @@ def _flat(query: Query, scene: Scene, here: Floats) -> Fit:
         if isinstance(condition, Relation) and condition.targets[0].category not in scene.kinds:
             doubt = _DOUBT_OF_LANDMARKS
         doubted = doubted * (doubt + (1.0 - doubt) * values)
+    doubted = doubted * _hinted(query.hint, scene, here > 0)
     presence = scene.presence * doubted
     score = presence.copy()
     for order in query.constraints:
@@ -166,8 +167,11 @@ def _likely_groups(group: Group, liked: Floats, scene: Scene, here: Floats) -> l
             value = weight * one.fit * float(np.mean(liked[list(one.members)]))
             found[one.members] = max(found.get(one.members, 0.0), value)
         if group.shape == "any" and group.count and peers.sum() >= group.count:
-            best = tuple(sorted(int(i) for i in np.argsort(-liked, kind="stable")[: group.count]))
-            value = 0.9 * float(np.mean(liked[list(best)]))
+            order = np.argsort(-liked, kind="stable")
+            best = tuple(sorted(int(i) for i in order[: group.count]))
+            behind = float(liked[order[group.count]]) if len(order) > group.count else 0.0
+            lead = float(np.clip(1.0 - behind / max(float(liked[list(best)].min()), 1e-9), 0.0, 1.0))
+            value = (0.1 + 0.8 * lead) * float(np.mean(liked[list(best)]))
             found[best] = max(found.get(best, 0.0), value)
     if not found:
         return []
@@ -274,6 +278,14 @@ def _weigher(scene: Scene):  # type: ignore[no-untyped-def]
         return found.score
 
     return weigh
+
+
+def _hinted(hint: str, scene: Scene, peers: Bools) -> Floats:
+    """ "truck", "car": rather one of the large, of the small ones."""
+    if not hint or peers.sum() < 2:
+        return np.ones(len(peers))
+    logs = np.log(scene.sizes("area")) * (1 if hint == "large" else -1)
+    return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
 
 
 def _relative_size(constraint: Size, scene: Scene, peers: Bools, *, single: bool) -> Floats:

@@ -27,7 +27,7 @@ ChoiceCode = Literal["absent", "ambiguous", "unknown-category", "unknown-word", 
 MOST_OFFERED = 4
 """So many candidates are offered at most where there is no answer."""
 
-_ABSENT_BELOW = 0.03
+_ABSENT_BELOW = 0.012
 """No candidate meets the conditions better than this: what the words describe is not there."""
 _ALIKE_IN_WORDS = 0.02
 _ALIKE_IN_PRESENCE = 0.3
