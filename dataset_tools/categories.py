@@ -228,6 +228,7 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType(
 
 _COMPOUNDS = (
     "car park, parking lot, bus stop, bus station, bus terminal, boat house, truck stop, car wash, bus lane, "
+    "jet bridge, boarding bridge, air bridge, passenger bridge, loading bridge, kart track, go kart track, race car, "
     "bridge pier, car lane, tank farm, stack interchange, football field, football pitch, football ground, soccer "
     "field, soccer pitch, rugby field, hockey field, cricket field, volleyball court, badminton court, handball "
     "court, squash court, train track, railway track, railroad track, rail track, container crane, dock crane, "

@@ -37,7 +37,7 @@ _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part"
             "partword")  # fmt: skip
 _ROOFED = ("building", "stadium", "trainstation", "airport")
 _PARTS = frozenset(
-    "roof rooftop cabin cover tarp deck tail hull stern bow top cap canopy tarpaulin awning nose cab wing wings rotor "
+    "roof rooftop cabin cover tarp deck tail hull stern bow top cap tarpaulin nose cab wing wings rotor "
     "engines blades surround surroundings border outline lines stripes markings infield cargo load body fuselage hood "
     "windshield bonnet box bed".split()
 )
@@ -128,7 +128,8 @@ class Links(Places):
                 targets.append(self.target(depth))
                 if not targets[0].noun:  # "between the red and the blue ship"
                     targets[0] = replace(targets[0], category=targets[1].category, noun=targets[1].noun)
-            if len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
+            covered = kind in ("on", "in") and direction != (None, None)
+            if covered and len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
                 self._part(phrase, targets[0])  # "under a dark tarp"
                 return True
             known = tuple(

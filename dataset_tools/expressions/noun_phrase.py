@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
-from dataset_tools.expressions.query import Constraint, Extreme, Query, Region, Relation, Size, opposite
+from dataset_tools.expressions.query import Constraint, Extreme, Query, Region, Relation, Size, State, opposite
 
 __all__ = ["NounPhrase", "ranked"]
 
@@ -23,6 +23,7 @@ class NounPhrase:
         root: the whole expression's, not a relation's target.
         category, noun, plural: of its head noun; ``has_noun`` is also set by "one" and by unknown nouns.
         all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
+        is_last: the rank is "last", which needs a direction.
         partitive: one out of several ("the largest of the ships").
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
@@ -40,6 +41,7 @@ class NounPhrase:
     all: bool = False
     count: int | None = None
     rank: int | None = None
+    is_last: bool = False
     partitive: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
@@ -81,7 +83,9 @@ class NounPhrase:
             unknown_words=(self.noun,) if self.noun and self.category is None else (),
             is_all=is_all,
             count=self.count,
-            constraints=tuple(ranked(_joined([c for c in self.constraints if not _unresolved(c)]), self.rank)),
+            constraints=tuple(
+                ranked(_joined(_bordered([c for c in self.constraints if not _unresolved(c)])), self.rank, self.is_last)
+            ),
             unread=tuple(self.unread),
             hint=self.hint,
         )
@@ -90,6 +94,15 @@ class NounPhrase:
 def _unresolved(constraint: Constraint) -> bool:
     """A "nearest" or "farthest" that never said to what."""
     return isinstance(constraint, Relation) and not constraint.targets
+
+
+def _bordered(constraints: list[Constraint]) -> list[Constraint]:
+    """ "cut off by the right edge": the side is the border's."""
+    cut = next((c for c in constraints if isinstance(c, State) and c.name == "cut"), None)
+    side = next((c for c in constraints if isinstance(c, Region) and not c.negated), None)
+    if cut is None or side is None or constraints.index(side) < constraints.index(cut):
+        return constraints
+    return [replace(cut, direction=side.direction) if c is cut else c for c in constraints if c is not side]
 
 
 def _joined(constraints: list[Constraint]) -> list[Constraint]:
@@ -107,7 +120,7 @@ def _joined(constraints: list[Constraint]) -> list[Constraint]:
     return [corner if c is sides[0] else c for c in constraints if c is not sides[1]]
 
 
-def ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
+def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = False) -> list[Constraint]:
     """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left").
 
     A negative rank counts an order from its other end ("second to last from the left"), but not a side.
@@ -133,6 +146,8 @@ def ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
             else:
                 continue
             return [*constraints[:index], ranked, *constraints[index + 1 :]]
+    if is_last:
+        return constraints
     return [*constraints, Extreme((-1 if rank > 0 else 1, None), place)]  # "the second plane": read from the left
 
 

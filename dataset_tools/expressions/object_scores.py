@@ -107,7 +107,10 @@ def state_scores(condition: State, scene: Scene, peers: Bools) -> Floats | None:
     )  # fmt: skip
     match condition.name:
         case "cut":
-            return touches.any(axis=1).astype(np.float64)
+            x, y = condition.direction
+            said = (x == -1, y == -1, x == 1, y == 1)
+            wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
+            return np.asarray(touches[:, wanted].any(axis=1), np.float64)
         case "whole":
             return 1.0 - touches.any(axis=1)
         case "alone":

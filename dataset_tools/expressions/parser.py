@@ -231,7 +231,7 @@ class _Parser(Links):
             case "number":
                 self._number(phrase, lexeme)
             case "ordinal":
-                phrase.rank = lexeme.value
+                phrase.rank, phrase.is_last = lexeme.value, lexeme.text == "last"
             case "color":
                 self._color(phrase, lexeme)
             case "shape":

@@ -42,7 +42,7 @@ _DOUBT_OF_LANDMARKS = 0.35
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
-    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.1, Region: 0.01, Extreme: 0.01, Among: 0.03,
+    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Region: 0.01, Extreme: 0.01, Among: 0.03,
     Group: 0.05,
 }  # fmt: skip
 """What remains of a candidate that a condition speaks against: people err, and so do measurements."""
@@ -237,6 +237,9 @@ def _condition(constraint: Constraint, query: Query, scene: Scene, peers: Bools)
             region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
             if isinstance(constraint, Region) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
+            if not filters and None not in constraint.direction and (0, 0) != constraint.direction:
+                key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
+                region = region * (0.7 + 0.3 * spatial.ranked(key, noise, region * peers))  # rather nearer to the corner
             return region
         case Size():
             return _relative_size(constraint, scene, peers, single=not query.is_all)
