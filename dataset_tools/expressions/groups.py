@@ -116,13 +116,21 @@ def _angles(boxes: Floats, gaps: Floats) -> list[tuple[float, float]]:
     offset = middles[nearest] - middles
     turned = np.arctan2(offset[:, 1], offset[:, 0]) % np.pi
     doubled = np.exp(2j * turned)
-    spread = np.abs(doubled.mean())
-    if spread > 0.5:
-        main = float(np.angle(doubled.mean()) / 2 % np.pi)
-        for angle, liking in ((main, 0.97), ((main + np.pi / 2) % np.pi, 0.72)):
-            if min(abs(angle - known) % np.pi for known, _ in angles[:2]) > 0.08 and abs(angle - np.pi) > 0.08:
-                angles.append((angle, liking))
+    modes = []
+    for start in np.linspace(0.0, np.pi, 8, endpoint=False):  # rows of different directions each have their own
+        near = np.abs(np.angle(doubled * np.exp(-2j * start))) < 0.5
+        if near.sum() >= 3:
+            modes.append((int(near.sum()), float(np.angle(doubled[near].mean()) / 2 % np.pi)))
+    for _, main in sorted(modes, reverse=True)[:4]:
+        if all(_turn(main, known) > 0.12 for known, _ in angles):
+            angles.append((main, 0.95))
     return angles
+
+
+def _turn(angle: float, other: float) -> float:
+    """Between two directions of a line, in radians in [0, pi / 2]."""
+    apart = abs(angle - other) % np.pi
+    return float(min(apart, np.pi - apart))
 
 
 def _lines(boxes: Floats, gaps: Floats, angle: float, liking: float) -> Iterator[tuple[list[int], float]]:

@@ -68,6 +68,8 @@ class Links(Places):
             self._possessor(phrase, depth)
         elif kind == "of":
             self._partitive(phrase, depth)
+        elif kind == "relative" and phrase.rank is not None and lexeme.text in ("up from", "down from"):
+            self.place(phrase, depth, extreme=True)  # "the third one up from the bottom"
         elif kind == "relative":
             direction = self.more_direction(lexeme.value)
             if not self.relate(phrase, "direction", depth, direction):  # "the ship below", "lower than the other"

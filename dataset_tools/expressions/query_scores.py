@@ -101,8 +101,9 @@ def _flat(query: Query, scene: Scene, here: Floats) -> Fit:
             doubt = _DOUBT_OF_LANDMARKS
         doubted = doubted * (doubt + (1.0 - doubt) * values)
     doubted = doubted * _hinted(query.hint, scene, here > 0)
-    presence = scene.presence * doubted
-    score = presence.copy()
+    most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
+    presence = scene.presence * doubted / most
+    score = scene.presence * doubted
     for order in query.constraints:
         if not _is_order(order, query):
             continue

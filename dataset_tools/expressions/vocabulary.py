@@ -108,7 +108,7 @@ _PLAIN: dict[str, str] = {
     "in closest proximity to, immediately next to, right next to, directly adjacent to, immediately adjacent to, "
     "directly next to, next closest to, right beside, right by, directly beside, immediately beside",
     "near": "near, near to, before, after, just before, just after, right before, right after, just past, ahead of, just off, "
-    "in front, just behind, right behind, next one to, next after, following, tied to, up against, hugging, facing the, "
+    "in front, just behind, right in front of, right in front, right outside, right inside, right behind, next one to, next after, following, tied to, up against, hugging, facing the, "
     "leaned on, parked by, parked at, tucked against, tucked between, served by,  next to, beside, besides, close to, close by, by, adjacent to, alongside, alongside of, "
     "along, at, in the vicinity of, in proximity to, neighboring, neighbouring, bordering, adjoining, by the side of, "
     "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, opposite to, "
@@ -158,7 +158,7 @@ _PLAIN: dict[str, str] = {
     "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
     "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
-    "next, resting, overall, numbered, remaining, total, in total, here, kindly, help, in terms of, compared, comparison, "
+    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, in terms of, compared, comparison, "
     "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, arranged, "
     "clustered together, grouped together, scattered, laid out, set up, close together, take, go for, grab, mean, meant, "
     "looking, spot, counting, counted, there s, that s, it s, got, too, still, all over, up close, real, okay, ok, "
@@ -170,7 +170,7 @@ _PLAIN: dict[str, str] = {
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
-    "direction": {},
+    "direction": {"higher up": (None, -1), "lower down": (None, 1), "further up": (None, -1), "further down": (None, 1)},
     "extreme": {
         "highest": (None, -1),
         "lowest": (None, 1),
