@@ -89,9 +89,7 @@ def situation(entry: coco_jsonl.ImageEntry) -> Situation:
                 look=look_at(pixels, annotation.box, known),
             )
         )
-    return Situation(
-        tuple(a.id for a in entry.annotations), tuple(boxes), (entry.height, entry.width), view_of(pixels)
-    )
+    return Situation(tuple(a.id for a in entry.annotations), tuple(boxes), (entry.height, entry.width), view_of(pixels))
 
 
 def answers(rows: Iterable[Row], found: Mapping[tuple[str, str], Situation]) -> Iterator[Answered]:
@@ -117,7 +115,9 @@ def table(answered: Iterable[Answered]) -> dict[str, dict[str, float | int]]:
         by_style.setdefault(item.row["style"], []).append(item)
     result: dict[str, dict[str, float | int]] = {}
     for style, items in by_style.items():
-        counts = {verdict: sum(item.verdict == verdict for item in items) for verdict in ("right", "wrong", "abstained")}
+        counts = {
+            verdict: sum(item.verdict == verdict for item in items) for verdict in ("right", "wrong", "abstained")
+        }
         offered = sum(item.offered for item in items)
         result[style] = {
             "n": len(items),

@@ -68,7 +68,18 @@ class Cursor:
     def starts_noun(self, *, or_unknown: bool = False, or_one: bool = False) -> bool:
         """Whether a noun phrase with a known noun comes next, with no preposition in between."""
         ahead = 0
-        openers = (*OPENS_NOUN, "direction", "extreme", "unknown", "filler", "group", "most", "partword", "state", "sort")
+        openers = (
+            *OPENS_NOUN,
+            "direction",
+            "extreme",
+            "unknown",
+            "filler",
+            "group",
+            "most",
+            "partword",
+            "state",
+            "sort",
+        )
         while self.peek(ahead).kind in openers:
             kind = self.peek(ahead).kind
             if kind == "category" or (or_unknown and kind == "unknown") or (or_one and kind == "one"):

@@ -11,7 +11,6 @@ from dataset_tools.expressions.query import (
     Among,
     Color,
     Direction,
-
     Part,
     Query,
     Region,
@@ -37,9 +36,45 @@ _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part"
             "partword")  # fmt: skip
 _ROOFED = ("building", "stadium", "trainstation", "airport")
 _PARTS = frozenset(
-    "roof rooftop cabin cover tarp deck tail hull stern bow top cap tarpaulin nose cab wing wings rotor "
-    "engines blades surround surroundings border outline lines stripes markings infield cargo load body fuselage hood "
-    "windshield bonnet box bed".split()
+    [
+        "roof",
+        "rooftop",
+        "cabin",
+        "cover",
+        "tarp",
+        "deck",
+        "tail",
+        "hull",
+        "stern",
+        "bow",
+        "top",
+        "cap",
+        "tarpaulin",
+        "nose",
+        "cab",
+        "wing",
+        "wings",
+        "rotor",
+        "engines",
+        "blades",
+        "surround",
+        "surroundings",
+        "border",
+        "outline",
+        "lines",
+        "stripes",
+        "markings",
+        "infield",
+        "cargo",
+        "load",
+        "body",
+        "fuselage",
+        "hood",
+        "windshield",
+        "bonnet",
+        "box",
+        "bed",
+    ]
 )
 """Nouns of what belongs to the object itself, even where they may name a building."""
 _MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
@@ -243,7 +278,19 @@ class Links(Places):
         return True
 
     def _is_noun_phrase(self, ahead: int) -> bool:
-        kinds = ("category", "one", "extreme", "size", "ordinal", "color", "number", "direction", "most", "nearest", "shape")
+        kinds = (
+            "category",
+            "one",
+            "extreme",
+            "size",
+            "ordinal",
+            "color",
+            "number",
+            "direction",
+            "most",
+            "nearest",
+            "shape",
+        )
         return self.peek(ahead).kind in kinds
 
     def _own_part(self, phrase: NounPhrase, depth: int) -> None:
@@ -305,5 +352,3 @@ class Links(Places):
             phrase.constraints[:0] = target.constraints
         elif target.noun:
             phrase.add(Relation("near", (target,)))
-
-

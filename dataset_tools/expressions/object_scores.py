@@ -67,7 +67,9 @@ def shape_scores(condition: Shape, scene: Scene, peers: Bools) -> Floats | None:
     known = all(o is not None for o, p in zip(outlines, peers, strict=True) if p)
     fill = np.array([0.8 if o is None else o.fill for o in outlines])
     solidity = np.array([0.9 if o is None else o.solidity for o in outlines])
-    angle = np.array([_upright_angle(c) if o is None else o.angle for o, c in zip(outlines, scene.candidates, strict=True)])
+    angle = np.array(
+        [_upright_angle(c) if o is None else o.angle for o, c in zip(outlines, scene.candidates, strict=True)]
+    )
     longish = np.array([np.exp(abs(r)) if o is None else o.elongation for o, r in zip(outlines, ratio, strict=True)])
     match condition.name:
         case "vertical":
@@ -119,7 +121,9 @@ def state_scores(condition: State, scene: Scene, peers: Bools) -> Floats | None:
             ships = scene.of_category("ship") + scene.of_category("vehicle") + scene.of_category("airplane")
             if not ships.any():
                 return None
-            held = (spatial.near(boxes, boxes, scene.image_size) * (spatial.gaps(boxes, boxes) <= 12.0) * ships).sum(axis=1)
+            held = (spatial.near(boxes, boxes, scene.image_size) * (spatial.gaps(boxes, boxes) <= 12.0) * ships).sum(
+                axis=1
+            )
             taken = 1.0 - np.exp2(-held)
             return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
     return None

@@ -101,7 +101,16 @@ class _Parser(Links):
     def _other_noun(self, phrase: NounPhrase) -> bool:
         """Whether a noun phrase of another category comes right next."""
         ahead = 0
-        while self.peek(ahead).kind in ("article", "ordinal", "color", "size", "shape", "extreme", "direction", "number"):
+        while self.peek(ahead).kind in (
+            "article",
+            "ordinal",
+            "color",
+            "size",
+            "shape",
+            "extreme",
+            "direction",
+            "number",
+        ):
             ahead += 1
         lexeme = self.peek(ahead)
         return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
@@ -217,7 +226,9 @@ class _Parser(Links):
     def _enumerates(self) -> bool:
         """Whether the words after "one" go on with the others: "the two pools, one by the house and the other ..."."""
         rest = [word.text for word in self.words[self.at :]]
-        return "and" in rest and any(text in ("other", "another", "one", "the other") for text in rest[rest.index("and") :])
+        return "and" in rest and any(
+            text in ("other", "another", "one", "the other") for text in rest[rest.index("and") :]
+        )
 
     def modifier(self, phrase: NounPhrase, depth: int) -> None:
         """Takes the next word into the phrase, with what belongs to it."""

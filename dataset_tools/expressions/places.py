@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-
 from dataset_tools.expressions.cursor import Cursor, Position
 from dataset_tools.expressions.noun_phrase import NounPhrase, ranked
-from dataset_tools.expressions.query import Constraint, Direction, Extreme, Group, Query, Region, Relation, RelationKind, opposite
+from dataset_tools.expressions.query import (
+    Constraint,
+    Direction,
+    Extreme,
+    Group,
+    Query,
+    Region,
+    Relation,
+    RelationKind,
+    opposite,
+)
 
 __all__ = ["MAX_DEPTH", "Places", "as_members"]
 
@@ -54,7 +63,11 @@ class Places(Cursor):
         if not of_image and self.peek().kind in ("of", "from", "to", "in") and self.group_ahead(1):
             self.at += 1
             self.take_group(phrase, depth, partitive=True)
-            phrase.add(Extreme(position.direction) if position.is_end or position.extreme else Region(position.direction, of_image=False))
+            phrase.add(
+                Extreme(position.direction)
+                if position.is_end or position.extreme
+                else Region(position.direction, of_image=False)
+            )
         elif not of_image and self.peek().kind in ("of", "from", "to") and self._refers(phrase, position):
             self.at += 1
             if position.direction == (0, 0):
@@ -155,4 +168,3 @@ class Places(Cursor):
 def as_members(query: Query) -> Group:
     """A counted query ("the two on the left") as the group that it describes."""
     return Group("any", query.count, (), query.constraints)
-

@@ -161,7 +161,18 @@ class Among:
 
 
 RelationKind = Literal[
-    "direction", "near", "nearest", "far", "farthest", "between", "on", "in", "surrounded", "holds", "larger", "smaller",
+    "direction",
+    "near",
+    "nearest",
+    "far",
+    "farthest",
+    "between",
+    "on",
+    "in",
+    "surrounded",
+    "holds",
+    "larger",
+    "smaller",
     "similar",
 ]
 

@@ -151,9 +151,7 @@ def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
     return Fit(fits, score, doubted, seen, missing)
 
 
-def _merged_flat(
-    query: Query, group: Group, rest: Query, scene: Scene, here: Floats, members: Fit
-) -> Fit:
+def _merged_flat(query: Query, group: Group, rest: Query, scene: Scene, here: Floats, members: Fit) -> Fit:
     """Where no group is seen, its conditions are those of the object: "the left one of the row at the top"."""
     flat = fit(replace(rest, constraints=(*group.place, *group.members, *rest.constraints)), scene, here > 0)
     return replace(flat, missing=(*members.missing, *flat.missing))
@@ -238,9 +236,11 @@ def _condition(constraint: Constraint, query: Query, scene: Scene, peers: Bools)
             region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
             if isinstance(constraint, Region) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
-            if not filters and None not in constraint.direction and (0, 0) != constraint.direction:
+            if not filters and None not in constraint.direction and constraint.direction != (0, 0):
                 key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
-                region = region * (0.7 + 0.3 * spatial.ranked(key, noise, region * peers))  # rather nearer to the corner
+                region = region * (
+                    0.7 + 0.3 * spatial.ranked(key, noise, region * peers)
+                )  # rather nearer to the corner
             return region
         case Size():
             return _relative_size(constraint, scene, peers, single=not query.is_all)
@@ -332,5 +332,3 @@ def _place(constraint: Constraint, query: Query, scene: Scene, presence: Floats,
     last = rank + (query.count or 1) - 1 if query.is_all else rank
     place = sum(spatial.ranked(key, noise, presence, k) for k in range(rank, min(last, len(presence)) + 1))
     return np.clip(np.asarray(place, np.float64), 0.0, 1.0) * np.ones(len(presence))
-
-

@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 
 from dataset_tools.categories import category_named
-from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.appearance import View
+from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_plain
+from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.query_scores import Fit, fit
 from dataset_tools.expressions.scene import LabelledBox, Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
@@ -32,8 +33,6 @@ _ABSENT_BELOW = 0.012
 _ALIKE_IN_WORDS = 0.02
 _ALIKE_IN_PRESENCE = 0.3
 """Two candidates are told apart if the words fit them differently, or one is that much likelier to exist at all."""
-_CLEAR_DESPITE_UNREAD = 0.35
-"""Words may be passed over if the others put one object that far ahead of the next."""
 _MEMBER = 0.5
 """Meets the conditions well enough for "all the ..."."""
 
@@ -51,6 +50,7 @@ class Choice:
             [0, 1].
         scores: how well each candidate fits, in [0, 1], in the candidates' order; 0 for other categories.
         unread: words that mean something and took no part in the choice.
+        chance: probability in [0, 1] that the chosen object is the one meant, given that all boxes are right.
     """
 
     indices: tuple[int, ...]
@@ -59,6 +59,7 @@ class Choice:
     margin: float = 0.0
     scores: tuple[float, ...] = ()
     unread: tuple[str, ...] = ()
+    chance: float = 0.0
 
 
 def choose(
@@ -105,7 +106,7 @@ def choose(
         )
     if query.is_all:
         return _several(query, known.plural, found, scene.presence, scores, unread)
-    return _one(query, known.display, found.score, scene.presence, scores, unread)
+    return _one(query, known.display, found, scene, scores, unread)
 
 
 def _is_absent(found: Fit) -> bool:
@@ -126,23 +127,28 @@ def _offered(score: Floats) -> tuple[int, ...]:
 def _one(
     query: Query,
     display: str,
-    score: Floats,
-    presence: Floats,
+    found: Fit,
+    scene: Scene,
     scores: tuple[float, ...],
     unread: tuple[str, ...],
 ) -> Choice:
+    score = found.score
     order = np.argsort(-score, kind="stable")
     best = int(order[0])
     margin = float(1.0 - score[order[1]] / score[best]) if len(order) > 1 and score[best] > 0 else 1.0
-    if unread and margin < _CLEAR_DESPITE_UNREAD:
+    plain = is_plain(tuple(condition for condition, _ in found.conditions), unread)
+    rivals = _alike(score, scene.presence, best)
+    likely = (score >= 0.3 * score[best]) | (scene.presence >= 0.3)
+    chance = chance_of(margin, len(unread), int(((score > 0) & likely).sum()), plain=plain)
+    if unread and chance < ENOUGH:
         words = ", ".join(repr(word) for word in unread)
         message = f"{words} could not be read, and the rest of {_quoted(query)} does not single out one {display}."
-        return Choice(_offered(score), "unknown-word", message, margin, scores, unread)
-    rivals = _alike(score, presence, best)
-    if int(rivals.sum()) < 2:
-        return Choice((best,), None, "", margin, scores, unread)
-    message = f"{int(rivals.sum())} objects fit {_quoted(query)} alike: say which, e.g. 'the leftmost {display}'."
-    return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
+        return Choice(_offered(score), "unknown-word", message, margin, scores, unread, chance)
+    if int(rivals.sum()) < 2 and chance >= ENOUGH:
+        return Choice((best,), None, "", margin, scores, unread, chance)
+    alike = max(int(rivals.sum()), int((score >= 0.5 * score[best]).sum()))
+    message = f"{alike} objects fit {_quoted(query)} about alike: say which, e.g. 'the leftmost {display}'."
+    return Choice(_offered(score), "ambiguous", message, margin, scores, unread, chance)
 
 
 def _alike(score: Floats, presence: Floats, best: int) -> Bools:
@@ -170,7 +176,12 @@ def _several(
     chosen = chosen or [int(i) for i in order if fits[i] >= 0.7 * fits.max()]
     left_out = np.delete(score, chosen).max(initial=0.0)
     margin = float(np.clip(1.0 - left_out / max(score[chosen].min(), 1e-9), 0.0, 1.0))
+    if counted and len(chosen) < (query.count or 0):
+        message = (
+            f"Only {len(chosen)} of {query.count} {display} were found for {_quoted(query)}: say which, or how many."
+        )
+        return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
     if counted and np.delete(_alike(score, presence, chosen[-1]), chosen).any():
         message = f"More than {len(chosen)} objects fit {_quoted(query)}: say which, or 'all the {display}'."
         return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
-    return Choice(tuple(chosen), None, "", margin, scores, unread)
+    return Choice(tuple(chosen), None, "", margin, scores, unread, chance_of(margin, len(unread), 1, plain=not unread))

@@ -11,8 +11,8 @@ import numpy as np
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import Look, View
-from dataset_tools.expressions.spatial_scores import Floats
 from dataset_tools.expressions.query import Query
+from dataset_tools.expressions.spatial_scores import Floats
 from dataset_tools.expressions.vocabulary import GENERAL_NOUNS
 from dataset_tools.geometry import Box
 
@@ -64,9 +64,7 @@ class Scene:
         return frozenset(c.category for c in self.candidates)
 
     @classmethod
-    def of(
-        cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None
-    ) -> Scene:
+    def of(cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None) -> Scene:
         """The arrays of ``candidates``."""
         boxes = np.array([c.box for c in candidates], np.float64).reshape(-1, 4)
         presence = np.clip(np.array([c.score for c in candidates], np.float64), 0.0, 1.0)

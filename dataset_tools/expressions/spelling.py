@@ -9,9 +9,21 @@ from dataset_tools.expressions.vocabulary import SURFACES, TABLE
 
 __all__ = ["corrected"]
 
-_KINDS = ("direction", "extreme", "ordinal", "size", "color", "number", "near", "nearest", "farthest", "between", "group")
+_KINDS = (
+    "direction",
+    "extreme",
+    "ordinal",
+    "size",
+    "color",
+    "number",
+    "near",
+    "nearest",
+    "farthest",
+    "between",
+    "group",
+)
 _SHORTEST = 5
-_MARKED = frozenset("angle angles ranks batter centers lefty wight blank".split())
+_MARKED = frozenset(["angle", "angles", "ranks", "batter", "centers", "lefty", "wight", "blank"])
 """Words of their own that are one letter away from one of ours."""
 
 
@@ -65,6 +77,8 @@ def _one_slip(word: str, known: str) -> bool:
     wrong = [i for i, (a, b) in enumerate(zip(word, known, strict=True)) if a != b]
     if len(wrong) == 1:
         return len(word) > _SHORTEST  # "beach" is no "bench"
-    return len(wrong) == 2 and wrong[1] == wrong[0] + 1 and sorted(word[wrong[0] : wrong[1] + 1]) == sorted(
-        known[wrong[0] : wrong[1] + 1]
+    return (
+        len(wrong) == 2
+        and wrong[1] == wrong[0] + 1
+        and sorted(word[wrong[0] : wrong[1] + 1]) == sorted(known[wrong[0] : wrong[1] + 1])
     )

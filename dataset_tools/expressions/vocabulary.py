@@ -170,7 +170,12 @@ _PLAIN: dict[str, str] = {
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
-    "direction": {"higher up": (None, -1), "lower down": (None, 1), "further up": (None, -1), "further down": (None, 1)},
+    "direction": {
+        "higher up": (None, -1),
+        "lower down": (None, 1),
+        "further up": (None, -1),
+        "further down": (None, 1),
+    },
     "extreme": {
         "highest": (None, -1),
         "lowest": (None, 1),
@@ -241,7 +246,13 @@ _SIZES = (
         "smaller, tinier, littler, lesser",
         "smallest, tiniest, littlest, least large, minimum, most compact, least big, most tiny",
     ),
-    (1, "length", "long, tall, elongated, lengthy, high, very long", "longer, taller, higher", "longest, tallest, most elongated"),
+    (
+        1,
+        "length",
+        "long, tall, elongated, lengthy, high, very long",
+        "longer, taller, higher",
+        "longest, tallest, most elongated",
+    ),
     (-1, "length", "short", "shorter", "shortest"),
     (1, "width", "wide, broad, thick", "wider, broader, thicker", "widest, broadest, thickest"),
     (-1, "width", "narrow, thin, slim, slender", "narrower, thinner", "narrowest, thinnest, slimmest, most slender"),
@@ -384,7 +395,6 @@ def _inverses() -> dict[str, Direction | None]:
     return phrases
 
 
-
 _SURFACES = {
     "grass": "grass, lawn, grassland, meadow, turf, grassy, field, pasture, green, verge, infield",
     "trees": "tree, trees, wood, woods, forest, bush, bushes, hedge, hedges, treeline, vegetation, shrubs, wooded, grove, "
@@ -412,9 +422,44 @@ GENERAL_NOUNS: dict[str, tuple[str, ...]] = {
 }
 """Nouns of several categories, the likeliest first."""
 HARMLESS = frozenset(
-    "private typical typically ordinary simple common usual obvious obviously nice neat visible somewhere kinda "
-    "basically exact exactly entirely completely really truly fairly bottommost overview shaped looking known "
-    "another whichever indeed precisely slightly loosely tightly neatly clear".split()
+    [
+        "private",
+        "typical",
+        "typically",
+        "ordinary",
+        "simple",
+        "common",
+        "usual",
+        "obvious",
+        "obviously",
+        "nice",
+        "neat",
+        "visible",
+        "somewhere",
+        "kinda",
+        "basically",
+        "exact",
+        "exactly",
+        "entirely",
+        "completely",
+        "really",
+        "truly",
+        "fairly",
+        "bottommost",
+        "overview",
+        "shaped",
+        "looking",
+        "known",
+        "another",
+        "whichever",
+        "indeed",
+        "precisely",
+        "slightly",
+        "loosely",
+        "tightly",
+        "neatly",
+        "clear",
+    ]
 )
 """Words that tell no object from another; ``filler`` in the table are those with a place in the grammar."""
 SURFACES = {word.strip(): surface for surface, words in _SURFACES.items() for word in words.split(",")}
