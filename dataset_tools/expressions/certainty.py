@@ -17,11 +17,17 @@ _PLAIN = 0.97
 
 
 def is_plain(conditions: tuple[Constraint, ...], unread: tuple[str, ...]) -> bool:
-    """Whether all was read, and all of it is about places, orders and sizes, which boxes tell without doubt."""
-    soft = (Color, Part, Shape, State, Relation)
-    return not unread and not any(
-        isinstance(c, soft) or (isinstance(c, Size) and not c.superlative) for c in conditions
-    )
+    """Whether all was read, and all is about places, orders, sizes and relations, which boxes tell without doubt."""
+    if unread:
+        return False
+    for condition in conditions:
+        if isinstance(condition, Color | Part | Shape | State) or (
+            isinstance(condition, Size) and not condition.superlative
+        ):
+            return False
+        if isinstance(condition, Relation) and any(target.category is None for target in condition.targets):
+            return False
+    return True
 
 
 def chance_of(margin: float, unread: int, rivals: int, *, plain: bool) -> float:

@@ -141,11 +141,18 @@ class _Parser(Links):
             return superlative.kind in ("extreme", "most", "nearest", "farthest", "ordinal") or (
                 superlative.kind == "size" and superlative.value[2] == "superlative"
             )
+        if kind == "article" and phrase.pending and not self.root_has_noun and self._is_one(1):
+            return True  # "of the two bridges over the river take the one on the left"
         if not phrase.has_noun:
             return False
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
             return True
         return kind in ("article", "indefinite", "number", "category") and self.starts_noun()
+
+    def _is_one(self, ahead: int) -> bool:
+        while self.peek(ahead).kind in ("direction", "extreme", "size", "color", "ordinal", "most"):
+            ahead += 1
+        return self.peek(ahead).kind == "one"
 
     def _noun(self, phrase: NounPhrase) -> bool:
         """Takes the next word if it is a noun of this phrase; False if it is the noun of another one."""
@@ -317,7 +324,9 @@ class _Parser(Links):
         return first.kind == "number" or any(text in ("one", "other", "another", "other one") for text in others)
 
     def _number(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
-        if not phrase.has_noun and self.before(self.at - 1).kind not in ("numbered", "no"):
+        if not phrase.has_noun and self.before(self.at - 1).text in ("count", "counting"):
+            phrase.rank, phrase.partitive = lexeme.value, True  # "count four planes from the left"
+        elif not phrase.has_noun and self.before(self.at - 1).kind not in ("numbered", "no"):
             phrase.count = lexeme.value
         elif any(self.peek(n).kind == "from" for n in range(5)) or self.before(self.at - 1).text == "number":
             phrase.rank = lexeme.value  # "ship no. 3 from the left", "it is number two counting from the left"

@@ -33,6 +33,8 @@ _ABSENT_BELOW = 0.012
 _ALIKE_IN_WORDS = 0.02
 _ALIKE_IN_PRESENCE = 0.3
 """Two candidates are told apart if the words fit them differently, or one is that much likelier to exist at all."""
+_CLEAR_SET = 0.4
+"""So far the last of several must be ahead of the first left out, where looks and relations tell them apart."""
 _MEMBER = 0.5
 """Meets the conditions well enough for "all the ..."."""
 
@@ -158,6 +160,10 @@ def _alike(score: Floats, presence: Floats, best: int) -> Bools:
     return np.asarray(rivals & (score > 0))
 
 
+def _all_plain(found: Fit, unread: tuple[str, ...]) -> bool:
+    return is_plain(tuple(condition for condition, _ in found.conditions), unread)
+
+
 def _several(
     query: Query,
     display: str,
@@ -180,6 +186,14 @@ def _several(
         message = (
             f"Only {len(chosen)} of {query.count} {display} were found for {_quoted(query)}: say which, or how many."
         )
+        return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
+    doubtful = unread if not counted else unread and margin < _CLEAR_SET
+    if doubtful and (len(chosen) > 1 or counted) and (score > 0).sum() > (len(chosen) if counted else 1):
+        words = ", ".join(repr(word) for word in unread)
+        message = f"{words} could not be read: say which {display} in other words, or 'all the {display}'."
+        return Choice(_offered(score), "unknown-word", message, margin, scores, unread)
+    if query.constraints and not _all_plain(found, unread) and margin < _CLEAR_SET:
+        message = f"It is not clear which {display} {_quoted(query)} takes in: say where they are, or how many."
         return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
     if counted and np.delete(_alike(score, presence, chosen[-1]), chosen).any():
         message = f"More than {len(chosen)} objects fit {_quoted(query)}: say which, or 'all the {display}'."

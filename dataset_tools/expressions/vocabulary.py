@@ -161,7 +161,7 @@ _PLAIN: dict[str, str] = {
     "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, in terms of, compared, comparison, "
     "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, arranged, "
     "clustered together, grouped together, scattered, laid out, set up, close together, take, go for, grab, mean, meant, "
-    "looking, spot, counting, counted, there s, that s, it s, got, too, still, all over, up close, real, okay, ok, "
+    "looking, spot, counting, counted, there s, that s, it s, got, too, count, still, all over, up close, real, okay, ok, "
     "also, again, now, ll, m, re, d, ve, am, my, using, use, side by side, together, standing, sits, sit, sitting, "
     "lies, stand, stands, runs, run, in view, in question, here, actually, about, maybe, probably, trying, mine, "
     "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, double sided, kind of, sort of, a bit, a little, "
