@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from backend.errors import ImageError
 
 if TYPE_CHECKING:
+    from backend.pipeline import PslgSam
     from backend.pipeline.types import Image, Prelabels
+    from dataset_tools.expressions.explanation import Explanation
 
 MAX_PIXELS = 100_000_000
 _PICTURES = (".png", ".jpg", ".jpeg")
@@ -48,13 +50,29 @@ def write_picture(path: Path, picture: Image) -> None:
     atomic.write_bytes(path, data.tobytes())
 
 
-def _write_overlay(out: Path, pixels: Image, expression: str, found: Prelabels) -> None:
+def _explanation(pipeline: PslgSam, pixels: Image, expression: str) -> Explanation:
+    """The grounder's own account, or how the words were read where it has none."""
+    from dataset_tools.expressions.explanation import Explanation, in_words
+    from dataset_tools.expressions.parser import parse
+
+    account = getattr(pipeline.grounder, "explain", None)
+    if account is not None:
+        return cast("Explanation", account(pixels, expression))
+    query = parse(expression, pipeline.grounder.known_categories or ())
+    return Explanation((f"understood: {in_words(query)}", f"passed over: {', '.join(query.unread) or 'nothing'}"), {})
+
+
+def _write_overlay(
+    out: Path, pixels: Image, expression: str, found: Prelabels, explanation: Explanation | None = None
+) -> None:
     from dataset_tools.overlays import OverlayObject, panel
 
     objects = [OverlayObject(item.mask, item.box, item.point, f"{item.category} {item.score:.2f}") for item in found]
     detail = "" if found.abstained is None else f"no mask: {found.abstained.code}"
     if found.abstained is not None:
         objects = [OverlayObject(box=candidate.box) for candidate in found.abstained.candidates[:10]]
+    if explanation is not None:
+        objects += [OverlayObject(box=box, label=str(number)) for number, box in explanation.boxes.items()]
     picture = panel(pixels, objects, expression, detail, size=max(600, min(1600, max(pixels.shape[:2]))))
     write_picture(out, picture)
 
@@ -97,6 +115,11 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the image with mask, box and point (.png, .jpg); with --tasks the predictions (.json).",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say how the words were read and how each candidate fared; --out then shows the candidates, numbered.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with COCO RLE masks to stdout.")
 @click.option(
     "--foreground-points/--no-foreground-points", default=True, help="CFPG, as the config says or not at all."
@@ -123,6 +146,7 @@ def prelabel(
     expression: str | None,
     config: str,
     out: Path | None,
+    explain: bool,
     as_json: bool,
     foreground_points: bool,
     boundary: bool,
@@ -159,8 +183,11 @@ def prelabel(
     start = time.perf_counter()
     found = pipeline.prelabel(pixels, expression)
     seconds = time.perf_counter() - start
+    explanation = _explanation(pipeline, pixels, expression) if explain else None
     if out is not None:
-        _write_overlay(out, pixels, expression, found)
+        _write_overlay(out, pixels, expression, found, explanation)
+    for line in explanation.lines if explanation is not None else ():
+        click.echo(line, err=as_json)
     _print(found, expression, pipeline.model_version, seconds, out, as_json)
     if found.abstained is not None:
         raise SystemExit(3)

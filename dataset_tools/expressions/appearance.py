@@ -109,7 +109,7 @@ def look_at(image: npt.NDArray[np.uint8], box: Box, mask: npt.NDArray[np.bool_] 
     if not len(rows) or not len(columns):
         return None
     pixels = image[np.ix_(rows, columns)]
-    chosen = pixels.reshape(-1, 3)
+    chosen: npt.NDArray[np.uint8] = pixels.reshape(-1, 3)
     outline = None
     if mask is not None:
         within = mask[np.ix_(rows, columns)]

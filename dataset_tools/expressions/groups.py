@@ -69,15 +69,15 @@ def _candidates(boxes: Floats, shape: GroupShape) -> Iterator[tuple[list[int], f
     if shape in ("any", "pair", "cluster"):
         yield from _clusters(boxes, gaps)
     if shape == "row":
-        for angle, liking in _angles(boxes, gaps):
-            yield from _lines(boxes, gaps, angle, liking)
+        for angle, liking in _angles(boxes):
+            yield from _lines(boxes, angle, liking)
     elif shape == "column":
-        for angle, liking in _angles(boxes, gaps):
+        for angle, liking in _angles(boxes):
             upright = abs(np.sin(angle))
-            yield from _lines(boxes, gaps, angle, liking * float(spatial.sigmoid(np.array((upright - 0.6) / 0.1))))
+            yield from _lines(boxes, angle, liking * float(spatial.sigmoid(np.array((upright - 0.6) / 0.1))))
     elif shape == "any":
-        for angle, liking in _angles(boxes, gaps):
-            yield from ((line, 0.6 * fit) for line, fit in _lines(boxes, gaps, angle, liking))
+        for angle, liking in _angles(boxes):
+            yield from ((line, 0.6 * fit) for line, fit in _lines(boxes, angle, liking))
 
 
 def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
@@ -89,7 +89,7 @@ def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
                 continue
             others = np.setdiff1d(np.arange(len(boxes)), part)
             inner = max(float(_widest_link(gaps, part)), 0.2 * size)
-            outer = float(gaps[np.ix_(part, others)].min()) if len(others) else 4 * inner
+            outer = float(gaps[part][:, others].min()) if len(others) else 4 * inner
             yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
 
 
@@ -97,14 +97,14 @@ def _widest_link(gaps: Floats, part: list[int]) -> float:
     """The largest gap that has to be crossed to reach all members from one another."""
     inside, outside, widest = [part[0]], list(part[1:]), 0.0
     while outside:
-        block = gaps[np.ix_(inside, outside)].min(axis=0)
+        block = gaps[inside][:, outside].min(axis=0)
         nearest = int(block.argmin())
         widest = max(widest, float(block[nearest]))
         inside.append(outside.pop(nearest))
     return widest
 
 
-def _angles(boxes: Floats, gaps: Floats) -> list[tuple[float, float]]:
+def _angles(boxes: Floats) -> list[tuple[float, float]]:
     """Directions in which neighbours follow one another, in radians in [0, pi), with a liking in [0, 1]."""
     middles = spatial.centers(boxes)
     angles = [(0.0, 1.0), (np.pi / 2, 0.75)]
@@ -133,7 +133,7 @@ def _turn(angle: float, other: float) -> float:
     return float(min(apart, np.pi - apart))
 
 
-def _lines(boxes: Floats, gaps: Floats, angle: float, liking: float) -> Iterator[tuple[list[int], float]]:
+def _lines(boxes: Floats, angle: float, liking: float) -> Iterator[tuple[list[int], float]]:
     """Chains of boxes side by side along ``angle``."""
     along = np.array([np.cos(angle), np.sin(angle)])
     across = np.array([-along[1], along[0]])

@@ -12,7 +12,7 @@ from dataset_tools.expressions.scene import Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 from dataset_tools.expressions.vocabulary import SURFACES
 
-__all__ = ["landmark_scores", "surface_of"]
+__all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
 
 _SHORTEST_RING = 4.0
 _REACH = 0.22
@@ -29,6 +29,11 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
     if target.category is None and surface is None and not words:
         return None
     return surface, color
+
+
+def mentions_surroundings(query: Query) -> bool:
+    """Whether something that it refers to may have to be looked for in the image (see ``appearance.view_of``)."""
+    return any(surface_of(part) is not None or mentions_surroundings(part) for part in query.parts)
 
 
 def landmark_scores(

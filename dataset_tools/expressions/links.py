@@ -32,7 +32,8 @@ _RELATIONS: dict[str, RelationKind] = {
     "holds": "holds",
     "similar": "similar",
 }
-_SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive", "sort",
+_SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
+            "sort",
             "partword")  # fmt: skip
 _ROOFED = ("building", "stadium", "trainstation", "airport")
 _PARTS = frozenset(

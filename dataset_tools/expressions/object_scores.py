@@ -114,7 +114,7 @@ def state_scores(condition: State, scene: Scene, peers: Bools) -> Floats | None:
             wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
             return np.asarray(touches[:, wanted].any(axis=1), np.float64)
         case "whole":
-            return 1.0 - touches.any(axis=1)
+            return np.asarray(1.0 - touches.any(axis=1), np.float64)
         case "alone":
             return _alone(scene, peers)
         case "empty" | "occupied":
@@ -126,7 +126,6 @@ def state_scores(condition: State, scene: Scene, peers: Bools) -> Floats | None:
             )
             taken = 1.0 - np.exp2(-held)
             return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
-    return None
 
 
 def _alone(scene: Scene, peers: Bools) -> Floats:

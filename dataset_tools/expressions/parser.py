@@ -10,8 +10,8 @@ A small recursive-descent parser over the lexemes of :mod:`dataset_tools.express
 
 Words between a relation and its noun, and after that noun, belong to that noun ("the ship left of the largest harbor on
 the left"); a comma, "and", or a second verb goes back to the object asked for. Order is free: "on the left there is a
-ship" and "ship, left" mean the same. Nothing is ever an error: words that mean something but fit nowhere are the query's
-``unread``.
+ship" and "ship, left" mean the same. Nothing is ever an error: words that mean something but fit nowhere are the
+query's ``unread``.
 """
 
 from __future__ import annotations

@@ -240,6 +240,18 @@ class Query:
         return frozenset(found)
 
     @property
+    def parts(self) -> tuple[Query, ...]:
+        """The queries within its constraints: what its relations refer to, and pools."""
+        return tuple(_inner(self.constraints))
+
+    @property
+    def mentions_looks(self) -> bool:
+        """Whether it, or anything it refers to, is described by what is seen of it: colour, parts, shape."""
+        return any(isinstance(c, Color | Part | Shape) for c in _flat(self.constraints)) or any(
+            part.mentions_looks for part in self.parts
+        )
+
+    @property
     def mentions_color(self) -> bool:
         """Whether it, or anything it refers to, is described by a colour."""
         return any(isinstance(c, Color | Part) for c in _flat(self.constraints)) or any(

@@ -28,7 +28,7 @@ from dataset_tools.expressions.query import (
     Size,
     State,
 )
-from dataset_tools.expressions.relation_scores import distance_to, relation_scores
+from dataset_tools.expressions.relation_scores import Weigh, distance_to, relation_scores
 from dataset_tools.expressions.scene import Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
@@ -42,8 +42,8 @@ _DOUBT_OF_LANDMARKS = 0.35
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
-    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Region: 0.01, Extreme: 0.01, Among: 0.03,
-    Group: 0.05,
+    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Region: 0.01, Extreme: 0.01,
+    Among: 0.03, Group: 0.05,
 }  # fmt: skip
 """What remains of a candidate that a condition speaks against: people err, and so do measurements."""
 
@@ -133,8 +133,10 @@ def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
     liked = members.score / max(float(members.score.max()), 1e-9) * here
     found = _likely_groups(group, liked, scene, here)
     if not found:
-        return _merged_flat(query, group, rest, scene, here, members)
-    fits, score, doubted = np.zeros(len(here)), np.zeros(len(here)), np.zeros(len(here))
+        return _merged_flat(group, rest, scene, here, members)
+    fits: Floats = np.zeros(len(here))
+    score: Floats = np.zeros(len(here))
+    doubted: Floats = np.zeros(len(here))
     best: Fit | None = None
     for members_of, weight in found:
         inner = fit(rest, scene, members_of)
@@ -151,7 +153,7 @@ def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
     return Fit(fits, score, doubted, seen, missing)
 
 
-def _merged_flat(query: Query, group: Group, rest: Query, scene: Scene, here: Floats, members: Fit) -> Fit:
+def _merged_flat(group: Group, rest: Query, scene: Scene, here: Floats, members: Fit) -> Fit:
     """Where no group is seen, its conditions are those of the object: "the left one of the row at the top"."""
     flat = fit(replace(rest, constraints=(*group.place, *group.members, *rest.constraints)), scene, here > 0)
     return replace(flat, missing=(*members.missing, *flat.missing))
@@ -183,10 +185,10 @@ def _likely_groups(group: Group, liked: Floats, scene: Scene, here: Floats) -> l
         weights = weights * np.array([(len(one.members) / total) ** 0.35 for one in ranked])
     order = np.argsort(-weights, kind="stable")[:_GROUPS]
     top = float(weights[order[0]])
-    result = []
+    result: list[tuple[Bools, float]] = []
     for i in order:
         if weights[i] >= 0.15 * top and top > 0:
-            mask = np.zeros(len(here), bool)
+            mask: Bools = np.zeros(len(here), bool)
             mask[list(ranked[int(i)].members)] = True
             result.append((mask, float(weights[i] / top)))
     return result
@@ -270,7 +272,7 @@ def _among(constraint: Among, query: Query, scene: Scene, peers: Bools) -> Float
     return np.asarray(score, np.float64)
 
 
-def _weigher(scene: Scene):  # type: ignore[no-untyped-def]
+def _weigher(scene: Scene) -> Weigh:
     def weigh(target: Query) -> Floats | None:
         found = fit(target, scene)
         if not found.fits.any() or found.score.max() <= 0:

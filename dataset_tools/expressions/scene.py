@@ -78,9 +78,15 @@ class Scene:
         known = [candidate.area for candidate in self.candidates]
         return np.array([size if area is None else max(area, 1e-6) for area, size in zip(known, by_box, strict=True)])
 
+    @staticmethod
+    def categories_of(query: Query) -> tuple[str, ...]:
+        """What the query's noun may name: its category, or several for a noun such as "court"."""
+        names = GENERAL_NOUNS.get(query.noun) or GENERAL_NOUNS.get(query.noun.removesuffix("s"), ())
+        return names or ((query.category,) if query.category else ())
+
     def category_of(self, query: Query) -> str | None:
         """The query's category; for a noun of several ("court") the most frequent of them."""
-        names = GENERAL_NOUNS.get(query.noun) or GENERAL_NOUNS.get(query.noun.removesuffix("s"), ())
+        names = self.categories_of(query)
         kinds = [c.category for c in self.candidates if c.category in names]
         return max(kinds, key=kinds.count) if kinds else query.category
 

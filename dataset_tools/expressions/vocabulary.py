@@ -87,16 +87,22 @@ _PLAIN: dict[str, str] = {
     "indefinite": "a, an, any, some",
     "all": "all, every, each, entire set of, whole set of, all of, each of, every one of, every single, any and all",
     "both": "both, both of",
-    "one": "one, ones, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, items, other one, "
+    "one": "one, ones, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
+    "items, other one, "
     "entity, entities, specimen, example",
-    "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, aerial image, "
-    "satellite image, remote sensing image, aerial photo, whole image, entire image, whole picture, canvas, shot, pic, "
+    "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, "
+    "aerial image, "
+    "satellite image, remote sensing image, aerial photo, whole image, entire image, whole picture, canvas, shot, "
+    "pic, "
     "whole scene, field of view, snapshot, images, photo frame, image frame, given image",
-    "part": "side, sides, hand side, hand edge, hand end, part way, edges, ends, tip, side end, way, extremity, edge, border, end, direction, boundary, margin, rim, hand, rim, most side, "
+    "part": "side, sides, hand side, hand edge, hand end, part way, edges, ends, tip, side end, way, extremity, "
+    "edge, border, end, direction, boundary, margin, rim, hand, rim, most side, "
     "position",
-    "image_part": "part, corner, half, third, quadrant, portion, section, region, area, zone, quarter, parts, sector, "
+    "image_part": "part, corner, half, third, quadrant, portion, section, region, area, zone, quarter, parts, "
+    "sector, "
     "corner area, corner region, hand corner, edge area, hand part, hand half, location, place",
-    "most": "most, more, further, farther, furthest, farthest, utmost, extreme, very, extremely, outermost, all the way, absolute, "
+    "most": "most, more, further, farther, furthest, farthest, utmost, extreme, very, extremely, outermost, "
+    "all the way, absolute, "
     "nearest most, all the way over, way over, way up, way down, way, all the way up, all the way down",
     "far": "far, distant, far away, remote",
     "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, "
@@ -107,11 +113,16 @@ _PLAIN: dict[str, str] = {
     "nearest from, closest from, nearest neighbor of, nearest neighbour of, least far from, most close to, "
     "in closest proximity to, immediately next to, right next to, directly adjacent to, immediately adjacent to, "
     "directly next to, next closest to, right beside, right by, directly beside, immediately beside",
-    "near": "near, near to, before, after, just before, just after, right before, right after, just past, ahead of, just off, "
-    "in front, just behind, right in front of, right in front, right outside, right inside, right behind, next one to, next after, following, tied to, up against, hugging, facing the, "
-    "leaned on, parked by, parked at, tucked against, tucked between, served by,  next to, beside, besides, close to, close by, by, adjacent to, alongside, alongside of, "
-    "along, at, in the vicinity of, in proximity to, neighboring, neighbouring, bordering, adjoining, by the side of, "
-    "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, opposite to, "
+    "near": "near, near to, before, after, just before, just after, right before, right after, just past, ahead of, "
+    "just off, "
+    "in front, just behind, right in front of, right in front, right outside, right inside, right behind, "
+    "next one to, next after, following, tied to, up against, hugging, facing the, "
+    "leaned on, parked by, parked at, tucked against, tucked between, served by,  next to, beside, besides, "
+    "close to, close by, by, adjacent to, alongside, alongside of, "
+    "along, at, in the vicinity of, in proximity to, neighboring, neighbouring, bordering, adjoining, "
+    "by the side of, "
+    "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, "
+    "opposite to, "
     "across from, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
     "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
     "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
@@ -121,7 +132,8 @@ _PLAIN: dict[str, str] = {
     "halfway between, midway between, sandwiched by, situated between, amid, amidst, bracketed by",
     "on": "on, upon, onto, across, crossing, spanning, through, passing over, straddling",
     "in": "in, inside, within, inside of, into, enclosed in, contained in",
-    "surrounded": "surrounded by, encircled by, enclosed by, ringed by, encompassed by, bordered by, in the midst of, "
+    "surrounded": "surrounded by, encircled by, enclosed by, ringed by, encompassed by, bordered by, "
+    "in the midst of, "
     "surrounded with, surrounded on all sides by, circled by",
     "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
     "covered with, lined with, that has, which has, having, that have, that contains, which contains, including",
@@ -158,13 +170,18 @@ _PLAIN: dict[str, str] = {
     "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
     "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
-    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, in terms of, compared, comparison, "
-    "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, arranged, "
-    "clustered together, grouped together, scattered, laid out, set up, close together, take, go for, grab, mean, meant, "
-    "looking, spot, counting, counted, there s, that s, it s, got, too, count, still, all over, up close, real, okay, ok, "
+    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, "
+    "in terms of, compared, comparison, "
+    "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, "
+    "arranged, "
+    "clustered together, grouped together, scattered, laid out, set up, close together, take, go for, grab, mean, "
+    "meant, "
+    "looking, spot, counting, counted, there s, that s, it s, got, too, count, still, all over, up close, real, "
+    "okay, ok, "
     "also, again, now, ll, m, re, d, ve, am, my, using, use, side by side, together, standing, sits, sit, sitting, "
     "lies, stand, stands, runs, run, in view, in question, here, actually, about, maybe, probably, trying, mine, "
-    "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, double sided, kind of, sort of, a bit, a little, "
+    "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, "
+    "double sided, kind of, sort of, a bit, a little, "
     "a little bit, bit, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
     "stretching, reaching, extending, leading, going, sort",
 }
@@ -234,7 +251,8 @@ _SIZES = (
     (
         1,
         "area",
-        "large, big, huge, giant, enormous, sizable, sizeable, massive, great, vast, biggish, jumbo, larger sized, large sized, "
+        "large, big, huge, giant, enormous, sizable, sizeable, massive, great, vast, biggish, jumbo, larger sized, "
+        "large sized, "
         "big sized, large scale, gigantic, spacious, oversized",
         "larger, bigger, greater, huger",
         "largest, biggest, hugest, greatest, most massive, most enormous, most sizable, most huge, maximum",
@@ -242,7 +260,8 @@ _SIZES = (
     (
         -1,
         "area",
-        "small, little, tiny, mini, short and small, smallish,  compact, minor, small sized, small scale, minuscule, miniature",
+        "small, little, tiny, mini, short and small, smallish,  compact, minor, small sized, small scale, "
+        "minuscule, miniature",
         "smaller, tinier, littler, lesser",
         "smallest, tiniest, littlest, least large, minimum, most compact, least big, most tiny",
     ),
@@ -261,25 +280,30 @@ _SIZES = (
 _COLORS = {
     "white": "white, snow white, whitish, off white, ivory, cream, cream coloured, cream colored, creamy",
     "black": "black, blackish, jet black",
-    "gray": "gray, grey, silver, silvery, greyish, grayish, metallic, silver grey, silver gray, slate, concrete coloured, dull grey, "
+    "gray": "gray, grey, silver, silvery, greyish, grayish, metallic, silver grey, silver gray, slate, "
+    "concrete coloured, dull grey, "
     "dull gray, dirty grey, dirty gray",
     "red": "red, reddish, crimson, maroon, scarlet, brick red, burgundy, rusty red, wine red, rust red",
     "orange": "orange, terracotta, clay, orangey, orangish, rust coloured, clay coloured",
-    "brown": "brown, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, sand coloured, sand colored, wooden, "
+    "brown": "brown, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, sand coloured, "
+    "sand colored, wooden, "
     "all dirt, dirt, all sand, earthen, muddy, rusty, bronze, chocolate, rust, tan coloured",
     "yellow": "yellow, golden, gold, yellowish",
     "green": "green, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, gray green",
     "cyan": "cyan, turquoise, teal, aqua, aquamarine",
-    "blue": "blue, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, blue grey, blue gray, grey blue",
+    "blue": "blue, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, blue grey, blue gray, "
+    "grey blue",
     "purple": "purple, violet, lilac, magenta, purplish, mauve, lavender, lilac coloured, lilac colored",
     "pink": "pink, rose, pinkish, salmon",
     "dark": "dark, darker, darkest, dark colored, dark coloured, darkish, shadowy, deep",
-    "light": "light, bright, pale, paler, palest, pale coloured, pale colored, lighter, brighter, brightest, lightest, light colored, light coloured, "
+    "light": "light, bright, pale, paler, palest, pale coloured, pale colored, lighter, brighter, brightest, "
+    "lightest, light colored, light coloured, "
     "bright colored",
 }
 
 _SHAPES = {
-    "round": "frustum of a cone, frustum of cone, round, circular, rounded, circle, ring shaped, annular, disc shaped, circle shaped, spherical, "
+    "round": "frustum of a cone, frustum of cone, round, circular, rounded, circle, ring shaped, annular, "
+    "disc shaped, circle shaped, spherical, "
     "cylindrical",
     "square": "square, squared, cubic, square shaped",
     "rectangular": "rectangular, rectangle, oblong, rectangle shaped",
@@ -287,13 +311,15 @@ _SHAPES = {
     "triangular": "triangular, triangle",
     "curved": "curved, arched, bent, winding, curving, arc shaped",
     "straight": "straight, linear",
-    "vertical": "vertical, vertically, upright, vertically oriented, north south, north to south, running north south, "
+    "vertical": "vertical, vertically, upright, vertically oriented, north south, north to south, "
+    "running north south, "
     "running north to south, up and down, straight up and down, pointing up, pointing down, nose up, nose down, "
     "pointing straight up, pointing straight down, pointing up and down, pointing straight up and down, "
     "facing up, facing down, facing north, facing south, pointing north, pointing south",
     "horizontal": "horizontal, horizontally, horizontally oriented, east west, east to west, running east west, "
     "running east to west, sideways, crosswise, lying sideways, left to right, facing left, facing right, "
-    "facing east, facing west, pointing left, pointing right, facing straight left, facing straight right, nose left, "
+    "facing east, facing west, pointing left, pointing right, facing straight left, facing straight right, "
+    "nose left, "
     "nose right, nose pointing left, nose pointing right, facing sideways, pointing west, pointing east",
     "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle",
     "irregular": "irregular, irregularly shaped, y shaped, cross shaped, fan shaped, "
@@ -314,22 +340,27 @@ _GROUPS: dict[tuple[str, int | None], str] = {
 }
 
 _STATES = {
-    "cut": "cut, cut off, cut by, cropped, cropped off, clipped, truncated, running off, runs off, poking in, partial, "
+    "cut": "cut, cut off, cut by, cropped, cropped off, clipped, truncated, running off, runs off, poking in, "
+    "partial, "
     "partially visible, partly visible, half visible, only partly visible, half out of, sticking out of, going off, "
-    "incomplete, not complete, not whole, not entirely visible, sliced, only half visible, half cut off, partly cut off, "
+    "incomplete, not complete, not whole, not entirely visible, sliced, only half visible, half cut off, "
+    "partly cut off, "
     "cut away, cut through, partially cut off, extending off, extends off",
-    "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, completely in view, "
+    "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, "
+    "completely in view, "
     "see entirely, see completely, see whole, shows completely, shown completely, shown fully, fully in view, "
     "uncut, uncropped, complete one, see fully, see nearly all of, see almost whole, entirely in view, not cut off, "
     "not cut, in full, completely shown, fully shown, visible in full, whole one",
-    "alone": "alone, lone, isolated, on its own, by itself, solitary, sole, all alone, a bit apart, apart, standing apart, "
+    "alone": "alone, lone, isolated, on its own, by itself, solitary, sole, all alone, a bit apart, apart, "
+    "standing apart, "
     "all by itself, lonely, stand alone, standalone, detached, separate, only one, set apart, lonesome",
     "empty": "empty, vacant, unoccupied, deserted",
     "occupied": "occupied, boat filled, ship filled, busy, crowded",
 }
 
 _PARTWORDS = (
-    "roofed, topped, covered, tiled, decked, tailed, hulled, nosed, winged, painted, walled, bordered, tinted, striped, "
+    "roofed, topped, covered, tiled, decked, tailed, hulled, nosed, winged, painted, walled, bordered, tinted, "
+    "striped, "
     "rimmed, stained, surfaced, floored, toned, hued, cabined"
 )
 """After a colour: the colour of a part, or just a colour."""
@@ -397,10 +428,12 @@ def _inverses() -> dict[str, Direction | None]:
 
 _SURFACES = {
     "grass": "grass, lawn, grassland, meadow, turf, grassy, field, pasture, green, verge, infield",
-    "trees": "tree, trees, wood, woods, forest, bush, bushes, hedge, hedges, treeline, vegetation, shrubs, wooded, grove, "
+    "trees": "tree, trees, wood, woods, forest, bush, bushes, hedge, hedges, treeline, vegetation, shrubs, wooded, "
+    "grove, "
     "palms, foliage, woodland, branches, shrubbery",
     "water": "water, sea, river, lake, pond, canal, bay, ocean, lagoon, creek, stream, channel, basin",
-    "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, driveway, yard, lane, concrete, "
+    "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, driveway, yard, lane, "
+    "concrete, "
     "parking, car park, path, footpath, drive, junction, intersection, motorway, lot, plaza, square, alley, roadway, "
     "crossing, sidewalk, walkway",
     "bare": "sand, beach, dirt, soil, sandpit, ground, earth, gravel, mud, clay",
@@ -408,7 +441,8 @@ _SURFACES = {
     "land": "shore, bank, shoreline, coast, land, shoreside, waterfront, headland, riverbank, embankment",
 }
 _KIND_HINTS = {
-    "large": "truck, bus, lorry, coach, trailer, ferry, tanker, freighter, airliner, jumbo, liner, warship, barge, caravan",
+    "large": "truck, bus, lorry, coach, trailer, ferry, tanker, freighter, airliner, jumbo, liner, warship, barge, "
+    "caravan",
     "small": "car, sedan, dinghy, kayak, rowboat, motorboat, powerboat, speedboat, van, pickup, suv, taxi, cart, canoe",
 }
 KIND_HINTS = {word.strip(): hint for hint, words in _KIND_HINTS.items() for word in words.split(",")}
