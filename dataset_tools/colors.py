@@ -61,8 +61,8 @@ def _direction(name: str) -> tuple[float, float, float]:
 
 DIRECTIONS: dict[str, tuple[float, float, float]] = {
     **{name: _direction(name) for name in NAMES if name not in ("white", "gray", "black")},
-    **{name: (0.5, 0.0, 0.0) for name in ("white", "light")},
-    **{name: (-0.5, 0.0, 0.0) for name in ("black", "dark")},
+    **dict.fromkeys(("white", "light"), (0.5, 0.0, 0.0)),
+    **dict.fromkeys(("black", "dark"), (-0.5, 0.0, 0.0)),
 }
 """Colour word -> the way in CIELAB in which one of several objects of about one colour is nearer to it."""
 

@@ -33,8 +33,14 @@ __all__ = ["Explanation", "explain", "in_words"]
 
 _X = {-1: "left", 0: "middle", 1: "right"}
 _Y = {-1: "upper", 0: "middle", 1: "lower"}
-_SIZES = {("area", 1): "large", ("area", -1): "small", ("length", 1): "long", ("length", -1): "short", ("width", 1): "wide",
-          ("width", -1): "narrow"}  # fmt: skip
+_SIZES = {
+    ("area", 1): "large",
+    ("area", -1): "small",
+    ("length", 1): "long",
+    ("length", -1): "short",
+    ("width", 1): "wide",
+    ("width", -1): "narrow",
+}
 _MOST = 12
 """So many candidates are listed at most."""
 
