@@ -6,8 +6,8 @@ FILE has one JSON object per line: ``set`` (a ``coco_jsonl`` folder below DIR), 
 ``expression``, ``style`` (terse or natural), ``understood`` (a second reader picked exactly the target) and ``part``.
 Only rows that were understood count. Every annotated object of the image is a candidate, with what the pipeline
 measures of it in the image. Printed are, by style, the shares of ``n`` sentences answered with exactly the target
-(``right``), with anything else (``wrong``) and not at all (``abstained``), and of the abstained the share whose targets are all
-among the candidates that are offered (``offered``).
+(``right``), with anything else (``wrong``) and not at all (``abstained``), and of the abstained the share whose targets
+are all among the candidates that are offered (``offered``).
 """
 
 from __future__ import annotations
