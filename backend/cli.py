@@ -13,8 +13,7 @@ from typing import Any
 import click
 
 from backend import __version__
-from backend.errors import PslgError
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import PslgError
 
 # name -> (module, attribute, one-line help). The help stands here so that ``pslg --help`` imports nothing.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -85,6 +84,6 @@ def main() -> None:
     """Run ``pslg``; an error of ours ends with its message and exit status 1, not with a traceback."""
     try:
         pslg(standalone_mode=True)
-    except (PslgError, DatasetToolsError) as error:
+    except PslgError as error:
         click.echo(f"pslg: {error}", err=True)
         sys.exit(1)

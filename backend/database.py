@@ -2,6 +2,11 @@
 
 WAL mode, so that readers never wait for a writer and several worker processes share the file; ``synchronous=FULL``, so
 that a commit is on disk when it returns.
+
+``PRAGMA user_version`` is the number of ``MIGRATIONS`` that a file has seen. A file of an earlier release is brought
+up to date when it is opened, all or nothing; one of a later release is refused. To change the schema, append a
+migration: those that are there are never changed. The first one makes what files had before they had a number, hence
+its IF NOT EXISTS.
 """
 
 from __future__ import annotations
@@ -10,12 +15,16 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-__all__ = ["Database"]
+from backend import __version__
+from backend.state import StateFolder
+from dataset_tools.errors import ConfigError
 
-_SCHEMA = """
+__all__ = ["MIGRATIONS", "Database"]
+
+_TABLES = """
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     received_at REAL NOT NULL,
@@ -51,7 +60,7 @@ CREATE TABLE IF NOT EXISTS image_features (
 -- What the events up to folding.event add up to (backend.learning.annotations.store). Times are microseconds of
 -- Label Studio's clock; a deleted row stays, so that an update that comes late does not bring it back.
 CREATE TABLE IF NOT EXISTS folding (id INTEGER PRIMARY KEY CHECK (id = 1), event INTEGER NOT NULL);
-INSERT OR IGNORE INTO folding VALUES (1, 0);
+INSERT OR IGNORE INTO folding (id, event) VALUES (1, 0);
 CREATE TABLE IF NOT EXISTS projects (
     id INTEGER PRIMARY KEY,
     created_at INTEGER NOT NULL,
@@ -122,6 +131,8 @@ CREATE TABLE IF NOT EXISTS promotions (
 );
 CREATE INDEX IF NOT EXISTS promotions_by_project ON promotions (project, config, id);
 """
+MIGRATIONS: tuple[str, ...] = (_TABLES,)
+"""SQL scripts in their order; comments stand on lines of their own."""
 _BUSY_TIMEOUT = 30.0
 
 
@@ -130,6 +141,9 @@ class Database:
 
     Args:
         path: the file; its folder is created.
+
+    Raises:
+        ConfigError: a later release wrote the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -138,8 +152,13 @@ class Database:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
-        with self.transaction() as connection:
-            connection.executescript(_SCHEMA)
+        try:
+            connection = self._connection()
+        except sqlite3.DatabaseError as error:
+            raise _unreadable(path, error) from error
+        if _version(connection, path) < len(MIGRATIONS):
+            with self.transaction(immediate=True):
+                _migrate(connection, path)
 
     @contextmanager
     def transaction(self, *, immediate: bool = False) -> Iterator[sqlite3.Connection]:
@@ -157,7 +176,19 @@ class Database:
     @classmethod
     def of_state(cls, state_dir: Path) -> Database:
         """The database of a server's state folder."""
-        return cls(state_dir / "server.sqlite3")
+        return cls(StateFolder(state_dir).database)
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Look whether this release can use the file, if there is one, and change nothing.
+
+        Raises:
+            ConfigError: a later release wrote it, or it is no SQLite file.
+        """
+        if not path.exists():
+            return
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            _version(connection, path)
 
     def close(self) -> None:
         """Close the connections of all threads."""
@@ -178,6 +209,37 @@ class Database:
             with self._lock:
                 self._connections.append(connection)
         return connection
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """How many migrations the file has seen; raises ConfigError if they are more than this release knows."""
+    try:
+        found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        raise _unreadable(path, error) from error
+    if found > len(MIGRATIONS):
+        raise ConfigError(
+            f"{path} has version {found} and was written by a later release; this one ({__version__}) knows versions"
+            f" up to {len(MIGRATIONS)}: install the later release again, or choose another state folder"
+            " (PSLG_STATE_DIR)"
+        )
+    return found
+
+
+def _unreadable(path: Path, error: sqlite3.DatabaseError) -> ConfigError:
+    return ConfigError(f"{path} cannot be opened: {error}; free disk space, or bring the file back from a backup")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Bring the file up to date, in the caller's transaction, which holds the write lock."""
+    for number in range(_version(connection, path), len(MIGRATIONS)):  # another process may have been faster
+        statement = ""
+        for line in MIGRATIONS[number].splitlines():
+            statement += f"{line}\n"
+            if sqlite3.complete_statement(statement):  # executescript would commit before it begins
+                connection.execute(statement)
+                statement = ""
+        connection.execute(f"PRAGMA user_version = {number + 1}")
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

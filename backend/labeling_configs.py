@@ -1,10 +1,10 @@
-"""The labeling configs that come with this project: ``configs/labeling/<name>.xml``."""
+"""Labeling configs: those that come with this project, ``configs/labeling/<name>.xml``, and files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from backend.errors import ConfigError
+from dataset_tools.errors import ConfigError
 
 # In a source tree the configs stand beside the packages; a wheel carries them inside the backend package.
 _FOLDERS = (Path(__file__).parents[1] / "configs" / "labeling", Path(__file__).parent / "configs" / "labeling")
@@ -25,3 +25,18 @@ def read_labeling_config(name: str) -> str:
         if (folder / f"{name}.xml").is_file():
             return (folder / f"{name}.xml").read_text(encoding="utf-8")
     raise ConfigError(f"no labeling config named {name!r}; there are: {', '.join(labeling_config_names())}")
+
+
+def read_config(name: str) -> str:
+    """The XML of a labeling config: a shipped one by name, or a file.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if name in labeling_config_names():
+        return read_labeling_config(name)
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        names = ", ".join(labeling_config_names())
+        raise ConfigError(f"no labeling config {name!r} ({error.strerror}); shipped ones: {names}") from error

@@ -7,24 +7,30 @@ own tools use. All problems are reported at once, when the settings are read.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from backend.errors import ConfigError
+from backend.state import StateFolder
+from dataset_tools.errors import ConfigError
 
-__all__ = ["Settings"]
+if TYPE_CHECKING:
+    from dataset_tools.label_studio.addresses import Route
+    from dataset_tools.label_studio.client import LabelStudio
+
+__all__ = ["Settings", "is_dotless"]
 
 PREFIX = "PSLG_"
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "label_studio_url": ("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST"),
     "label_studio_api_key": ("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
+    "ca_bundle": ("REQUESTS_CA_BUNDLE",),
 }
-# Pillow warns above this; refusing at most there keeps its limit and ours from contradicting each other.
+# What Pillow takes for a decompression bomb.
 _PILLOW_PIXELS = 89_478_485
 _SPARE_THREADS = 8
 
@@ -53,6 +59,10 @@ class Settings(BaseModel):
         state_dir: folder for the event log, computed pre-labels and embeddings.
         label_studio_url: where Label Studio is reached from this machine, with http:// or https://.
         label_studio_api_key: a personal access token or a legacy token of Label Studio.
+        ca_bundle: certificates that https hosts are checked with, a file or a folder; None for the usual ones.
+        proxy: http proxy through which Label Studio and image hosts are reached; None reaches them directly. A proxy
+            looks up host names itself, so that only names and addresses that look private are refused.
+        no_proxy: hosts that are reached directly although there is a proxy, ``*.example.org`` allowed.
         basic_auth_user: when set with the password, Label Studio must send them (not on /webhook, which it cannot).
         basic_auth_password: see ``basic_auth_user``.
         deadline: seconds after which a batch returns what it has; Label Studio itself gives up after 100.
@@ -63,6 +73,8 @@ class Settings(BaseModel):
             a public address. Hosts with private addresses are reached only when they are named here.
         image_bytes: largest image file.
         image_pixels: largest image, in pixels.
+        bands: of images with more than three bands, those to show as red, green and blue, counted from 1, as 4,3,2;
+            None shows the first three.
         fetch_timeout: seconds without a byte after which fetching an image fails.
         revalidate_after: seconds after which an image's URL is asked whether its content has changed.
         image_memory: bytes of decoded images kept in memory.
@@ -78,7 +90,7 @@ class Settings(BaseModel):
         train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
             same training gives the same version.
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
-        train_replay: ``coco_jsonl`` folder (parts train and val) whose images keep a training from forgetting; None
+        train_replay: dataset folder (parts train and val) whose images keep a training from forgetting; None
             draws scenes.
         train_disk: bytes kept on disk of what frozen parts of the models make of training images; saves time.
         train_threads: threads of a training process.
@@ -98,6 +110,9 @@ class Settings(BaseModel):
     state_dir: Path = Field(default_factory=_default_state_dir)
     label_studio_url: str | None = None
     label_studio_api_key: SecretStr | None = None
+    ca_bundle: Path | None = None
+    proxy: str | None = None
+    no_proxy: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
     basic_auth_user: str | None = None
     basic_auth_password: SecretStr | None = None
     deadline: float = Field(default=80.0, gt=0, le=3600)
@@ -107,6 +122,7 @@ class Settings(BaseModel):
     image_hosts: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
     image_bytes: int = Field(default=256_000_000, ge=1)
     image_pixels: int = Field(default=_PILLOW_PIXELS, ge=1, le=_PILLOW_PIXELS)
+    bands: str | None = None
     fetch_timeout: float = Field(default=20.0, gt=0, le=600)
     revalidate_after: float = Field(default=600.0, ge=0)
     image_memory: int = Field(default=256_000_000, ge=0)
@@ -133,17 +149,40 @@ class Settings(BaseModel):
     def _absolute_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must start with http:// or https:// and name a host, for example http://localhost:8080")
-        if parts.username or parts.password:
-            raise ValueError("must not carry a user name or password")
-        return value.rstrip("/")
+        from dataset_tools.label_studio.addresses import base_address
+
+        return base_address(value)
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_address(cls, value: str | None) -> str | None:
+        from dataset_tools.label_studio.addresses import require_proxy
+
+        return None if value is None else require_proxy(value)
+
+    @field_validator("ca_bundle")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().exists():
+            raise ValueError("does not exist; it is a file with certificates (PEM)")
+        return None if value is None else value.expanduser()
+
+    @field_validator("bands")
+    @classmethod
+    def _three_bands(cls, value: str | None) -> str | None:
+        from dataset_tools.image_files import parse_bands
+
+        return None if value is None else ",".join(map(str, parse_bands(value)))
 
     @field_validator("state_dir", "train_replay")
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
+
+    @property
+    def state(self) -> StateFolder:
+        """Names of the files in ``state_dir``."""
+        return StateFolder(self.state_dir)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Settings:
@@ -182,6 +221,32 @@ class Settings(BaseModel):
             raise ConfigError("the settings cannot work:\n" + "\n".join(f"  {line}" for line in problems))
         return settings
 
+    def route(self) -> Route:
+        """How Label Studio and image hosts are reached."""
+        from dataset_tools.label_studio.addresses import Route
+
+        return Route(self.ca_bundle, self.proxy, self.no_proxy)
+
+    def label_studio(self) -> LabelStudio | None:
+        """A client for the Label Studio of these settings; None without URL or token."""
+        from dataset_tools.label_studio.client import LabelStudio
+
+        if self.label_studio_url is None or self.label_studio_api_key is None:
+            return None
+        token = self.label_studio_api_key.get_secret_value()
+        return LabelStudio(self.label_studio_url, token, self.fetch_timeout, self.route())
+
+    def require_label_studio(self, command: str) -> LabelStudio:
+        """The same for a command that cannot do without.
+
+        Raises:
+            ConfigError: URL or token is not set.
+        """
+        studio = self.label_studio()
+        if studio is None:
+            raise ConfigError(f"{command} needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        return studio
+
     def environment(self) -> dict[str, str]:
         """Variables from which ``load`` makes these settings in another process; tokens and passwords among them."""
         values: dict[str, str] = {}
@@ -199,5 +264,14 @@ class Settings(BaseModel):
 def _problem(location: tuple[int | str, ...], message: str, value: object) -> str:
     field = str(location[0]) if location else "settings"
     names = " or ".join((PREFIX + field.upper(), *ALIASES.get(field, ())))
-    secret = "key" in field or "password" in field or "@" in str(value)
+    secret = "key" in field or "password" in field or field == "proxy" or "@" in str(value)
     return f"{names}: {message} (value {'hidden' if secret else repr(value)})"
+
+
+def is_dotless(host: str) -> bool:
+    """Whether Label Studio registers no webhook for this host name: it wants a dot, ``localhost`` or an address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host and host != "localhost"
+    return False

@@ -13,12 +13,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from backend.commands.prelabel import read_image
-from backend.evaluation.expressions import Boxes, evaluate
-from backend.evaluation_examples import read_examples, spread
+from backend.evaluation.expressions import Boxes, evaluate, read_questions
 from backend.pipeline import PipelineConfig, PslgSam, load_config, load_pipeline
-from backend.pipeline.types import Box, Embedding, GroundingResult, Image
+from backend.pipeline.types import Box, Embedding, GroundingResult, Image, hash_image
 from dataset_tools import atomic
+from dataset_tools.image_files import read
+from dataset_tools.labelled import spread
 from dataset_tools.metrics import CONVENTIONS
 
 
@@ -27,24 +27,24 @@ class Remembered:
 
     def __init__(self, pipeline: PslgSam) -> None:
         self._pipeline = pipeline
-        self._groundings: dict[tuple[int, str], GroundingResult] = {}
-        self._embeddings: dict[tuple[int, Box | None], Embedding] = {}
+        self._groundings: dict[tuple[str, str], GroundingResult] = {}
+        self._embeddings: dict[tuple[str, Box | None], Embedding] = {}
 
     @property
     def known_categories(self) -> frozenset[str] | None:
         return self._pipeline.grounder.known_categories
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
-        key = (hash(image.tobytes()), expression)
-        if key not in self._groundings:
-            self._groundings[key] = self._pipeline.grounder.ground(image, expression)
-        return self._groundings[key]
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+        key = key or hash_image(image)
+        if (key, expression) not in self._groundings:
+            self._groundings[key, expression] = self._pipeline.grounder.ground(image, expression, key=key)
+        return self._groundings[key, expression]
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
-        key = (hash(image.tobytes()), window)
-        if key not in self._embeddings:
-            self._embeddings[key] = self._pipeline.segmenter.embed(image, window)
-        return self._embeddings[key]
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
+        key = key or hash_image(image)
+        if (key, window) not in self._embeddings:
+            self._embeddings[key, window] = self._pipeline.segmenter.embed(image, window, key=key)
+        return self._embeddings[key, window]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline.segmenter, name)
@@ -93,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     loaded = load_pipeline(config)
-    examples = spread(read_examples(arguments.data, arguments.split), arguments.limit)
+    examples = spread(read_questions(arguments.data, arguments.split), arguments.limit)
     everything: dict[str, Any] = {}
     boxes: Boxes
     for boxes in arguments.boxes:
@@ -103,7 +103,7 @@ def main() -> None:
             pipeline = PslgSam(models, models, variant, loaded.model_version)
             with tqdm(total=len(examples), desc=f"{boxes}, {name}", unit="expression", mininterval=10) as bar:
                 result = evaluate(
-                    pipeline, examples, read_image, boxes=boxes, convention=CONVENTIONS["native"], progress=bar.update
+                    pipeline, examples, read, boxes=boxes, convention=CONVENTIONS["native"], progress=bar.update
                 )
             reports[name] = result.report()
         print(f"\n{boxes} boxes, {loaded.model_version}, split {arguments.split}, {len(examples)} expressions\n")

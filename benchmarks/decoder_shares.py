@@ -1,6 +1,6 @@
 """The paper's 10 % experiment with the compact segmenter: how many masks does fine-tuning the decoder need?
 
-    python -m benchmarks.decoder_shares --data ../shared/data/nwpu_vhr10 --base WEIGHTS --left-out airplane harbor
+    python -m benchmarks.decoder_shares --data FOLDER/nwpu_vhr10 --base WEIGHTS --left-out airplane harbor
 
 Fine-tunes the mask decoder of WEIGHTS (frozen encoder, equal numbers of steps) on shares of the masks of the training
 part and measures the test part with ground-truth boxes as the only prompts: no foreground point, no boundary
@@ -20,13 +20,12 @@ from typing import Any
 
 import yaml
 
-from backend.commands.prelabel import read_image
-from backend.evaluation.expressions import evaluate
-from backend.evaluation_examples import read_examples
+from backend.evaluation.expressions import evaluate, read_questions
 from backend.pipeline import load_pipeline
 from backend.training.decoder.run import run_decoder_training
 from backend.training.decoder.training import DecoderOptions
 from dataset_tools.categories import canonical
+from dataset_tools.image_files import read
 from dataset_tools.metrics import CONVENTIONS
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -49,11 +48,11 @@ def base_config(weights: Path, threads: int, path: Path) -> Path:
 def measure(config: Path, data: Path, left_out: set[str]) -> dict[str, Any]:
     """mIoU of the test part's objects: all, those of ``left_out``, the others, and by category."""
     pipeline = load_pipeline(config)
-    examples = [example for example in read_examples(data, "test") if example.targets]
-    done = evaluate(pipeline, examples, read_image, boxes="ground-truth", convention=CONVENTIONS["native"])
+    examples = [example for example in read_questions(data, "test") if example.targets]
+    done = evaluate(pipeline, examples, read, boxes="ground-truth", convention=CONVENTIONS["native"])
     groups: dict[str, list[float]] = {"all": [], "left_out": [], "seen": []}
     for outcome in done.instances:
-        category = canonical(outcome.example.category) or outcome.example.category
+        category = canonical(outcome.question.label) or outcome.question.label
         iou = outcome.iou(CONVENTIONS["native"])
         for name in ("all", "left_out" if category in left_out else "seen", category):
             groups.setdefault(name, []).append(iou)

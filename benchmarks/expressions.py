@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from backend.commands.prelabel import read_image
-from backend.evaluation_examples import read_examples, spread
+from backend.evaluation.expressions import read_questions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.types import Box, Embedding, Image
+from dataset_tools.image_files import read
+from dataset_tools.labelled import spread
 
 
 def cpu_seconds(pipeline: PslgSam, image: Image, expression: str) -> tuple[float, float]:
@@ -45,12 +46,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="so many expressions, spread evenly")
     arguments = parser.parse_args()
     pipeline = load_pipeline(arguments.config)
-    examples = spread(read_examples(arguments.data, arguments.split), arguments.limit)
+    examples = spread(read_questions(arguments.data, arguments.split), arguments.limit)
     seconds = []
     for number, example in enumerate(tqdm(examples, unit="expression", mininterval=5)):
-        image = read_image(example.image).copy()
+        image = read(example.image.path).copy()
         image[0, 0] = number % 256, number // 256, 0  # another image to the caches, the same to the networks
-        seconds.append(cpu_seconds(pipeline, image, example.expression))
+        seconds.append(cpu_seconds(pipeline, image, example.expression.text))
     first, again = np.mean(seconds, axis=0)
     report = {"n": len(seconds), "nothing known": round(float(first), 4), "all known": round(float(again), 4)}
     print(json.dumps({**report, "model_version": pipeline.model_version}, indent=1))

@@ -20,7 +20,7 @@ from backend.pipeline.grounding.compact.detections import PADDING_VALUE, Detecti
 from backend.pipeline.grounding.compact.network import Calibration, load_detector
 from backend.pipeline.grounding.compact.tiled import detect_anywhere
 from backend.pipeline.types import Image
-from backend.pipeline.weights.records import SHIPPED_FOLDER
+from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from backend.training.grounder.data import TrainingImage, load_folder
 from dataset_tools.geometry import Box
 

@@ -1,6 +1,6 @@
 """Shows on a CPU that LQVG learns: a reduced width must overfit 32 images of data/nwpu_vhr10.
 
-    python -m benchmarks.lqvg_overfit --data ../shared/data/nwpu_vhr10 --out runs/lqvg_overfit
+    python -m benchmarks.lqvg_overfit --data FOLDER/nwpu_vhr10 --out runs/lqvg_overfit
 
 Trains ``backend/training/lqvg/lqvg_reduced.yaml`` (random weights, a byte-level BPE made from the expressions) on the
 first 32 training images that have an expression with one target, two expressions of different targets where there are
@@ -23,8 +23,9 @@ from tokenizers import ByteLevelBPETokenizer
 
 from backend.commands.train_lqvg import CONFIGS
 from backend.training.lqvg.run import run_lqvg_training
-from backend.training.run import load_config
+from backend.training.run import load_recipe
 from dataset_tools.formats import coco_jsonl
+from dataset_tools.image_files import read
 
 
 def subset(data: Path, folder: Path, images: int, per_image: int) -> list[str]:
@@ -50,8 +51,7 @@ def subset(data: Path, folder: Path, images: int, per_image: int) -> list[str]:
     for image in index["images"]:
         side = max(image["width"], image["height"])
         square = Image.new("RGB", (side, side), (124, 116, 104))  # about 0 after normalisation
-        with Image.open(data / "images" / image["file_name"]) as picture:
-            square.paste(picture.convert("RGB"))
+        square.paste(Image.fromarray(read(data / "images" / image["file_name"])))
         square.save(folder / "images" / image["file_name"], quality=95)
         image["width"] = image["height"] = side
     kept = {image["id"] for image in index["images"]}
@@ -64,7 +64,7 @@ def subset(data: Path, folder: Path, images: int, per_image: int) -> list[str]:
 
 def overfit(data: Path, out: Path, images: int, per_image: int, resume: bool, overrides: list[str]) -> None:
     """Train on ``images`` images and print the figures of the log."""
-    config = load_config(CONFIGS / "lqvg_reduced.yaml", overrides)
+    config = load_recipe(CONFIGS / "lqvg_reduced.yaml", overrides)
     expressions = subset(data, out / "data", images, per_image)
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(

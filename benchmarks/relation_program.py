@@ -1,6 +1,6 @@
 """How often the relation program picks the right object, with true boxes and with a poor detector's in their place.
 
-    python -m benchmarks.relation_program ../shared/data/nwpu_vhr10 [--split test] [--failures]
+    python -m benchmarks.relation_program FOLDER/nwpu_vhr10 [--split test] [--failures]
 
 Prints the share of expressions answered with exactly the annotated objects, by kind, then the same for all
 expressions of one object while boxes are dropped, added and moved; ``--failures`` lists every expression that goes
@@ -64,7 +64,7 @@ def candidates(data: CocoJsonl, detector: Detector, seed: int = 0) -> Candidates
     for image in data.images:
         boxes = found[image.file_name] = []
         for annotation in image.annotations:
-            category, box = canonical(annotation.category) or annotation.category.replace("_", " "), annotation.box
+            category, box = canonical(annotation.category) or annotation.category, annotation.box
             if rng.random() >= detector.dropped:
                 left, top, right, bottom = (rng.uniform(-detector.moved, detector.moved) for _ in range(4))
                 moved = Box(
@@ -85,8 +85,7 @@ def answer(data: CocoJsonl, row: Expression, found: Candidates) -> tuple[bool, C
     """Whether exactly the annotated objects of ``row`` are chosen (for ``absent``: none), and the choice."""
     image = data.image(row.image)
     boxes = found[row.image]
-    own = {name.replace("_", " ") for name in data.categories if canonical(name) is None}
-    choice = choose(parse(row.expression, own), [box for _, box in boxes], (image.height, image.width))
+    choice = choose(parse(row.expression), [box for _, box in boxes], (image.height, image.width))
     if not row.ann_ids:
         return choice.code == "absent", choice
     return choice.code is None and {boxes[i][0] for i in choice.indices} == set(row.ann_ids), choice

@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from backend.commands.prelabel import read_image
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Prompts
-from backend.pipeline.weights.records import SHIPPED_FOLDER
-from backend.training.run import load_config
+from backend.pipeline.weights.folders import SHIPPED_FOLDER
+from backend.training.run import load_recipe
 from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.formats import coco_jsonl
+from dataset_tools.image_files import read
 from dataset_tools.metrics import iou
 
 FINE_TUNING = SHIPPED_FOLDER / "compact_segmenter" / "train_buildings.yaml"
@@ -45,7 +45,7 @@ def mean_ious(segmenter: SamSegmenter, data: coco_jsonl.CocoJsonl, names: Collec
     for entry in data.images:
         if entry.file_name not in names:
             continue
-        image = read_image(entry.path)
+        image = read(entry.path)
         for annotation in entry.annotations:
             mask = annotation.mask()
             window = segmenter.window_for(annotation.box, (entry.height, entry.width))
@@ -66,7 +66,7 @@ def folds(folder: Path, weights: Path, out: Path, overrides: list[str]) -> dict[
     result = {}
     for place, prefixes in PLACES.items():
         held_out = sorted(image.file_name for image in data.images if image.file_name.startswith(prefixes))
-        config = load_config(FINE_TUNING, overrides)
+        config = load_recipe(FINE_TUNING, overrides)
         config |= {"init": str(weights), "data": {folder.name: {"validation": held_out}}}
         run = out / place.replace(" ", "_")
         tuned = run / "model.safetensors"

@@ -74,7 +74,7 @@ def situations(rows: Iterable[Row], root: Path) -> dict[tuple[str, str], Situati
 
 def situation(entry: coco_jsonl.ImageEntry) -> Situation:
     """The true boxes of one image, measured as the pipeline measures its detections."""
-    pixels = image_files.read_rgb(entry.path)
+    pixels = image_files.read(entry.path)
     boxes = []
     for annotation in entry.annotations:
         name = canonical(annotation.category) or annotation.category.replace("_", " ")

@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools.geometry import Box
-
-__all__ = ["DIRECTIONS", "NAMES", "Rgb", "color_of_box", "color_of_mask", "lab", "memberships", "name_of", "similarity"]
+__all__ = ["DIRECTIONS", "NAMES", "Rgb", "color_of_mask", "lab", "memberships", "name_of", "similarity"]
 
 Rgb = tuple[int, int, int]
 
@@ -92,15 +90,6 @@ def color_of_mask(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> 
         None for an empty mask. Stripes, shadows and glints do not mix into the colour.
     """
     return _dominant(image[mask])
-
-
-def color_of_box(image: npt.NDArray[np.uint8], box: Box) -> Rgb | None:
-    """As :func:`color_of_mask`, of the middle of a box (60 % of each side); None for an empty one."""
-    height, width = image.shape[:2]
-    core = box.expand(0.6).clip(width, height)
-    columns = slice(int(core.x0), max(int(np.ceil(core.x1)), int(core.x0)))
-    rows = slice(int(core.y0), max(int(np.ceil(core.y1)), int(core.y0)))
-    return _dominant(image[rows, columns].reshape(-1, 3))
 
 
 def _dominant(pixels: npt.NDArray[np.uint8]) -> Rgb | None:

@@ -7,8 +7,7 @@ haze) carry no differences to tell them apart by; they are compared by their byt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
 
 import cv2
 import numpy as np
@@ -54,28 +53,6 @@ def near_duplicates(hashes: Iterable[tuple[str, Bits | None]], limit: int = MAX_
     return pairs
 
 
-Key = TypeVar("Key", bound=Hashable)
-
-
-class Groups(Generic[Key]):
-    """Disjoint groups that grow together (union-find)."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Key, Key] = {}
-
-    def find(self, key: Key) -> Key:
-        """The member that stands for the group of ``key``."""
-        self._parent.setdefault(key, key)
-        while self._parent[key] != key:
-            self._parent[key] = self._parent[self._parent[key]]
-            key = self._parent[key]
-        return key
-
-    def join(self, a: Key, b: Key) -> None:
-        """Make the groups of ``a`` and ``b`` one."""
-        self._parent[self.find(b)] = self.find(a)
-
-
 def scenes_of(
     names: Iterable[str],
     scene_of: Callable[[str], str | None],
@@ -85,17 +62,18 @@ def scenes_of(
 
     The result does not depend on the order of the images: a group is called after the first of its names.
     """
-    groups: Groups[str] = Groups()
+    from scipy.cluster.hierarchy import DisjointSet
+
     names = sorted(names)
+    groups = DisjointSet(names)
     by_scene: dict[str, str] = {}
     for name in names:
-        groups.find(name)
         scene = scene_of(name)
         if scene is not None:
-            groups.join(by_scene.setdefault(scene, name), name)
+            groups.merge(by_scene.setdefault(scene, name), name)
     for a, b, _ in duplicates:
-        groups.join(a, b)
+        groups.merge(a, b)
     first: dict[str, str] = {}
     for name in names:
-        first.setdefault(groups.find(name), name)
-    return {name: first[groups.find(name)] for name in names}
+        first.setdefault(groups[name], name)
+    return {name: first[groups[name]] for name in names}

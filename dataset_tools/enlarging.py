@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from dataset_tools import image_files
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import PslgError
 from dataset_tools.expressions.proposals import propose
 from dataset_tools.records import Provenance, Record, Sample, Target, local_path
 
@@ -38,8 +38,8 @@ def enlarge(
         targets, categories = list(objects.values()), [category for category, _ in objects]
         masks = sample.masks(Record("", "", tuple(targets)))
         try:
-            image = image_files.read_rgb(local_path(sample.image))
-        except (DatasetToolsError, OSError) as error:
+            image = image_files.read(local_path(sample.image))
+        except (PslgError, OSError) as error:
             left_out(sample.image.file_name, f"proposals without colours: {error}")
             image = None
         own = {record.expression.lower() for record in sample.records} if keep else set()

@@ -22,7 +22,7 @@ from typing import Any
 
 from dataset_tools import formats, image_files
 from dataset_tools.dataset_card import write_card
-from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.formats.items import Item, Writer
 from dataset_tools.records import Sample, local_path
 
@@ -166,7 +166,7 @@ def _write_sample(format_name: str, staging: Path, item: Item) -> str | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             written.append(path)
             path.write_bytes(data)
-    except (DatasetToolsError, OSError) as error:
+    except (PslgError, OSError) as error:
         for path in written:
             path.unlink(missing_ok=True)
         return str(error)

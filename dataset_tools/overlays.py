@@ -23,7 +23,7 @@ RGB = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
 # Bright and far apart in hue, for objects on vegetation, asphalt and water alike.
-_COLORS: tuple[Color, ...] = (
+PALETTE: tuple[Color, ...] = (
     (255, 64, 160),
     (0, 220, 255),
     (255, 210, 0),
@@ -68,7 +68,7 @@ def draw_overlay(
     factors = (size[0] / width, size[1] / height)
     line = max(1, round(max(size) / 500))
     for index, item in enumerate(objects):
-        color = _COLORS[index % len(_COLORS)]
+        color = PALETTE[index % len(PALETTE)]
         if item.mask is not None:
             canvas = _draw_mask(canvas, item.mask, color, line)
         if item.box is not None:
@@ -80,7 +80,7 @@ def draw_overlay(
         if item.point is not None:
             at = (round(item.point.x * factors[0]), round(item.point.y * factors[1]))
             cv2.circle(canvas, at, 3 * line + 1, (0, 0, 0), -1, cv2.LINE_AA)
-            cv2.circle(canvas, at, 2 * line + 1, _COLORS[index % len(_COLORS)], -1, cv2.LINE_AA)
+            cv2.circle(canvas, at, 2 * line + 1, PALETTE[index % len(PALETTE)], -1, cv2.LINE_AA)
     return _draw_labels(canvas, objects, factors)
 
 
@@ -176,7 +176,7 @@ def _draw_labels(canvas: RGB, objects: Sequence[OverlayObject], factors: tuple[f
         x = min(max(0, round(box.x0 * factors[0])), max(0, page.width - width))
         above = round(box.y0 * factors[1]) - height
         y = above if above >= 0 else min(round(box.y1 * factors[1]), page.height - height)
-        draw.rectangle((x, y, x + width, y + height), fill=_COLORS[index % len(_COLORS)])
+        draw.rectangle((x, y, x + width, y + height), fill=PALETTE[index % len(PALETTE)])
         draw.text((x + 3, y + 1), item.label, fill=(0, 0, 0), font=font)
     return np.asarray(page, np.uint8)
 

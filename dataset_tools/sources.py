@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dataset_tools import duplicates, formats, image_files, splits
-from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.label_studio import exports as label_studio
 from dataset_tools.label_studio.exports import ImportRules, Problem
 from dataset_tools.records import Sample, local_path
-from dataset_tools.splits import Scene
+from dataset_tools.splits import SceneGroup
 
 Samples: TypeAlias = Callable[[], Iterator[Sample]]
 """Starts over at every call."""
@@ -96,7 +96,7 @@ def deal_splits(
         total: Counter[str] = Counter()
         for name in names:
             total.update(strata[name])
-        scenes.append(Scene(scene, total, next(iter(where.values()), None)))
+        scenes.append(SceneGroup(scene, total, next(iter(where.values()), None)))
     parts = splits.assign(scenes, shares, seed)
     return {name: parts[scene] for name, scene in joined.items()}
 
@@ -118,6 +118,6 @@ def known_splits(folder: Path) -> dict[str, str]:
 
 def _hash(sample: Sample) -> duplicates.Bits | None:
     try:
-        return duplicates.perceptual_hash(image_files.read_rgb(local_path(sample.image)))
-    except (DatasetToolsError, OSError):
+        return duplicates.perceptual_hash(image_files.read(local_path(sample.image)))
+    except (PslgError, OSError):
         return None  # the exporter reports images that cannot be read

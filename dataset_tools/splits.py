@@ -24,7 +24,7 @@ SIZES = (0.005, 0.05)
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneGroup:
     """What the splitter knows of a scene.
 
     Attributes:
@@ -44,7 +44,7 @@ def stratum(category: str, share: float) -> str:
     return f"{category} {size}"
 
 
-def assign(scenes: Iterable[Scene], shares: Mapping[str, float] = RRSISM, seed: int = 0) -> dict[str, str]:
+def assign(scenes: Iterable[SceneGroup], shares: Mapping[str, float] = RRSISM, seed: int = 0) -> dict[str, str]:
     """The part of every scene.
 
     Args:
@@ -84,7 +84,7 @@ def _dealt(name: str, shares: Mapping[str, float], total: float, seed: int) -> s
     return list(shares)[-1]
 
 
-def _balance(scenes: Sequence[Scene], parts: dict[str, str], shares: Mapping[str, float], seed: int) -> None:
+def _balance(scenes: Sequence[SceneGroup], parts: dict[str, str], shares: Mapping[str, float], seed: int) -> None:
     """Move single scenes while that lowers the misfit: sum over strata and parts of (have - want)^2 / want."""
     total: Counter[str] = Counter()
     for scene in scenes:
@@ -97,7 +97,7 @@ def _balance(scenes: Sequence[Scene], parts: dict[str, str], shares: Mapping[str
         want = shares[part] * total[name]
         return (have[part][name] + change - want) ** 2 / max(want, 0.5)
 
-    def gain(scene: Scene, source: str, target: str) -> float:
+    def gain(scene: SceneGroup, source: str, target: str) -> float:
         return sum(
             misfit(source, name, 0) + misfit(target, name, 0) - misfit(source, name, -n) - misfit(target, name, n)
             for name, n in scene.strata.items()

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from dataset_tools import atomic, html_page, metrics
 from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.html_page import Markup
 from dataset_tools.records import Record, Sample
 
 _HEAT = 48
@@ -192,11 +192,11 @@ def page(name: str, found: Statistics, drawn: dict[str, bytes]) -> str:
     sections = [("In numbers", html_page.table(("", ""), rows)), ("Kinds", kinds)]
     sections += [(title.replace("_", " ").capitalize(), html_page.plot(png, title)) for title, png in drawn.items()]
     biggest = max(found.words.values(), default=1)
-    cloud = " ".join(
-        f'<span style="font-size:{12 + 30 * (count / biggest) ** 0.5:.0f}px">{escape(word)}</span>'
-        for word, count in sorted(found.words.most_common(80))
+    word = Markup('<span style="font-size:{:.0f}px">{}</span>').format
+    cloud = Markup(" ").join(
+        word(12 + 30 * (count / biggest) ** 0.5, text) for text, count in sorted(found.words.most_common(80))
     )
-    sections.append(("Words", f"<p>{cloud}</p>"))
+    sections.append(("Words", Markup("<p>{}</p>").format(cloud)))
     return html_page.page(f"Statistics of {name}", f"{found.images:,} images, {found.records:,} expressions", sections)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import backend.database as db
 from backend.database import Database
 from backend.learning.annotations.events import EventLog
 
@@ -70,4 +71,22 @@ def test_what_is_acknowledged_is_on_disk(tmp_path: Path) -> None:
     with database.transaction() as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    database.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.sqlite3"
+    Database(path).close()
+    more = "-- with a semicolon; here\nALTER TABLE events ADD COLUMN extra TEXT;\nUPDATE events SET extra = 'x;y';"
+    known = db.MIGRATIONS
+    monkeypatch.setattr(db, "MIGRATIONS", (*known, more, "CREATE TABLE more (a);\nCREATE TABLE events (a);"))
+    with pytest.raises(sqlite3.OperationalError, match="events already exists"):
+        Database(path)
+    monkeypatch.setattr(db, "MIGRATIONS", (*known, more))
+    database = Database(path)
+    assert EventLog(database).append({"action": "LATER"}) == 1
+    with database.transaction() as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(known) + 1,)
+        assert connection.execute("SELECT action, extra FROM events").fetchall() == [("LATER", None)]
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'more'").fetchall() == []
     database.close()

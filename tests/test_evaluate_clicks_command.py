@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from backend.commands.evaluate_clicks import evaluate_clicks
-from backend.errors import DatasetError
+from dataset_tools.errors import DatasetError
 
 
 @pytest.fixture

@@ -12,19 +12,21 @@ from click.testing import CliRunner, Result
 from PIL import Image as PillowImage
 
 from backend.commands.prelabel import prelabel
-from backend.errors import ConfigError, ImageError, PslgError
 from dataset_tools import brush_rle
+from dataset_tools.errors import ConfigError, ImageError, PslgError
 from dataset_tools.masks import from_coco
 from dataset_tools.metrics import iou
 from dataset_tools.synthetic import Scene, draw_scene
 from tests.server.conftest import make_site
 
 SIZE = (320, 400)  # height, width
+CATEGORY = "building"
+"""Of the scene's four large buildings each is found with a score of 0.9 and more: far from any threshold."""
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return draw_scene(5, width=SIZE[1], height=SIZE[0])
+    return draw_scene(3, width=SIZE[1], height=SIZE[0])
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +41,9 @@ def run(*arguments: str) -> Result:
 
 
 def test_json_holds_masks_that_decode_at_the_image_s_size(scene: Scene, image: Path) -> None:
-    category = scene.objects[0].category
-    done = run(str(image), f"all the {category}s", "--json")
+    done = run(str(image), f"all the {CATEGORY}s", "--json")
     answer = json.loads(done.stdout)
-    if answer["abstained"] is not None:
-        assert done.exit_code == 3
-        pytest.skip(f"the shipped weights abstain on this scene: {answer['abstained']['message']}")
+    assert answer["abstained"] is None
     assert done.exit_code == 0
     union = np.zeros(SIZE, np.bool_)
     for item in answer["prelabels"]:
@@ -53,8 +52,8 @@ def test_json_holds_masks_that_decode_at_the_image_s_size(scene: Scene, image: P
         assert 0 <= item["score"] <= 1
         assert set(item["scores"]) >= {"grounding", "predicted_iou", "stability"}
         union |= mask
-    truth = np.any([item.mask for item in scene.objects if item.category == category], axis=0)
-    assert iou(union, truth) > 0.3  # found in the right place; quality is measured by `pslg evaluate`
+    truth = np.any([item.mask for item in scene.objects if item.category == CATEGORY], axis=0)
+    assert iou(union, truth) > 0.7  # 0.97 with the weights of the day; quality is measured by `pslg evaluate`
 
 
 def test_an_abstention_says_why_and_exits_with_three(image: Path, tmp_path: Path) -> None:
@@ -67,12 +66,13 @@ def test_an_abstention_says_why_and_exits_with_three(image: Path, tmp_path: Path
         assert picture.format == "JPEG"
 
 
-def test_stages_can_be_switched_off(scene: Scene, image: Path) -> None:
+def test_stages_can_be_switched_off(image: Path) -> None:
     full, bare = (
-        json.loads(run(str(image), "the leftmost " + scene.objects[0].category, "--json", *options).stdout)
+        json.loads(run(str(image), "the leftmost " + CATEGORY, "--json", *options).stdout)
         for options in ((), ("--no-foreground-points", "--no-boundary"))
     )
     assert full["model_version"] != bare["model_version"]
+    assert bare["prelabels"]
     for item in bare["prelabels"]:
         assert item["point"] is None
         assert "boundary_agreement" not in item["scores"]
@@ -92,16 +92,15 @@ def test_mistakes_are_named_before_any_model_is_loaded(image: Path, tmp_path: Pa
 
 
 def test_a_file_of_tasks_becomes_importable_predictions(
-    scene: Scene, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PSLG_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PSLG_IMAGE_HOSTS", "127.0.0.1")
     sites = make_site()
     site = next(sites)
     url = site.put("/scene.png", image.read_bytes())
-    category = scene.objects[0].category
     rows: list[dict[str, Any]] = [
-        {"id": 7, "data": {"image": url, "expression": f"the leftmost {category}"}},
+        {"id": 7, "data": {"image": url, "expression": f"the leftmost {CATEGORY}"}},
         {"data": {"image": url, "expression": "the windmill"}},
         {"id": 9, "data": {"image": site.url + "/missing.png", "expression": "the ship"}},
     ]
@@ -118,6 +117,7 @@ def test_a_file_of_tasks_becomes_importable_predictions(
     assert done[0]["data"] == rows[0]["data"]
     (prediction,) = done[0]["predictions"]
     assert prediction["model_version"].startswith("compact-")
+    assert prediction["result"]
     for region in prediction["result"]:
         assert region["type"] == "brushlabels"
         assert brush_rle.decode(region["value"]["rle"], *SIZE).any()

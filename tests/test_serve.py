@@ -13,8 +13,8 @@ import requests
 from click.testing import CliRunner
 
 from backend.cli import pslg
-from backend.commands.serve import RESEARCH_NOTE, is_dotless, start_notes
-from backend.settings import Settings
+from backend.commands.serve import RESEARCH_NOTE, start_notes
+from backend.settings import Settings, is_dotless
 
 
 def notes(**values: object) -> str:

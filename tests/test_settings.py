@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from backend.errors import ConfigError
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 
 def test_environment_is_read_and_options_win(tmp_path: Path) -> None:
@@ -72,3 +73,52 @@ def test_a_url_with_credentials_is_refused_without_repeating_them() -> None:
 def test_too_few_threads_for_the_queues_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"PSLG_THREADS: 40 .* PSLG_CLICK_QUEUE 32"):
         Settings.load({"PSLG_THREADS": "40"})
+
+
+def test_bands_are_three_numbers() -> None:
+    assert Settings.load({"PSLG_BANDS": "4, 3,2"}).bands == "4,3,2"
+    with pytest.raises(ConfigError, match=r"PSLG_BANDS: .*'4,3' is not three bands"):
+        Settings.load({"PSLG_BANDS": "4,3"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        (
+            "LABEL_STUDIO_URL",
+            "http://ls.example.org/projects/3/data?tab=1",
+            "own address would be http://ls.example.org$",
+        ),
+        ("LABEL_STUDIO_URL", "http://ls.example.org/ls/#", "own address would be http://ls.example.org/ls$"),
+        ("LABEL_STUDIO_URL", "http://a.example\\\\@b.example", "backslash"),
+        ("LABEL_STUDIO_URL", "http://me:swordfish@b.example", "user name"),
+        ("PSLG_CA_BUNDLE", "/nowhere/ca.pem", "does not exist"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem", "does not exist"),
+        ("PSLG_PROXY", "proxy:3128", "http://host:port"),
+    ],
+)
+def test_addresses_and_files_that_cannot_work_are_refused_at_start(variable: str, value: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load({variable: value})
+    assert variable in str(caught.value)
+    assert re.search(reason.rstrip("$"), str(caught.value))
+    assert "swordfish" not in str(caught.value)
+
+
+def test_the_settings_make_the_client(tmp_path: Path) -> None:
+    own = tmp_path / "ca.pem"
+    own.touch()
+    environ = {
+        "LABEL_STUDIO_URL": "https://host/ls/", "LABEL_STUDIO_API_KEY": "abc", "PSLG_CA_BUNDLE": str(own),
+        "PSLG_PROXY": "http://me:word@proxy:3128", "PSLG_NO_PROXY": "host",
+    }  # fmt: skip
+    settings = Settings.load(environ)
+    studio = settings.label_studio()
+    assert studio is not None
+    assert studio.url == "https://host/ls"
+    assert studio.route == settings.route()
+    assert (settings.route().ca_bundle, settings.route().no_proxy) == (own, ("host",))
+    assert Settings.load(settings.environment()) == settings
+    assert Settings.load({"LABEL_STUDIO_URL": "https://host"}).label_studio() is None
+    with pytest.raises(ConfigError, match="pslg sync needs LABEL_STUDIO_URL"):
+        Settings.load({}).require_label_studio("pslg sync")

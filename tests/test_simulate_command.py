@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import pslg
-from backend.errors import ConfigError
 from dataset_tools import synthetic
+from dataset_tools.errors import ConfigError
 from tests.learning.project_scenes import tiny_config
 
 

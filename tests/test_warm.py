@@ -13,8 +13,8 @@ from backend.cli import pslg
 from backend.labeling_configs import read_labeling_config
 from dataset_tools import synthetic
 from dataset_tools.categories import CATEGORIES
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import Reply, Site, encode, make_site
-from tests.server.test_label_studio import LEGACY
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_predictions_of_a_project_are_pushed_once(tmp_path: Path, site: Site, ta
 
     site.put("/api/projects/5/", json.dumps({"label_config": read_labeling_config("rrsisd")}).encode())
     page = {"tasks": tasks, "total": len(tasks)}
-    site.put("/api/tasks?project=5&page=1&page_size=100", json.dumps(page).encode())
+    site.put("/api/tasks/?project=5&page=1&page_size=100", json.dumps(page).encode())
     site.replies["/api/predictions/"] = store
     for task in tasks:
         number = task["id"]

@@ -37,12 +37,15 @@ def _run(command: list[str], cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def test_the_wheel_carries_configs_and_weights_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_carries_configs_weights_types_and_templates_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "backend/configs/compact.yaml",
         "backend/weights/compact_grounder/model.safetensors",
         "backend/weights/compact_segmenter/model.safetensors",
+        "backend/py.typed",
+        "dataset_tools/py.typed",
+        "dataset_tools/templates/page.html",
     } <= names
     assert any(name.startswith("backend/configs/labeling/") and name.endswith(".xml") for name in names)
     assert {name.split("/")[0] for name in names} <= {"backend", "dataset_tools", "pslg_sam-0.1.0.dist-info"}

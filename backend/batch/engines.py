@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from backend.batch.predictor import TaskPredictor
-from backend.errors import ConfigError, PslgError
 from backend.server.protocol import Prediction
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError, PslgError
 
-__all__ = ["ENGINES", "Answer", "Engine", "local_engine", "ray_engine"]
+__all__ = ["ENGINES", "Engine", "TaskAnswer", "local_engine", "ray_engine"]
 
 RESTARTS = 3
 """How often an actor that died is started again, and how often a task that it was working on is tried again."""
 
 
-class Answer(NamedTuple):
+class TaskAnswer(NamedTuple):
     """What became of a task: a prediction, or why there is none."""
 
     number: int
@@ -35,7 +35,7 @@ class Engine(NamedTuple):
     """A running engine: the model version of its predictions, and ``compute`` of tasks by their numbers."""
 
     version: str
-    compute: Callable[[Mapping[int, dict[str, Any]]], Iterator[Answer]]
+    compute: Callable[[Mapping[int, dict[str, Any]]], Iterator[TaskAnswer]]
 
 
 @contextmanager
@@ -49,14 +49,14 @@ def local_engine(settings: Settings, labeling_config: str, workers: int | None) 
         raise ConfigError("--workers is for --engine ray; the local engine computes one image at a time")
     predictor = TaskPredictor(settings, labeling_config)
 
-    def compute(rows: Mapping[int, dict[str, Any]]) -> Iterator[Answer]:
+    def compute(rows: Mapping[int, dict[str, Any]]) -> Iterator[TaskAnswer]:
         with ThreadPoolExecutor(settings.prelabel_fetchers) as pool:
             running = {pool.submit(predictor.predict, row): number for number, row in rows.items()}
             for future in as_completed(running):
                 try:
-                    yield Answer(running[future], future.result(), None)
+                    yield TaskAnswer(running[future], future.result(), None)
                 except PslgError as error:
-                    yield Answer(running[future], None, str(error))
+                    yield TaskAnswer(running[future], None, str(error))
 
     try:
         yield Engine(predictor.version, compute)
@@ -73,11 +73,11 @@ class _Actor:
     def version(self) -> str:
         return self._predictor.version
 
-    def predict(self, number: int, row: dict[str, Any]) -> Answer:
+    def predict(self, number: int, row: dict[str, Any]) -> TaskAnswer:
         try:
-            return Answer(number, self._predictor.predict(row), None)
+            return TaskAnswer(number, self._predictor.predict(row), None)
         except PslgError as error:
-            return Answer(number, None, str(error))
+            return TaskAnswer(number, None, str(error))
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def ray_engine(settings: Settings, labeling_config: str, workers: int | None) ->
             ray.shutdown()
 
 
-def _spread(ray: Any, actors: list[Any], rows: Mapping[int, dict[str, Any]], each: int) -> Iterator[Answer]:
+def _spread(ray: Any, actors: list[Any], rows: Mapping[int, dict[str, Any]], each: int) -> Iterator[TaskAnswer]:
     """Give every actor ``each`` tasks at a time, so that images are fetched while others are computed."""
     waiting = iter(rows.items())
     running: dict[Any, tuple[int, Any]] = {}
@@ -145,7 +145,7 @@ def _spread(ray: Any, actors: list[Any], rows: Mapping[int, dict[str, Any]], eac
         try:
             answer = ray.get(done)
         except ray.exceptions.RayError as error:
-            answer = Answer(number, None, _reason(error))
+            answer = TaskAnswer(number, None, _reason(error))
         give(actor)
         yield answer
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.errors import ConfigError
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.task_query import read_task
+from backend.server.editor.prompts import read_task
 from backend.server.protocol import Prediction, Task
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 __all__ = ["TaskPredictor"]
-
-LOAD_TIMEOUT = 600.0
 
 
 class TaskPredictor:
@@ -32,7 +30,7 @@ class TaskPredictor:
         self._config = parse_labeling_config(labeling_config)
         self._service = LabelingService(settings)
         self._service.start()
-        if not self._service.model.wait(LOAD_TIMEOUT):
+        if not self._service.model.wait():
             problem = str(self._service.model.problem)
             self.close()
             raise ConfigError(problem)

@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from backend.errors import PslgError
 from backend.learning.ranking.image_features import ImageFeatures, Look, same_look
 from backend.learning.ranking.strategies import Candidate, disagreement, order
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
 from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.task_query import TaskQuery, default_category, read_task
+from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
 from dataset_tools import metrics
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import PslgError
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.label_studio.regions import is_accepted, read_info, read_region
 
@@ -53,7 +52,7 @@ class RankedTask:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _SeenTask:
     """A task that was looked at: what the ranking needs of it, without masks and answers."""
 
     id: int
@@ -93,7 +92,7 @@ class TaskRanker:
         self._config = config
         self._features = features
         self._strategy = strategy
-        self._seen: list[_Seen] = []
+        self._seen: list[_SeenTask] = []
         self.failures: list[str] = []
         self.skipped = 0
 
@@ -102,7 +101,7 @@ class TaskRanker:
         with ThreadPoolExecutor(self._service.settings.prelabel_fetchers) as pool:
             for page in rows:
                 for row, found in zip(page, pool.map(self._look_at, page), strict=True):
-                    if isinstance(found, _Seen):
+                    if isinstance(found, _SeenTask):
                         self._seen.append(found)
                     if isinstance(found, str):
                         self.failures.append(f"task {row['id']}: {found}")
@@ -127,32 +126,31 @@ class TaskRanker:
             for rank, item in enumerate(chosen, 1)
         ]
 
-    def _look_at(self, row: Mapping[str, Any]) -> _Seen | str | None:
+    def _look_at(self, row: Mapping[str, Any]) -> _SeenTask | str | None:
         """What a task is; a text if it cannot be looked at, None if it was skipped."""
         labelled = bool(row.get("total_annotations"))
         if not labelled and row.get("cancelled_annotations"):
             return None
         try:
             query = read_task(Task.model_validate(row), self._config)
-            images = self._service.images
-            identity = images.identify(query.url, query.task_id)
-            look = self._features.of(identity.sha256, lambda: images.load(query.url, query.task_id)[1])
-            seen = _Seen(
+            image = self._service.images.load(query.url, query.task_id)
+            look = self._features.of(image.identity, image.pixels)
+            seen = _SeenTask(
                 id=int(row["id"]),
                 labelled=labelled,
                 score=None,
                 disagreement=0.0,
                 category=self._asked_for(query),
-                image=identity.sha256,
+                image=image.identity,
                 look=look,
             )
             if labelled:
                 return replace(seen, category=_labelled_category(row) or seen.category)
             return seen if self._strategy in _WITHOUT_SCORES else self._scored(seen, row, query)
-        except (PslgError, DatasetToolsError) as error:
+        except PslgError as error:
             return str(error)
 
-    def _scored(self, seen: _Seen, row: Mapping[str, Any], query: TaskQuery) -> _Seen:
+    def _scored(self, seen: _SeenTask, row: Mapping[str, Any], query: TaskQuery) -> _SeenTask:
         predictions = sorted(row.get("predictions") or [], key=lambda item: int(item["id"]), reverse=True)
         version = self._pipeline.model_version
         answers = self._service.prelabeler.kept_answers(self._pipeline, query, self._config)

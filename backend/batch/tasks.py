@@ -1,4 +1,4 @@
-"""``pslg prelabel --tasks``: predictions for a file of Label Studio tasks, ready to be imported."""
+"""A file of Label Studio tasks: read, and written with predictions, ready to be imported."""
 
 from __future__ import annotations
 
@@ -10,13 +10,28 @@ from typing import Any
 import click
 
 from backend.batch.engines import ENGINES
-from backend.commands.warm import read_config, read_tasks
-from backend.errors import PslgError
+from backend.labeling_configs import read_config
 from backend.server.protocol import Prediction
 from backend.settings import Settings
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, PslgError
 
-__all__ = ["prelabel_tasks"]
+__all__ = ["prelabel_tasks", "read_tasks"]
+
+
+def read_tasks(path: Path) -> list[dict[str, Any]]:
+    """Tasks of a JSON file as Label Studio imports or exports it: with a ``data`` object each, or plain data.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{path} must hold a list of tasks")
+    return [row if "data" in row else {"data": row} for row in rows]
 
 
 def prelabel_tasks(
@@ -47,7 +62,7 @@ def prelabel_tasks(
     settings = Settings.load(config=str(path.resolve()) if path.is_file() else config)
     failures: list[tuple[int, str]] = []
     with ENGINES[engine](settings, xml, workers) as running:
-        journal = _Journal(out, running.version, xml)
+        journal = _PartialOutput(out, running.version, xml)
         kept = {number: journal.get(row) for number, row in enumerate(rows)}
         predictions = {number: prediction for number, prediction in kept.items() if prediction is not None}
         missing = {number: row for number, row in enumerate(rows) if number not in predictions}
@@ -71,7 +86,7 @@ def prelabel_tasks(
         raise PslgError("\n".join([f"{len(failures)} of {len(rows)} tasks failed:", *lines]))
 
 
-class _Journal:
+class _PartialOutput:
     """Predictions as they come, one JSON object per line beside the output; of other models or configs they count not.
 
     Args:
@@ -92,7 +107,7 @@ class _Journal:
                 except (ValueError, KeyError, TypeError):
                     break  # the line that was being written when the run was stopped
 
-    def __enter__(self) -> _Journal:
+    def __enter__(self) -> _PartialOutput:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("w", encoding="utf-8")
         for key, prediction in self._kept.items():

@@ -8,14 +8,12 @@ from typing import Any
 
 import click
 
+from backend.commands.options import data_option
+from dataset_tools.bands_option import bands_option
+
 
 @click.command(name="calibrate-score")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="A coco_jsonl folder, a REFER root or another known format.",
-)
+@data_option
 @click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
 @click.option("--split", default="val", show_default=True, help="What to fit on: data that trained neither network.")
 @click.option("--measure", help="Another split of the data to measure the fitted scores on.")
@@ -28,25 +26,26 @@ import click
 )
 @click.option("--write", is_flag=True, help="Put the result into the config's file; without, it is only shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+@bands_option
 def calibrate_score(
     data: Path, config: str, split: str, measure: str | None, accepted_iou: float, write: bool, as_json: bool
 ) -> None:
     """Fit the probability that a pre-label is accepted unchanged."""
     from tqdm import tqdm
 
-    from backend.commands.prelabel import read_image
     from backend.evaluation import score_calibration
-    from backend.evaluation_examples import read_examples
+    from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_pipeline
     from backend.pipeline.config import config_path
     from dataset_tools import atomic
+    from dataset_tools.image_files import read
 
     pipeline = load_pipeline(config)
 
-    def observed(part: str) -> list[score_calibration.Answer]:
-        examples = read_examples(data, part)
-        with tqdm(total=len(examples), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
-            return score_calibration.observe(pipeline, examples, read_image, bar.update)
+    def observed(part: str) -> list[score_calibration.ObservedAnswer]:
+        asked = read_questions(data, part)
+        with tqdm(total=len(asked), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
+            return score_calibration.observe(pipeline, asked, read, bar.update)
 
     answers = observed(split)
     fitted = score_calibration.fit(answers, accepted_iou)

@@ -9,6 +9,8 @@ from types import FrameType
 
 import click
 
+from dataset_tools.errors import ConfigError
+
 
 @click.command()
 @click.option("--headless", is_flag=True, help="Run through and exit: 0, or 1 with the reason.")
@@ -37,7 +39,15 @@ def demo(headless: bool, data: Path | None, out: Path, label_studio: Path | None
     missing or malformed, when mIoU is below 0.70, when a present object gets no mask or an absent one gets one; with
     --data only missing and malformed predictions count, since nothing is known about the images.
     """
-    from backend.demo.run import run_demo  # torch and the SDK are for the run, not for --help
+    try:
+        from backend.demo.run import run_demo  # torch and the SDK are for the run, not for --help
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in ("httpx", "label_studio_sdk"):
+            raise
+        raise ConfigError(
+            f"pslg demo sets up a Label Studio of its own with label-studio-sdk, which lacks here ({error.name}):"
+            " pip install 'pslg-sam[demo]'"
+        ) from error
 
     signal.signal(signal.SIGTERM, _terminated)  # so that the servers are stopped then, too
     with run_demo(out, data, label_studio) as running:

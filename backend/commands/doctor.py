@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,23 +15,24 @@ from urllib.parse import urlsplit
 
 import click
 
-from backend.errors import ConfigError, PslgError, UnavailableError
+from backend.database import Database
+from backend.learning.retraining.replay import check_replay
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
+from backend.pipeline.options import missing_variables
 from backend.pipeline.weights import how_to_get, locate
-from backend.settings import Settings
+from backend.settings import Settings, is_dotless
+from dataset_tools.errors import ConfigError, PslgError, UnavailableError
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
     from backend.server.editor.labeling_config import LabelingConfig
-    from backend.server.label_studio import LabelStudio
-
-LOAD_TIMEOUT = 600.0
+    from dataset_tools.label_studio.client import LabelStudio
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the report."""
 
     level: Literal["ok", "note", "problem"]
@@ -61,14 +63,19 @@ def doctor(labeling_config: tuple[str, ...], backend_url: str | None, **options:
         sys.exit(1)
 
 
-def findings(labeling_configs: Collection[str], backend_url: str | None, options: dict[str, Any]) -> Iterator[Finding]:
+def findings(labeling_configs: Collection[str], backend_url: str | None, options: dict[str, Any]) -> Iterator[Check]:
     """Everything that was checked, in the order in which one would repair it."""
     try:
         settings = Settings.load(**options)
     except ConfigError as error:
-        yield Finding("problem", str(error))
+        yield Check("problem", str(error))
         return
-    yield Finding("ok", f"settings; state in {settings.state_dir}")
+    yield Check("ok", f"settings; state in {settings.state_dir}")
+    for check in (partial(Database.check, settings.state.database), partial(check_replay, settings.train_replay)):
+        try:
+            check()
+        except PslgError as error:
+            yield Check("problem", str(error))
     known: Collection[str] | None = ()
     measured: dict[str, float] = {}
     _set_threads(settings)
@@ -76,10 +83,10 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
         pipeline = load_pipeline(settings.config)
         known = pipeline.grounder.known_categories
         finds = "any category" if known is None else ", ".join(sorted(known))
-        yield Finding("ok", f"models: {pipeline.model_version}; finds: {finds}")
+        yield Check("ok", f"models: {pipeline.model_version}; finds: {finds}")
         measured[pipeline.config.name] = _seconds(pipeline)
     except PslgError as error:
-        yield Finding("problem", f"models of config {settings.config!r}: {error}")
+        yield Check("problem", f"models of config {settings.config!r}: {error}")
     yield from _configs(measured)
     for name in labeling_configs:
         yield from _labeling_config(name, known)
@@ -108,14 +115,14 @@ def _seconds(pipeline: PslgSam) -> float:
     return seconds
 
 
-def _configs(measured: Mapping[str, float]) -> Iterator[Finding]:
+def _configs(measured: Mapping[str, float]) -> Iterator[Check]:
     """Every shipped config: whether it can run here, what is missing, and how long an image will take."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     speeds = {half: throughput(device, half=half) for half in (False, True)}
     where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
-    yield Finding("ok", f"{where}: {speeds[False]:.0f} GFLOP/s in float32, {speeds[True]:.0f} in bfloat16")
+    yield Check("ok", f"{where}: {speeds[False]:.0f} GFLOP/s in float32, {speeds[True]:.0f} in bfloat16")
     for name in config_names():
         config = load_config(name)
         missing = _missing(config)
@@ -125,63 +132,62 @@ def _configs(measured: Mapping[str, float]) -> Iterator[Finding]:
             text += f"; {measured[name]:.2f} s for an expression (measured)"
         elif expected is not None:
             text += f"; about {expected:.{0 if expected >= 10 else 1}f} s per image (estimated)"
-        yield Finding("note" if missing else "ok", text)
+        yield Check("note" if missing else "ok", text)
 
 
 def _missing(config: PipelineConfig) -> list[str]:
     """What has to be placed or installed before ``config`` can run."""
     wanted = (config.grounder.weights, config.segmenter.weights, config.grounder.tokenizer)
     missing = [f"no {name} ({how_to_get(name)})" for name in wanted if name and not locate(name).exists()]
+    for section in (config.grounder, config.segmenter):
+        missing += [f"the environment variable {name} is not set" for name in missing_variables(section.options)]
     if config.segmenter.engine == "openvino" and find_spec("openvino") is None:
         missing.append("no package openvino (pip install 'pslg-sam[openvino]')")
     return missing
 
 
-def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.warm import read_config
+def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Check]:
+    from backend.labeling_configs import read_config
     from backend.server.editor.labeling_config import parse_labeling_config
 
     try:
         config = parse_labeling_config(read_config(name))
     except PslgError as error:
-        yield Finding("problem", f"labeling config {name!r}: {error}")
+        yield Check("problem", f"labeling config {name!r}: {error}")
         return
     yield from _config_findings(f"labeling config {name!r}", config, known)
 
 
-def _config_findings(what: str, config: LabelingConfig, known: Collection[str] | None) -> Iterator[Finding]:
+def _config_findings(what: str, config: LabelingConfig, known: Collection[str] | None) -> Iterator[Check]:
     for problem in config.problems(known):
         level: Literal["note", "problem"] = "problem" if problem.startswith("no usable control") else "note"
-        yield Finding(level, f"{what}: {problem}")
+        yield Check(level, f"{what}: {problem}")
     anything = known is None or config.takes_any_category
     found = [label.stored for label in config.labels if anything or label.categories.intersection(known or ())]
-    yield Finding("ok", f"{what}: labels that the model finds: {', '.join(found) or 'none'}")
+    yield Check("ok", f"{what}: labels that the model finds: {', '.join(found) or 'none'}")
 
 
-def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.server.label_studio import LabelStudio
-
+def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator[Check]:
     if settings.label_studio_url is None:
-        yield Finding("note", "LABEL_STUDIO_URL is not set: images in Label Studio (/data/...) cannot be fetched")
+        yield Check("note", "LABEL_STUDIO_URL is not set: images in Label Studio (/data/...) cannot be fetched")
         return
-    label_studio = LabelStudio.from_settings(settings)
+    label_studio = settings.label_studio()
     if label_studio is None:
-        yield Finding("problem", "LABEL_STUDIO_API_KEY is not set: a personal access token or a legacy token is needed")
+        yield Check("problem", "LABEL_STUDIO_API_KEY is not set: a personal access token or a legacy token is needed")
         return
     try:
         user = label_studio.whoami()
-        yield Finding("ok", f"Label Studio at {label_studio.url}: {label_studio.kind} token of {user.get('email')}")
+        yield Check("ok", f"Label Studio at {label_studio.url}: {label_studio.kind} token of {user.get('email')}")
         yield from _projects(label_studio, known)
     except PslgError as error:
-        yield Finding("problem", str(error))
+        yield Check("problem", str(error))
         host = urlsplit(label_studio.url).hostname
         if Path("/.dockerenv").exists() and host in ("localhost", "127.0.0.1"):
             hint = "this is a container, and that is the container itself; use host.docker.internal or a service's name"
-            yield Finding("note", f"LABEL_STUDIO_URL names {host}: {hint}")
+            yield Check("note", f"LABEL_STUDIO_URL names {host}: {hint}")
 
 
-def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Finding]:
-    from backend.commands.serve import is_dotless
+def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Check]:
     from backend.server.editor.labeling_config import parse_labeling_config
 
     for project in label_studio.projects():
@@ -193,21 +199,21 @@ def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Itera
         for backend in backends:
             url = str(backend.get("url"))
             if backend.get("error_message"):
-                yield Finding("problem", f"{what}: backend {url}: {backend['error_message']}")
+                yield Check("problem", f"{what}: backend {url}: {backend['error_message']}")
             if not backend.get("is_interactive"):
-                yield Finding("note", f"{what}: backend {url} is not set to interactive: no smart tools")
+                yield Check("note", f"{what}: backend {url} is not set to interactive: no smart tools")
             if f"{url.rstrip('/')}/webhook" not in hooks:
                 why = ": its host has no dot" if is_dotless(urlsplit(url).hostname or "") else ""
-                yield Finding("note", f"{what}: no webhook for {url}/webhook{why}; annotations are not announced")
+                yield Check("note", f"{what}: no webhook for {url}/webhook{why}; annotations are not announced")
         try:
             config = parse_labeling_config(str(project.get("label_config")))
         except PslgError as error:
-            yield Finding("problem", f"{what}: {error}")
+            yield Check("problem", f"{what}: {error}")
             continue
         yield from _config_findings(what, config, known)
 
 
-def _backend(url: str) -> Iterator[Finding]:
+def _backend(url: str) -> Iterator[Check]:
     import requests
 
     calls: tuple[tuple[str, Callable[[], requests.Response]], ...] = (
@@ -219,6 +225,6 @@ def _backend(url: str) -> Iterator[Finding]:
             response = call()
             if not response.ok:
                 raise UnavailableError(f"status {response.status_code}")
-            yield Finding("ok", f"backend at {url}: {name}: {response.text[:200]}")
+            yield Check("ok", f"backend at {url}: {name}: {response.text[:200]}")
         except (requests.RequestException, PslgError) as error:
-            yield Finding("problem", f"backend at {url}: {name}: {error}")
+            yield Check("problem", f"backend at {url}: {name}: {error}")

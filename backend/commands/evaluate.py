@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.commands.prelabel import check_picture_path, read_image, write_picture
+from backend.commands.options import check_picture_path, data_option, limit_option, split_option, write_picture
+from dataset_tools.bands_option import bands_option
 from dataset_tools.metrics import CONVENTIONS, Convention
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ class _Gallery:
         if len(self._kept) == _GALLERY_SIZE and -self._kept[0][0] <= iou:
             return
         objects = [OverlayObject(item.mask, item.box, item.point, f"{item.score:.2f}") for item in found]
-        detail = f"IoU {iou:.2f}, {outcome.example.kind}, {outcome.example.image.name}"
+        detail = f"IoU {iou:.2f}, {outcome.question.kind}, {outcome.question.image.path.name}"
         if found.abstained is not None:
             detail += f", no mask: {found.abstained.code}"
-        picture = panel(image, objects, outcome.example.expression, detail, truth=target if target.any() else None)
+        words = outcome.question.expression.text
+        picture = panel(image, objects, words, detail, truth=target if target.any() else None)
         entry = (-iou, -self._count, picture)
         if len(self._kept) < _GALLERY_SIZE:
             heapq.heappush(self._kept, entry)
@@ -85,12 +87,7 @@ def _table(report: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="A coco_jsonl folder, a REFER root or another known format.",
-)
+@data_option
 @click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
 @click.option(
     "--boxes",
@@ -100,8 +97,17 @@ def _table(report: dict[str, Any]) -> str:
     help="ground-truth measures stage 2 alone.",
 )
 @click.option("--box-jitter", type=click.FloatRange(0, 0.5), default=0.0, help="Move each side of such a box (share).")
-@click.option("--split", help="A split of the dataset, or a file of image names; default: everything.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many expressions, spread evenly over the dataset.")
+@split_option
+@click.option(
+    "--expressions",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Ask these of a coco_jsonl folder instead of its own (JSON lines as in expressions.jsonl).",
+)
+@click.option("--whole", is_flag=True, help="Only expressions whose objects no border cuts, where the data says so.")
+@click.option(
+    "--min-side", type=click.FloatRange(min=0), default=0, help="Only objects at least so wide and so high (pixels)."
+)
+@limit_option("expressions")
 @click.option(
     "--convention",
     type=click.Choice(list(CONVENTIONS)),
@@ -120,12 +126,16 @@ def _table(report: dict[str, Any]) -> str:
     help=f"Write the {_GALLERY_SIZE} worst cases as a contact sheet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+@bands_option
 def evaluate(
     data: Path,
     config: str,
     boxes: str,
     box_jitter: float,
     split: str | None,
+    expressions: Path | None,
+    whole: bool,
+    min_side: float,
     limit: int | None,
     convention: str,
     foreground_points: bool,
@@ -136,21 +146,24 @@ def evaluate(
     """Measure a config on a dataset: mIoU, oIoU, P@X over every expression that has a target."""
     from tqdm import tqdm
 
-    from backend.evaluation import expressions as evaluation
-    from backend.evaluation_examples import read_examples, spread
+    from backend.evaluation.expressions import evaluate as measure
+    from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_config, load_pipeline
+    from dataset_tools.image_files import read
+    from dataset_tools.labelled import about_whole_objects, spread
 
-    examples = spread(read_examples(data, split), limit)
+    asked = about_whole_objects(read_questions(data, split, expressions), whole=whole, min_side=min_side)
+    asked = spread(asked, limit)
     counting = CONVENTIONS[convention]
     pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
     worst = _Gallery(counting)
     if boxes == "ground-truth":
-        examples = [example for example in examples if example.targets]
-    with tqdm(total=len(examples), unit="expression", desc=pipeline.model_version) as bar:
-        result = evaluation.evaluate(
+        asked = [question for question in asked if question.targets]
+    with tqdm(total=len(asked), unit="expression", desc=pipeline.model_version) as bar:
+        result = measure(
             pipeline,
-            examples,
-            read_image,
+            asked,
+            read,
             boxes="ground-truth" if boxes == "ground-truth" else "predicted",
             box_jitter=box_jitter,
             convention=counting,
@@ -159,5 +172,8 @@ def evaluate(
         )
     if gallery is not None:
         write_picture(gallery, worst.sheet())
-    report = {"data": data.name, "split": split, "limit": limit, **result.report()}
+    report = {"data": data.name, "split": split, "limit": limit, "whole": whole, "min_side": min_side}
+    report |= result.report()
+    if expressions is not None:
+        report["expressions"] = expressions.name
     click.echo(json.dumps(report) if as_json else _table(report))

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from backend.errors import DatasetError
-
-if TYPE_CHECKING:
-    from backend.evaluation.clicks import ClickTarget
+from backend.commands.options import data_option, limit_option, split_option
+from dataset_tools.bands_option import bands_option
+from dataset_tools.errors import DatasetError
 
 THRESHOLDS = (0.80, 0.85)
 
 
 @click.command("evaluate-clicks")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="A coco_jsonl folder or a REFER root.")
+@data_option
 @click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
-@click.option("--split", help="A split of the dataset, or a file of image names; default: everything.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only so many objects, spread evenly over the dataset.")
+@split_option
+@limit_option("objects")
 @click.option("--cap", type=click.IntRange(min=1), default=20, show_default=True, help="Most clicks per object.")
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+@bands_option
 def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | None, cap: int, as_json: bool) -> None:
     """Count the clicks until the IoU reaches 0.80 and 0.85 (NoC).
 
@@ -33,46 +32,22 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
 
     from tqdm import tqdm
 
-    from backend.commands.prelabel import read_image
     from backend.evaluation.clicks import evaluate_clicks as measure
     from backend.pipeline import load_pipeline
+    from dataset_tools import image_files
+    from dataset_tools.labelled import read, spread
 
-    targets = _read_targets(data, split)
-    if limit is not None and limit < len(targets):
-        targets = [targets[index * len(targets) // limit] for index in range(limit)]
+    targets = [(image, item) for image in read(data, split) for item in image.objects]
+    if not targets:
+        raise DatasetError(f"{data} has no objects" + (f" in the split {split!r}" if split else ""))
+    targets = spread(targets, limit)
     pipeline = load_pipeline(config)
     bar = tqdm(targets, desc=pipeline.model_version, unit="object")
     report: dict[str, Any] = {"data": data.name, "split": split, "limit": limit}
-    report |= measure(pipeline.segmenter, bar, read_image, THRESHOLDS, cap)
+    report |= measure(pipeline.segmenter, bar, image_files.read, THRESHOLDS, cap)
     report |= {"convention": f"clicks only, no box; IoU at image size, >=; cap {cap}"}
     report |= {"model_version": pipeline.model_version}
     click.echo(json.dumps(report) if as_json else _table(report))
-
-
-def _read_targets(data: Path, split: str | None) -> list[ClickTarget]:
-    """Every object of a coco_jsonl folder or a REFER root once, of one split if given."""
-    from backend.evaluation.clicks import ClickTarget
-    from dataset_tools.errors import DatasetError as FormatError
-    from dataset_tools.formats import coco_jsonl, refer
-    from dataset_tools.records import local_path
-
-    targets = []
-    try:
-        if (data / "rrsisd").is_dir():
-            for sample in refer.read(data):
-                for record in sample.records:
-                    if split is None or record.split == split:
-                        path = local_path(sample.image)
-                        targets.append(ClickTarget(path, record.category, partial(sample.union, record)))
-        else:
-            chosen: str | Path | None = Path(split) if split is not None and Path(split).is_file() else split
-            for image in coco_jsonl.read(data, chosen).images:
-                targets += [ClickTarget(image.path, one.category, one.mask) for one in image.annotations]
-    except FormatError as error:
-        raise DatasetError(str(error)) from error
-    if not targets:
-        raise DatasetError(f"{data} has no objects" + (f" in the split {split!r}" if split else ""))
-    return targets
 
 
 def _table(report: dict[str, Any]) -> str:

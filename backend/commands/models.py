@@ -78,7 +78,7 @@ def show(version: str, project: int | None, **options: Any) -> None:
         click.echo(f"  folder:   {versions.path(version)} (files are as recorded)")
         for name, digest in made.files.items():
             click.echo(f"    {digest}  {name}")
-        click.echo(f"  training images ({len(made.training_keys)}), kept in {settings.state_dir / 'images'}:")
+        click.echo(f"  training images ({len(made.training_keys)}), kept in {settings.state.images}:")
         for key in made.training_keys:
             click.echo(f"    {key}")
         click.echo("  to make it again, on the same annotations:")

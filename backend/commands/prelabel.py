@@ -9,45 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from backend.errors import ImageError
+from backend.commands.options import MAX_PIXELS, PICTURES, write_picture
+from dataset_tools.bands_option import bands_option
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
+    from backend.pipeline.config import PipelineConfig
     from backend.pipeline.types import Image, Prelabels
     from dataset_tools.expressions.explanation import Explanation
 
-MAX_PIXELS = 100_000_000
-_PICTURES = (".png", ".jpg", ".jpeg")
-
-
-def read_image(path: Path) -> Image:
-    """An image file as uint8[H, W, 3] RGB, turned as its EXIF data say; ImageError naming the file if it cannot be."""
-    from backend.server.image_files import decode_image
-
-    try:
-        return decode_image(path.read_bytes(), MAX_PIXELS)
-    except OSError as error:
-        raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-
-
-def check_picture_path(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Option callback: refuse a picture's path of an unknown type before any work is done."""
-    if path is not None and path.suffix.lower() not in _PICTURES:
-        raise click.BadParameter(f"{path.name!r} must end in {' or '.join(_PICTURES)}", context, parameter)
-    return path
-
-
-def write_picture(path: Path, picture: Image) -> None:
-    """Write uint8[H, W, 3] RGB to a PNG or JPEG file, making its folder."""
-    import cv2
-
-    from dataset_tools import atomic
-
-    _, data = cv2.imencode(path.suffix.lower(), picture[..., ::-1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_bytes(path, data.tobytes())
+_MAPS = {".gpkg": "gpkg", ".geojson": "geojson", ".tif": "cog"}
+"""Suffixes of map files and their format (``dataset_tools.maps.files``)."""
 
 
 def _explanation(pipeline: PslgSam, pixels: Image, expression: str) -> Explanation:
@@ -113,7 +85,17 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the image with mask, box and point (.png, .jpg); with --tasks the predictions (.json).",
+    help="Write the image with mask, box and point (.png, .jpg), or the objects on the map (.gpkg, .geojson, .tif);"
+    " with --tasks the predictions (.json).",
+)
+@click.option("--gsd", type=float, metavar="METRES", help="With a map file: resample to this ground sampling first.")
+@click.option(
+    "--simplify",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="METRES",
+    show_default=True,
+    help="With --out .gpkg or .geojson: how far outlines may be from the masks; 0: along the pixels' edges.",
 )
 @click.option(
     "--explain",
@@ -121,6 +103,7 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     help="Say how the words were read and how each candidate fared; --out then shows the candidates, numbered.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with COCO RLE masks to stdout.")
+@bands_option
 @click.option(
     "--foreground-points/--no-foreground-points", default=True, help="CFPG, as the config says or not at all."
 )
@@ -147,6 +130,8 @@ def prelabel(
     config: str,
     out: Path | None,
     explain: bool,
+    gsd: float | None,
+    simplify: float,
     as_json: bool,
     foreground_points: bool,
     boundary: bool,
@@ -173,12 +158,18 @@ def prelabel(
         raise click.UsageError("give IMAGE and EXPRESSION, or --tasks")
     if engine != "local" or workers is not None:
         raise click.UsageError("--engine and --workers go with --tasks")
-    if out is not None and out.suffix.lower() not in _PICTURES:
-        raise click.UsageError(f"--out {out.name!r} must end in {' or '.join(_PICTURES)}")
+    if out is not None and out.suffix.lower() not in (*PICTURES, *_MAPS):
+        raise click.UsageError(f"--out {out.name!r} must end in {' or '.join((*PICTURES, *_MAPS))}")
     from backend.pipeline import load_config, load_pipeline
+    from dataset_tools.image_files import read
 
-    pixels = read_image(image)
     settings = load_config(config).ablated(foreground_points=foreground_points, boundary=boundary)
+    if out is not None and out.suffix.lower() in _MAPS:
+        _prelabel_scene(image, expression, out, settings, gsd, simplify)
+        return
+    if gsd is not None or simplify:
+        raise click.UsageError(f"--gsd and --simplify go with --out {', '.join(_MAPS)}")
+    pixels = read(image, max_pixels=MAX_PIXELS)
     pipeline = load_pipeline(settings)
     start = time.perf_counter()
     found = pipeline.prelabel(pixels, expression)
@@ -191,6 +182,38 @@ def prelabel(
     _print(found, expression, pipeline.model_version, seconds, out, as_json)
     if found.abstained is not None:
         raise SystemExit(3)
+
+
+def _prelabel_scene(
+    image: Path, expression: str, out: Path, settings: PipelineConfig, gsd: float | None,
+    simplify: float,
+) -> None:  # fmt: skip
+    """The objects of a scene of any size, as a map file; exit status 3 if there are none."""
+    from backend.pipeline import load_pipeline
+    from backend.pipeline.map_scene import prelabel_scene
+    from dataset_tools.maps import files
+    from dataset_tools.maps.scene import open_scene
+    from dataset_tools.progress import tracked
+
+    pipeline = load_pipeline(settings)
+    journal = out.with_name(f"{out.name}.part.jsonl")
+    start = time.perf_counter()
+    with open_scene(image, gsd=gsd) as scene:
+        for sentence in scene.notes:
+            click.echo(f"{image}: {sentence}", err=True)
+        found = prelabel_scene(
+            pipeline, scene, expression, journal, track=lambda what, items: tracked(what, " parts")(items)
+        )
+    seconds = time.perf_counter() - start
+    if found.abstention is not None:
+        journal.unlink(missing_ok=True)
+        click.echo(f"no mask ({found.abstention.code}): {found.abstention.message}")
+        raise SystemExit(3)
+    files.write(out, found.objects, _MAPS[out.suffix.lower()], simplify, overwrite=True)
+    journal.unlink(missing_ok=True)
+    count = len(found.objects)
+    click.echo(f"{out}: {count:,} {'object' if count == 1 else 'objects'}, of {found.detections:,} detections")
+    click.echo(f"{seconds:.1f} s, {pipeline.model_version}")
 
 
 def _print(

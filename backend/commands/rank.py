@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.commands.warm import LOAD_TIMEOUT
-from backend.errors import ConfigError, PslgError
 from backend.learning.ranking.strategies import STRATEGIES
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError, PslgError
 
 if TYPE_CHECKING:
     from backend.batch.ranking import RankedTask, TaskRanker
     from backend.server.editor.labeling_config import LabelingConfig
-    from backend.server.label_studio import LabelStudio
+    from dataset_tools.label_studio.client import LabelStudio
 
 logger = logging.getLogger(__name__)
 
@@ -87,14 +86,12 @@ def rank(
 
     service = LabelingService(Settings.load(**options))
     try:
-        studio = service.label_studio
-        if studio is None:
-            raise ConfigError("pslg rank needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        studio = service.label_studio or service.settings.require_label_studio("pslg rank")
         about = studio.project(project)
         config = parse_labeling_config(about["label_config"])
         _require_free(field, config)
         service.start()
-        if not service.model.wait(LOAD_TIMEOUT):
+        if not service.model.wait():
             raise ConfigError(str(service.model.problem))
         pipeline = service.models.pipeline(project)
         features = ImageFeatures(service.store.database, feature_segmenter())

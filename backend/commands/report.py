@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.errors import ConfigError
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from backend.learning.annotations.store import AnnotationRow
@@ -98,13 +98,12 @@ def _of_project(project: int, settings: Settings) -> tuple[str, str, Labelling, 
     from backend.learning.report.figures import labelling_of
     from backend.learning.report.page import ModelHistory
     from backend.learning.versions.registry import ModelVersions
-    from backend.server.label_studio import LabelStudio
 
     database = Database.of_state(settings.state_dir)
     try:
         store = AnnotationStore(database)
         about = store.project(project)
-        studio = LabelStudio.from_settings(settings)
+        studio = settings.label_studio()
         pages = iter(()) if studio is None else studio.task_pages(project, complete=True)
         found = labelling_of(
             _joined(store.annotated_tasks(project), _progress(task for page in pages for task in page))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import shutil
@@ -11,7 +10,8 @@ from typing import Any
 
 import click
 
-from backend.settings import Settings
+from backend.database import Database
+from backend.settings import Settings, is_dotless
 
 RESEARCH_NOTE = (
     "The compact weights were trained on research images: use them for research only (see their MODEL_CARD.md)."
@@ -35,16 +35,19 @@ def serve(**options: Any) -> None:
     """
     from gunicorn.app.base import BaseApplication
 
+    from backend.learning.retraining.replay import check_replay
     from backend.pipeline import load_config
 
     settings = Settings.load(**options)
-    config = load_config(settings.config)  # a misspelt name or key must end here, not in the log of a worker
+    config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
+    check_replay(settings.train_replay)
+    Database.of_state(settings.state_dir).close()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
     if settings.workers > 1:
-        _share_metrics(settings.state_dir / "metrics")
+        _share_metrics(settings.state.metrics)
 
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
@@ -102,12 +105,3 @@ def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
     if uses_compact_weights:
         lines.append(RESEARCH_NOTE)
     return lines
-
-
-def is_dotless(host: str) -> bool:
-    """Whether Label Studio registers no webhook for this host name: it wants a dot, ``localhost`` or an address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host and host != "localhost"
-    return False

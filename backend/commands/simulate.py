@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
+from backend.commands.options import data_option
+from dataset_tools.bands_option import bands_option
+
 
 @click.command("simulate")
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="coco_jsonl folder with expressions and a split.json.",
-)
+@data_option
+@bands_option
 @click.option("--pool", default="train", show_default=True, help="Split whose tasks are labelled.")
 @click.option("--test", default="test", show_default=True, help="Split that measures; nothing is learnt from it.")
 @click.option(
@@ -59,8 +58,6 @@ def simulate(
     """
     import torch
 
-    from backend.errors import ConfigError
-    from backend.learning.examples import read_coco_jsonl
     from backend.learning.simulation.report import write_report
     from backend.learning.simulation.run import Simulation, SimulationSettings
     from backend.learning.simulation.world import World
@@ -68,6 +65,8 @@ def simulate(
     from backend.pipeline.grounding.compact.network import load_detector
     from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
     from backend.training.adapter.views import FeatureCache
+    from dataset_tools.errors import ConfigError
+    from dataset_tools.labelled import read
 
     if (out / "settings.json").exists() and not resume:
         raise ConfigError(f"{out} already holds a simulation: continue it with --resume or choose another --out")
@@ -78,7 +77,7 @@ def simulate(
     cache = FeatureCache(detector, features or out / "features")
     world = World(cache, calibration, load_compact_segmenter(base_segmenter), load_config(config))
     known = frozenset(detector.config.categories)
-    images = {split: read_coco_jsonl(data, split) for split in (pool, test)}
+    images = {split: read(data, split) for split in (pool, test)}
     Simulation(world, images[pool], images[test], known, out, settings, click.echo).run()
     named = {item.category for image in images[test] for item in image.objects}
     report = write_report(out, sorted(named - known))

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from backend.errors import ConfigError
 from backend.settings import Settings
 
 
@@ -25,12 +24,9 @@ def sync(project: int, **options: Any) -> None:
     from backend.database import Database
     from backend.learning.annotations.store import AnnotationStore
     from backend.learning.annotations.sync import sync_project
-    from dataset_tools.label_studio.fetch import Client
 
     settings = Settings.load(**options)
-    if settings.label_studio_url is None or settings.label_studio_api_key is None:
-        raise ConfigError("pslg sync needs LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
-    client = Client(settings.label_studio_url, settings.label_studio_api_key.get_secret_value())
+    client = settings.require_label_studio("pslg sync")
     store = AnnotationStore(Database.of_state(settings.state_dir))
     try:
         with tqdm(desc=f"project {project}", unit="task") as bar:

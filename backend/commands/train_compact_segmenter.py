@@ -6,16 +6,14 @@ from pathlib import Path
 
 import click
 
+from backend.commands.options import datasets_option
+from dataset_tools.bands_option import bands_option
+
 CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" / "train.yaml"
 
 
 @click.command("compact-segmenter")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="Folder holding the datasets that the config names (nwpu_vhr10, inria_512).",
-)
+@datasets_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
 @click.option(
     "--config",
@@ -26,14 +24,15 @@ CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" /
     help="Training config.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def compact_segmenter(data: Path, out: Path, config_path: Path, overrides: tuple[str, ...], resume: bool) -> None:
     """Train the compact promptable segmenter (stage 2).
 
     The best weights by validation are written to OUT/model.safetensors in half precision, as the pipeline loads them.
     """
-    from backend.training.run import load_config
+    from backend.training.run import load_recipe
     from backend.training.segmenter.run import run_segmenter_training
 
-    weights = run_segmenter_training(data, out, load_config(config_path, overrides), resume)
+    weights = run_segmenter_training(data, out, load_recipe(config_path, overrides), resume)
     click.echo(f"weights: {weights}")

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
+from backend.commands.options import data_option
+from dataset_tools.bands_option import bands_option
+
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 
 
 @click.command("lqvg")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="A DIOR-RSVG folder, a REFER root (RRSIS-D) or a coco_jsonl folder.",
-)
+@data_option
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -36,6 +34,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 @click.option("--split", default="train", show_default=True, help="Split to train on.")
 @click.option("--validation-split", default="val", show_default=True, help="Split that selects the best weights.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def lqvg(
     data: Path,
@@ -55,13 +54,13 @@ def lqvg(
     On several GPUs: torchrun --nproc-per-node 2 -m backend train lqvg ...
     """
     from backend.training.lqvg.run import run_lqvg_training
-    from backend.training.run import load_config
+    from backend.training.run import load_recipe
 
     weights = run_lqvg_training(
         data,
         tokenizer,
         out,
-        load_config(config_path, overrides),
+        load_recipe(config_path, overrides),
         split=split,
         validation_split=validation_split,
         device=device,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.errors import ConfigError
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from backend.database import Database
@@ -40,6 +40,7 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
     if (project is None) == (number is None) or (project is None and (stop or like)):
         raise click.UsageError("give either PROJECT or --job")
     from backend.database import Database
+    from backend.learning.retraining.replay import check_replay
     from backend.learning.versions.jobs import TrainingJobs
 
     settings = Settings.load(**options)
@@ -50,6 +51,8 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
             click.echo("\n".join(f"job {job.id} stopped" for job in jobs.stop(project)) or "no job to stop")
             return
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if number is None:  # a queued job fails with the reason instead
+            check_replay(settings.train_replay)
         with _turn(settings, jobs):
             job = _job(jobs, project, number, like)
             if job is not None:
@@ -61,11 +64,11 @@ def project(project: int | None, number: int | None, like: str | None, stop: boo
 @contextmanager
 def _turn(settings: Settings, jobs: TrainingJobs) -> Iterator[None]:
     """Hold the lock of the state folder; raises ConfigError while somebody else trains."""
-    from backend.learning.versions.jobs import process_lock
+    from backend.state import process_lock
 
     until = time.monotonic() + _PATIENCE
     while True:
-        with process_lock(settings.state_dir / "training.lock") as mine:
+        with process_lock(settings.state.training_lock) as mine:
             if mine:
                 yield
                 return
@@ -109,20 +112,18 @@ def _runner(settings: Settings, database: Database, jobs: TrainingJobs) -> Train
     from backend.learning.retraining.runner import TrainingRunner
     from backend.learning.versions.registry import ModelVersions
     from backend.server.images import TaskImages
-    from backend.server.label_studio import LabelStudio
-    from dataset_tools.label_studio.fetch import Client
 
     store = AnnotationStore(database)
-    images = TaskImages(settings, LabelStudio.from_settings(settings), database)
+    studio = settings.label_studio()
+    images = TaskImages(settings, studio, database)
 
     def fetch(url: str, task: int) -> ImageFile:
-        identity, path = images.keep(url, task, settings.state_dir / "images")
-        return ImageFile(identity.sha256, path, *identity.size)
+        image, path = images.keep(url, task, settings.state.images)
+        return ImageFile(image.identity, path, *image.size)
 
     def sync(project: int) -> None:
-        if settings.label_studio_url is not None and settings.label_studio_api_key is not None:
-            client = Client(settings.label_studio_url, settings.label_studio_api_key.get_secret_value())
-            sync_project(store, client, project, settings.state_dir)
+        if studio is not None:
+            sync_project(store, studio, project, settings.state_dir)
 
     versions = ModelVersions(database, settings.state_dir)
     return TrainingRunner(settings, store, jobs, versions, fetch, sync)

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backend.commands.options import data_option
+from dataset_tools.bands_option import bands_option
+
 if TYPE_CHECKING:
     from backend.training.decoder.training import DecoderOptions
 
 
 @click.command("sam-decoder")
 @click.option("--config", default="compact", show_default=True, help="Pipeline config whose segmenter is tuned.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="A folder of masks: coco_jsonl, a REFER root, or another format of pslg dataset.",
-)
+@data_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the run.")
 @click.option("--split", default="train", show_default=True, help='Split to train on; "" takes every image.')
 @click.option(
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     help="Folder of embeddings, for several runs together. [default: OUT/embeddings]",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Another training option, e.g. steps=400.")
+@bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def sam_decoder(
     config: str,
@@ -88,8 +87,8 @@ def sam_decoder(
 def _options(minutes: float | None, overrides: tuple[str, ...]) -> DecoderOptions:
     import yaml
 
-    from backend.errors import ConfigError
     from backend.training.decoder.training import DecoderOptions
+    from dataset_tools.errors import ConfigError
 
     known = sorted(field.name for field in fields(DecoderOptions))
     values: dict[str, Any] = {"minutes": minutes}

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from backend.errors import WeightsError
 from backend.pipeline.weights import REGISTRY, WeightEntry, how_to_get, locate, weights_folder
 from backend.pipeline.weights.records import read_record, record, sha256_of
+from dataset_tools.errors import WeightsError
 
 _NAMES = click.Choice(list(REGISTRY))
 

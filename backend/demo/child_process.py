@@ -15,7 +15,7 @@ from typing import Self
 
 import requests
 
-from backend.errors import PslgError
+from dataset_tools.errors import PslgError
 
 LOG_LINES = 15
 """How many lines of its log an error about a failed process quotes."""

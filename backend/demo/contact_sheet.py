@@ -7,12 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from backend.demo.verification import Outcome
+from backend.demo.verification import TaskOutcome
 from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools import atomic, overlays
 from dataset_tools.formats.coco_jsonl import CocoJsonl
+from dataset_tools.image_files import read
 
 PANEL_WIDTH = 420
 """Pixels."""
@@ -21,7 +21,7 @@ PANEL_WIDTH = 420
 def write_contact_sheet(
     path: Path,
     dataset: CocoJsonl,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[TaskOutcome],
     pipeline: PslgSam,
     progress: Callable[[], None],
 ) -> None:
@@ -42,7 +42,7 @@ def write_contact_sheet(
     panels = []
     for outcome in outcomes:
         expression = outcome.expression
-        image = np.asarray(Image.open(dataset.image(expression.image).path).convert("RGB"))
+        image = read(dataset.image(expression.image).path)
         prelabels = pipeline.prelabel(image, expression.expression)
         objects = [overlays.OverlayObject(mask=mask) for mask in outcome.masks]
         for index, prelabel in enumerate(prelabels):
@@ -61,7 +61,7 @@ def write_contact_sheet(
     atomic.write_bytes(path, encoded.tobytes())
 
 
-def _detail(outcome: Outcome) -> str:
+def _detail(outcome: TaskOutcome) -> str:
     if outcome.absent:
         return "not in the image: " + ("answered all the same" if outcome.answered else "abstained, as it should")
     if not outcome.answered:

@@ -12,7 +12,7 @@ import requests
 from label_studio_sdk.client import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
-from backend.errors import LabelStudioError
+from dataset_tools.errors import LabelStudioError
 
 TIMEOUT = 130.0
 """Seconds for one call: Label Studio itself gives a backend 100 s to answer a batch."""

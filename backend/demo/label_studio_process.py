@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from backend.demo.child_process import ChildProcess, free_port
-from backend.errors import LabelStudioError
+from dataset_tools.errors import LabelStudioError
 
 EMAIL = "demo@example.com"
 PASSWORD = "pslg-demo"  # noqa: S105 - shown on the screen; the server listens on the loopback interface only

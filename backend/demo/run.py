@@ -23,11 +23,11 @@ from backend.demo.label_studio_client import LabelStudioClient
 from backend.demo.label_studio_process import LabelStudioProcess, find_program
 from backend.demo.sample import read_dataset, sample_expressions
 from backend.demo.scenes import SEEDS, write_scenes
-from backend.demo.verification import Outcome, Summary
-from backend.errors import LabelStudioError, PslgError
+from backend.demo.verification import Summary, TaskOutcome
 from backend.labeling_configs import read_labeling_config
 from backend.pipeline import load_pipeline
 from dataset_tools import atomic
+from dataset_tools.errors import LabelStudioError, PslgError
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
 
 CONFIG = "compact"
@@ -155,7 +155,9 @@ def _retrieve(client: LabelStudioClient, project: int, tasks: list[int]) -> None
             bar.update(len(some))
 
 
-def _summarize(outcomes: list[Outcome], predictions: int, model_version: str, sheet: Path, *, gated: bool) -> Summary:
+def _summarize(
+    outcomes: list[TaskOutcome], predictions: int, model_version: str, sheet: Path, *, gated: bool
+) -> Summary:
     failures = [
         f"task {outcome.task} ({outcome.expression.expression!r}) {problem}"
         for outcome in outcomes
@@ -176,7 +178,7 @@ def _summarize(outcomes: list[Outcome], predictions: int, model_version: str, sh
     )
 
 
-def _table(outcomes: list[Outcome]) -> str:
+def _table(outcomes: list[TaskOutcome]) -> str:
     lines = [f"{'task':>4}  {'kind':<9}{'masks':>5}  {'score':>5}  {'IoU':>5}  expression"]
     for outcome in outcomes:
         iou = "absent" if outcome.iou is None else f"{outcome.iou:.2f}"

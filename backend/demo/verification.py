@@ -22,7 +22,7 @@ CONVENTION = metrics.CONVENTIONS["native"]
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class TaskOutcome:
     """The stored prediction of one task.
 
     Attributes:
@@ -100,8 +100,8 @@ def check_predictions(
     stored: Sequence[StoredPrediction],
     model_version: str,
     label_config: str,
-) -> list[Outcome]:
-    """Compare the stored predictions with the tasks, one Outcome per task in the order of ``expressions``.
+) -> list[TaskOutcome]:
+    """Compare the stored predictions with the tasks, one TaskOutcome per task in the order of ``expressions``.
 
     Args:
         dataset: holds the true masks.
@@ -127,7 +127,7 @@ def check_predictions(
             masks += decoded
             problems += damaged
         outcomes.append(
-            Outcome(
+            TaskOutcome(
                 task=task,
                 expression=expression,
                 masks=tuple(masks),
@@ -139,7 +139,7 @@ def check_predictions(
     return outcomes
 
 
-def quality_failures(outcomes: Sequence[Outcome], minimum_miou: float) -> list[str]:
+def quality_failures(outcomes: Sequence[TaskOutcome], minimum_miou: float) -> list[str]:
     """What is not good enough: no mask for a present object, an answer for an absent one, mIoU below the minimum."""
     failures = [
         f"task {outcome.task}: no mask for {outcome.expression.expression!r}, which is in the image"
@@ -157,7 +157,7 @@ def quality_failures(outcomes: Sequence[Outcome], minimum_miou: float) -> list[s
     return failures
 
 
-def present_figures(outcomes: Sequence[Outcome]) -> tuple[float | None, float | None]:
+def present_figures(outcomes: Sequence[TaskOutcome]) -> tuple[float | None, float | None]:
     """mIoU and P@0.5 over the tasks whose object is present; (None, None) without such a task."""
     overlaps = [outcome.overlap for outcome in outcomes if outcome.overlap is not None]
     if not overlaps:
@@ -166,7 +166,7 @@ def present_figures(outcomes: Sequence[Outcome]) -> tuple[float | None, float | 
     return figures["mIoU"], figures["P@0.5"]
 
 
-def absent_abstained(outcomes: Sequence[Outcome]) -> bool | None:
+def absent_abstained(outcomes: Sequence[TaskOutcome]) -> bool | None:
     """Whether no task for an absent object got a mask; None without such a task."""
     absent = [outcome for outcome in outcomes if outcome.absent]
     return not any(outcome.answered for outcome in absent) if absent else None

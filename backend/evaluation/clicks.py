@@ -1,47 +1,43 @@
-"""NoC, the number of clicks: how many clicks a mask needs until its IoU reaches a threshold.
+"""What it costs to click an object: NoC, the number of clicks until a mask's IoU reaches a threshold.
 
-The next click lies in the deepest point of the largest error region, the first one therefore in the object's deepest
-point. Clicks come without a box, so that the window is found by ``click_window`` as in the server.
+The next click lies in the deepest point of the largest error region, the first one without a pre-label therefore in the
+object's deepest point. Masks are those that the server answers with for the same clicks: by the same ``replay``, and
+without specks and pin-holes, of the sizes that ``Settings`` has when nobody sets them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from backend.evaluation.next_click import next_click
 from backend.pipeline.segmentation import Segmenter
-from backend.pipeline.segmentation.replay import click_window, decode_clicks
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
-from dataset_tools.categories import canonical
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.segmentation.replay import ReplayCache, refines, replay
+from backend.pipeline.types import Box, Embedding, Image, Mask, Point, Prompts, hash_image
+from backend.settings import Settings
+from dataset_tools.labelled import LabelledImage, LabelledObject
 from dataset_tools.metrics import iou
 
-__all__ = ["ClickTarget", "click_ious", "evaluate_clicks", "summarize_clicks"]
+__all__ = ["click_ious", "clicks_to", "corrected", "evaluate_clicks", "summarize_clicks"]
 
-
-@dataclass(frozen=True)
-class ClickTarget:
-    """One object to be clicked: its image file, its category as the dataset spells it, and what makes its mask."""
-
-    image: Path
-    category: str
-    mask: Callable[[], Mask]
+SPECK_AREA: int = Settings.model_fields["speck_area"].default
+HOLE_AREA: int = Settings.model_fields["hole_area"].default
 
 
 def evaluate_clicks(
     segmenter: Segmenter,
-    targets: Iterable[ClickTarget],
+    targets: Iterable[tuple[LabelledImage, LabelledObject]],
     read_image: Callable[[Path], Image],
     thresholds: Sequence[float],
     cap: int,
 ) -> dict[str, Any]:
-    """NoC over ``targets``, those of one image in succession; objects without pixels are left out.
+    """NoC over objects with their images, those of one image in succession; objects without pixels are left out.
 
     Returns:
         What ``summarize_clicks`` returns, for all objects at the top and under ``total``, and ``by_category``;
@@ -50,13 +46,13 @@ def evaluate_clicks(
     started = time.perf_counter()
     sequences: dict[str, list[list[float]]] = {}
     path: Path | None = None
-    for target in targets:
-        if path != target.image:
-            path, image = target.image, read_image(target.image)
+    for labelled, target in targets:
+        if path != labelled.path:
+            path, image = labelled.path, read_image(labelled.path)
         mask = target.mask()
         if mask.any():
-            name = canonical(target.category) or target.category
-            sequences.setdefault(name, []).append(click_ious(segmenter, image, mask, cap, enough=max(thresholds)))
+            ious = click_ious(segmenter, image, mask, cap, enough=max(thresholds))
+            sequences.setdefault(target.category, []).append(ious)
     every = [ious for part in sequences.values() for ious in part]
     total = summarize_clicks(every, thresholds, cap)
     return {
@@ -80,37 +76,77 @@ def click_ious(segmenter: Segmenter, image: Image, target: Mask, cap: int = 20, 
     Returns:
         At least one and at most ``cap`` values; fewer than ``cap`` if ``enough`` was reached.
     """
-    embeddings: dict[Box, Embedding] = {}
-
-    def embed(window: Box) -> Embedding:
-        if window not in embeddings:
-            embeddings[window] = segmenter.embed(image, window)
-        return embeddings[window]
-
-    points: npt.NDArray[np.float32] = np.zeros((0, 2), np.float32)
-    labels: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-    size = (target.shape[0], target.shape[1])
-    window: Box | None = None
-    prediction: MaskPrediction | None = None
+    embed = cache(partial(segmenter.embed, image, key=hash_image(image)))
     ious: list[float] = []
-    while len(ious) < cap:
-        predicted = np.zeros_like(target) if prediction is None else prediction.mask
-        click = next_click(predicted, target)
-        if click is None:
-            break
-        points = np.concatenate([points, np.array([[click.x, click.y]], np.float32)])
-        labels = np.append(labels, int(click.positive))
-        chosen = click_window(segmenter, embed, size, points, labels)
-        if prediction is None or chosen != window:
-            prediction = decode_clicks(segmenter, embed(chosen), Prompts(points, labels))
-        else:  # what decode_clicks would do, without the clicks that were decoded already
-            prompts = Prompts(points, labels, mask_logits=prediction.low_res_logits)
-            prediction = segmenter.decode(embed(chosen), prompts)
-        window = chosen
-        ious.append(iou(prediction.mask, target))
+    for mask in corrected(segmenter, embed, target, cap=cap):
+        ious.append(iou(mask, target))
         if ious[-1] >= enough:
             break
     return ious
+
+
+def clicks_to(
+    segmenter: Segmenter,
+    embed: Callable[[Box], Embedding],
+    target: Mask,
+    start: Mask | None,
+    *,
+    enough: float,
+    cap: int,
+) -> int:
+    """Corrective clicks until the mask's IoU with ``target`` is at least ``enough``; ``cap`` if it never is.
+
+    Args:
+        segmenter: answers the clicks.
+        embed: features of a window of the image.
+        target: bool[H, W], not empty.
+        start: the pre-label bool[H, W] as the editor shows it; None or empty: there is none.
+        enough: IoU in (0, 1].
+        cap: most clicks.
+    """
+    if start is not None and iou(start, target) >= enough:
+        return 0
+    for count, mask in enumerate(corrected(segmenter, embed, target, start, cap=cap), 1):
+        if iou(mask, target) >= enough:
+            return count
+    return cap
+
+
+def corrected(
+    segmenter: Segmenter,
+    embed: Callable[[Box], Embedding],
+    target: Mask,
+    start: Mask | None = None,
+    *,
+    cap: int,
+) -> Iterator[Mask]:
+    """The mask bool[H, W] that the editor shows after each corrective click, until it is the target.
+
+    A pre-label is refined as the server refines a region. A click beside it that outlines something else begins a new
+    object, as it does there, and the pre-label is out.
+
+    Args:
+        segmenter: answers the clicks.
+        embed: features of a window of the image.
+        target: bool[H, W], not empty.
+        start: the mask before the first click; None or empty: there is none.
+        cap: most clicks.
+    """
+    size = (target.shape[0], target.shape[1])
+    region = start if start is not None and start.any() else None
+    shown = np.zeros_like(target) if region is None else region
+    prompts = Prompts()
+    kept = ReplayCache().of()
+    while len(prompts.points) < cap and (click := next_click(shown, target)) is not None:
+        point = np.array([[click.x, click.y]], np.float32)
+        labels = np.append(prompts.point_labels, int(click.positive))
+        prompts = Prompts(np.concatenate([prompts.points, point]), labels)
+        if len(labels) == 1 and region is not None and not refines(segmenter, embed, size, prompts, region):
+            region = None
+        prediction = replay(segmenter, embed, size, prompts, region, kept)
+        positive = [Point(float(x), float(y)) for x, y in prompts.points[labels == 1]]
+        shown = clean_mask(prediction.mask, SPECK_AREA, HOLE_AREA, positive)
+        yield shown
 
 
 def summarize_clicks(

@@ -16,13 +16,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from backend.evaluation_examples import Example, Target
 from backend.pipeline import PslgSam
-from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels
+from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels, hash_image
 from dataset_tools import categories
+from dataset_tools.errors import DatasetError
+from dataset_tools.labelled import LabelledExpression, LabelledObject, Question, questions, read
 from dataset_tools.metrics import Convention, Overlap, group, summarize
 
-__all__ = ["Boxes", "Evaluation", "Outcome", "evaluate", "jittered"]
+__all__ = ["Boxes", "Evaluation", "Outcome", "evaluate", "jittered", "read_questions"]
 
 Boxes = Literal["predicted", "ground-truth"]
 
@@ -59,7 +60,7 @@ class Outcome:
     """How one expression (or one object) went.
 
     Attributes:
-        example: what was asked.
+        question: what was asked.
         overlap: pixels of prediction and target; None for expressions without a target.
         answered: there was at least one mask.
         box_iou: first predicted box against the one target's box; None unless there is exactly one target.
@@ -68,7 +69,7 @@ class Outcome:
         spent_embedded: of which not on embedding: what it takes when the embeddings are stored.
     """
 
-    example: Example
+    question: Question
     overlap: Overlap | None
     answered: bool
     box_iou: float | None
@@ -93,14 +94,14 @@ class Evaluation:
 
     def report(self) -> dict[str, Any]:
         """One JSON object; shares are fractions, seconds are means per expression."""
-        present = [one for one in self.outcomes if one.example.targets]
-        absent = [one for one in self.outcomes if not one.example.targets]
-        single = [one for one in present if one.example.kind != "all"]
+        present = [one for one in self.outcomes if one.question.targets]
+        absent = [one for one in self.outcomes if not one.question.targets]
+        single = [one for one in present if one.question.kind != "all"]
         boxes = [one.box_iou for one in single if one.box_iou is not None]
         report: dict[str, Any] = {
             **self._summary(present),
-            "by_kind": self._grouped(present, lambda one: one.example.kind),
-            "by_category": self._grouped(present, lambda one: one.example.category),
+            "by_kind": self._grouped(present, lambda one: one.question.kind),
+            "by_category": self._grouped(present, lambda one: one.question.label),
             "single_target": self._summary(single),
             "small_objects": self._summary([one for one in single if one.target_area < SMALL_AREA]),
             "grounding": {"n": len(boxes), "P@0.5": float(np.mean([iou >= 0.5 for iou in boxes])) if boxes else 0.0},
@@ -117,7 +118,7 @@ class Evaluation:
         if self.instances:
             report["instances"] = {
                 **self._summary(self.instances),
-                "by_category": self._grouped(self.instances, lambda one: one.example.category),
+                "by_category": self._grouped(self.instances, lambda one: one.question.label),
             }
         return report
 
@@ -128,9 +129,21 @@ class Evaluation:
         return {name: self._summary(members) for name, members in sorted(group(outcomes, key).items())}
 
 
+def read_questions(data: Path, split: str | Path | None = None, expressions: Path | None = None) -> list[Question]:
+    """Every expression of a dataset folder with its image; see ``dataset_tools.labelled.read`` for the arguments.
+
+    Raises:
+        DatasetError: the folder cannot be read, or holds no expressions.
+    """
+    asked = questions(read(data, split, expressions=expressions))
+    if not asked:
+        raise DatasetError(f"{data} has no expressions" + (f" in the split {str(split)!r}" if split else ""))
+    return asked
+
+
 def evaluate(
     pipeline: PslgSam,
-    examples: Sequence[Example],
+    asked: Sequence[Question],
     read_image: Callable[[Path], Image],
     *,
     boxes: Boxes = "predicted",
@@ -139,11 +152,11 @@ def evaluate(
     progress: Callable[[int], object] = lambda _: None,
     seen: Callable[[Outcome, Image, Prelabels, Mask], object] = lambda *_: None,
 ) -> Evaluation:
-    """Run ``pipeline`` over ``examples``, image by image.
+    """Run ``pipeline`` over the questions ``asked``, image by image.
 
     Args:
         pipeline: what is measured.
-        examples: in any order; those of one image are run together.
+        asked: in any order; those of one image are run together.
         read_image: image file -> uint8[H, W, 3] RGB.
         boxes: ``ground-truth`` hands stage 2 one box per target, so that it is measured alone; expressions without a
             target are left out then.
@@ -156,20 +169,21 @@ def evaluate(
     outcomes: list[Outcome] = []
     instances: list[Outcome] = []
     if boxes == "ground-truth":
-        examples = [example for example in examples if example.targets]
-    for path, members in group(examples, lambda example: example.image).items():
-        image = read_image(path)
+        asked = [question for question in asked if question.targets]
+    for members in group(asked, lambda question: id(question.image)).values():
+        labelled = members[0].image
+        image = read_image(labelled.path)
         runner = _Runner(pipeline, image, box_jitter)
-        for example in members:
-            timed = runner.prelabel(example.expression) if boxes == "predicted" else runner.segment(example)
-            target = _union([target.mask() for target in example.targets], image)
-            outcome = _outcome(example, timed, target, convention)
+        for question in members:
+            timed = runner.prelabel(question.expression.text) if boxes == "predicted" else runner.segment(question)
+            target = _union([target.mask() for target in question.targets], image)
+            outcome = _outcome(question, timed, target, convention)
             outcomes.append(outcome)
             seen(outcome, image, timed[0], target)
             progress(1)
-        for target_object, timed in runner.segmented.values():
-            alone = Example(path, "", "instance", target_object.category, (target_object,))
-            instances.append(_outcome(alone, timed, target_object.mask(), convention))
+        for index, timed in runner.segmented.items():
+            alone = Question(labelled, LabelledExpression("", (index,), "instance"))
+            instances.append(_outcome(alone, timed, labelled.objects[index].mask(), convention))
     settings: dict[str, Any] = {"boxes": boxes}
     if boxes == "ground-truth":
         settings["box_jitter"] = box_jitter
@@ -187,26 +201,28 @@ class _Runner:
     """Runs one image's expressions; embeds each window once and keeps count of what that took.
 
     Attributes:
-        segmented: id of a target -> target, and stage 2 on its ground-truth box.
+        segmented: index of an object -> stage 2 on its ground-truth box.
     """
 
     def __init__(self, pipeline: PslgSam, image: Image, box_jitter: float) -> None:
         self._pipeline, self._image, self._box_jitter = pipeline, image, box_jitter
+        self._key = hash_image(image)
         self._embeddings: dict[Box | None, tuple[Embedding, Spent]] = {}
         self._embed_spent = self._embed_due = NOTHING
-        self.segmented: dict[str, tuple[Target, Timed]] = {}
+        self.segmented: dict[int, Timed] = {}
 
     def prelabel(self, expression: str) -> Timed:
-        return self._timed(lambda: self._pipeline.prelabel(self._image, expression, embed=self._embed))
+        return self._timed(lambda: self._pipeline.prelabel(self._image, expression, key=self._key, embed=self._embed))
 
-    def segment(self, example: Example) -> Timed:
-        for target in example.targets:
-            if target.id not in self.segmented:
-                box = jittered(target.box, self._box_jitter, zlib.crc32(target.id.encode()))
-                given = (Grounding(box, 1.0, categories.canonical(target.category)),)
+    def segment(self, question: Question) -> Timed:
+        indices = question.expression.objects
+        for index, target in zip(indices, question.targets, strict=True):
+            if index not in self.segmented:
+                box = jittered(target.box, self._box_jitter, _seed(question, target, index))
+                given = (Grounding(box, 1.0, categories.canonical(target.label)),)
                 run = partial(self._pipeline.segment, self._image, given, embed=self._embed)
-                self.segmented[target.id] = (target, self._timed(run))
-        parts = [self.segmented[target.id][1] for target in example.targets]
+                self.segmented[index] = self._timed(run)
+        parts = [self.segmented[index] for index in indices]
         items = tuple(item for found, _, _ in parts for item in found)
         spent = reduce(Spent.plus, (whole for _, whole, _ in parts), NOTHING)
         embedded = reduce(Spent.plus, (rest for _, _, rest in parts), NOTHING)
@@ -223,13 +239,18 @@ class _Runner:
     def _embed(self, image: Image, window: Box | None) -> Embedding:
         if window not in self._embeddings:
             start = Spent.until_now()
-            embedding = self._pipeline.embed(image, window)
+            embedding = self._pipeline.embed(image, window, key=self._key)
             spent = Spent.until_now().minus(start)
             self._embeddings[window] = (embedding, spent)
             self._embed_spent = self._embed_spent.plus(spent)
         embedding, spent = self._embeddings[window]
         self._embed_due = self._embed_due.plus(spent)
         return embedding
+
+
+def _seed(question: Question, target: LabelledObject, index: int) -> int:
+    """The same in every run for the same object."""
+    return zlib.crc32((target.id or f"{question.image.path.name}:{index}").encode())
 
 
 def _union(masks: Sequence[Mask], image: Image) -> Mask:
@@ -239,17 +260,18 @@ def _union(masks: Sequence[Mask], image: Image) -> Mask:
     return union
 
 
-def _outcome(example: Example, timed: Timed, target: Mask, convention: Convention) -> Outcome:
+def _outcome(question: Question, timed: Timed, target: Mask, convention: Convention) -> Outcome:
     found, spent, embedded = timed
     predicted = np.zeros_like(target)
     for item in found:
         predicted |= item.mask
     box_iou = None
-    if len(example.targets) == 1:
-        box_iou = found[0].box.iou(example.targets[0].box) if len(found) else 0.0
+    targets = question.targets
+    if len(targets) == 1:
+        box_iou = found[0].box.iou(targets[0].box) if len(found) else 0.0
     return Outcome(
-        example=example,
-        overlap=convention.overlap(predicted, target) if example.targets else None,
+        question=question,
+        overlap=convention.overlap(predicted, target) if targets else None,
         answered=len(found) > 0,
         box_iou=box_iou,
         target_area=int(target.sum()),

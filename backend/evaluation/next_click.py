@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Click", "deepest_point", "next_click"]
+__all__ = ["Correction", "deepest_point", "next_click"]
 
 
-class Click(NamedTuple):
+class Correction(NamedTuple):
     """One click at the pixel (x, y); ``positive`` adds to the mask, otherwise the click takes away."""
 
     x: int
@@ -33,7 +33,7 @@ def deepest_point(region: npt.NDArray[np.bool_]) -> tuple[int, int]:
     return int(x) - 1, int(y) - 1
 
 
-def next_click(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> Click | None:
+def next_click(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) -> Correction | None:
     """The corrective click for ``predicted`` against ``target``, both bool[H, W]; None if they are equal.
 
     The largest 4-connected region of missed or of wrongly covered pixels decides (missed first on a tie).
@@ -47,4 +47,4 @@ def next_click(predicted: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_]) 
         area = int(statistics[index, cv2.CC_STAT_AREA])
         if area > largest:
             largest, choice = area, (labels == index, positive)
-    return None if choice is None else Click(*deepest_point(choice[0]), choice[1])
+    return None if choice is None else Correction(*deepest_point(choice[0]), choice[1])

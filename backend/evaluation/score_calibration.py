@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backend.errors import ConfigError
 from backend.evaluation.expressions import Outcome, evaluate
-from backend.evaluation_examples import Example
 from backend.pipeline import PslgSam
 from backend.pipeline.config import LogisticConfig, ScoreConfig, ScorePart
 from backend.pipeline.scores import combine_scores, log_odds
 from backend.pipeline.types import Image, Mask, Prelabels
 from dataset_tools import metrics
+from dataset_tools.errors import ConfigError
+from dataset_tools.labelled import Question
 
-__all__ = ["Answer", "Reliability", "cross_fitted", "fit", "observe", "reliability", "scored", "with_score"]
+__all__ = ["ObservedAnswer", "Reliability", "cross_fitted", "fit", "observe", "reliability", "scored", "with_score"]
 
 FOUND_IOU = 0.5
 """From this IoU on a mask is of the object that was meant."""
@@ -45,7 +45,7 @@ Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ObservedAnswer:
     """One expression that got at least one mask, and how good it was.
 
     Attributes:
@@ -93,29 +93,29 @@ class Reliability:
 
 def observe(
     pipeline: PslgSam,
-    examples: Sequence[Example],
+    asked: Sequence[Question],
     read_image: Callable[[Path], Image],
     progress: Callable[[int], object] = lambda _: None,
-) -> list[Answer]:
-    """The pipeline's answers to ``examples``; abstentions, whose score is 0 whatever is fitted, are left out."""
-    answers: list[Answer] = []
+) -> list[ObservedAnswer]:
+    """The pipeline's answers; abstentions, whose score is 0 whatever is fitted, are left out."""
+    answers: list[ObservedAnswer] = []
 
     def keep(outcome: Outcome, _: Image, found: Prelabels, target: Mask) -> None:
         if not found:
             return
-        truth = [one.mask() for one in outcome.example.targets]
+        truth = [one.mask() for one in outcome.question.targets]
         ious = tuple(max((metrics.iou(item.mask, mask) for mask in truth), default=0.0) for item in found)
         predicted = np.logical_or.reduce([item.mask for item in found])
         together = metrics.iou(predicted, target) if truth else 0.0
         parts = tuple(dict(item.scores) for item in found)
-        answers.append(Answer(outcome.example.image.name, parts, ious, together))
+        answers.append(ObservedAnswer(outcome.question.image.path.name, parts, ious, together))
 
     native = metrics.CONVENTIONS["native"]
-    evaluate(pipeline, examples, read_image, convention=native, progress=progress, seen=keep)
+    evaluate(pipeline, asked, read_image, convention=native, progress=progress, seen=keep)
     return answers
 
 
-def fit(answers: Sequence[Answer], accepted_iou: float = 0.85) -> ScoreConfig:
+def fit(answers: Sequence[ObservedAnswer], accepted_iou: float = 0.85) -> ScoreConfig:
     """The calibration under which ``answers`` are likeliest, with a ridge on the weights and none of them negative.
 
     Raises:
@@ -140,14 +140,18 @@ def fit(answers: Sequence[Answer], accepted_iou: float = 0.85) -> ScoreConfig:
     )
 
 
-def scored(answers: Sequence[Answer], config: ScoreConfig | None, accepted_iou: float) -> dict[str, Reliability]:
+def scored(
+    answers: Sequence[ObservedAnswer], config: ScoreConfig | None, accepted_iou: float
+) -> dict[str, Reliability]:
     """How reliable a config's scores are: of single ``objects``, and of whole ``answers`` (their least object's)."""
     return _rated(
         answers, [[combine_scores(part, config) for part in answer.parts] for answer in answers], accepted_iou
     )
 
 
-def cross_fitted(answers: Sequence[Answer], accepted_iou: float = 0.85, seed: int = 0) -> dict[str, Reliability]:
+def cross_fitted(
+    answers: Sequence[ObservedAnswer], accepted_iou: float = 0.85, seed: int = 0
+) -> dict[str, Reliability]:
     """As ``scored``, each answer by a calibration that saw no answer of its image."""
     images = sorted({answer.image for answer in answers})
     mixed = np.random.default_rng(seed).permutation(len(images))
@@ -159,6 +163,8 @@ def cross_fitted(answers: Sequence[Answer], accepted_iou: float = 0.85, seed: in
 
 def reliability(probabilities: Values, came_true: Flags) -> Reliability:
     """Compare probabilities float[N] with what came true, bool[N]; N of at least one."""
+    from sklearn.metrics import roc_auc_score
+
     by_probability = np.argsort(probabilities, kind="stable")
     bins = [
         (float(probabilities[part].mean()), float(came_true[part].mean()), len(part))
@@ -171,7 +177,7 @@ def reliability(probabilities: Values, came_true: Flags) -> Reliability:
         mean=float(probabilities.mean()),
         ece=sum(n * abs(p - share) for p, share, n in bins) / len(probabilities),
         brier=float(((probabilities - came_true) ** 2).mean()),
-        auc=_auc(probabilities, came_true),
+        auc=0.5 if came_true.all() or not came_true.any() else float(roc_auc_score(came_true, probabilities)),
         bins=tuple(bins),
     )
 
@@ -195,7 +201,9 @@ def _flow(model: LogisticConfig) -> str:
     return f"{{offset: {model.offset}, weights: {{{weights}}}}}"
 
 
-def _rated(answers: Sequence[Answer], scores: Sequence[Sequence[float]], accepted_iou: float) -> dict[str, Reliability]:
+def _rated(
+    answers: Sequence[ObservedAnswer], scores: Sequence[Sequence[float]], accepted_iou: float
+) -> dict[str, Reliability]:
     objects = np.array([score for row in scores for score in row])
     ious = np.array([iou for answer in answers for iou in answer.ious])
     together = np.array([answer.iou for answer in answers])
@@ -223,13 +231,3 @@ def _logistic(parts: Sequence[Mapping[str, float]], came_true: Flags, names: Seq
         offset=round(float(offset), 3),
         weights={name: round(float(weight), 3) for name, weight in zip(names, weights, strict=True)},
     )
-
-
-def _auc(probabilities: Values, came_true: Flags) -> float:
-    from scipy.stats import rankdata
-
-    yes = int(came_true.sum())
-    no = len(came_true) - yes
-    if not yes or not no:
-        return 0.5
-    return float((rankdata(probabilities)[came_true].sum() - yes * (yes + 1) / 2) / (yes * no))

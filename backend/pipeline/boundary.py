@@ -1,4 +1,4 @@
-"""MBO, mask boundary iterative optimization (METHOD stage 2.4): GrabCut from a mask instead of from a box.
+"""MBO, mask boundary iterative optimization of arXiv 2506.10503: GrabCut from a mask instead of from a box.
 
 Erosion and dilation of the mask leave a band of undecided pixels around its contour. Two Gaussian mixtures (colours of
 the object, colours around it) give the data term, differences of neighbouring pixels the smoothness term; a minimum

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from backend.errors import ConfigError
+from backend.pipeline import options as adapter_options
 from dataset_tools import categories
+from dataset_tools.errors import ConfigError
 
 __all__ = [
     "BoundaryConfig",
@@ -32,8 +33,9 @@ __all__ = [
 # In a source tree the configs stand beside the packages; a wheel carries them inside the backend package.
 _FOLDERS = (Path(__file__).resolve().parents[2] / "configs", Path(__file__).resolve().parents[1] / "configs")
 
-# Adapters: kind -> "module:function". A grounder's function is called as f(weights, device=..., **options), a
-# segmenter's as f(weights, device=..., embedding_dtype=..., **options); weights is a file or a folder.
+# Adapters: kind -> "module:function". A grounder's function is called as f(weights=..., device=..., **options), a
+# segmenter's as f(weights, device=..., embedding_dtype=..., **options); weights is a file or a folder. A grounder that
+# has none (a service) takes no parameter of that name, and need not take a device either.
 GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
@@ -74,28 +76,30 @@ def _kind_in(registry: Mapping[str, str]) -> Callable[[str], str]:
 ScorePart = Literal["grounding", "predicted_iou", "stability"]
 """The parts of a score that every pre-label has."""
 
+Options = Annotated[dict[str, Any], AfterValidator(adapter_options.checked)]
 CanonicalCategories = Annotated[tuple[str, ...], AfterValidator(_canonical)]
 
 
 class GrounderConfig(_Section):
-    """Coarse localization (METHOD stage 1).
+    """Coarse localization (arXiv 2506.10503, stage 1).
 
     Attributes:
         kind: which grounder.
         weights: a name in the weights registry (``pslg weights list``) or the path of a file or folder of one's own;
-            what begins with ``./`` lies beside the config's file.
+            what begins with ``./`` lies beside the config's file. None for a grounder that has none (a service).
         tokenizer: the same for the tokenizer's folder, for grounders that come without one (LQVG).
-        options: handed to the grounder's loader as keywords (thresholds, input size); all of them change masks.
+        options: handed to the grounder's loader as keywords (thresholds, input size); all of them change masks, save
+            those whose values the environment gives (``options``).
     """
 
     kind: Annotated[str, AfterValidator(_kind_in(GROUNDERS))]
-    weights: str
+    weights: str | None = None
     tokenizer: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 class SegmenterConfig(_Section):
-    """Fine segmentation (METHOD stage 2): the promptable model.
+    """Fine segmentation (arXiv 2506.10503, stage 2): the promptable model.
 
     Attributes:
         kind: which adapter.
@@ -104,14 +108,14 @@ class SegmenterConfig(_Section):
         engine: what runs the networks of kinds compact-sam and sam: torch, or openvino (the extra of that name), which
             is several times faster on many CPUs. In float32 the masks are the same, so that it does not count as a
             change of the model; with the option ``autocast`` it does.
-        options: handed to the segmenter's loader as keywords; all of them change masks.
+        options: the same for the segmenter's loader.
     """
 
     kind: Annotated[str, AfterValidator(_kind_in(SEGMENTERS))]
     weights: str
     embedding_dtype: Literal["float16", "float32"] = "float16"
     engine: Literal["torch", "openvino"] = "torch"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 class ForegroundPointsConfig(_Section):
@@ -136,7 +140,7 @@ class ForegroundPointsConfig(_Section):
 
     def applies_to(self, category: str | None) -> bool:
         """Whether an object of canonical name ``category`` gets a point."""
-        return self.enabled and category not in self.skip_categories
+        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
 
 
 class BoundaryConfig(_Section):
@@ -160,7 +164,7 @@ class BoundaryConfig(_Section):
 
     def applies_to(self, category: str | None) -> bool:
         """Whether a mask of canonical name ``category`` is optimized."""
-        return self.enabled and category not in self.skip_categories
+        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
 
 
 class LogisticConfig(_Section):
@@ -229,6 +233,7 @@ class PipelineConfig(_Section):
         values = self.model_dump(mode="json", exclude={"name", "description", "score", "device", "threads"})
         for stage in ("grounder", "segmenter"):
             del values[stage]["weights"]  # the sha256 of the file counts, not what the file is called
+            values[stage]["options"] = adapter_options.mask_relevant(values[stage]["options"])
         del values["grounder"]["tokenizer"]
         if values["segmenter"]["engine"] == "torch" or not self.segmenter.options.get("autocast"):
             del values["segmenter"]["engine"]  # torch goes unnamed, as in the versions before there was a choice
@@ -299,7 +304,10 @@ def _problems(error: ValidationError) -> str:
         if problem["type"] == "missing":
             lines.append(f"  {key}: missing; every config needs it")
         elif problem["type"] == "extra_forbidden":
-            lines.append(f"  {key}: unknown key (value {problem['input']!r}); keys here: {_keys_at(problem['loc'])}")
+            shown = "" if adapter_options.names_a_secret(key) else f" (value {problem['input']!r})"
+            lines.append(f"  {key}: unknown key{shown}; keys here: {_keys_at(problem['loc'])}")
+        elif problem["loc"][-1] == "options" and problem["type"] == "value_error":
+            lines.append(f"  {key}: {problem['msg']}")  # the value may be a secret
         else:
             lines.append(f"  {key}: {problem['msg']} (value {problem['input']!r})")
     return "\n".join(lines)

@@ -1,9 +1,10 @@
 """What a config costs per image on this machine, told before its weights are there.
 
 The work of each network is known: floating point operations of one forward pass, counted with
-``torch.utils.flop_counter`` on the published sizes. How fast this machine does such work is measured on a piece of it,
-two blocks of a vision transformer. What comes out is an expectation, good to a factor of about two: networks differ in
-how well they use a machine, and decoding, foreground points and boundaries come on top (tens of milliseconds).
+``torch.utils.flop_counter`` on the published sizes (``WeightEntry.gflop``). How fast this machine does such work is
+measured on a piece of it, two blocks of a vision transformer. What comes out is an expectation, good to a factor of
+about two: networks differ in how well they use a machine, and decoding, foreground points and boundaries come on top
+(tens of milliseconds).
 """
 
 from __future__ import annotations
@@ -12,28 +13,21 @@ import time
 from collections.abc import Mapping
 
 from backend.pipeline.config import PipelineConfig
+from backend.pipeline.weights import REGISTRY
 
 __all__ = ["gflop", "seconds_per_image", "throughput"]
-
-GFLOP: Mapping[str, float] = {
-    "compact_grounder": 48,  # an image of 800 x 800
-    "compact_segmenter": 2.1,  # one object's window
-    "lqvg": 264,  # 800 x 800, 20 tokens
-    "grounding_dino_tiny": 495,  # 800 x 800
-    "sam_vit_b": 972,
-    "sam_vit_l": 2986,
-    "sam_vit_h": 5961,
-    "sam_hq_vit_b": 972,
-    "sam2_hiera_tiny": 207,
-}
-"""Of the registry's networks, for one image (the segmenters' encoders; a decode is about 1 % of one)."""
 
 
 def gflop(config: PipelineConfig) -> float | None:
     """10^9 floating point operations for one image with one object; None with weights that are not in the registry."""
-    parts = [GFLOP.get(section.weights) for section in (config.grounder, config.segmenter)]
+    parts = [_gflop(section.weights) for section in (config.grounder, config.segmenter)]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
+
+
+def _gflop(weights: str | None) -> float | None:
+    entry = REGISTRY.get(weights or "")
+    return None if entry is None else entry.gflop
 
 
 def seconds_per_image(config: PipelineConfig, speeds: Mapping[bool, float]) -> float | None:
@@ -43,10 +37,9 @@ def seconds_per_image(config: PipelineConfig, speeds: Mapping[bool, float]) -> f
         config: whose networks run.
         speeds: ``throughput`` without and with half precision.
     """
-    work = gflop(config)
-    if work is None:
+    work, encoder = gflop(config), _gflop(config.segmenter.weights)
+    if work is None or encoder is None:
         return None
-    encoder = GFLOP[config.segmenter.weights]
     lowered = bool(config.segmenter.options.get("autocast", False))
     return (work - encoder) / speeds[False] + encoder / speeds[lowered]
 

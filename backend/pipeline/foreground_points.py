@@ -1,4 +1,4 @@
-"""CFPG, the clustering-based foreground point generator: a box -> one positive point on its object (METHOD stage 2.2).
+"""CFPG, the clustering-based foreground point generator: a box -> one positive point on its object (arXiv 2506.10503).
 
 K-means++ with k = 2 splits the box's pixels into two clusters; one of them is the foreground. Distance transform and
 watershed part the foreground into regions; among those above an area threshold the most convex one gives the point,
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from backend.pipeline.config import ForegroundPointsConfig
 from backend.pipeline.types import Box, Image, Mask, Point
 
-__all__ = ["ForegroundRule", "Region", "clusters", "foreground_cluster", "foreground_point", "regions"]
+__all__ = ["ForegroundRule", "MaskPart", "clusters", "foreground_cluster", "foreground_point", "regions"]
 
 ForegroundRule = Literal["border-majority", "contrast", "smaller"]
 """How the foreground cluster is told from the background one. The border is the outermost tenth of the box per side.
@@ -41,7 +41,7 @@ _HISTOGRAM_SHIFT = 4
 
 
 @dataclass(frozen=True)
-class Region:
+class MaskPart:
     """A connected part of the foreground.
 
     Attributes:
@@ -139,7 +139,7 @@ def foreground_cluster(labels: npt.NDArray[np.uint8], rule: ForegroundRule) -> M
     return np.asarray(labels == foreground, np.bool_)
 
 
-def regions(crop: Image, foreground: Mask, config: ForegroundPointsConfig) -> list[Region]:
+def regions(crop: Image, foreground: Mask, config: ForegroundPointsConfig) -> list[MaskPart]:
     """Connected parts of ``foreground`` above the area threshold, touching ones parted by the watershed."""
     smallest = config.min_area * foreground.size
     distance = cv2.distanceTransform(np.pad(foreground, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
@@ -166,7 +166,7 @@ def regions(crop: Image, foreground: Mask, config: ForegroundPointsConfig) -> li
         mask = np.asarray(markers == index, np.bool_)
         area = int(mask.sum())
         if area >= smallest:
-            found.append(Region(mask, area, area / _hull_area(mask)))
+            found.append(MaskPart(mask, area, area / _hull_area(mask)))
     return found
 
 

@@ -9,16 +9,17 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from backend.errors import ConfigError, ImageError
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import Grounder
+from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import (
@@ -35,6 +36,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
+from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
 __all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
@@ -47,8 +49,8 @@ _OWN_KEYWORDS = (
     "engine",
 )  # the config has keys of its own for them
 
-EmbedWindow = Callable[[Image, Box | None], Embedding]
-"""Features of an image's window (None: of the whole image); a store's ``get or compute`` has this form."""
+EmbedWindow = Callable[[Image, Box], Embedding]
+"""Features of an image's window; a store's ``get or compute`` has this form."""
 
 
 class PslgSam:
@@ -73,6 +75,7 @@ class PslgSam:
         expression: str,
         *,
         default_category: str | None = None,
+        key: str | None = None,
         embed: EmbedWindow | None = None,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
@@ -81,6 +84,7 @@ class PslgSam:
             image: uint8[H, W, 3], RGB.
             expression: what to look for; "all the ..." may give several objects.
             default_category: canonical name for objects whose category neither grounder nor expression gives.
+            key: names the image's content (its file's sha256, say), so that nothing hashes its pixels.
             embed: makes (or finds) the embeddings in place of ``self.embed``: where a caller wants to keep them.
 
         Raises:
@@ -90,16 +94,15 @@ class PslgSam:
         query = expression_parser.parse(expression, self.grounder.known_categories or ())
         if query.is_empty:
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
-        grounding = self.ground(image, expression)
+        grounding = self.ground(image, expression, key=key)
         if grounding.abstention is not None:
             return Prelabels((), grounding.abstention)
-        return self.segment(
-            image, grounding.groundings, expression, default_category=query.category or default_category, embed=embed
-        )
+        category = query.category or default_category
+        return self.segment(image, grounding.groundings, expression, default_category=category, key=key, embed=embed)
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
-        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention."""
-        return self.grounder.ground(image, expression)
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
+        return self.grounder.ground(image, expression, key=key)
 
     def segment(
         self,
@@ -108,6 +111,7 @@ class PslgSam:
         expression: str = "",
         *,
         default_category: str | None = None,
+        key: str | None = None,
         embed: EmbedWindow | None = None,
     ) -> Prelabels:
         """Fine segmentation (stage 2): one mask per box, in the order of ``groundings``.
@@ -117,6 +121,7 @@ class PslgSam:
         """
         _require_rgb(image)
         height, width = image.shape[:2]
+        embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
         prelabels = []
         for grounding in groundings:
@@ -126,7 +131,7 @@ class PslgSam:
             category = grounding.category or default_category
             window = self.segmenter.window_for(box, (height, width))
             if window not in embeddings:
-                embeddings[window] = (embed or self.embed)(image, window)
+                embeddings[window] = embed(image, window)
             point = self._foreground_point(image, box, category)
             prediction = self.refine(embeddings[window], box_and_point(box, point))
             scores = {
@@ -152,10 +157,13 @@ class PslgSam:
         items = tuple(replace(item, score=combine_scores(item.scores, self.config.score)) for item in answer)
         return Prelabels(items, answer.abstained)
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
-        """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts."""
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
+        """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts.
+
+        ``key`` names the image's content; without one the window's pixels are hashed.
+        """
         _require_rgb(image)
-        return self.segmenter.embed(image, window)
+        return self.segmenter.embed(image, window, key=key)
 
     def refine(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         """The mask for clicks, a box and an earlier mask; raises PromptError for prompts that cannot work."""
@@ -189,21 +197,32 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     """
     if not isinstance(config, PipelineConfig):
         config = load_config(config)
-    make_grounder = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
+    make_grounder, options = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
     _adapter(SEGMENTERS[config.segmenter.kind], "segmenter", config.segmenter.options)
+    parameters = inspect.signature(make_grounder).parameters
+    if ("weights" in parameters) != (config.grounder.weights is not None):
+        raise ConfigError(
+            f"grounder.weights: {'missing; a' if config.grounder.weights is None else 'not taken; no'} grounder of kind"
+            f" {config.grounder.kind} has weights"
+        )
     files = weight_files.resolve(config)
     if config.threads is not None:
         _set_threads(config.threads)
-    tokenizer = {} if files.tokenizer is None else {"tokenizer": files.tokenizer}
-    grounder = make_grounder(files.grounder, device=_device(config.device), **tokenizer, **config.grounder.options)
+    if files.grounder is not None:
+        options["weights"] = files.grounder
+    if files.tokenizer is not None:
+        options["tokenizer"] = files.tokenizer
+    if "device" in parameters:
+        options["device"] = _device(config.device)
+    grounder = make_grounder(**options)
     segmenter = load_segmenter(config.segmenter, device=config.device)
     return PslgSam(cast(Grounder, grounder), segmenter, config, weight_files.model_version(config))
 
 
 def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
     """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
-    make = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
-    keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **config.options}
+    make, options = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
+    keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **options}
     if config.engine != "torch":
         if "engine" not in inspect.signature(make).parameters:
             raise ConfigError(
@@ -230,16 +249,21 @@ def _set_threads(count: int) -> None:
     cv2.setNumThreads(count)
 
 
-def _adapter(target: str, section: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function ``module:function``; raises ConfigError for options that it does not take."""
+def _adapter(target: str, section: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The function ``module:function`` and the keywords that ``options`` make for it.
+
+    Raises:
+        ConfigError: it does not take one of the options, or an environment variable is not set.
+    """
     module, function = target.split(":")
     load = cast(Callable[..., Any], getattr(importlib.import_module(module), function))
+    keywords = with_environment(options, section)
     taken = [name for name in inspect.signature(load).parameters if name not in _OWN_KEYWORDS]
-    if unknown := sorted(set(options) - set(taken)):
+    if unknown := sorted(keywords.keys() - set(taken)):
         raise ConfigError(
             f"{section}.options: unknown {', '.join(unknown)}; this {section} takes {', '.join(taken) or 'none'}"
         )
-    return load
+    return load, keywords
 
 
 def _require_rgb(image: Image) -> None:

@@ -10,10 +10,11 @@ import orjson
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from backend.errors import ProtocolError, PslgError, UnavailableError
+from backend.learning.retraining.replay import check_replay
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
 __all__ = ["create_app"]
 
@@ -24,10 +25,15 @@ MAX_BODY = 1 << 30
 
 
 def create_app(settings: Settings, service: LabelingService | None = None) -> Flask:
-    """The WSGI application; without a ``service`` it makes one and begins to load the models in the background."""
+    """The WSGI application; without a ``service`` it makes one and begins to load the models in the background.
+
+    Raises:
+        ConfigError: the state folder is of a later release, or ``train_replay`` is of no use to a training.
+    """
     app = Flask("pslg")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     if service is None:
+        check_replay(settings.train_replay)
         service = LabelingService(settings)
         service.start()
         service.training.start()

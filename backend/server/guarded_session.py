@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from backend.errors import ImageError
+from dataset_tools.errors import ImageError
 
 __all__ = ["guarded_session"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from backend.errors import ProtocolError
+from dataset_tools.errors import ProtocolError
 
 __all__ = [
     "Context",

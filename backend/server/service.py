@@ -11,25 +11,22 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from backend.database import Database
-from backend.errors import ProtocolError, UnavailableError
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
-from backend.server.answers.click_queue import ClickQueue
-from backend.server.answers.clicks import Clicks
+from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
-from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
-from backend.server.models.base_model import Model
-from backend.server.models.project_models import ProjectModels
+from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings
+from dataset_tools.errors import ProtocolError, UnavailableError
 
 __all__ = ["LabelingService"]
 
@@ -66,10 +63,10 @@ class LabelingService:
         registry = ModelVersions(self._database, settings.state_dir)
         self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
         self.cache = PrelabelCache(self._database, settings.prelabel_rows)
-        self.label_studio = LabelStudio.from_settings(settings)
+        self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
         self.embeddings = EmbeddingStore(
-            settings.state_dir / "embeddings",
+            settings.state.embeddings,
             settings.embedding_disk,
             settings.embedding_memory,
             count=lambda result: self.metrics.embeddings.labels(result).inc(),

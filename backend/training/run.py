@@ -5,6 +5,7 @@ Layout of the folder, every file but the log written atomically::
     config.yaml        the configuration the run was started with; a resumed run must have the same
     log.jsonl          one JSON object per line: {"step": int, "kind": "train" | "validation", "seconds": float, ...}
     checkpoint.pt      everything needed to go on; loads with ``weights_only=True``
+    plateau.pt         the checkpoint before the rate fell: put in checkpoint.pt's place, it prolongs the run
     best.safetensors   the weights with the best value of the run's criterion
     best.json          {"step": int, "criterion": str, "value": float}
     curves.png         one panel per logged quantity
@@ -29,15 +30,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.weights.safetensors_bytes import serialized
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = [
     "Ema",
     "TrainingRun",
     "learning_rate",
-    "load_config",
+    "load_recipe",
+    "parameter_groups",
     "read_weights",
     "save_weights",
     "seed_everything",
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The mapping in the YAML file ``path`` with ``overrides`` applied.
 
     Args:
@@ -238,6 +240,15 @@ class TrainingRun:
         with atomic.open_bytes(self.folder / "checkpoint.pt") as file:
             torch.save({"step": step, "run": run, **state}, file)
 
+    @property
+    def has_plateau(self) -> bool:
+        """Whether the checkpoint before the decay of the rate was kept."""
+        return (self.folder / "plateau.pt").exists()
+
+    def keep_plateau(self) -> None:
+        """Keep the present checkpoint beside the next ones: a later run can go on where the rate was still high."""
+        atomic.write_bytes(self.folder / "plateau.pt", (self.folder / "checkpoint.pt").read_bytes())
+
     def log(self, kind: Literal["train", "validation"], step: int, **values: float) -> None:
         """Append one line of ``values`` to the log."""
         line = {"step": step, "kind": kind, "seconds": round(self.seconds, 1)}
@@ -292,3 +303,12 @@ class TrainingRun:
             panel.legend()
         with atomic.open_bytes(self.folder / "curves.png") as file:
             figure.savefig(file, format="png", dpi=80)
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The trainable parameters for an optimizer; weight decay for matrices and kernels only."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from dataset_tools.checks.findings import Finding
+from dataset_tools.errors import DatasetError
+from dataset_tools.formats.coco_jsonl import annotations_file, load_json
 
 _SLACK = 1.0
 """Pixels by which a corner may lie outside: contours run along pixel borders."""
@@ -14,9 +15,9 @@ _SLACK = 1.0
 
 def check_polygons(root: Path) -> Iterator[Finding]:
     """Findings in ``annotations.json`` or ``annotations/*.json``; what is unreadable there, reading reports."""
-    for file in [root / "annotations.json", *sorted((root / "annotations").glob("*.json"))]:
+    for file in [annotations_file(root), *sorted((root / "annotations").glob("*.json"))]:
         try:
-            content = json.loads(file.read_bytes())
+            content = load_json(file)
             images = {entry["id"]: entry for entry in content["images"]}
             entries = [(entry, images[entry["image_id"]]) for entry in content["annotations"]]
             for entry, image in entries:
@@ -29,5 +30,5 @@ def check_polygons(root: Path) -> Iterator[Finding]:
                     reach = f"x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g}"
                     message = f"{reach} in an image of {width} x {height} pixels"
                     yield Finding("mask-outside", f"annotation {entry['id']}", message, str(image["file_name"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (DatasetError, OSError, ValueError, KeyError, TypeError):
             continue

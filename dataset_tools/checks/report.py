@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 from dataset_tools import formats, html_page, image_files
 from dataset_tools.checks.findings import CODES, Finding
 from dataset_tools.checks.validate import Report
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import PslgError
+from dataset_tools.html_page import Markup
 from dataset_tools.overlays import OverlayObject, draw_overlay
 from dataset_tools.records import Sample, local_path
 
@@ -56,13 +56,14 @@ def as_html(report: Report) -> str:
     sections = [("Overview", html_page.table(("code", "severity", "count", "why it matters", "what to do"), rows))]
     for code, count in _by_severity(report):
         places = [finding for finding in report.findings if finding.code == code]
-        cards = "".join(
-            html_page.card(pictures.get(id(finding), ""), f"{finding.where}: {finding.message}")
+        cards = Markup("").join(
+            html_page.card(pictures.get(id(finding), Markup("")), f"{finding.where}: {finding.message}")
             for finding in places[:OVERLAYS_PER_CODE]
         )
-        more = f"<p>... and {count - OVERLAYS_PER_CODE:,} more</p>" if count > OVERLAYS_PER_CODE else ""
-        style = escape(CODES[code].severity)
-        sections.append((code, f'<p class="{style}">{style}</p><div class="cards">{cards}</div>{more}'))
+        rest = count - OVERLAYS_PER_CODE
+        more = Markup("<p>... and {:,} more</p>").format(rest) if rest > 0 else Markup("")
+        content = Markup('<p class="{0}">{0}</p><div class="cards">{1}</div>{2}')
+        sections.append((code, content.format(CODES[code].severity, cards, more)))
     subtitle = (
         f"{report.format}; {report.images:,} images, {report.records:,} expressions; "
         f"{report.errors:,} errors, {report.warnings:,} warnings"
@@ -76,7 +77,7 @@ def _by_severity(report: Report) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (CODES[item[0]].severity, order.index(item[0])))
 
 
-def _pictures(report: Report) -> dict[int, str]:
+def _pictures(report: Report) -> dict[int, Markup]:
     """Overlays of the findings that are shown, by ``id`` of the finding; reads the dataset once more."""
     wanted: dict[str, list[Finding]] = {}
     shown: Counter[str] = Counter()
@@ -84,7 +85,7 @@ def _pictures(report: Report) -> dict[int, str]:
         shown[finding.code] += 1
         if finding.image is not None and shown[finding.code] <= OVERLAYS_PER_CODE:
             wanted.setdefault(finding.image, []).append(finding)
-    pictures: dict[int, str] = {}
+    pictures: dict[int, Markup] = {}
     for sample in _readable(report):
         for finding in wanted.pop(sample.image.file_name, []):
             picture = _overlay(sample, finding)
@@ -98,18 +99,18 @@ def _pictures(report: Report) -> dict[int, str]:
 def _readable(report: Report) -> Iterator[Sample]:
     try:
         yield from formats.read(report.root, report.format)
-    except DatasetToolsError:
+    except PslgError:
         return  # the finding "unreadable" says why there are no more pictures
 
 
-def _overlay(sample: Sample, finding: Finding) -> str | None:
+def _overlay(sample: Sample, finding: Finding) -> Markup | None:
     try:
-        image = image_files.read_rgb(local_path(sample.image))
+        image = image_files.read(local_path(sample.image))
         objects = []
         if finding.record is not None and sample.records[finding.record].targets:
             mask = sample.union(sample.records[finding.record])
             objects = [OverlayObject(mask)] if mask.shape == image.shape[:2] else []
-    except (DatasetToolsError, OSError):
+    except (PslgError, OSError):
         return None
     scale = min(1.0, 480 / max(image.shape[:2]))
     return html_page.picture(draw_overlay(image, objects, scale=scale), finding.where)

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from dataset_tools import colors, duplicates, formats, image_files
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.checks.findings import Finding
-from dataset_tools.errors import DatasetError, DatasetToolsError
+from dataset_tools.errors import PslgError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Color, Query
 from dataset_tools.expressions.relations import LabelledBox, choose
@@ -96,7 +95,7 @@ def validate(
             report.findings += check_sample(sample, image)
             seen.add(sample, image)
             progress(1)
-    except DatasetToolsError as error:
+    except PslgError as error:
         report.findings.append(Finding("unreadable", str(root), str(error)))
     report.findings += seen.findings()
     return report
@@ -106,10 +105,9 @@ def _check_image(sample: Sample) -> tuple[list[Finding], RGB | None]:
     name = sample.image.file_name
     try:
         path = local_path(sample.image)
-        image = image_files.read_rgb(path)
-        with Image.open(path) as file:
-            mode = file.mode
-    except (DatasetError, OSError) as error:
+        image = image_files.read(path)
+        mode = image_files.mode(path.read_bytes())
+    except (PslgError, OSError) as error:
         return [Finding("image-unreadable", name, str(error), name)], None
     findings = []
     if mode != "RGB":
@@ -131,7 +129,7 @@ def check_sample(sample: Sample, image: RGB | None = None) -> Iterator[Finding]:
             continue
         try:
             mask = sample.union(record)
-        except DatasetToolsError as error:
+        except PslgError as error:
             yield _finding("mask-damaged", sample, index, str(error))
             continue
         if not mask.any():
@@ -241,7 +239,7 @@ def _objects(sample: Sample) -> Iterator[tuple[str, Mask]]:
                 seen.add(target.counts)
                 try:
                     mask = sample.masks(Record("", record.category, (target,)))[0]
-                except DatasetToolsError:
+                except PslgError:
                     continue
                 if mask.any():
                     yield record.category, mask
@@ -271,7 +269,7 @@ def fixed(samples: Iterable[Sample]) -> Iterator[Sample]:
                 continue
             try:
                 empty = bool(record.targets) and not sample.area(record)
-            except DatasetToolsError:
+            except PslgError:
                 continue
             if not empty:
                 key = (words.lower(), record.targets, record.split) if words else (number,)

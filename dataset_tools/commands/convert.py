@@ -9,20 +9,39 @@ import click
 
 from dataset_tools.commands.options import (
     FORMAT,
+    MAP_KINDS,
     PATH,
     counted,
     finish,
     open_samples,
     parse_shares,
-    progress_bar,
     source_options,
 )
+from dataset_tools.errors import DatasetError
+from dataset_tools.formats import WRITTEN
+from dataset_tools.progress import progress_bar
 
 
 @click.command("export")
 @click.argument("source")
 @click.argument("destination", type=PATH)
-@click.option("--format", "name", type=FORMAT, default="refer", show_default=True, help="Format to write.")
+@click.option(
+    "--format",
+    "name",
+    type=click.Choice([*WRITTEN, *MAP_KINDS]),
+    default="refer",
+    show_default=True,
+    help="Format to write; gpkg, geojson and cog are files for a GIS.",
+)
+@click.option("--tiles", type=PATH, help="For map formats: the folder of the tiles that were labelled (tiles.jsonl).")
+@click.option(
+    "--simplify",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="METRES",
+    show_default=True,
+    help="For gpkg and geojson: how far outlines may be from the masks; 0: along the pixels' edges.",
+)
 @click.option("--split", is_flag=True, help="Deal train/val/test by scene; records that have a split keep it.")
 @click.option("--split-from", type=PATH, help="Earlier version of the dataset, whose splits must not change.")
 @click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")
@@ -33,8 +52,9 @@ from dataset_tools.commands.options import (
 @click.option("--restart", is_flag=True, help="Forget an interrupted export instead of going on with it.")
 @source_options
 def export_command(
-    source: str, destination: Path, name: str, split: bool, split_from: Path | None, shares: str, seed: int,
-    licence: str | None, workers: int, overwrite: bool, restart: bool, **options: Any,
+    source: str, destination: Path, name: str, tiles: Path | None, simplify: float, split: bool,
+    split_from: Path | None, shares: str, seed: int, licence: str | None, workers: int, overwrite: bool, restart: bool,
+    **options: Any,
 ) -> None:  # fmt: skip
     """Write SOURCE as a dataset that the field's loaders read.
 
@@ -42,7 +62,13 @@ def export_command(
     pslg dataset export export.json rrsism --images uploads/ --split
     pslg dataset export http://localhost:8080 rrsism --project 3 --cache fetched/
     pslg dataset export scenes/ masks/ --format masks --workers 2
+    pslg dataset export export.json ships.gpkg --format gpkg --tiles tiles/
     """
+    if name in MAP_KINDS:
+        _export_map(source, destination, name, tiles, simplify, overwrite, options)
+        return
+    if tiles is not None or simplify:
+        raise DatasetError(f"--tiles and --simplify go with --format {', '.join(MAP_KINDS)}")
     from dataset_tools import sources
     from dataset_tools.export import export
 
@@ -69,6 +95,26 @@ def export_command(
     if report.resumed:
         click.echo(f"{report.resumed:,} images were there from an interrupted export")
     left_out = [f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems]
+    finish(left_out)
+
+
+def _export_map(
+    source: str, destination: Path, kind: str, tiles: Path | None, simplify: float, overwrite: bool,
+    options: dict[str, Any],
+) -> None:  # fmt: skip
+    from dataset_tools.maps import files
+    from dataset_tools.maps.objects import Places, joined, objects_of
+
+    samples, problems = open_samples(source, options)
+    left_out: list[str] = []
+    with progress_bar("placing") as progress:
+        parts = list(objects_of(counted(samples(), progress), Places(tiles), left_out))
+    left_out += [f"task {p.task}: {p.message}" for p in problems]
+    if not parts:
+        raise DatasetError("no object could be placed on the map: " + "; ".join(left_out[:3] or ["there are none"]))
+    objects = joined(parts)
+    files.write(destination, objects, kind, simplify, overwrite=overwrite)
+    click.echo(f"{destination}: {len(objects):,} objects from {len(parts):,} masks")
     finish(left_out)
 
 

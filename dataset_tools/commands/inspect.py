@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dataset_tools.bands_option import bands_option
 from dataset_tools.commands.options import (
     FORMAT,
     PARTLY,
@@ -16,10 +17,10 @@ from dataset_tools.commands.options import (
     counted,
     finish,
     open_samples,
-    progress_bar,
     source_options,
 )
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.progress import progress_bar, tracked
 
 
 @click.command("validate")
@@ -30,6 +31,7 @@ from dataset_tools.errors import DatasetError
 @click.option("--fix", type=PATH, metavar="FOLDER", help="Write a copy with everything mended that needs no judgement.")
 @click.option("--no-pixels", is_flag=True, help="Look at the index files only.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors for the exit status.")
+@bands_option
 def validate_command(
     folder: Path, source_format: str | None, as_json: bool, html: Path | None, fix: Path | None, no_pixels: bool,
     strict: bool,
@@ -115,21 +117,27 @@ def synth_command(destination: Path, count: int, seed: int, width: int, height: 
 @click.option("--out", type=PATH, required=True, help="Folder for the tiles and tiles.jsonl.")
 @click.option("--side", default=1024, show_default=True, help="Side of a tile in pixels.")
 @click.option("--overlap", default=64, show_default=True, help="Least overlap of neighbours in pixels.")
-def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int) -> None:
-    """Cut large images (GeoTIFF, world files) into tiles that browsers show; scene and transform are kept.
+@click.option("--gsd", type=float, metavar="METRES", help="Resample to this ground sampling in metres a pixel.")
+@bands_option
+def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int, gsd: float | None) -> None:
+    """Cut scenes of any size (GeoTIFF, VRT, JPEG 2000, pictures) into tiles that browsers show.
+
+    Scene, window and georeference of every tile are kept in tiles.jsonl; a run that was stopped goes on where it was.
 
     \b
     pslg dataset tile city.tif --out tiles/ --side 1024
+    pslg dataset tile sentinel.tif --out tiles/ --bands 4,3,2 --overlap 128
     """
-    from dataset_tools import tiles
+    from dataset_tools.maps import tiles
 
     failed = []
-    with progress_bar("tiling", len(images)) as progress:
-        for image in images:
-            try:
-                made = tiles.tile(image, out, side, overlap)
-                click.echo(f"{image}: {len(made):,} tiles")
-            except DatasetError as error:
-                failed.append(f"{image}: {error}")
-            progress(1)
+    for image in images:
+        try:
+            made = tiles.tile(
+                image, out, side, overlap, gsd=gsd, track=tracked(image.name, " tiles"),
+                note=lambda text: click.echo(text, err=True),
+            )  # fmt: skip
+            click.echo(f"{image}: {len(made):,} tiles")
+        except PslgError as error:
+            failed.append(str(error) if str(image) in str(error) else f"{image}: {error}")
     finish(failed)

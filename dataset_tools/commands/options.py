@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import FORMATS
+from dataset_tools.formats import WRITTEN
+from dataset_tools.progress import progress_bar
 
 PATH = click.Path(path_type=Path)
-FORMAT = click.Choice(list(FORMATS))
+FORMAT = click.Choice(WRITTEN)
+MAP_KINDS = ("gpkg", "geojson", "cog")
+"""Map formats (``dataset_tools.maps.files``), named here so that ``--help`` imports none of it."""
 PARTLY = 2
 """Exit status of a command that did its work but had to leave something out."""
 
@@ -41,6 +44,7 @@ def source_options(command: F) -> F:
         click.option("--project", type=int, help="Project id, if SOURCE is the address of a Label Studio."),
         click.option("--api-key", envvar="LABEL_STUDIO_API_KEY", help="Token [env: LABEL_STUDIO_API_KEY]."),
         click.option("--cache", type=PATH, help="Where tasks and images from the API are kept (resumable)."),
+        bands_option,
     ]
     for option in reversed(options):
         command = option(command)
@@ -62,22 +66,28 @@ def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
         hash_annotators=options["hash_annotators"],
     )
     path = Path(source)
-    if source.startswith(("http://", "https://")):
+    if source.lower().startswith(("http:", "https:")):
         path = _fetch(source, options, problems)
     return sources.open_source(path, options["source_format"], rules, problems), problems
 
 
 def _fetch(url: str, options: dict[str, Any], problems: list[Any]) -> Path:
-    from dataset_tools.label_studio.fetch import Client, fetch_images, fetch_tasks
+    from dataset_tools.label_studio.addresses import Route
+    from dataset_tools.label_studio.client import LabelStudio
+    from dataset_tools.label_studio.fetch import fetch_images, fetch_tasks
 
     if options["project"] is None or not options["api_key"]:
         raise DatasetError(f"{url} is a Label Studio: pass --project and --api-key (or set LABEL_STUDIO_API_KEY)")
+    try:
+        route = Route.from_environment()
+    except ValueError as error:
+        raise DatasetError(str(error)) from None
     folder = options["cache"] or Path(f"label_studio_project_{options['project']}")
-    client = Client(url.rstrip("/"), options["api_key"])
+    studio = LabelStudio(url, options["api_key"], route=route)
     with progress_bar("fetching") as progress:
-        fetch_tasks(client, options["project"], folder, progress=progress)
+        fetch_tasks(studio, options["project"], folder, progress=progress)
     if options["images"] is None:
-        fetch_images(client, folder, options["image_key"], problems)
+        fetch_images(studio, folder, options["image_key"], problems)
     return Path(folder)
 
 
@@ -97,15 +107,6 @@ def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T
     for item in items:
         yield item
         progress(1)
-
-
-@contextmanager
-def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr (none where that is no terminal); gives the function that moves it."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, total=total, unit=" images", file=sys.stderr, disable=None) as bar:
-        yield bar.update
 
 
 def finish(left_out: list[str]) -> None:

@@ -16,7 +16,18 @@ from dataset_tools.categories import CATEGORIES, Mention, find_mentions
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import GENERAL_NOUNS, TABLE, combine
 
-__all__ = ["Lexeme", "combine", "lexemes"]
+__all__ = ["EMPTY_NOUNS", "Lexeme", "combine", "lexemes", "says_nothing"]
+
+EMPTY_NOUNS = frozenset(
+    {"object", "target", "region", "mask", "foreground", "instance", "thing", "item", "referent", "referred object"}
+)
+"""Nouns that name no category: a labeling config whose only label is one of them labels whatever the expression names,
+and what was labelled so is of the category that its expression names."""
+
+
+def says_nothing(label: str) -> bool:
+    """Whether a label (case, ``_`` and ``-`` do not matter) names no category but is one of ``EMPTY_NOUNS``."""
+    return " ".join(re.split(r"[\s_-]+", label.casefold().strip())) in EMPTY_NOUNS
 
 
 @dataclass(frozen=True)

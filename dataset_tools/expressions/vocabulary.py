@@ -449,8 +449,7 @@ KIND_HINTS = {word.strip(): hint for hint, words in _KIND_HINTS.items() for word
 """Nouns for the large or the small ones of a category."""
 GENERAL_NOUNS: dict[str, tuple[str, ...]] = {
     "court": ("tenniscourt", "basketballcourt"),
-    "pitch": ("soccerfield", "soccer field", "groundtrackfield"),
-    "pool": ("swimmingpool", "swimming pool"),
+    "pitch": ("soccerfield", "groundtrackfield"),
     "ballpark": ("baseballfield",),
     "infield": ("baseballfield",),
 }

@@ -20,16 +20,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """A format: its module, the class that writes it, a file that tells it (a glob), one line about it, and whether it
-    holds expressions that mean nothing in their image.
+    """A format of datasets.
+
+    Attributes:
+        name: its name.
+        module: its file.
+        writer: the class that writes it; None: it is only read.
+        sign: a file that tells it (a glob).
+        help: one line about it.
+        absent: it holds expressions that mean nothing in their image.
+        masks: it holds masks; where it holds boxes alone it is read by ``dataset_tools.labelled`` only, as nothing
+            that is made of masks can come of it.
+        packed: another file that tells it.
     """
 
     name: str
     module: str
-    writer: str
+    writer: str | None
     sign: str
     help: str
     absent: bool = False
+    masks: bool = True
+    packed: str | None = None
+
+    def tells(self, root: Path) -> bool:
+        """Whether ``root`` shows the format's files."""
+        return any(any(root.glob(sign)) for sign in (self.sign, self.packed) if sign is not None)
 
 
 FORMATS = {
@@ -45,22 +61,29 @@ FORMATS = {
             "CocoJsonlWriter",
             "annotations.json",
             "COCO and expressions.jsonl",
-            True,
+            absent=True,
+            packed="annotations.json.gz",
         ),
         Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),
         Format("webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image"),
         Format("huggingface", "huggingface", "HuggingFaceWriter", "data/*.parquet", "parquet for datasets (extra hf)"),
+        Format("dior_rsvg", "dior_rsvg", None, "Annotations/*.xml", "DIOR-RSVG: boxes and phrases", masks=False),
     )
 }
+WRITTEN = tuple(name for name, entry in FORMATS.items() if entry.writer is not None)
+"""Names of the formats that can be written."""
 
 
 def writer(name: str) -> Writer:
     """The writer of a format.
 
     Raises:
-        DatasetError: no such format, or an optional package is missing.
+        DatasetError: no such format, it is only read, or an optional package is missing.
     """
-    made: Writer = getattr(_module(name), _entry(name).writer)()
+    entry = _entry(name)
+    if entry.writer is None:
+        raise DatasetError(f"{name} is not written, only read; choose one of {', '.join(WRITTEN)}")
+    made: Writer = getattr(_module(name), entry.writer)()
     return made
 
 
@@ -68,9 +91,12 @@ def read(root: Path, name: str | None = None) -> Iterator[Sample]:
     """Samples of a dataset; the format is recognised by its files unless it is named.
 
     Raises:
-        DatasetError: the folder is of no known format, or is malformed.
+        DatasetError: the folder is of no known format, is malformed, or holds no masks.
     """
-    module = _module(name or detect(root))
+    name = name or detect(root)
+    if not _entry(name).masks:
+        raise DatasetError(f"{root} is of the format {name}, which holds boxes and no masks: samples need masks")
+    module = _module(name)
     samples: Iterator[Sample] = module.read(root)
     return samples
 
@@ -84,7 +110,7 @@ def detect(root: Path) -> str:
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
     for name, entry in FORMATS.items():
-        if any(root.glob(entry.sign)):
+        if entry.tells(root):
             return name
     signs = ", ".join(f"{entry.sign} ({name})" for name, entry in FORMATS.items())
     raise DatasetError(f"{root} is of no known format; none of these is there: {signs}")

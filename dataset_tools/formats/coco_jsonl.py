@@ -1,7 +1,8 @@
 """``coco_jsonl``: a folder of images, COCO instances and one JSON line per referring expression.
 
     images/<file_name>      8-bit images
-    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE); or .json.gz
+    annotations.json        COCO: images, categories, annotations (polygons, plain or compressed RLE);
+                            packed as annotations.json.gz where there is only that
     expressions.jsonl       {id, image, category, expression, kind, ann_ids, bbox [x0, y0, x1, y1] or null} per line
     split.json              optional: {"train": [file_name, ...], "val": [...], ...}
 
@@ -43,6 +44,7 @@ class Annotation:
         height, width: size of the image in pixels.
         segmentation: COCO polygons or RLE, rasterised by :meth:`mask`.
         box: the file's ``bbox`` as (x0, y0, x1, y1), or the mask's tightest box where the file has none.
+        truncated: the border of the image cuts the object; the file's ``truncated``, False where it does not say.
     """
 
     id: int
@@ -51,6 +53,7 @@ class Annotation:
     width: int
     segmentation: Segmentation = field(repr=False)
     box: Box
+    truncated: bool = False
 
     def mask(self) -> Mask:
         """The object's pixels as bool[height, width], rasterised anew on every call.
@@ -124,33 +127,41 @@ class CocoJsonl:
         return mask
 
 
-def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
+def read(folder: str | Path, split: str | Path | None = None, expressions: Path | None = None) -> CocoJsonl:
     """Read a ``coco_jsonl`` folder; no image file is opened.
 
     Args:
         folder: the folder described at the top of this module.
         split: a name in ``split.json``, or a file that lists image file names (a JSON list, or one per line); keeps
             only those images with their annotations and expressions. None keeps all.
+        expressions: another file of expressions about the folder's annotations; None reads ``expressions.jsonl``.
 
     Raises:
         DatasetError: a file is missing or malformed, or ids do not fit together; the message names file and line.
     """
     folder = Path(folder)
-    coco = _load_json(folder / "annotations.json")
+    file = annotations_file(folder)
+    coco = load_json(file)
     if not isinstance(coco, dict):
-        raise DatasetError(f"{folder / 'annotations.json'} must hold a JSON object, it holds {type(coco).__name__}")
+        raise DatasetError(f"{file} must hold a JSON object, it holds {type(coco).__name__}")
     splits = _read_splits(folder)
-    images = _read_images(folder, coco)
+    images = _read_images(folder, file, coco)
     categories = tuple(str(c["name"]) for c in coco.get("categories", []))
-    expressions = tuple(_read_expressions(folder, {image.file_name: image for image in images}))
+    if expressions is not None and not expressions.is_file():
+        raise DatasetError(
+            f"{expressions} does not exist; a file of expressions was expected, one JSON object per line"
+        )
+    rows = tuple(
+        _read_expressions(expressions or folder / "expressions.jsonl", {image.file_name: image for image in images})
+    )
     if split is not None:
         names = _split_names(folder, splits, split, {image.file_name for image in images})
         images = tuple(image for image in images if image.file_name in names)
-        expressions = tuple(expression for expression in expressions if expression.image in names)
+        rows = tuple(row for row in rows if row.image in names)
     return CocoJsonl(
         folder=folder,
         images=images,
-        expressions=expressions,
+        expressions=rows,
         categories=categories,
         split=splits,
         _by_name={image.file_name: image for image in images},
@@ -158,20 +169,27 @@ def read(folder: str | Path, split: str | Path | None = None) -> CocoJsonl:
     )
 
 
-def _load_json(path: Path) -> Any:
-    packed = path.with_name(f"{path.name}.gz")
+def annotations_file(folder: Path) -> Path:
+    """The folder's ``annotations.json``, or ``annotations.json.gz`` where there is only that."""
+    plain, packed = folder / "annotations.json", folder / "annotations.json.gz"
+    return packed if packed.is_file() and not plain.exists() else plain
+
+
+def load_json(path: Path) -> Any:
+    """What a JSON file holds, packed with gzip or not; a DatasetError naming it if it cannot be read."""
     try:
-        if not path.exists() and packed.is_file():
-            return json.loads(gzip.decompress(packed.read_bytes()))
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
+        return json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except FileNotFoundError:
         raise DatasetError(
             f"{path} does not exist; a coco_jsonl folder holds images/, annotations.json and expressions.jsonl"
         ) from None
     except NotADirectoryError:
         raise DatasetError(f"{path.parent} is a file, a coco_jsonl folder was expected") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} is not valid JSON: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be unpacked ({error}): fetch it again") from error
 
 
 def _field(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> Any:
@@ -186,8 +204,7 @@ def _field(item: Any, key: str, kinds: type | tuple[type, ...], where: str) -> A
     return value
 
 
-def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
-    file = folder / "annotations.json"
+def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(coco.get(key), list):
             raise DatasetError(f"{file}: key {key!r} must be a list; the file has the keys {sorted(coco)}")
@@ -237,7 +254,8 @@ def _read_images(folder: Path, coco: dict[str, Any]) -> tuple[ImageEntry, ...]:
                 f"its image {sizes[image_id][0]!r} has [height, width] = {[height, width]}"
             )
         box = _box(item, segmentation, height, width, where)
-        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box))
+        cut = bool(item.get("truncated", False))
+        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box, cut))
     return tuple(
         ImageEntry(
             image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]), scenes.get(image_id)
@@ -259,8 +277,7 @@ def _box(item: dict[str, Any], segmentation: Segmentation, height: int, width: i
     return Box(x, y, x + w, y + h)
 
 
-def _read_expressions(folder: Path, images: Mapping[str, ImageEntry]) -> Iterator[Expression]:
-    file = folder / "expressions.jsonl"
+def _read_expressions(file: Path, images: Mapping[str, ImageEntry]) -> Iterator[Expression]:
     if not file.is_file():
         return
     annotations = {name: {annotation.id for annotation in image.annotations} for name, image in images.items()}
@@ -298,7 +315,7 @@ def _read_expressions(folder: Path, images: Mapping[str, ImageEntry]) -> Iterato
 def _read_splits(folder: Path) -> dict[str, tuple[str, ...]]:
     if not (folder / "split.json").is_file():
         return {}
-    content = _load_json(folder / "split.json")
+    content = load_json(folder / "split.json")
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise DatasetError(f"{folder / 'split.json'} must map split names to lists of file names")
     return {name: tuple(map(str, names)) for name, names in content.items()}
@@ -310,9 +327,7 @@ def _split_names(
     if isinstance(split, str) and split in splits:
         names, source = splits[split], f"split {split!r}"
     elif Path(split).is_file():
-        source, text = str(split), Path(split).read_text(encoding="utf-8")
-        names = tuple(_load_json(Path(split))) if text.lstrip().startswith("[") else tuple(text.split("\n"))
-        names = tuple(name.strip() for name in names if name.strip())
+        names, source = listed_images(Path(split)), str(split)
     else:
         raise DatasetError(
             f"no split {str(split)!r} in {folder}; "
@@ -325,3 +340,10 @@ def _split_names(
             f"{source} lists {len(unknown)} images that are not in annotations.json, e.g. {unknown[0]!r}"
         )
     return frozenset(names)
+
+
+def listed_images(file: Path) -> tuple[str, ...]:
+    """The image file names that ``file`` lists: a JSON list, or one name per line."""
+    text = file.read_text(encoding="utf-8")
+    names = load_json(file) if text.lstrip().startswith("[") else text.split("\n")
+    return tuple(name.strip() for name in map(str, names) if name.strip())

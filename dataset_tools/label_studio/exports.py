@@ -30,6 +30,7 @@ __all__ = [
     "chosen_readings",
     "expression_of",
     "image_location",
+    "image_path",
     "read_export",
     "read_tasks",
     "sample_of_task",
@@ -312,20 +313,32 @@ def image_location(task: Mapping[str, Any], rules: ImportRules) -> str:
 
 def _file_name(location: str) -> str:
     """A short name for the image: its own, without the random prefix that uploads get."""
-    parts = urlsplit(location)
-    path = parse_qs(parts.query).get("d", [parts.path])[0]
-    name = PurePosixPath(unquote(path)).name
+    name = PurePosixPath(image_path(location)).name
     return re.sub(r"^[0-9a-f]{8}-", "", name) if "/data/upload/" in location else name
+
+
+def image_path(location: str) -> str:
+    """Where a folder of fetched images has this one: under its path, those of other hosts under ``<host>/<path>``.
+
+    Raises:
+        DatasetError: it is no address.
+    """
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise DatasetError(f"the address {location!r:.200} of its image cannot be read: {error}") from None
+    path = unquote(parse_qs(parts.query).get("d", [parts.path])[0]).lstrip("/")
+    return f"{parts.netloc}/{path}" if parts.netloc else path
 
 
 def _resolve(location: str, rules: ImportRules) -> str | None:
     """A local file for the image if ``rules.images`` has it, by its path or by its name; else the location itself."""
-    parts = urlsplit(location)
-    path = unquote(parse_qs(parts.query).get("d", [parts.path])[0]).lstrip("/")
     if rules.images is None:
         return location
-    candidates = [path, path.removeprefix("data/upload/"), PurePosixPath(path).name, _file_name(location)]
-    for candidate in candidates:
+    full = image_path(location)
+    path = full.removeprefix(f"{urlsplit(location).netloc}/")
+    names = (PurePosixPath(path).name, _file_name(location))
+    for candidate in (full, path, path.removeprefix("data/upload/"), *names):
         file = (rules.images / candidate).resolve()
         if file.is_file() and file.is_relative_to(rules.images.resolve()):
             return str(file)

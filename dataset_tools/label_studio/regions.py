@@ -1,26 +1,57 @@
-"""Regions of Label Studio annotations as masks: brush, polygon, rectangle; and what they say of their origin."""
+"""Regions of Label Studio annotations, read and written: their shapes as masks, and what they say of their origin.
+
+Label Studio counts x, y, width and height in percent of the original image; a brush region is a run-length code of the
+whole image's RGBA bytes (``dataset_tools.brush_rle``). What has corners is filled by one rule, pycocotools'
+(``dataset_tools.masks``), wherever it is read: clicks, export and training see one mask. ``SHAPES`` lists what is read;
+a new shape is one entry there.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 
-from dataset_tools import brush_rle, metrics
+from dataset_tools import brush_rle, masks, metrics
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError
+from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask
 from dataset_tools.records import Origin
 
-__all__ = ["WORK", "Region", "RegionInfo", "agreement", "is_accepted", "read_info", "read_region"]
+__all__ = [
+    "SHAPES",
+    "WORK",
+    "Region",
+    "RegionInfo",
+    "RegionShape",
+    "agreement",
+    "brush_code",
+    "is_accepted",
+    "mask_of",
+    "new_id",
+    "provenance",
+    "read_info",
+    "read_region",
+    "rectangle_corners",
+    "written",
+]
+
+Value: TypeAlias = dict[str, Any]
+Corners: TypeAlias = npt.NDArray[np.float64]
+"""float64[N, 2]: x, y in pixels; (0, 0) is the upper left corner of the first pixel."""
 
 WORK: Mapping[str, int] = {"prediction": 0, "prediction-changed": 1, "manual": 2}
 """How much manual work each origin stands for."""
-_SHAPES = ("brushlabels", "polygonlabels", "rectanglelabels")
+_FARTHEST = 10  # widths or heights outside of the image, beyond which coordinates are no region's
+_MOST_CORNERS = 100_000
+_LONGEST = 2_000_000
+_ELLIPSE_CORNERS = 360
 _META = re.compile(r"^pslg model=(?P<model>\S+) clicks=(?P<clicks>\d+) score=(?P<score>[\d.]+)$")
 _EXPRESSION_META = re.compile(r"^expression: (?P<text>.+)$")
 
@@ -60,7 +91,7 @@ class Region(RegionInfo):
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
     """Whether a result is an object: smart clicks, texts and choices are not."""
-    return result.get("type") in _SHAPES
+    return result.get("type") in SHAPES
 
 
 def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Region:
@@ -77,7 +108,7 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
         raise DatasetError(f"region {result.get('id')} has no original_width and original_height") from None
     if result.get("image_rotation"):
         raise DatasetError(f"region {result.get('id')} was drawn on the image rotated by {result['image_rotation']}")
-    return Region(**vars(read_info(result, annotation)), mask=_mask(value, kind, height, width))
+    return Region(**vars(read_info(result, annotation)), mask=mask_of(kind, value, height, width))
 
 
 def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> RegionInfo:
@@ -99,30 +130,162 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
     )
 
 
-def _mask(value: Mapping[str, Any], kind: str, height: int, width: int) -> Mask:
-    if kind == "brushlabels":
-        if not isinstance(value.get("rle"), list):
-            raise DatasetError("a brush region has no 'rle'; export with masks (JSON), not as a summary")
-        return brush_rle.decode(value["rle"], height, width)
-    scale = np.array((width, height)) / 100
+@dataclass(frozen=True)
+class RegionShape:
+    """How a kind of region is read and written.
+
+    Attributes:
+        read: from a region's ``value``, height and width of the image to the mask bool[H, W].
+        write: from a mask and the tolerance in pixels to the values of one region or, where a region can hold one part
+            only, of several; None for a shape that is only read.
+    """
+
+    read: Callable[[Mapping[str, Any], int, int], Mask]
+    write: Callable[[Mask, float], list[Value]] | None = None
+
+
+def mask_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Mask:
+    """The mask bool[height, width] of a region's ``value``; ``kind`` is the region's ``type``.
+
+    Raises:
+        DatasetError: no shape of this kind is read, or its coordinates are unusable.
+        MaskError: its brush stream is damaged.
+    """
+    if kind not in SHAPES:
+        raise DatasetError(f"regions of type {kind!r} are not read; those of {', '.join(SHAPES)} are")
     try:
-        if kind == "polygonlabels":
-            corners = np.asarray(value["points"], np.float64) * scale
-        else:
-            x, y, w, h = (float(value[key]) for key in ("x", "y", "width", "height"))
-            turn = np.radians(float(value.get("rotation") or 0))
-            # Label Studio turns a rectangle about its upper left corner, in pixels.
-            rotation = np.array(((np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))))
-            box = np.array(((0, 0), (w, 0), (w, h), (0, h))) * scale
-            corners = box @ rotation + np.array((x, y)) * scale
-    except (KeyError, TypeError, ValueError) as error:
+        return SHAPES[kind].read(value, height, width)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"a {kind} region has unusable coordinates: {error!r}") from error
-    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
-        raise DatasetError(f"a {kind} region needs at least three points x, y; it has the shape {corners.shape}")
-    # A pixel belongs to the region if its centre does.
-    canvas = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(canvas, [np.rint((corners - 0.5) * 256).astype(np.int64).astype(np.int32)], 1, cv2.LINE_8, 8)
-    return canvas.astype(bool)
+
+
+def written(mask: Mask, kind: str, tolerance: float = 1.0) -> list[Value]:
+    """Values of the regions of ``type`` ``kind`` that hold ``mask`` bool[H, W]; none for an empty mask.
+
+    Args:
+        mask: of the whole image.
+        kind: ``brushlabels``, ``polygonlabels`` or ``rectanglelabels``.
+        tolerance: of polygons, see ``masks.to_polygons``.
+
+    Raises:
+        DatasetError: such regions are not written.
+    """
+    write = SHAPES[kind].write if kind in SHAPES else None
+    if write is None:
+        raise DatasetError(f"regions of type {kind!r} are not written")
+    return write(mask, tolerance) if mask.any() else []
+
+
+def new_id() -> str:
+    """A fresh region id. It is the region's identity: the editor replaces a region by another of the same id."""
+    return secrets.token_hex(5)
+
+
+def provenance(model_version: str, clicks: int, score: float) -> str:
+    """Where a region comes from, for its ``meta.text``; kept by Label Studio through accept, submit and export."""
+    return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
+
+
+def brush_code(value: Mapping[str, Any]) -> list[int]:
+    """The run-length code of a brush region's value.
+
+    Raises:
+        DatasetError: it has none.
+    """
+    code = value.get("rle")
+    if not isinstance(code, list):
+        raise DatasetError("a brush region has no 'rle' (a list); export with masks (JSON), not as a summary")
+    return code
+
+
+def rectangle_corners(value: Mapping[str, Any], height: int, width: int) -> Corners:
+    """The corners of a rectangle's value, which Label Studio turns about its upper left corner, in pixels, clockwise.
+
+    Raises:
+        KeyError, TypeError, ValueError: a coordinate is missing or no number.
+    """
+    x, y, w, h = (float(value[key]) for key in ("x", "y", "width", "height"))
+    scale = np.array((width, height)) / 100
+    box = np.array(((0, 0), (w, 0), (w, h), (0, h))) * scale
+    return _turned(box, value) + np.array((x, y)) * scale
+
+
+def _turned(points: Corners, value: Mapping[str, Any]) -> Corners:
+    angle = np.radians(float(value.get("rotation") or 0))
+    return points @ np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
+
+
+def _polygon_corners(value: Mapping[str, Any], height: int, width: int) -> Corners:
+    if len(value["points"]) > _MOST_CORNERS:
+        raise ValueError(f"{len(value['points'])} points, more than {_MOST_CORNERS}")
+    corners: Corners = np.asarray(value["points"], np.float64) * (width / 100, height / 100)
+    return corners
+
+
+def _ellipse_corners(value: Mapping[str, Any], height: int, width: int) -> Corners:
+    """A fine polygon; Label Studio turns an ellipse about its centre."""
+    x, y, across, down = (float(value[key]) for key in ("x", "y", "radiusX", "radiusY"))
+    scale = np.array((width, height)) / 100
+    turns = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)
+    rim = np.stack((np.cos(turns), np.sin(turns)), axis=1) * np.array((across, down)) * scale
+    return _turned(rim, value) + np.array((x, y)) * scale
+
+
+def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callable[[Mapping[str, Any], int, int], Mask]:
+    def read(value: Mapping[str, Any], height: int, width: int) -> Mask:
+        found = corners(value, height, width)
+        if found.ndim != 2 or found.shape[1] != 2 or len(found) < 3 or not np.isfinite(found).all():
+            raise ValueError(f"it needs at least three points x, y; it has the shape {found.shape}")
+        # pycocotools crashes on huge coordinates and takes memory by the length of the outline.
+        if (np.abs(found) > _FARTHEST * np.array((width, height))).any():
+            raise ValueError(f"points lie farther than {_FARTHEST} times the image's size outside of it")
+        if np.abs(found - np.roll(found, 1, axis=0)).sum() > _LONGEST:
+            raise ValueError(f"its outline is longer than {_LONGEST} pixels")
+        return masks.from_coco([found.reshape(-1).tolist()], height, width)
+
+    return read
+
+
+def _read_brush(value: Mapping[str, Any], height: int, width: int) -> Mask:
+    return brush_rle.decode(brush_code(value), height, width)
+
+
+def _write_brush(mask: Mask, _tolerance: float) -> list[Value]:
+    return [{"format": "rle", "rle": brush_rle.encode(mask)}]
+
+
+def _write_polygons(mask: Mask, tolerance: float) -> list[Value]:
+    height, width = mask.shape
+    return [
+        {
+            "points": [[100 * x / width, 100 * y / height] for x, y in zip(polygon[::2], polygon[1::2], strict=True)],
+            "closed": True,
+        }
+        for polygon in masks.to_polygons(mask, tolerance)
+    ]
+
+
+def _write_rectangle(mask: Mask, _tolerance: float) -> list[Value]:
+    height, width = mask.shape
+    box = Box.of_mask(mask)
+    return [
+        {
+            "x": 100 * box.x0 / width,
+            "y": 100 * box.y0 / height,
+            "width": 100 * box.width / width,
+            "height": 100 * box.height / height,
+            "rotation": 0,
+        }
+    ]
+
+
+SHAPES: Mapping[str, RegionShape] = {
+    "brushlabels": RegionShape(_read_brush, _write_brush),
+    "polygonlabels": RegionShape(_filled(_polygon_corners), _write_polygons),
+    "rectanglelabels": RegionShape(_filled(rectangle_corners), _write_rectangle),
+    "ellipselabels": RegionShape(_filled(_ellipse_corners)),
+}
+"""By the region's ``type``."""
 
 
 def _meta(result: Mapping[str, Any]) -> dict[str, str]:

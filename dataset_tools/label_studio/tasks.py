@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dataset_tools import atomic, brush_rle
+from dataset_tools import atomic
 from dataset_tools.categories import CATEGORIES
+from dataset_tools.label_studio import regions
 from dataset_tools.records import Record, Sample
 
 __all__ = ["tasks_of", "write_tasks"]
@@ -39,18 +39,18 @@ def tasks_of(
         data.update({key: value for key, value in optional.items() if value is not None})
         if first.provenance.generated:
             data["generated"] = True
-        regions = [region for record in records for region in _regions(sample, record, from_name, to_name)]
-        yield {"data": data, "predictions": [{"model_version": model_version, "score": 1.0, "result": regions}]}
+        found = [region for record in records for region in _regions(sample, record, from_name, to_name)]
+        yield {"data": data, "predictions": [{"model_version": model_version, "score": 1.0, "result": found}]}
 
 
 def _regions(sample: Sample, record: Record, from_name: str, to_name: str) -> Iterator[dict[str, Any]]:
     label = CATEGORIES[record.category].display if record.category in CATEGORIES else record.category
-    for mask in sample.masks(record):
+    for value in (value for mask in sample.masks(record) for value in regions.written(mask, "brushlabels")):
         yield {
-            "id": secrets.token_hex(5), "from_name": from_name, "to_name": to_name, "type": "brushlabels",
+            "id": regions.new_id(), "from_name": from_name, "to_name": to_name, "type": "brushlabels",
             "origin": "prediction", "original_width": sample.image.width, "original_height": sample.image.height,
             "image_rotation": 0,
-            "value": {"format": "rle", "rle": brush_rle.encode(mask), "brushlabels": [label]},
+            "value": {**value, "brushlabels": [label]},
         }  # fmt: skip
 
 

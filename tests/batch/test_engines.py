@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image as PillowImage
 
 from backend.commands.prelabel import prelabel
-from backend.errors import ConfigError, PslgError
+from dataset_tools.errors import ConfigError, PslgError
 from dataset_tools.synthetic import draw_scene
 from tests.server.conftest import Site, make_site
 

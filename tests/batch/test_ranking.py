@@ -12,7 +12,7 @@ from backend.learning.ranking.image_features import ImageFeatures, feature_segme
 from backend.learning.ranking.strategies import STRATEGIES
 from backend.pipeline.config import load_config
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.task_query import read_task
+from backend.server.editor.prompts import read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
 from dataset_tools import brush_rle

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_tools.colors import NAMES, Rgb, color_of_box, color_of_mask, memberships, name_of, similarity
-from dataset_tools.geometry import Box
+from dataset_tools.colors import NAMES, Rgb, color_of_mask, memberships, name_of, similarity
 
 
 @pytest.mark.parametrize(
@@ -37,10 +36,9 @@ def test_names_of_plain_colors(rgb: Rgb, name: str) -> None:
     assert similarity(name, rgb) > 0.5
 
 
-def test_the_object_and_not_its_surroundings_names_the_box() -> None:
+def test_the_object_and_not_its_surroundings_gives_the_color() -> None:
     image = np.full((60, 80, 3), (70, 120, 60), np.uint8)
     image[20:40, 30:60] = (190, 40, 40)
-    assert color_of_box(image, Box(28, 18, 62, 42)) == (190, 40, 40)
     mask = np.zeros((60, 80), bool)
     mask[20:40, 30:60] = True
     assert color_of_mask(image, mask) == (190, 40, 40)
@@ -52,14 +50,12 @@ def test_shadows_and_glints_do_not_rename_an_object() -> None:
     image = np.clip(np.array([60, 90, 180]) + noise, 0, 255).astype(np.uint8)
     image[:, :8] = 10
     image[:4] = 255
-    color = color_of_box(image, Box(0, 0, 40, 40))
+    color = color_of_mask(image, np.ones((40, 40), bool))
     assert color is not None
     assert name_of(color) == "blue"
 
 
-@pytest.mark.parametrize("box", [Box(10, 10, 10, 20), Box(-50, -50, -10, -10), Box(90, 90, 120, 120)])
-def test_nothing_to_see(box: Box) -> None:
-    assert color_of_box(np.zeros((60, 60, 3), np.uint8), box) is None
+def test_nothing_to_see() -> None:
     assert color_of_mask(np.zeros((6, 6, 3), np.uint8), np.zeros((6, 6), bool)) is None
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from dataset_tools import duplicates, splits, synthetic
 from dataset_tools.errors import DatasetError
-from dataset_tools.splits import Scene
+from dataset_tools.splits import SceneGroup
 
 
-def many(count: int, seed: int = 0) -> list[Scene]:
+def many(count: int, seed: int = 0) -> list[SceneGroup]:
     rng = np.random.default_rng(seed)
     names = ["ship small", "ship large", "bridge medium", "vehicle small"]
     return [
-        Scene(f"scene-{k}", {str(n): int(rng.integers(1, 6)) for n in rng.choice(names, 2, replace=False)})
+        SceneGroup(f"scene-{k}", {str(n): int(rng.integers(1, 6)) for n in rng.choice(names, 2, replace=False)})
         for k in range(count)
     ]
 
@@ -37,18 +37,18 @@ def test_shares_hold_for_every_stratum() -> None:
 
 @given(st.permutations(many(30)), st.integers(0, 5))
 @settings(max_examples=20)
-def test_order_does_not_matter_and_seeds_do(scenes: list[Scene], seed: int) -> None:
+def test_order_does_not_matter_and_seeds_do(scenes: list[SceneGroup], seed: int) -> None:
     assert splits.assign(scenes, seed=seed) == splits.assign(many(30), seed=seed)
     assert splits.assign(many(30), seed=seed) != splits.assign(many(30), seed=seed + 1)
 
 
 def test_adding_data_moves_nothing() -> None:
     first = splits.assign(many(60))
-    known = [Scene(scene.name, scene.strata, first[scene.name]) for scene in many(60)]
-    added = [Scene(f"new-{k}", {"ship small": 2}) for k in range(40)]
+    known = [SceneGroup(scene.name, scene.strata, first[scene.name]) for scene in many(60)]
+    added = [SceneGroup(f"new-{k}", {"ship small": 2}) for k in range(40)]
     parts = splits.assign([*known, *added])
     assert {name: parts[name] for name in first} == first
-    again = splits.assign([*known, *added, Scene("one-more", {"bridge medium": 1})])
+    again = splits.assign([*known, *added, SceneGroup("one-more", {"bridge medium": 1})])
     assert {name: again[name] for name in parts} == parts
     assert {parts[scene.name] for scene in added} == {"train", "val", "test"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.demo.child_process import ChildProcess, free_port
-from backend.errors import PslgError
+from dataset_tools.errors import PslgError
 
 SERVER = "import sys, http.server; http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]))"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.demo.label_studio_process import LabelStudioProcess, find_program
-from backend.errors import LabelStudioError, PslgError
+from dataset_tools.errors import LabelStudioError, PslgError
 
 
 def _program(path: Path, body: str) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from backend.demo.backend_process import BackendProcess
 from backend.demo.label_studio_client import LabelStudioClient
 from backend.demo.label_studio_process import LabelStudioProcess, find_program
-from backend.errors import LabelStudioError
+from dataset_tools.errors import LabelStudioError
 from tests.conftest import REPOSITORY
 
 

@@ -15,11 +15,11 @@ from backend.database import Database
 from backend.demo.backend_process import BackendProcess
 from backend.labeling_configs import read_labeling_config
 from backend.learning.annotations.store import AnnotationStore
-from backend.learning.examples import file_key
 from backend.learning.retraining.gate import is_held_out
 from backend.learning.versions.jobs import Job, TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from dataset_tools import brush_rle, metrics, synthetic
+from dataset_tools.labelled import file_key
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.projects import png

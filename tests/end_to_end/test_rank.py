@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from backend.commands.rank import rank
 from backend.labeling_configs import read_labeling_config
-from backend.server.label_studio import LabelStudio
 from dataset_tools import synthetic
+from dataset_tools.label_studio.client import LabelStudio
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.projects import LABELING_CONFIG, png
 

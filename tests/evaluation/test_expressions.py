@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.evaluation.expressions import evaluate, jittered
-from backend.evaluation_examples import Example, Target, read_examples, spread
+from backend.evaluation.expressions import evaluate, jittered, read_questions
 from backend.pipeline import PslgSam
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.types import (
@@ -31,6 +30,7 @@ from backend.pipeline.types import (
 from dataset_tools import formats
 from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, Question, about_whole_objects
 from dataset_tools.metrics import CONVENTIONS
 from dataset_tools.synthetic import draw_scene, write
 
@@ -51,7 +51,7 @@ class Words:
 
     known_categories = None
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         places = {"left": LEFT, "right": RIGHT, "small": SMALL, "half": Box(0, 0, 40, 20)}
         boxes = [box for word, box in places.items() if word in expression.split()]
         if not boxes:
@@ -67,7 +67,7 @@ class Filled:
     def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
         return Box(0, 0, image_size[1], image_size[0])
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         return Embedding("key", np.zeros((1, 1, 1), np.float16), (image.shape[0], image.shape[1]), Box(0, 0, 1, 1))
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
@@ -93,22 +93,26 @@ def pipeline() -> PslgSam:
     return PslgSam(Words(), Filled(), config, "filled-00000000")
 
 
-def target(number: int, box: Box, category: str = "ship") -> Target:
-    return Target(str(number), category, box, lambda: mask_of(box))
+OBJECTS = (
+    LabelledObject.of("ship", mask_of(LEFT), "1"),
+    LabelledObject.of("ship", mask_of(RIGHT), "2"),
+    LabelledObject.of("vehicle", mask_of(SMALL), "3"),
+)
+IMAGE = LabelledImage(Path("a.png"), *SIZE, OBJECTS)
 
 
-def example(expression: str, kind: str, *targets: Target, category: str = "ship") -> Example:
-    return Example(Path("a.png"), expression, kind, category, targets)
+def question(text: str, kind: str, *objects: int, category: str = "ship") -> Question:
+    return Question(IMAGE, LabelledExpression(text, objects, kind, category))
 
 
-EXAMPLES = (
-    example("left", "region", target(1, LEFT)),  # IoU 1
-    example("half", "size", target(1, LEFT)),  # IoU 0.5: 800 of 1600
-    example("left right", "all", target(1, LEFT), target(2, RIGHT)),  # IoU 1
-    example("left", "all", target(1, LEFT), target(2, RIGHT)),  # IoU 0.5: 1600 of 3200
-    example("nothing", "single", target(3, SMALL, "vehicle"), category="vehicle"),  # no answer: 0 of 100
-    example("nothing", "absent"),
-    example("right", "absent"),
+QUESTIONS = (
+    question("left", "region", 0),  # IoU 1
+    question("half", "size", 0),  # IoU 0.5: 800 of 1600
+    question("left right", "all", 0, 1),  # IoU 1
+    question("left", "all", 0, 1),  # IoU 0.5: 1600 of 3200
+    question("nothing", "single", 2, category="vehicle"),  # no answer: 0 of 100
+    question("nothing", "absent"),
+    question("right", "absent"),
 )
 
 
@@ -117,7 +121,7 @@ def blank(path: Path) -> Image:
 
 
 def test_figures_of_predicted_boxes(pipeline: PslgSam) -> None:
-    report = evaluate(pipeline, EXAMPLES, blank, convention=CONVENTIONS["native"]).report()
+    report = evaluate(pipeline, QUESTIONS, blank, convention=CONVENTIONS["native"]).report()
     assert report["n"] == 5
     assert report["mIoU"] == pytest.approx((1 + 0.5 + 1 + 0.5 + 0) / 5)
     assert report["oIoU"] == pytest.approx((1600 + 800 + 3200 + 1600 + 0) / (1600 + 1600 + 3200 + 3200 + 100))
@@ -142,7 +146,7 @@ def test_figures_of_predicted_boxes(pipeline: PslgSam) -> None:
 
 
 def test_ground_truth_boxes_measure_each_object_once(pipeline: PslgSam) -> None:
-    result = evaluate(pipeline, EXAMPLES, blank, boxes="ground-truth", convention=CONVENTIONS["native"])
+    result = evaluate(pipeline, QUESTIONS, blank, boxes="ground-truth", convention=CONVENTIONS["native"])
     report = result.report()
     assert report["mIoU"] == 1
     assert report["absent"]["n"] == 0
@@ -157,7 +161,7 @@ def test_ground_truth_boxes_measure_each_object_once(pipeline: PslgSam) -> None:
 def test_jittered_boxes_cost_quality_and_are_the_same_in_every_run(pipeline: PslgSam) -> None:
     figures = [
         evaluate(
-            pipeline, EXAMPLES, blank, boxes="ground-truth", box_jitter=0.1, convention=CONVENTIONS["native"]
+            pipeline, QUESTIONS, blank, boxes="ground-truth", box_jitter=0.1, convention=CONVENTIONS["native"]
         ).report()["instances"]["mIoU"]
         for _ in range(2)
     ]
@@ -169,33 +173,27 @@ def test_jittered_boxes_cost_quality_and_are_the_same_in_every_run(pipeline: Psl
 
 
 def test_the_convention_decides_what_counts(pipeline: PslgSam) -> None:
-    strict = evaluate(pipeline, EXAMPLES, blank, convention=CONVENTIONS["segearth"]).report()
+    strict = evaluate(pipeline, QUESTIONS, blank, convention=CONVENTIONS["segearth"]).report()
     assert strict["P@0.5"] == pytest.approx(2 / 5)  # > instead of >=
 
 
-def test_a_refer_root_gives_the_same_examples_as_the_folder_it_was_made_of(synthetic: Path, tmp_path: Path) -> None:
+def test_a_refer_root_asks_the_same_questions_as_the_folder_it_was_made_of(synthetic: Path, tmp_path: Path) -> None:
     export(formats.read(synthetic), tmp_path / "root", "refer")
-    ours = {one.expression + one.image.stem: one for one in read_examples(synthetic, "test") if one.targets}
-    theirs = read_examples(tmp_path / "root", "test")
+    ours = {one.expression.text + one.image.path.stem: one for one in read_questions(synthetic, "test") if one.targets}
+    theirs = read_questions(tmp_path / "root", "test")
     assert theirs
     for one in theirs:
-        original = ours[one.expression + original_stem(one.image, ours)]
+        original = ours[one.expression.text + original_stem(one.image.path, ours)]
         (target,) = one.targets  # REFER holds the union of all targets
         union = np.any([each.mask() for each in original.targets], axis=0)
         assert np.array_equal(target.mask(), union)
         assert target.box == Box.of_mask(union)
     with pytest.raises(DatasetError, match="no split 'holdout'"):
-        read_examples(tmp_path / "root", "holdout")
+        read_questions(tmp_path / "root", "holdout")
 
 
-def original_stem(image: Path, ours: dict[str, Example]) -> str:
-    return next(one.image.stem for one in ours.values() if one.image.stem in image.stem)
-
-
-def test_a_limit_keeps_every_part_of_the_dataset() -> None:
-    examples = [example(str(number), "single") for number in range(10)]
-    assert [one.expression for one in spread(examples, 4)] == ["0", "2", "5", "7"]
-    assert spread(examples, 20) == examples
+def original_stem(image: Path, ours: dict[str, Question]) -> str:
+    return next(one.image.path.stem for one in ours.values() if one.image.path.stem in image.stem)
 
 
 @dataclass
@@ -207,12 +205,12 @@ def test_windows_are_embedded_once_per_image_and_their_time_counted_where_due(pi
     counter = CountingEmbed()
     embed = pipeline.segmenter.embed
 
-    def slow(image: Image, window: Box | None = None) -> Embedding:
+    def slow(image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         counter.calls += 1
-        return embed(image, window)
+        return embed(image, window, key=key)
 
     pipeline.segmenter.embed = slow  # type: ignore[method-assign]
-    result = evaluate(pipeline, EXAMPLES, blank, convention=CONVENTIONS["native"])
+    result = evaluate(pipeline, QUESTIONS, blank, convention=CONVENTIONS["native"])
     assert counter.calls == 1
     for outcome in result.outcomes:
         assert outcome.spent.wall >= outcome.spent_embedded.wall >= 0
@@ -271,3 +269,13 @@ def test_mistakes_are_named_without_a_traceback(synthetic: Path, arguments: tupl
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_questions_about_whole_objects_of_a_size_are_kept() -> None:
+    cut = LabelledObject("ship", LEFT, SIZE, truncated=True)
+    objects = (cut, LabelledObject("ship", SMALL, SIZE), LabelledObject("ship", RIGHT, SIZE))
+    image = LabelledImage(Path("a.png"), *SIZE, objects)
+    asked = [Question(image, LabelledExpression("x", named)) for named in ((0,), (1, 2), (2,), ())]
+    assert about_whole_objects(asked) == asked
+    assert about_whole_objects(asked, whole=True) == asked[1:]
+    assert about_whole_objects(asked, whole=True, min_side=11) == asked[2:]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from backend.evaluation.clicks import click_ious, summarize_clicks
-from backend.evaluation.next_click import Click, deepest_point, next_click
+from backend.evaluation.next_click import Correction, deepest_point, next_click
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
 SHAPE = (12, 14)
@@ -33,8 +33,8 @@ def test_the_largest_error_decides() -> None:
     predicted = np.zeros(SHAPE, bool)
     predicted[4:6, 4:6] = True
     predicted[8:11, 8:13] = True
-    assert next_click(predicted, target) == Click(2, 2, True)
-    assert next_click(predicted | target, target) == Click(9, 9, False)
+    assert next_click(predicted, target) == Correction(2, 2, True)
+    assert next_click(predicted | target, target) == Correction(9, 9, False)
 
 
 def test_the_deepest_point_keeps_away_from_the_image_border() -> None:
@@ -54,7 +54,7 @@ class PaintedSquares:
     def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
         return Box(0, 0, image_size[1], image_size[0])
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         height, width = image.shape[:2]
         return Embedding("key", np.zeros((1, 1, 1), np.float16), (height, width), Box(0, 0, width, height))
 

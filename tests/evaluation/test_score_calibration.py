@@ -12,16 +12,24 @@ import yaml
 from click.testing import CliRunner
 
 from backend.commands.calibrate_score import calibrate_score
-from backend.commands.prelabel import read_image
-from backend.errors import ConfigError
 from backend.evaluation import score_calibration
-from backend.evaluation.score_calibration import Answer, cross_fitted, fit, observe, reliability, scored, with_score
-from backend.evaluation_examples import read_examples
+from backend.evaluation.expressions import read_questions
+from backend.evaluation.score_calibration import (
+    ObservedAnswer,
+    cross_fitted,
+    fit,
+    observe,
+    reliability,
+    scored,
+    with_score,
+)
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import LogisticConfig, PipelineConfig, ScoreConfig, load_config
 from backend.pipeline.scores import log_odds
 from backend.pipeline.weights import model_version
 from dataset_tools import metrics, synthetic
+from dataset_tools.errors import ConfigError
+from dataset_tools.image_files import read
 from tests.conftest import REPOSITORY
 
 
@@ -29,7 +37,7 @@ def logistic(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-value))
 
 
-def drawn(count: int, seed: int = 0) -> list[Answer]:
+def drawn(count: int, seed: int = 0) -> list[ObservedAnswer]:
     """Objects that are found with the grounder's own probability and outlined well by one known rule."""
     generator = np.random.default_rng(seed)
     answers = []
@@ -43,7 +51,7 @@ def drawn(count: int, seed: int = 0) -> list[Answer]:
         if generator.random() < part["grounding"]:
             odds = 2.0 * log_odds(part["predicted_iou"]) + log_odds(part["stability"]) - 5.0
             iou = 0.9 if generator.random() < logistic(odds) else 0.7
-        answers.append(Answer(f"image-{number // 3}", (part,), (iou,), iou))
+        answers.append(ObservedAnswer(f"image-{number // 3}", (part,), (iou,), iou))
     return answers
 
 
@@ -59,7 +67,8 @@ def test_known_odds_are_found_again() -> None:
 
 def test_a_part_that_speaks_against_itself_gets_no_weight() -> None:
     turned = [
-        Answer(a.image, ({**a.parts[0], "grounding": 1 - a.parts[0]["grounding"]},), a.ious, a.iou) for a in drawn(1500)
+        ObservedAnswer(a.image, ({**a.parts[0], "grounding": 1 - a.parts[0]["grounding"]},), a.ious, a.iou)
+        for a in drawn(1500)
     ]
     assert fit(turned).found.weights["grounding"] == 0.0
 
@@ -75,7 +84,9 @@ def test_calibrated_scores_hold_on_answers_that_were_not_seen() -> None:
 
 def test_an_answer_is_as_good_as_its_least_object() -> None:
     good, bad = dict.fromkeys(("grounding", "predicted_iou", "stability"), 0.9), dict.fromkeys(("grounding",), 0.1)
-    rows = scored([Answer("a", (good, bad), (0.9, 0.1), 0.6), Answer("b", (good,), (0.9,), 0.9)], None, 0.85)
+    rows = scored(
+        [ObservedAnswer("a", (good, bad), (0.9, 0.1), 0.6), ObservedAnswer("b", (good,), (0.9,), 0.9)], None, 0.85
+    )
     assert rows["objects"].n == 3
     assert rows["answers"].mean == pytest.approx((0.1 + 0.9) / 2)
     assert rows["answers"].accepted == 0.5
@@ -94,7 +105,7 @@ def test_figures_worked_out_by_hand() -> None:
 
 def test_too_little_data_is_refused() -> None:
     with pytest.raises(ConfigError, match="too little to calibrate scores on: 0 objects found"):
-        fit([Answer("a", ({"grounding": 0.5, "predicted_iou": 0.5, "stability": 0.5},), (0.1,), 0.1)])
+        fit([ObservedAnswer("a", ({"grounding": 0.5, "predicted_iou": 0.5, "stability": 0.5},), (0.1,), 0.1)])
 
 
 @pytest.mark.parametrize("name", ["compact", "sam_vit_b"])
@@ -123,14 +134,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_observed_is_what_the_pipeline_answers(folder: Path) -> None:
-    examples = read_examples(folder, "val")
+    asked = read_questions(folder, "val")
     pipeline = load_pipeline("compact")
-    observed = observe(pipeline, examples, read_image)
+    observed = observe(pipeline, asked, read)
     assert len(observed) > 2
     expected = []
-    for example in examples:
-        found = pipeline.prelabel(read_image(example.image), example.expression)
-        truth = [target.mask() for target in example.targets]
+    for question in asked:
+        found = pipeline.prelabel(read(question.image.path), question.expression.text)
+        truth = [target.mask() for target in question.targets]
         if found:
             best = [max((metrics.iou(item.mask, mask) for mask in truth), default=0.0) for item in found]
             expected.append(([dict(item.scores) for item in found], best))

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from backend.learning.examples import LabelledImage, LabelledObject, file_key
 from backend.pipeline.types import Box
+from dataset_tools.labelled import LabelledImage, LabelledObject
 from tests.training.segmenter.test_training import rectangle
 
 
@@ -24,5 +24,5 @@ def labelled_rectangles(folder: Path, count: int, seed: int = 0) -> list[Labelle
         path = folder / f"{number}.png"
         cv2.imwrite(str(path), image)
         objects = (LabelledObject.of(("vehicle", "harbor")[number % 2], mask),)
-        images.append(LabelledImage(file_key(path), path, 100, 120, objects))
+        images.append(LabelledImage(path, 100, 120, objects))
     return images

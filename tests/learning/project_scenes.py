@@ -11,10 +11,10 @@ import torch
 import yaml
 from PIL import Image
 
-from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, file_key
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorConfig, save_detector
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import save_weights
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 
 LABEL = "solar panel"
 
@@ -43,7 +43,6 @@ def panels(folder: Path, count: int, seed: int = 0) -> list[LabelledImage]:
         Image.fromarray(pixels).save(path)
         found.append(
             LabelledImage(
-                file_key(path),
                 path,
                 160,
                 192,

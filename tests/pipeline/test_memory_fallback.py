@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from backend.errors import ConfigError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.sam import SamSegmenter
+from dataset_tools.errors import ConfigError
 from tests.pipeline.segmentation.scarce import MESSAGE, make_scarce
 from tests.pipeline.segmentation.small_sams import small_vit_sam
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from backend.errors import ConfigError, ImageError, PromptError, WeightsError
 from backend.pipeline import PslgSam, load_config, load_pipeline
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.scores import combine_scores
-from backend.pipeline.segmentation.compact_sam import build_compact_sam, window_for
+from backend.pipeline.segmentation.compact_sam import build_compact_sam
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Abstention, Box, Embedding, Grounding, GroundingResult, Image, Prompts
+from dataset_tools.errors import ConfigError, ImageError, PromptError, WeightsError
 from tests.pipeline.test_foreground_points import disc, paint
 
 BOX, OTHER = Box(20, 20, 60, 60), Box(70, 10, 110, 50)
@@ -31,7 +32,7 @@ class GivenBoxes:
     result: GroundingResult
     known_categories: frozenset[str] | None = None
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         return self.result
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.errors import ConfigError
 from backend.pipeline.config import LogisticConfig, PipelineConfig, ScoreConfig, load_config
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.weights import model_version
+from dataset_tools.errors import ConfigError
 
 CALIBRATION = ScoreConfig(
     found=LogisticConfig(offset=-1.0, weights={"grounding": 1.0, "predicted_iou": 1.0}),

@@ -15,11 +15,11 @@ from flask.testing import FlaskClient
 from label_studio_sdk.label_interface import LabelInterface
 from pydantic import SecretStr
 
-from backend.errors import WeightsError
 from backend.pipeline import PslgSam
 from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import WeightsError
 from tests.pipeline.segmentation.scarce import make_scarce
 from tests.server.conftest import LABEL_CONFIG, Site, batch, interactive, png, task
 from tests.server.editor.test_prompts import CAPTURES

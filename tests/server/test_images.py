@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from PIL import Image
 from pydantic import SecretStr
 
 from backend.database import Database
-from backend.errors import ImageError
 from backend.server.images import TaskImages
-from backend.server.label_studio import LabelStudio
 from backend.settings import Settings
+from dataset_tools.errors import ImageError
+from tests.dataset_tools.label_studio.test_client import LEGACY, jwt
+from tests.pictures import scene, tiff
 from tests.server.conftest import Reply, Site, encode, png
-from tests.server.test_label_studio import LEGACY, jwt
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def images(database: Database, **options: object) -> TaskImages:
     if "label_studio_api_key" in options:
         values["label_studio_api_key"] = SecretStr(str(options["label_studio_api_key"]))
     settings = Settings.model_validate(values)
-    return TaskImages(settings, LabelStudio.from_settings(settings), database)
+    return TaskImages(settings, settings.label_studio(), database)
 
 
 def studio(database: Database, site: Site, token: str = LEGACY, **options: object) -> TaskImages:
@@ -41,20 +42,20 @@ def studio(database: Database, site: Site, token: str = LEGACY, **options: objec
 def test_an_image_by_http_is_fetched_once(database: Database, site: Site) -> None:
     url = site.put("/a.png", png(80, 60))
     source = images(database)
-    identity, pixels = source.load(url)
-    assert identity.size == (60, 80)
-    assert pixels.shape == (60, 80, 3)
-    again, _ = source.load(url)
-    assert again == identity
+    image = source.load(url)
+    assert image.size == (60, 80)
+    assert image.identity == hashlib.sha256(png(80, 60)).hexdigest()
+    assert image.pixels().shape == (60, 80, 3)
+    assert source.load(url) == image
     assert site.paths() == ["/a.png"]
 
 
 def test_an_image_is_kept_as_a_file_and_fetched_once(database: Database, site: Site, tmp_path: Path) -> None:
     url = site.put("/a.png", png(80, 60))
     source = images(database)
-    identity, path = source.keep(url, 1, tmp_path / "images")
-    assert (path.name, path.read_bytes()) == (identity.sha256, png(80, 60))
-    assert source.keep(url, 1, tmp_path / "images") == (identity, path)
+    image, path = source.keep(url, 1, tmp_path / "images")
+    assert (path.name, path.read_bytes()) == (image.identity, png(80, 60))
+    assert source.keep(url, 1, tmp_path / "images") == (image, path)
     assert site.paths() == ["/a.png"]
     path.unlink()
     assert source.keep(url, 1, tmp_path / "images")[1].is_file()
@@ -65,25 +66,38 @@ def test_an_image_is_kept_as_a_file_and_fetched_once(database: Database, site: S
 
 def test_another_process_knows_the_hash_without_fetching(database: Database, site: Site) -> None:
     url = site.put("/a.png", png())
-    identity = images(database).identify(url)
+    image = images(database).load(url)
     del site.replies["/a.png"]
-    assert images(database).identify(url) == identity
+    assert images(database).load(url) == image
+
+
+def test_pixels_are_those_of_the_identity_or_none(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png(seed=1))
+    source = images(database, image_memory=0)
+    before = source.load(url)
+    assert before.pixels().shape == (60, 80, 3)
+    site.put("/a.png", png(seed=2))
+    with pytest.raises(ImageError, match="another image than a moment ago"):
+        before.pixels()
+    after = source.load(url)  # asked again, it is the new one
+    assert after.identity == hashlib.sha256(png(seed=2)).hexdigest()
+    assert after.pixels().shape == (60, 80, 3)
 
 
 def test_a_changed_image_is_noticed_by_its_etag(database: Database, site: Site) -> None:
     url = site.put("/a.png", png(seed=1), ETag='"one"')
     source = images(database, revalidate_after=0)
-    first = source.identify(url)
+    first = source.load(url)
 
     def conditional(headers: dict[str, str], _: bytes) -> Reply:
         assert headers["If-None-Match"] == '"one"'
         return Reply(b"", 304)
 
     site.replies["/a.png"] = conditional
-    assert source.identify(url) == first
+    assert source.load(url) == first
     site.put("/a.png", png(seed=2), ETag='"two"')
-    assert source.identify(url) != first
-    assert not np.array_equal(source.load(url)[1], np.asarray(Image.new("RGB", (80, 60))))
+    assert source.load(url) != first
+    assert not np.array_equal(source.load(url).pixels(), np.asarray(Image.new("RGB", (80, 60))))
 
 
 @pytest.mark.parametrize("path", ["/data/upload/2/9391f062-scene_one.png", "/data/local-files/?d=rs/local%20scene.png"])
@@ -127,7 +141,7 @@ def test_storage_uris_go_through_label_studio(database: Database, site: Site, ot
     signed = other_site.put("/bucket/scene.png?signature=secret", png())
     site.replies[f"/tasks/12/presign/?fileuri={encoded}"] = Reply(status=303, headers={"Location": signed})
     source = studio(database, site, image_hosts=("127.0.0.1",))
-    assert source.identify(uri, 12).size == (60, 80)
+    assert source.load(uri, 12).size == (60, 80)
     assert "Authorization" not in other_site.seen[0][2]
 
 
@@ -203,5 +217,56 @@ def test_signatures_do_not_show_in_messages(database: Database, site: Site) -> N
 def test_two_label_studios_do_not_share_paths(database: Database, site: Site, other_site: Site) -> None:
     site.put("/data/upload/1/a.png", encode(Image.new("RGB", (10, 10))))
     other_site.put("/data/upload/1/a.png", encode(Image.new("RGB", (20, 20))))
-    assert studio(database, site).identify("/data/upload/1/a.png").size == (10, 10)
-    assert studio(database, other_site).identify("/data/upload/1/a.png").size == (20, 20)
+    assert studio(database, site).load("/data/upload/1/a.png").size == (10, 10)
+    assert studio(database, other_site).load("/data/upload/1/a.png").size == (20, 20)
+
+
+def test_other_bands_are_another_picture(database: Database, site: Site) -> None:
+    values = scene(5)
+    url = site.put("/bands.tif", tiff(values, planarconfig="contig"))
+    first = images(database).load(url)
+    assert np.array_equal(first.pixels(), values[:, :, :3])
+    other = images(database, bands="5,4,3").load(url)
+    assert np.array_equal(other.pixels(), values[:, :, [4, 3, 2]])
+    # Or embeddings and pre-labels of the old bands would answer for the new ones.
+    assert other.identity != first.identity
+    assert images(database).load(url).identity == first.identity
+
+
+def test_a_hostile_address_gets_neither_the_token_nor_past_the_hosts(
+    database: Database, site: Site, other_site: Site
+) -> None:
+    ours, theirs = (there.url.removeprefix("http://") for there in (site, other_site))
+    other_site.put("/a.png", png())
+    source = studio(database, site, image_hosts=("tiles.example.org",))
+    for url in (
+        f"http://{theirs}\\@{ours}/a.png",
+        f"http://{ours}@{theirs}/a.png",
+        f"//{theirs}/a.png",
+        f"http://{theirs}/a.png",
+    ):
+        with pytest.raises(ImageError):
+            source.load(url, 1).pixels()
+        with pytest.raises(ImageError):
+            source.keep(url, 1, Path("unused"))
+    assert other_site.seen == []
+
+
+def test_a_task_cannot_make_the_server_call_the_api(database: Database, site: Site) -> None:
+    source = studio(database, site)
+    for url in ("/api/projects/99/export", "/data/../api/projects/99/export", f"{site.url}/api/tasks/1/"):
+        with pytest.raises(ImageError):
+            source.load(url, 1).pixels()
+    with pytest.raises(ImageError, match="not the id of a task"):
+        source.load("s3://bucket/a.png", "../../api/projects/5/export?x=").pixels()
+    assert all("Authorization" not in headers for _, _, headers, _ in site.seen)
+
+
+def test_names_that_look_private_are_not_asked_of_a_proxy(database: Database, other_site: Site) -> None:
+    source = images(database, image_hosts=(), proxy=other_site.url)
+    for host in ("169.254.169.254", "0x7f000001", "metadata", "db.internal"):
+        with pytest.raises(ImageError, match="PSLG_IMAGE_HOSTS"):
+            source.load(f"http://{host}/a.png").pixels()
+    assert other_site.seen == []
+    other_site.replies["http://tiles.example.org/a.png"] = Reply(png())
+    assert source.load("http://tiles.example.org/a.png").size == (60, 80)

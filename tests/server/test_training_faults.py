@@ -20,7 +20,8 @@ from backend.database import Database
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.manifest import MANIFEST
-from backend.learning.versions.registry import ModelVersions, staging_folder
+from backend.learning.versions.registry import ModelVersions
+from backend.state import StateFolder
 from tests.server import loop
 from tests.server.conftest import Site
 
@@ -161,7 +162,7 @@ def test_a_damaged_checkpoint_begins_anew_and_a_repeated_training_gives_the_same
         time.sleep(0.05)
     process.kill()
     process.wait()
-    model = staging_folder(tmp_path, found[0].id) / "model"
+    model = StateFolder(tmp_path).staging(found[0].id) / "model"
     damaged = [file for file in model.rglob("*") if file.is_file()]
     assert damaged
     for file in damaged:

@@ -6,8 +6,9 @@ import torch
 
 from backend.pipeline import PslgSam
 from backend.pipeline.config import PipelineConfig
-from backend.pipeline.segmentation.compact_sam import build_compact_sam, window_for
+from backend.pipeline.segmentation.compact_sam import build_compact_sam
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Abstention, Box, Grounding, GroundingResult, Image
 from dataset_tools import categories
 
@@ -19,7 +20,7 @@ class WordGrounder:
 
     known_categories = frozenset(categories.CATEGORIES)
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         height, width = image.shape[:2]
         mentions = categories.find_mentions(expression.lower().split())
         if not mentions:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from backend.errors import ConfigError, WeightsError
-from backend.training.run import Ema, TrainingRun, load_config, save_weights, step_generator
+from backend.training.run import Ema, TrainingRun, load_recipe, save_weights, step_generator
+from dataset_tools.errors import ConfigError, WeightsError
 
 CONFIG = {"seed": 1, "steps": 10}
 
@@ -18,18 +18,18 @@ CONFIG = {"seed": 1, "steps": 10}
 def test_overrides_are_read_as_yaml_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_text("seed: 1\ndata: {train: a, sizes: [1, 2]}\n")
-    assert load_config(path, ["seed=5", "data.sizes=[3]"]) == {"seed": 5, "data": {"train": "a", "sizes": [3]}}
+    assert load_recipe(path, ["seed=5", "data.sizes=[3]"]) == {"seed": 5, "data": {"train": "a", "sizes": [3]}}
     for wrong in ("seeds=5", "seed", "data.val=b", "seed.x=1"):
         with pytest.raises(ConfigError, match="override"):
-            load_config(path, [wrong])
+            load_recipe(path, [wrong])
     path.write_text("- a list")
     with pytest.raises(ConfigError, match="must hold a mapping"):
-        load_config(path)
+        load_recipe(path)
     path.write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
-        load_config(path)
+        load_recipe(path)
     with pytest.raises(ConfigError, match="cannot read"):
-        load_config(tmp_path / "missing.yaml")
+        load_recipe(tmp_path / "missing.yaml")
 
 
 def test_a_step_draws_the_same_whatever_came_before() -> None:

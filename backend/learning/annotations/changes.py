@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from backend.errors import ProtocolError
 from backend.learning.annotations.events import Event
+from dataset_tools.errors import ProtocolError
 
 __all__ = [
     "AnnotationDeleted",

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from backend.database import Database
-from backend.errors import ProtocolError
+from dataset_tools.errors import ProtocolError
 
 __all__ = ["Event", "EventLog"]
 

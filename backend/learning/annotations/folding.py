@@ -61,14 +61,16 @@ def apply_change(connection: sqlite3.Connection, project: int, change: Change, e
             _apply_task(connection, project, change)
         case TaskDeleted():
             connection.execute(
-                "INSERT INTO tasks VALUES (?, ?, 0, 1, '{}') ON CONFLICT (project, id) DO UPDATE SET deleted = 1",
+                "INSERT INTO tasks (project, id, updated_at, deleted, data) VALUES (?, ?, 0, 1, '{}')"
+                " ON CONFLICT (project, id) DO UPDATE SET deleted = 1",
                 (project, change.id),
             )
         case AnnotationSeen():
             _apply_annotation(connection, project, change, event, before)
         case AnnotationDeleted():
             connection.execute(
-                "INSERT INTO annotations VALUES (?, ?, NULL, NULL, 0, 0, ?, 1, 0, 0, '')"
+                "INSERT INTO annotations (project, id, created_at, updated_at, event, deleted, skipped, masks, body)"
+                " VALUES (?, ?, 0, 0, ?, 1, 0, 0, '')"
                 " ON CONFLICT (project, id) DO UPDATE SET deleted = 1, event = excluded.event, masks = 0, body = ''",
                 (project, change.id, event),
             )
@@ -94,7 +96,7 @@ def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
     elif known is not None and change.updated_at < known[1]:
         return True
     connection.execute(
-        "INSERT OR REPLACE INTO projects VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO projects (id, created_at, updated_at, title, label_config) VALUES (?, ?, ?, ?, ?)",
         (change.id, change.created_at, change.updated_at, change.title, change.label_config),
     )
     return True
@@ -102,8 +104,9 @@ def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
 
 def _apply_task(connection: sqlite3.Connection, project: int, change: TaskSeen) -> None:
     connection.execute(
-        "INSERT INTO tasks VALUES (?, ?, ?, 0, ?) ON CONFLICT (project, id) DO UPDATE"
-        " SET updated_at = excluded.updated_at, data = excluded.data WHERE excluded.updated_at >= tasks.updated_at",
+        "INSERT INTO tasks (project, id, updated_at, deleted, data) VALUES (?, ?, ?, 0, ?)"
+        " ON CONFLICT (project, id) DO UPDATE SET updated_at = excluded.updated_at, data = excluded.data"
+        " WHERE excluded.updated_at >= tasks.updated_at",
         (project, change.id, change.updated_at, orjson.dumps(change.data)),
     )
 
@@ -125,6 +128,7 @@ def _apply_annotation(
     body = {key: value for key, value in change.body.items() if key != "project"}
     row = (project, change.id, change.task, change.unique_id, change.created_at, change.updated_at, event, 0)
     connection.execute(
-        "INSERT OR REPLACE INTO annotations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO annotations (project, id, task, unique_id, created_at, updated_at, event, deleted,"
+        " skipped, masks, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*row, change.skipped, change.masks, orjson.dumps(body)),
     )

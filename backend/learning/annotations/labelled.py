@@ -14,12 +14,11 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from backend.errors import ImageError
 from backend.learning.annotations.changes import MASK_TYPES
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
-from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject, category_name
 from dataset_tools.categories import CATEGORIES
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.exports import (
     ImportRules,
@@ -29,11 +28,11 @@ from dataset_tools.label_studio.exports import (
     image_location,
     task_expressions,
 )
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, category_name
 
 __all__ = ["ImageFile", "labelled_images"]
 
 _SAME_OBJECT = 0.6  # IoU from which two outlines of one category are taken for the same object
-_GENERIC = frozenset({"object", "target", "region", "mask", "foreground", "instance", "thing", "item"})
 _RULES = ImportRules()
 
 
@@ -92,18 +91,18 @@ def labelled_images(
         if submitted:
             try:
                 _gather(gathered, submitted, fetch, problems)
-            except (DatasetToolsError, ImageError, OSError) as error:
+            except (DatasetError, MaskError, ImageError, OSError) as error:
                 problems.append(Problem(rows[0].task, str(error)))
         progress(1)
     return [
         LabelledImage(
-            key=key,
             path=found.file.path,
             height=found.file.height,
             width=found.file.width,
             objects=tuple(found.objects),
             expressions=tuple(LabelledExpression(text, objects) for text, objects in found.expressions.items()),
             complete=frozenset(found.complete),
+            sha256=key,
         )
         for key, found in sorted(gathered.items())
     ]
@@ -155,7 +154,7 @@ def _outlines(body: Mapping[str, Any]) -> dict[str, Any]:
 def _category(label: str | None, text: str | None) -> str:
     """The label's category; that of the words where the label says nothing."""
     name = category_name(label or "object")
-    if name in CATEGORIES or name not in _GENERIC:
+    if name in CATEGORIES or not says_nothing(name):
         return name
     return (parse(text).category if text is not None else None) or name
 

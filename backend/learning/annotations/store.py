@@ -21,10 +21,10 @@ from typing import Any
 import orjson
 
 from backend.database import Database
-from backend.errors import ProtocolError
 from backend.learning.annotations import folding as annotation_folding
 from backend.learning.annotations.changes import Change, changes
 from backend.learning.annotations.events import Event, EventLog
+from dataset_tools.errors import ProtocolError
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted, read_info
 
 __all__ = ["AnnotationRow", "AnnotationStore", "Project"]
@@ -86,11 +86,6 @@ class AnnotationRow:
         """Id of the prediction it began from."""
         parent = self.body.get("parent_prediction")
         return parent if isinstance(parent, int) else None
-
-    @property
-    def ground_truth(self) -> bool:
-        """Whether somebody marked it as the truth."""
-        return bool(self.body.get("ground_truth"))
 
     @property
     def regions(self) -> tuple[RegionInfo, ...]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import LabelStudioError, ProtocolError
 from backend.learning.annotations.changes import (
     AnnotationDeleted,
     Change,
@@ -26,9 +25,11 @@ from backend.learning.annotations.changes import (
     task_seen,
 )
 from backend.learning.annotations.store import AnnotationStore
+from backend.state import StateFolder
 from dataset_tools import atomic
-from dataset_tools.errors import DatasetError
-from dataset_tools.label_studio.fetch import Client, fetch_tasks, fetched_tasks
+from dataset_tools.errors import DatasetError, LabelStudioError, ProtocolError
+from dataset_tools.label_studio.client import LabelStudio
+from dataset_tools.label_studio.fetch import fetch_tasks, fetched_tasks
 
 __all__ = ["SyncReport", "sync_project"]
 
@@ -48,7 +49,7 @@ class SyncReport:
 
 def sync_project(
     store: AnnotationStore,
-    client: Client,
+    studio: LabelStudio,
     project: int,
     state_dir: Path,
     progress: Callable[[int], object] = lambda _n: None,
@@ -57,7 +58,7 @@ def sync_project(
 
     Args:
         store: the annotations.
-        client: Label Studio.
+        studio: Label Studio.
         project: the project's id there.
         state_dir: the server's state folder.
         progress: called with the number of tasks after every page.
@@ -65,15 +66,15 @@ def sync_project(
     Raises:
         LabelStudioError: the API fails or refuses; what was fetched is kept, and the next sync goes on there.
     """
-    folder = state_dir / "sync" / str(project)
+    folder = StateFolder(state_dir).sync(project)
     with _explained():
         before = _begin(folder, store)
-        about = project_seen(client.get(f"/api/projects/{project}/").json())
-        fetch_tasks(client, project, folder, progress=progress)
+        about = project_seen(studio.project(project))
+        fetch_tasks(studio, project, folder, progress=progress)
         seen: dict[int, set[int]] = {}
         for tasks in _chunks(fetched_tasks(folder)):
             store.apply_sync(project, [about, *_changes(tasks, seen)], before)
-        deleted = list(_deleted(store, client, project, seen, before))
+        deleted = list(_deleted(store, studio, project, seen, before))
         store.apply_sync(project, deleted, before)
     shutil.rmtree(folder)
     return SyncReport(
@@ -125,7 +126,7 @@ def _changes(tasks: Iterable[Mapping[str, Any]], seen: dict[int, set[int]]) -> l
 
 
 def _deleted(
-    store: AnnotationStore, client: Client, project: int, seen: Mapping[int, set[int]], before: int
+    store: AnnotationStore, studio: LabelStudio, project: int, seen: Mapping[int, set[int]], before: int
 ) -> Iterable[Change]:
     """What the store has and Label Studio has not, as changes; and what the pages had missed."""
     missing: dict[int, set[int]] = {}
@@ -133,12 +134,12 @@ def _deleted(
         if annotation not in seen.get(task, ()):
             missing.setdefault(task, set()).add(annotation)
     for task, gone in missing.items():
-        found = client.find(f"/api/tasks/{task}/")
+        found = studio.task(task)
         if found is None:
             yield TaskDeleted(task)
             continue
         again: dict[int, set[int]] = {}
-        yield from _changes([found.json()], again)
+        yield from _changes([found], again)
         yield from map(AnnotationDeleted, sorted(gone - again[task]))
 
 

@@ -84,7 +84,7 @@ class ImageFeatures:
         bits_kept = None if found.hash is None else found.hash.tobytes()
         with self._database.transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO image_features VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO image_features (sha256, encoder, vector, hash) VALUES (?, ?, ?, ?)",
                 (sha256, encoder, found.vector.tobytes(), bits_kept),
             )
         return found

@@ -22,12 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from backend.errors import ProtocolError
 from backend.learning.annotations.changes import annotation_seen
-from dataset_tools.errors import DatasetToolsError
+from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info, read_region
 
-__all__ = ["FATES", "Costs", "Label", "Labelling", "Quality", "Saving", "labelling_of"]
+__all__ = ["FATES", "Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
 
 Fate = Literal["unchanged", "clicked", "changed", "manual"]
 FATES: tuple[Fate, ...] = ("unchanged", "clicked", "changed", "manual")
@@ -52,7 +51,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Label:
+class CountedLabel:
     """One accepted region.
 
     Attributes:
@@ -144,7 +143,7 @@ class Labelling:
     annotations: int = 0
     empty: int = 0
     skipped: int = 0
-    labels: list[Label] = field(default_factory=list)
+    labels: list[CountedLabel] = field(default_factory=list)
     quality: dict[str, Quality] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
@@ -156,16 +155,16 @@ class Labelling:
         """Share of the labels with this fate."""
         return self.fates()[fate] / len(self.labels) if self.labels else 0.0
 
-    def by_day(self) -> dict[date, list[Label]]:
+    def by_day(self) -> dict[date, list[CountedLabel]]:
         """Labels of each day that has any, in order."""
-        days: defaultdict[date, list[Label]] = defaultdict(list)
+        days: defaultdict[date, list[CountedLabel]] = defaultdict(list)
         for label in self.labels:
             days[label.day].append(label)
         return dict(sorted(days.items()))
 
-    def by_category(self) -> dict[str, list[Label]]:
+    def by_category(self) -> dict[str, list[CountedLabel]]:
         """Labels of each category, most labels first."""
-        found: defaultdict[str, list[Label]] = defaultdict(list)
+        found: defaultdict[str, list[CountedLabel]] = defaultdict(list)
         for label in self.labels:
             found[label.category].append(label)
         return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
@@ -243,7 +242,7 @@ def _add_annotation(found: Labelling, annotation: Mapping[str, Any]) -> None:
     for region in regions:
         fate = _fate(region)
         clicks = None if fate == "manual" else region.clicks or 0
-        found.labels.append(Label(day, fate, region.label or "(none)", clicks, seconds))
+        found.labels.append(CountedLabel(day, fate, region.label or "(none)", clicks, seconds))
 
 
 def _fate(region: RegionInfo) -> Fate:
@@ -260,14 +259,14 @@ def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[
         return
     try:
         accepted = _regions(annotation)
-    except DatasetToolsError as error:
+    except (DatasetError, MaskError) as error:
         found.damaged.append(f"task {task.get('id')}: {error}")
         return
     for prediction in predictions:
         version = str(prediction.get("model_version") or "(no version)")
         try:
             iou = agreement(_regions(prediction), accepted)
-        except DatasetToolsError as error:
+        except (DatasetError, MaskError) as error:
             found.damaged.append(f"task {task.get('id')}, prediction of {version}: {error}")
             continue
         row = found.quality.setdefault(version, Quality())

@@ -6,15 +6,15 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from backend.learning.report.figures import FATES, GOOD_IOU, Costs, Fate, Label, Labelling, mean, median
+from backend.learning.report.figures import FATES, GOOD_IOU, Costs, CountedLabel, Fate, Labelling, mean, median
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import html_page
+from dataset_tools.html_page import Markup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +29,7 @@ _MEANING: dict[Fate, str] = {
     "manual": "drawn by hand",
 }
 _MOST_BARS = 60
+_GAP = Markup("<p></p>")
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,15 @@ def page(title: str, source: str, found: Labelling, costs: Costs, history: Model
     if history is not None:
         sections.append(("Promotions and rollbacks", _history(history)))
     if found.damaged:
-        lines = "".join(f"<li>{escape(text)}</li>" for text in found.damaged[:50])
-        more = f"<p>and {len(found.damaged) - 50} more</p>" if len(found.damaged) > 50 else ""
-        sections.append(("Could not be read", f"<ul>{lines}</ul>{more}"))
+        lines = Markup("").join(map(Markup("<li>{}</li>").format, found.damaged[:50]))
+        rest = len(found.damaged) - 50
+        more = Markup("<p>and {} more</p>").format(rest) if rest > 0 else Markup("")
+        sections.append(("Could not be read", Markup("<ul>{}</ul>{}").format(lines, more)))
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return html_page.page(f"{title}: how the labelling goes", f"{source}; made {made}", sections)
 
 
-def _summary(found: Labelling, costs: Costs) -> str:
+def _summary(found: Labelling, costs: Costs) -> Markup:
     saving = found.saving(costs)
     clicks = mean([label.clicks for label in found.labels if label.clicks is not None])
     seconds = median([label.seconds for label in found.labels if label.seconds is not None])
@@ -86,7 +88,7 @@ def _summary(found: Labelling, costs: Costs) -> str:
     return html_page.table(("", ""), rows)
 
 
-def _over_time(found: Labelling) -> str:
+def _over_time(found: Labelling) -> Markup:
     days = found.by_day()
     if not days:
         return _nothing("no labels yet")
@@ -109,11 +111,10 @@ def _over_time(found: Labelling) -> str:
         axes.legend(frameon=False, loc="upper left")
         _use_dates(axes)
 
-    meaning = '<p class="dim">Bars: labels by what they cost; line: all so far (UTC).</p>'
-    return _plot(draw, "labels over time") + meaning
+    return _plot(draw, "labels over time") + _note("Bars: labels by what they cost; line: all so far (UTC).")
 
 
-def _acceptance(found: Labelling) -> str:
+def _acceptance(found: Labelling) -> Markup:
     fates = found.fates()
     rows: list[tuple[str, str, int, str]] = [
         (fate, _MEANING[fate], fates[fate], f"{found.share(fate):.1%}") for fate in FATES
@@ -135,10 +136,10 @@ def _acceptance(found: Labelling) -> str:
         axes.invert_yaxis()
         axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 
-    return text + "<p></p>" + _plot(draw, "acceptance by category", 1.4 + 0.32 * len(categories))
+    return text + _GAP + _plot(draw, "acceptance by category", 1.4 + 0.32 * len(categories))
 
 
-def _clicks(found: Labelling) -> str:
+def _clicks(found: Labelling) -> Markup:
     clicks = [label.clicks for label in found.labels if label.clicks is not None]
     if not clicks:
         return _nothing("no label of a model yet")
@@ -153,10 +154,10 @@ def _clicks(found: Labelling) -> str:
         axes.set(xlabel="clicks", ylabel="labels")
 
     known = f"{len(clicks):,} labels that the model had a part in; 0 is a pre-label. Mean {np.mean(clicks):.2f}."
-    return _plot(draw, "clicks per label", 2.6) + f'<p class="dim">{known}</p>'
+    return _plot(draw, "clicks per label", 2.6) + _note(known)
 
 
-def _time(found: Labelling, costs: Costs) -> str:
+def _time(found: Labelling, costs: Costs) -> Markup:
     timed = [label for label in found.labels if label.seconds is not None]
     if not timed:
         return _nothing("Label Studio holds no times for these annotations (imported ones have none)")
@@ -166,7 +167,7 @@ def _time(found: Labelling, costs: Costs) -> str:
         for fate, values in groups
         if values
     ]
-    days: dict[date, list[Label]] = {}
+    days: dict[date, list[CountedLabel]] = {}
     for label in sorted(timed, key=lambda one: one.day):
         days.setdefault(label.day, []).append(label)
 
@@ -179,14 +180,14 @@ def _time(found: Labelling, costs: Costs) -> str:
         _use_dates(axes)
 
     head = ("fate", "labels", "median s", "mean s")
-    return html_page.table(head, rows) + "<p></p>" + _plot(draw, "time per label", 2.6)
+    return html_page.table(head, rows) + _GAP + _plot(draw, "time per label", 2.6)
 
 
-def _saving(found: Labelling, costs: Costs) -> str:
+def _saving(found: Labelling, costs: Costs) -> Markup:
     saving = found.saving(costs)
     formula = (
-        "saved = labels &times; seconds by hand &minus; seconds spent"
-        f" = {saving.labels:,} &times; {costs.manual_seconds:g} s &minus; {saving.seconds:,.0f} s"
+        "saved = labels × seconds by hand − seconds spent"
+        f" = {saving.labels:,} × {costs.manual_seconds:g} s − {saving.seconds:,.0f} s"
         f" = {saving.saved_seconds:,.0f} s = {_duration(saving.saved_seconds)}"
     )
     if saving.price is not None:
@@ -201,10 +202,10 @@ def _saving(found: Labelling, costs: Costs) -> str:
         f"pause. Seconds by hand are a parameter (--manual-seconds); 79 s is what COCO's polygons took (22 hours for "
         f"1,000 objects, Lin et al. 2014).{measured} Time for skipped tasks and for review is not in it."
     )
-    return f"<p><b>{formula}</b></p><p class='dim'>{escape(notes)}</p>"
+    return Markup("<p><b>{}</b></p>").format(formula) + _note(notes)
 
 
-def _quality(found: Labelling) -> str:
+def _quality(found: Labelling) -> Markup:
     if not found.quality:
         return _nothing(
             "no predictions are known: give LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or an export that holds them"
@@ -229,10 +230,10 @@ def _quality(found: Labelling) -> str:
         "prediction agree with it more than independent ones would."
     )
     plot = _plot(draw, "agreement by model version", 1.2 + 0.4 * len(versions))
-    return f"{html_page.table(head, rows)}<p></p>{plot}<p class='dim'>{escape(notes)}</p>"
+    return html_page.table(head, rows) + _GAP + plot + _note(notes)
 
 
-def _history(history: ModelHistory) -> str:
+def _history(history: ModelHistory) -> Markup:
     if not history.versions and not history.promotions:
         return _nothing("nothing was trained for this project yet")
     changes = html_page.table(
@@ -255,7 +256,7 @@ def _history(history: ModelHistory) -> str:
         for row in history.versions
     ]
     head = ("version", "made", "status", "images", "held-out, old to new", "replay, old to new", "the gate's reason")
-    return f"{changes if history.promotions else _nothing('no promotion yet')}<p></p>{html_page.table(head, gate)}"
+    return (changes if history.promotions else _nothing("no promotion yet")) + _GAP + html_page.table(head, gate)
 
 
 def _change(row: VersionRow, part: str) -> str:
@@ -264,7 +265,7 @@ def _change(row: VersionRow, part: str) -> str:
     return " to ".join(f"{value:.3f}" if isinstance(value, int | float) else "?" for value in values)
 
 
-def _seconds(labels: Sequence[Label]) -> list[float]:
+def _seconds(labels: Sequence[CountedLabel]) -> list[float]:
     return [label.seconds for label in labels if label.seconds is not None]
 
 
@@ -275,7 +276,7 @@ def _periods(first: date, last: date) -> tuple[list[date], int]:
     return [first + timedelta(days=offset) for offset in range(0, days, width)], width
 
 
-def _counts(edges: Sequence[date], width: int, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
+def _counts(edges: Sequence[date], width: int, labels: Sequence[CountedLabel]) -> npt.NDArray[np.int64]:
     places = [(label.day - edges[0]).days // width for label in labels]
     counts: npt.NDArray[np.int64] = np.bincount(places, minlength=len(edges))
     return counts
@@ -288,7 +289,7 @@ def _dates(days: Sequence[date]) -> npt.NDArray[np.float64]:
     return np.array([date2num(day) for day in days], np.float64)
 
 
-def _plot(draw: Callable[[Axes], None], alt: str, height: float = 3.2) -> str:
+def _plot(draw: Callable[[Axes], None], alt: str, height: float = 3.2) -> Markup:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, height), dpi=110, layout="constrained")
@@ -308,8 +309,12 @@ def _use_dates(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _nothing(why: str) -> str:
-    return f'<p class="dim">{escape(why[0].upper() + why[1:])}.</p>'
+def _nothing(why: str) -> Markup:
+    return _note(f"{why[0].upper() + why[1:]}.")
+
+
+def _note(text: str) -> Markup:
+    return Markup('<p class="dim">{}</p>').format(text)
 
 
 def _number(value: float | None, form: str) -> str:

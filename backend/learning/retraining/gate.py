@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backend.evaluation.expressions import evaluate
-from backend.evaluation_examples import spread
-from backend.learning.examples import LabelledImage, gate_examples
 from backend.pipeline.pslg_sam import PslgSam
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledImage, questions, spread
 from dataset_tools.metrics import CONVENTIONS
 
 __all__ = ["GateReport", "compare", "decide", "is_held_out"]
@@ -87,11 +86,11 @@ def _quality(
     pipeline: PslgSam, images: Sequence[LabelledImage], limit: int | None, progress: Callable[[int], object]
 ) -> float | None:
     """Mean IoU over the expressions of ``images``; the grounder keeps an image's boxes from one to the next."""
-    examples = spread(gate_examples(images), limit)
-    if not examples:
+    asked = spread(questions(images), limit)
+    if not asked:
         return None
     convention = CONVENTIONS["native"]
-    found = evaluate(pipeline, examples, read_rgb, convention=convention, progress=progress)
+    found = evaluate(pipeline, asked, read, convention=convention, progress=progress)
     return sum(outcome.iou(convention) for outcome in found.outcomes) / len(found.outcomes)
 
 

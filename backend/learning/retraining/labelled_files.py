@@ -10,20 +10,16 @@ from pathlib import Path
 
 import orjson
 
-from backend.errors import DatasetError
-from backend.learning.examples import LabelledExpression, LabelledImage, LabelledObject
+from backend.state import image_file
 from dataset_tools import atomic
+from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 
-__all__ = ["image_file", "read_examples", "write_examples"]
-
-
-def image_file(folder: Path, key: str) -> Path:
-    """Where the image with the sha256 ``key`` is kept below ``folder``."""
-    return folder / key[:2] / key
+__all__ = ["read_labelled", "write_labelled"]
 
 
-def write_examples(path: Path, images: Iterable[LabelledImage]) -> None:
+def write_labelled(path: Path, images: Iterable[LabelledImage]) -> None:
     """Write ``images`` to ``path``, atomically; raises OSError."""
     with atomic.open_bytes(path) as file:
         for image in images:
@@ -37,8 +33,8 @@ def write_examples(path: Path, images: Iterable[LabelledImage]) -> None:
             file.write(orjson.dumps(line) + b"\n")
 
 
-def read_examples(path: Path, images: Path) -> list[LabelledImage]:
-    """The inverse of ``write_examples``.
+def read_labelled(path: Path, images: Path) -> list[LabelledImage]:
+    """The inverse of ``write_labelled``.
 
     Args:
         path: the file.
@@ -53,13 +49,16 @@ def read_examples(path: Path, images: Path) -> list[LabelledImage]:
             row = orjson.loads(line)
             found.append(
                 LabelledImage(
-                    key=row["key"],
                     path=image_file(images, row["key"]),
                     height=row["size"][0],
                     width=row["size"][1],
-                    objects=tuple(LabelledObject(category, rle, Box(*box)) for category, rle, box in row["objects"]),
+                    objects=tuple(
+                        LabelledObject(category, Box(*box), (row["size"][0], row["size"][1]), rle)
+                        for category, rle, box in row["objects"]
+                    ),
                     expressions=tuple(LabelledExpression(text, tuple(objects)) for text, objects in row["expressions"]),
                     complete=frozenset(row["complete"]),
+                    sha256=row["key"],
                 )
             )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

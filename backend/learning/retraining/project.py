@@ -26,8 +26,6 @@ import numpy as np
 import torch
 import yaml
 
-from backend.errors import ConfigError, DatasetError
-from backend.learning.examples import LabelledImage
 from backend.pipeline.config import PipelineConfig, load_config
 from backend.pipeline.grounding.compact.network import load_detector, save_adapted
 from backend.pipeline.pslg_sam import load_segmenter
@@ -46,6 +44,8 @@ from backend.training.decoder.samples import decoder_samples, stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, DatasetError
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
 
@@ -112,7 +112,7 @@ def train_project(
         base_config: the pipeline config to start from (a file, or a shipped config's name).
         training: the project's labels; nothing that the gate measures with.
         replay: labels of other images, so that nothing known is forgotten: of the base model's own training, or drawn
-            scenes (``examples.synthetic_examples``).
+            scenes (``replay.drawn_scenes``).
         out: folder of the version.
         options: how to train.
         progress: called with the share done, in [0, 1], and a line about it.
@@ -210,9 +210,10 @@ class _Training:
 
     def _learn_grounder(self) -> dict[str, Any]:
         options = self.options.grounder
-        if options is None or self.base.grounder.kind != "compact":
+        named = self.base.grounder.weights
+        if options is None or named is None or self.base.grounder.kind != "compact":
             return {}
-        weights = require(self.base.grounder.weights)
+        weights = require(named)
         detector, calibration = load_detector(weights)
         cache = FeatureCache(detector, self.options.features or self.work / "features")
         report = self._reporting(0.0, 0.5, "the grounder learns")
@@ -287,8 +288,10 @@ def _text(value: object) -> str:
     return value.decode("ascii") if isinstance(value, bytes) else str(value)
 
 
-def _portable(base: PipelineConfig, section: str) -> str:
-    """A weights value that means the same from any folder: a registry name, or an absolute path."""
-    value: str = getattr(base, section).weights
+def _portable(base: PipelineConfig, section: str) -> str | None:
+    """A weights value that means the same from any folder: a registry name, or an absolute path; None stays."""
+    value: str | None = getattr(base, section).weights
+    if value is None:
+        return None
     path = locate(value)
     return value if str(path) != str(Path(value).expanduser()) else str(path.resolve())

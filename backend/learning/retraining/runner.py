@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from backend.errors import DatasetError, PslgError
 from backend.learning.annotations.labelled import FetchImage, labelled_images
 from backend.learning.annotations.store import AnnotationStore
-from backend.learning.retraining.labelled_files import read_examples, write_examples
+from backend.learning.retraining.labelled_files import read_labelled, write_labelled
 from backend.learning.retraining.replay import Replay, read_replay
 from backend.learning.versions.jobs import Job, TrainingJobs, finish
 from backend.learning.versions.manifest import Manifest
@@ -32,16 +31,16 @@ from backend.learning.versions.registry import (
     ModelVersions,
     insert_promotion,
     insert_version,
-    staging_folder,
 )
 from backend.pipeline.config import config_path
 from backend.settings import Settings
 from dataset_tools import atomic
+from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.label_studio.exports import Problem
 
 if TYPE_CHECKING:
-    from backend.learning.examples import LabelledImage
     from backend.learning.retraining.project import ProjectTrainingOptions
+    from dataset_tools.labelled import LabelledImage
 
 __all__ = ["TrainingRunner"]
 
@@ -89,7 +88,7 @@ class TrainingRunner:
         """
         self._jobs.begin(job.id, os.getpid(), self._store.accepted_masks(job.project))
         logger.info("job %d of project %d begins at %.0f %%", job.id, job.project, 100 * job.progress)
-        staging = staging_folder(self._settings.state_dir, job.id)
+        staging = self._settings.state.staging(job.id)
         try:
             manifest = self._run(job, staging)
         except _StoppedError:
@@ -105,7 +104,7 @@ class TrainingRunner:
         else:
             return manifest
         finally:
-            _prune(self._settings.state_dir / "features", self._settings.train_disk)
+            _prune(self._settings.state.features, self._settings.train_disk)
         shutil.rmtree(staging, ignore_errors=True)
         return None
 
@@ -155,8 +154,8 @@ class TrainingRunner:
                 " promotion gate: label more, so that there are objects to learn from and held-out images with"
                 f" expressions ({len(problems)} tasks could not be used)"
             )
-        write_examples(staging / TRAINING, training)
-        write_examples(staging / HELD_OUT, held_out)
+        write_labelled(staging / TRAINING, training)
+        write_labelled(staging / HELD_OUT, held_out)
         logger.info("job %d: %d images to learn from, %d held out", job.id, len(training), len(held_out))
 
     def _is_held_out(self, project: int, image: LabelledImage) -> bool:
@@ -170,9 +169,9 @@ class TrainingRunner:
         if verdict.is_file():
             return Manifest.from_json(verdict.read_bytes())
         self._report(job, 0.04, "preparing replay images")
-        replay = read_replay(self._settings.train_replay, self._settings.state_dir)
+        replay = read_replay(self._settings.train_replay, self._settings.state.replay)
         options = self._options(job)
-        training = read_examples(staging / TRAINING, self._settings.state_dir / "images")
+        training = read_labelled(staging / TRAINING, self._settings.state.images)
         self._learn(job, training, replay, staging / "model", options)
         manifest = self._judge(job, staging, replay, training)
         atomic.write_bytes(verdict, orjson.dumps(asdict(manifest)))
@@ -181,7 +180,7 @@ class TrainingRunner:
     def _options(self, job: Job) -> ProjectTrainingOptions:
         from backend.learning.retraining.project import ProjectTrainingOptions
         from backend.training.adapter.adaptation import AdaptationOptions
-        from backend.training.adapter.training import HeadOptions
+        from backend.training.adapter.training import AdapterOptions
         from backend.training.decoder.training import DecoderOptions
 
         chosen = self._chosen(job)
@@ -190,9 +189,9 @@ class TrainingRunner:
             seed=chosen["seed"],
             minutes=chosen["minutes"],
             threads=self._settings.train_threads,
-            grounder=AdaptationOptions(head=HeadOptions(steps=2 * steps), calibration_steps=steps),
+            grounder=AdaptationOptions(head=AdapterOptions(steps=2 * steps), calibration_steps=steps),
             decoder=DecoderOptions(steps=steps, validate_every=max(1, steps // 6)),
-            features=self._settings.state_dir / "features",
+            features=self._settings.state.features,
         )
 
     def _chosen(self, job: Job) -> Mapping[str, Any]:
@@ -237,7 +236,7 @@ class TrainingRunner:
         active = self._versions.active(job.project, self._config)
         old = load_pipeline(self._settings.config if active is None else self._versions.config_path(active))
         new = load_pipeline(staging / "model" / CONFIG)
-        held_out = read_examples(staging / HELD_OUT, self._settings.state_dir / "images")
+        held_out = read_labelled(staging / HELD_OUT, self._settings.state.images)
         report = compare(old, new, held_out, replay.gate, progress=progress)
         return Manifest(
             version=new.model_version,

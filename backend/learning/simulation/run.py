@@ -24,30 +24,30 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from backend.errors import ConfigError
-from backend.evaluation_examples import spread
-from backend.learning.examples import LabelledImage
 from backend.learning.ranking.strategies import STRATEGIES, Candidate, disagreement, order
 from backend.learning.simulation.world import (
     ACCEPTED,
-    Look,
+    ImageRun,
+    LearntModel,
     Measured,
-    Model,
-    Task,
+    OracleTask,
     World,
     measure_all,
     tasks_of,
     training_set,
 )
-from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS, window_for
+from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
-from backend.training.adapter.training import HeadOptions
+from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.samples import DecoderSample, decoder_samples
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import read_weights, save_weights
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError
 from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.labelled import LabelledImage, spread
 
 __all__ = ["Simulation", "SimulationSettings"]
 
@@ -86,7 +86,7 @@ class SimulationSettings:
     oracle_objects: int = 1
     grounder: AdaptationOptions = field(
         default_factory=lambda: AdaptationOptions(
-            head=HeadOptions(mined=20), views=2, replay_views=1, calibration_steps=80, least_known=None
+            head=AdapterOptions(mined=20), views=2, replay_views=1, calibration_steps=80, least_known=None
         )
     )
     decoder: DecoderOptions | None = field(
@@ -162,7 +162,7 @@ class Simulation:
         self.test = [*spread(easy, settings.test_known), *strange]
         self.clicked = self._clicked()
         self._samples: dict[str, list[DecoderSample]] = {}
-        self.base = Model(world.cache.detector, world.calibration, world.segmenter)
+        self.base = LearntModel(world.cache.detector, world.calibration, world.segmenter)
         self._begin()
 
     def _begin(self) -> None:
@@ -185,7 +185,7 @@ class Simulation:
     def _run_one(self, strategy: str, seed: int) -> None:
         folder = self.out / f"{strategy}_{seed}"
         by_key = {task.key: task for task in self.pool}
-        labelled: list[Task] = []
+        labelled: list[OracleTask] = []
         model = None if self._done(folder, self.settings.rounds) else self.base
         for number in range(1, self.settings.rounds + 1):
             if self._done(folder, number):
@@ -216,7 +216,7 @@ class Simulation:
         path = folder / f"decoder_{number}.safetensors"
         return read_weights(path) if path.is_file() else {}
 
-    def _learnt(self, labelled: Sequence[Task], tensors: dict[str, Tensor], seed: int) -> Model:
+    def _learnt(self, labelled: Sequence[OracleTask], tensors: dict[str, Tensor], seed: int) -> LearntModel:
         """The model that these labels and this decoder make."""
         options = self.settings.grounder
         options = replace(options, head=replace(options.head, seed=seed))
@@ -229,9 +229,11 @@ class Simulation:
         segmenter = self.world.segmenter
         if tensors:
             segmenter = _with_decoder(segmenter, tensors)
-        return Model(detector, calibration, segmenter)
+        return LearntModel(detector, calibration, segmenter)
 
-    def _choose(self, model: Model, strategy: str, seed: int, number: int, labelled: Sequence[Task]) -> list[Task]:
+    def _choose(
+        self, model: LearntModel, strategy: str, seed: int, number: int, labelled: Sequence[OracleTask]
+    ) -> list[OracleTask]:
         """The tasks to label in a round."""
         have = {task.key for task in labelled}
         waiting = [task for task in self.pool if task.key not in have]
@@ -247,19 +249,21 @@ class Simulation:
             ranking = order(candidates, strategy, known, seed=int(rng.integers(1 << 31)))
         return [waiting[index] for index in ranking[: self.settings.labels]]
 
-    def _candidate(self, task: Task, model: Model) -> Candidate:
-        found = Look(self.world, task.image, model).prelabel(task.expression.text)
+    def _candidate(self, task: OracleTask, model: LearntModel) -> Candidate:
+        found = ImageRun(self.world, task.image, model).prelabel(task.expression.text)
         if not found:
             return self._place(task, None, 0.0)
         agreements = [item.scores.get("boundary_agreement") for item in found]
         return self._place(task, min(item.score for item in found), disagreement(*agreements))
 
-    def _place(self, task: Task, score: float | None, disputed: float) -> Candidate:
+    def _place(self, task: OracleTask, score: float | None, disputed: float) -> Candidate:
         # What the words name is all that a strategy may know of the category.
         named = expression_parser.parse(task.expression.text).category
         return Candidate(task.key, score, disputed, named, self.world.features(task.image), task.image.key)
 
-    def _label(self, model: Model, chosen: Sequence[Task], labelled: Sequence[Task]) -> list[dict[str, Any]]:
+    def _label(
+        self, model: LearntModel, chosen: Sequence[OracleTask], labelled: Sequence[OracleTask]
+    ) -> list[dict[str, Any]]:
         """What the oracle does: takes a pre-label that is good enough, else clicks; objects already there are free."""
         have = {(task.image.key, index) for task in labelled for index in task.expression.objects}
         costs = []
@@ -267,7 +271,7 @@ class Simulation:
             new = [k for k, index in enumerate(task.expression.objects) if (task.image.key, index) not in have]
             have |= {(task.image.key, index) for index in task.expression.objects}
             looked = new[: self.settings.oracle_objects]
-            measured = Look(self.world, task.image, model).measure(
+            measured = ImageRun(self.world, task.image, model).measure(
                 task, objects=looked, cap=self.settings.cap, spare=ACCEPTED
             )
             accepted = measured.iou >= ACCEPTED
@@ -275,7 +279,7 @@ class Simulation:
             costs.append({"task": task.key, "accepted": accepted, "iou": round(measured.iou, 4), "clicks": clicks})
         return costs
 
-    def _tune(self, model: Model, labelled: Sequence[Task], seed: int, number: int) -> dict[str, Tensor]:
+    def _tune(self, model: LearntModel, labelled: Sequence[OracleTask], seed: int, number: int) -> dict[str, Tensor]:
         options = self.settings.decoder
         if options is None:
             return {}
@@ -309,7 +313,7 @@ class Simulation:
                 chosen.setdefault(task.key, set()).add(k)
         return chosen
 
-    def _figures(self, model: Model) -> dict[str, Any]:
+    def _figures(self, model: LearntModel) -> dict[str, Any]:
         """What the test part says of a model; each figure for all tasks, known and unknown categories."""
         measured = measure_all(
             self.world, model, self.test, lambda task: self.clicked.get(task.key, ()), self.settings.cap
@@ -346,7 +350,7 @@ def _with_decoder(segmenter: SamSegmenter, tensors: dict[str, Tensor]) -> SamSeg
     return SamSegmenter(sam, window_rule=window_for, click_radius=CLICK_RADIUS)
 
 
-def _objects(labelled: Sequence[Task]) -> dict[str, int]:
+def _objects(labelled: Sequence[OracleTask]) -> dict[str, int]:
     """Labelled objects by category."""
     return dict(Counter(item.category for image in training_set(labelled) for item in image.objects))
 

@@ -14,21 +14,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.learning.click_corrections import clicks_to
-from backend.learning.examples import LabelledExpression, LabelledImage
+from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, clicks_to
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.grounding.compact.detections import Detection, find, reading_sides
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorOutput
 from backend.pipeline.pslg_sam import PslgSam
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
 from backend.training.adapter.views import FeatureCache, View, adapted_output
 from dataset_tools.expressions import parser as expression_parser
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledExpression, LabelledImage
 from dataset_tools.metrics import iou
 
-__all__ = ["ACCEPTED", "Look", "Measured", "Model", "Task", "World", "measure_all", "tasks_of", "training_set"]
+__all__ = [
+    "ACCEPTED",
+    "ImageRun",
+    "LearntModel",
+    "Measured",
+    "OracleTask",
+    "World",
+    "measure_all",
+    "tasks_of",
+    "training_set",
+]
 
 ACCEPTED = 0.85
 """IoU from which the oracle takes a pre-label as it is."""
@@ -38,7 +49,7 @@ _SHIFT = 0.06
 
 
 @dataclass(frozen=True)
-class Task:
+class OracleTask:
     """A task: one expression about one image, and the objects that it names."""
 
     image: LabelledImage
@@ -65,7 +76,7 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class LearntModel:
     """A state of what was learnt: detector with adapter, thresholds, segmenter."""
 
     detector: Detector
@@ -83,17 +94,17 @@ class Measured:
     clicks: tuple[int, ...] = ()
 
 
-def tasks_of(images: Sequence[LabelledImage]) -> list[Task]:
+def tasks_of(images: Sequence[LabelledImage]) -> list[OracleTask]:
     """The tasks whose expression names something that is there."""
-    return [Task(image, k) for image in images for k, one in enumerate(image.expressions) if one.objects]
+    return [OracleTask(image, k) for image in images for k, one in enumerate(image.expressions) if one.objects]
 
 
-def training_set(labelled: Sequence[Task]) -> list[LabelledImage]:
+def training_set(labelled: Sequence[OracleTask]) -> list[LabelledImage]:
     """What the project holds once ``labelled`` are: per image the objects that its tasks named, and nothing else.
 
     "all the ships" says that there are no other ships; every other expression leaves that open.
     """
-    by_image: dict[str, list[Task]] = {}
+    by_image: dict[str, list[OracleTask]] = {}
     for task in labelled:
         by_image.setdefault(task.image.key, []).append(task)
     result = []
@@ -183,10 +194,10 @@ class World:
         return DetectorOutput(heat, sides, None)
 
 
-class Look:
+class ImageRun:
     """One image through one model."""
 
-    def __init__(self, world: World, image: LabelledImage, model: Model) -> None:
+    def __init__(self, world: World, image: LabelledImage, model: LearntModel) -> None:
         self.world, self.image, self.model = world, image, model
         grounder = _Grounder(self)
         self.pipeline = PslgSam(grounder, model.segmenter, world.config, "simulation")
@@ -194,7 +205,7 @@ class Look:
     @cached_property
     def pixels(self) -> Image:
         """uint8[H, W, 3] RGB."""
-        return read_rgb(self.image.path)
+        return read(self.image.path)
 
     @cached_property
     def own_boxes(self) -> list[Detection]:
@@ -213,7 +224,7 @@ class Look:
         whole = Box(0.0, 0.0, float(self.image.width), float(self.image.height))
         return self.world.embed(self.image, pixels, window or whole, about=True)
 
-    def measure(self, task: Task, *, objects: Sequence[int] = (), cap: int = 10, spare: float = 2.0) -> Measured:
+    def measure(self, task: OracleTask, *, objects: Sequence[int] = (), cap: int = 10, spare: float = 2.0) -> Measured:
         """The pre-label of ``task`` against its target.
 
         Args:
@@ -233,7 +244,8 @@ class Look:
         return Measured(task.key, task.category, score, clicks)
 
     def _clicks(self, target: Mask, offered: Sequence[Mask], cap: int) -> int:
-        start = max(offered, key=lambda mask: iou(mask, target), default=None)
+        shown = [clean_mask(mask, SPECK_AREA, HOLE_AREA) for mask in offered]
+        start = max(shown, key=lambda mask: iou(mask, target), default=None)
         if start is not None and not (start & target).any():
             start = None
         embed = partial(self.world.embed, self.image, self.pixels)
@@ -243,19 +255,19 @@ class Look:
 class _Grounder(CompactGrounder):
     """The compact grounder on kept boxes; the adapter is asked only where the expression needs what it knows."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: ImageRun) -> None:
         super().__init__(look.model.detector, look.model.calibration, bfloat16=False)
         self._look = look
         self._needs_own = False
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         query = expression_parser.parse(expression, self.known_categories)
         config = self.detector.config
         own = set(config.categories[len(config.categories) - config.adapted :])
         self._needs_own = query.category is None or bool(own & {query.category, *query.target_categories})
-        return super().ground(image, expression)
+        return super().ground(image, expression, key=key)
 
-    def detections(self, image: Image) -> tuple[Detection, ...]:  # noqa: ARG002 - the interface's
+    def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:  # noqa: ARG002 - the interface's
         found = list(self._look.world.known_boxes(self._look.image))
         if self._needs_own:
             found += self._look.own_boxes
@@ -279,7 +291,7 @@ class _Windows:
         for embedding in kept:
             if _alike(embedding.window, window, shift):
                 return embedding
-        embedding = self._segmenter.embed(pixels, window)
+        embedding = self._segmenter.embed(pixels, window, key=key)
         if self._left > 0:
             self._left -= 1
             kept.append(embedding)
@@ -295,17 +307,17 @@ def _alike(a: Box, b: Box, shift: float) -> bool:
 
 def measure_all(
     world: World,
-    model: Model,
-    tasks: Sequence[Task],
-    clicked: Callable[[Task], Collection[int]] = lambda _: (),
+    model: LearntModel,
+    tasks: Sequence[OracleTask],
+    clicked: Callable[[OracleTask], Collection[int]] = lambda _: (),
     cap: int = 10,
 ) -> list[Measured]:
-    """``Look.measure`` of all tasks, image by image; ``clicked`` says of which objects clicks are counted."""
-    by_image: dict[str, list[Task]] = {}
+    """``ImageRun.measure`` of all tasks, image by image; ``clicked`` says of which objects clicks are counted."""
+    by_image: dict[str, list[OracleTask]] = {}
     for task in tasks:
         by_image.setdefault(task.image.key, []).append(task)
     found = []
     for members in by_image.values():
-        look = Look(world, members[0].image, model)
+        look = ImageRun(world, members[0].image, model)
         found += [look.measure(task, objects=sorted(clicked(task)), cap=cap) for task in members]
     return found

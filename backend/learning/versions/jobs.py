@@ -7,18 +7,14 @@ is alive. A job that is ``running`` while nobody holds the lock was killed, and 
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from backend.database import Database
 
-__all__ = ["Cause", "Job", "TrainingJobs", "process_lock", "want"]
+__all__ = ["Cause", "Job", "TrainingJobs", "want"]
 
 Cause = Literal["button", "masks", "command"]
 State = Literal["queued", "running", "done", "failed", "stopped"]
@@ -206,20 +202,3 @@ def _due(connection: sqlite3.Connection, every: int) -> list[tuple[int, int]]:
         (every,),
     ).fetchall()
     return [(int(project), int(masks)) for project, masks in rows]
-
-
-@contextmanager
-def process_lock(path: Path) -> Iterator[bool]:
-    """Hold a lock that no other process holds, until the block or the process ends; yields whether it was had.
-
-    The file must not be opened by anything else in this process: closing it anywhere would release the lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            # A record lock, not flock: a process forked by the holder does not keep it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from backend.errors import ConfigError
+from dataset_tools.errors import ConfigError
 
 __all__ = ["MANIFEST", "Manifest"]
 

@@ -21,12 +21,13 @@ from pathlib import Path
 import orjson
 
 from backend.database import Database
-from backend.errors import ConfigError, WeightsError
 from backend.learning.versions.manifest import MANIFEST, Manifest
 from backend.pipeline.weights.records import RECORD_SUFFIX, sha256_of
+from backend.state import StateFolder
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, WeightsError
 
-__all__ = ["ModelVersions", "Promotion", "VersionRow", "staging_folder"]
+__all__ = ["ModelVersions", "Promotion", "VersionRow"]
 
 CONFIG = "config.yaml"
 
@@ -64,17 +65,12 @@ class Promotion:
     reason: str
 
 
-def staging_folder(state_dir: Path, job: int) -> Path:
-    """Where a job's version is trained, so that a job that was killed finds its checkpoints."""
-    return state_dir / "models" / f".job-{job}"
-
-
 class ModelVersions:
     """The versions of one state folder. Safe for threads and processes."""
 
     def __init__(self, database: Database, state_dir: Path) -> None:
         self._database = database
-        self.folder = state_dir / "models"
+        self.folder = StateFolder(state_dir).models
 
     def path(self, version: str) -> Path:
         """The folder of a version, whether or not it is there."""
@@ -226,7 +222,9 @@ class ModelVersions:
 def insert_version(connection: sqlite3.Connection, manifest: Manifest) -> None:
     """Record a published version in the caller's transaction."""
     row = (manifest.version, manifest.project, manifest.config, time.time(), orjson.dumps(asdict(manifest)))
-    connection.execute("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)", row)
+    connection.execute(
+        "INSERT OR REPLACE INTO versions (version, project, config, created_at, manifest) VALUES (?, ?, ?, ?, ?)", row
+    )
 
 
 def insert_promotion(connection: sqlite3.Connection, manifest: Manifest, reason: str) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torchvision.ops import batched_nms
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools.categories import CATEGORIES
+from dataset_tools.errors import WeightsError
 from dataset_tools.expressions.appearance import look_at, view_of
 from dataset_tools.expressions.landmarks import mentions_surroundings
 from dataset_tools.expressions.parser import parse
@@ -74,7 +74,13 @@ class GroundingDinoGrounder:
         self._overlap_threshold = overlap_threshold
         self._device = torch.device(device)
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(
+        self,
+        image: Image,
+        expression: str,
+        *,
+        key: str | None = None,  # noqa: ARG002 - the protocol's signature
+    ) -> GroundingResult:
         """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
         query = _with_nouns_as_categories(parse(expression))
         candidates = [] if query.category is None else self.detect(image, phrases_of(query))

@@ -1,4 +1,4 @@
-"""Fine segmentation (METHOD stage 2): an expensive ``embed`` per image or window, a cheap ``decode`` per prompt."""
+"""Fine segmentation (arXiv 2506.10503, stage 2): ``embed`` once per window, which is costly, ``decode`` per prompt."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ class Segmenter(Protocol):
         return (0, 0, width, height).
         """
 
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
-        """Features of ``image`` uint8[H, W, 3] RGB, or of one ``window`` of it (None: the whole image)."""
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
+        """Features of ``image`` uint8[H, W, 3] RGB, or of one ``window`` of it (None: the whole image).
+
+        ``key`` names the image's content (its file's sha256, say) and becomes a part of the embedding's own key;
+        without one, the pixels are hashed.
+        """
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         """The mask for ``prompts``; raises PromptError without any prompt or for one outside the image."""

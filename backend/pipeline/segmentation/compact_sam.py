@@ -7,7 +7,6 @@ fills the encoder's input as a stadium does.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,39 +14,16 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTra
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backend.errors import WeightsError
 from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, Engine, SamSegmenter
-from backend.pipeline.types import Box
+from backend.pipeline.segmentation.windows import window_for
+from dataset_tools.errors import WeightsError
 
-__all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size", "window_for"]
+__all__ = ["ConvEncoder", "build_compact_sam", "load_compact_segmenter", "set_img_size"]
 
 IMG_SIZE = 192
 STRIDE = 8
 ARCHITECTURE = "compact_sam"
 CLICK_RADIUS = 3.0
-WINDOW_FACTOR = 1.75
-MINIMUM_WINDOW = 40
-
-
-def window_for(box: Box, image_size: tuple[int, int]) -> Box:
-    """The square window to embed for an object in ``box``: centred on it, 1.75 times its longer side.
-
-    Box sides that are 12 % off still leave the object inside. Corners are whole pixels; a window may reach over the
-    image's border, except that one larger than the image is moved and cut to no more than a square around the image.
-
-    Args:
-        box: (x0, y0, x1, y1) in pixels.
-        image_size: (height, width) of the image in pixels.
-    """
-    height, width = image_size
-    side = max(WINDOW_FACTOR * max(box.width, box.height), MINIMUM_WINDOW)
-    side = math.ceil(min(side, max(height, width)))
-    x0, y0 = (round(center - side / 2) for center in box.center)
-    if side >= width:
-        x0 = (width - side) // 2
-    if side >= height:
-        y0 = (height - side) // 2
-    return Box(float(x0), float(y0), float(x0 + side), float(y0 + side))
 
 
 class _Residual(nn.Module):
@@ -136,7 +112,7 @@ def build_compact_sam(
     """A ``Sam`` of 5 million parameters with random weights; its low-resolution masks have half the input's side.
 
     The decoder has the single mask token only: what a lone click leaves open (how large is the object?) is a question
-    of windows here, see ``clicks.click_window``. Weights do not depend on ``img_size``.
+    of windows here, see ``replay``. Weights do not depend on ``img_size``.
     """
     side = img_size // STRIDE
     return Sam(

@@ -22,7 +22,8 @@ import numpy as np
 import orjson
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.types import Box, Embedding
+from backend.pipeline.segmentation import Segmenter
+from backend.pipeline.types import Box, Embedding, Image
 from dataset_tools import atomic
 
 __all__ = ["EmbeddingStore", "embedding_address"]
@@ -40,7 +41,10 @@ Count = Literal["memory", "disk", "computed", "corrupt", "evicted-memory", "evic
 
 
 def embedding_address(image_hash: str, encoder_hash: str, window: Box) -> str:
-    """The content address of an image's window embedded by an encoder: 64 hexadecimal digits."""
+    """The content address of an image's window embedded by an encoder, which is its ``key``: 64 hexadecimal digits.
+
+    ``image_hash`` names the image's content: a file's sha256, or ``hash_image`` of pixels.
+    """
     return hashlib.sha256(orjson.dumps([image_hash, encoder_hash, [float(side) for side in window]])).hexdigest()
 
 
@@ -68,6 +72,8 @@ class EmbeddingStore:
         self._computing: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
         self._sweep_lock = threading.Lock()
+        # One window is embedded at a time: two would only take each other's cores and memory.
+        self._encode = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._bytes_on_disk = sum(size for _, size, _ in self._files())
 
@@ -81,8 +87,25 @@ class EmbeddingStore:
         """Bytes of the files, as far as this process knows."""
         return self._bytes_on_disk
 
+    def embed(self, segmenter: Segmenter, image_key: str, pixels: Callable[[], Image], window: Box) -> Embedding:
+        """The embedding of an image's window from memory, disk, or ``segmenter``.
+
+        Args:
+            segmenter: of which model.
+            image_key: names the image's content (``embedding_address``).
+            pixels: its uint8[H, W, 3] RGB; called only when the embedding has to be computed.
+            window: which part of it.
+        """
+
+        def compute() -> Embedding:
+            image = pixels()
+            with self._encode:
+                return segmenter.embed(image, window, key=image_key)
+
+        return self.get_or_compute(embedding_address(image_key, segmenter.encoder_hash, window), compute)
+
     def get_or_compute(self, address: str, compute: Callable[[], Embedding]) -> Embedding:
-        """The embedding at ``address`` from memory, disk, or ``compute`` (which must make exactly that one).
+        """The embedding at ``address`` from memory, disk, or ``compute`` (which makes the one with that key).
 
         However many threads ask at once for one address, one of them computes and the others wait for it. An exception
         of ``compute`` is raised in all of them, and the next caller tries again.
@@ -128,7 +151,7 @@ class EmbeddingStore:
         except OSError:
             return None
         try:
-            embedding = _decode(data)
+            embedding = _decode(data, address)
         except ValueError as error:
             self._count("corrupt")
             logger.warning("%s: %s; it is made again", path, error)
@@ -210,7 +233,7 @@ def _encode(embedding: Embedding) -> bytes:
     return _HEADER.pack(_MAGIC, hashlib.sha256(payload).digest(), len(description)) + payload
 
 
-def _decode(data: bytes) -> Embedding:
+def _decode(data: bytes, key: str) -> Embedding:
     if len(data) < _HEADER.size:
         raise ValueError(f"only {len(data)} bytes long")
     magic, digest, length = _HEADER.unpack_from(data)
@@ -223,4 +246,4 @@ def _decode(data: bytes) -> Embedding:
     # A copy, because torch wants arrays that own writable memory.
     features = np.frombuffer(payload[length:], np.dtype(description["dtype"])).reshape(description["shape"]).copy()
     height, width = description["image_size"]
-    return Embedding(description["key"], features, (height, width), Box(*description["window"]))
+    return Embedding(key, features, (height, width), Box(*description["window"]))

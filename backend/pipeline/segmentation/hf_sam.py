@@ -20,12 +20,12 @@ from segment_anything.utils.amg import calculate_stability_score
 from torch import Tensor
 from torch.nn import functional
 
-from backend.errors import ImageError, PromptError, WeightsError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
-from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, STABILITY_OFFSET, EmbeddingDtype, hash_image
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, STABILITY_OFFSET, EmbeddingDtype
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.pipeline.weights.records import record, recorded_sha256
+from dataset_tools.errors import ImageError, PromptError, WeightsError
 
 __all__ = ["HfSamSegmenter", "load_hf_sam"]
 
@@ -66,8 +66,10 @@ class HfSamSegmenter:
         return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
 
     @torch.inference_mode()
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         """Features of ``image`` uint8[H, W, 3] RGB; ``window`` may only be None or the whole image.
+
+        ``key`` names the image's content; None hashes its pixels.
 
         Raises:
             ImageError: another form of image, or a window that is a part of it.
@@ -88,7 +90,7 @@ class HfSamSegmenter:
         flat = self.memory_fallback.run(encode)
         limit = np.finfo(self.embedding_dtype).max
         return Embedding(
-            key=embedding_address(hash_image(image), self.encoder_hash, whole),
+            key=embedding_address(key or hash_image(image), self.encoder_hash, whole),
             features=np.clip(flat, -limit, limit).astype(self.embedding_dtype)[None, None],
             image_size=(height, width),
             window=whole,

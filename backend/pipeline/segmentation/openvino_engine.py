@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backend.errors import ConfigError
+from dataset_tools.errors import ConfigError
 
 __all__ = ["CompiledNetwork", "compile_network"]
 

@@ -21,16 +21,15 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.errors import ConfigError, ImageError, PromptError
 from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
-from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.openvino_engine import compile_network
-from backend.pipeline.segmentation.sam_prompts import prompt_tensors, window_size
-from backend.pipeline.segmentation.upsampling import PlacedLogits, upsampled
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from backend.pipeline.segmentation.windows import PlacedLogits, hold_clicks, prompt_tensors, upsampled, window_size
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
+from dataset_tools.errors import ConfigError, ImageError, PromptError
 
-__all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegmenter", "WindowRule", "hash_image"]
+__all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegmenter", "WindowRule"]
 
 MASK_PROMPT_LOGIT = 6.0
 """Logit of the object in a mask prompt made from a binary mask, minus this outside; the compact model is trained so."""
@@ -47,13 +46,6 @@ Engine: TypeAlias = Literal["torch", "openvino"]
 """What runs the networks. In float32 both give the same masks."""
 WindowRule: TypeAlias = Callable[[Box, tuple[int, int]], Box]
 """(box, (height, width) of the image) -> window, both in pixels."""
-
-
-def hash_image(image: Image) -> str:
-    """sha256 in hex over size and pixels of ``image`` uint8[H, W, 3]; the image's part of an embedding's key."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
 
 
 class SamSegmenter:
@@ -143,18 +135,14 @@ class SamSegmenter:
             return self._window_rule(box, image_size)
         return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
 
-    def embedding_key(self, image_hash: str, window: Box) -> str:
-        """The key that ``embed`` gives an image of ``image_hash`` (see ``hash_image``) in ``window``."""
-        corners = ",".join(str(round(value)) for value in window)
-        return hashlib.sha256(f"{image_hash}|{self.encoder_hash}|{corners}".encode()).hexdigest()
-
-    def embed(self, image: Image, window: Box | None = None) -> Embedding:
+    def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         """Features of ``image`` or of one ``window`` of it.
 
         Args:
             image: uint8[H, W, 3] RGB.
             window: (x0, y0, x1, y1) in whole pixels; what lies outside the image is filled with the mean pixel. None:
                 the whole image.
+            key: names the image's content; None hashes the window's pixels, which say as much about its features.
 
         Raises:
             ImageError: the image is not uint8[H, W, 3] or is empty, or the window does not overlap it.
@@ -172,7 +160,7 @@ class SamSegmenter:
             pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_CONSTANT, value=mean).astype(np.uint8)
         placed = Box(float(x0), float(y0), float(x1), float(y1))
         return Embedding(
-            key=self.embedding_key(hash_image(image), placed),
+            key=embedding_address(key or hash_image(pixels), self.encoder_hash, placed),
             features=self._encode(pixels),
             image_size=(height, width),
             window=placed,

@@ -11,8 +11,8 @@ import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 
-from backend.errors import WeightsError
 from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, Engine, SamSegmenter
+from dataset_tools.errors import WeightsError
 
 __all__ = ["load_sam"]
 

@@ -1,5 +1,6 @@
 """Weight files: what a config needs, where it lies, what it is, and which version of the model it makes."""
 
+from backend.pipeline.weights.folders import weights_folder
 from backend.pipeline.weights.registry import (
     REGISTRY,
     WeightEntry,
@@ -9,7 +10,6 @@ from backend.pipeline.weights.registry import (
     model_version,
     require,
     resolve,
-    weights_folder,
 )
 
 __all__ = [

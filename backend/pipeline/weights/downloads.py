@@ -13,9 +13,9 @@ from pathlib import Path
 
 import requests
 
-from backend.errors import WeightsError
 from backend.pipeline.weights.records import record, sha256_of
 from backend.pipeline.weights.registry import WeightEntry, how_to_get
+from dataset_tools.errors import WeightsError
 
 __all__ = ["download"]
 

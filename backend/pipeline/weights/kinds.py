@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from backend.errors import WeightsError
+from dataset_tools.errors import WeightsError
 
-__all__ = ["checkpoint_kind", "require_kind"]
+__all__ = ["checkpoint_kind"]
 
 # kind -> tensors that a file of this kind has; the first kind that fits is the answer.
 _MARKS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -36,15 +36,6 @@ def checkpoint_kind(path: Path) -> str:
             return "unknown"
     names = _tensor_names(path)
     return next((kind for kind, marks in _MARKS if names >= set(marks)), "unknown")
-
-
-def require_kind(path: Path, kind: str) -> None:
-    """Raise WeightsError, naming what was found, unless ``path`` holds weights of ``kind``."""
-    found = checkpoint_kind(path)
-    if found != kind:
-        raise WeightsError(
-            f"{path} holds weights of the kind {found!r}, the config asks for {kind!r}; give another file"
-        )
 
 
 def _tensor_names(path: Path) -> AbstractSet[str]:

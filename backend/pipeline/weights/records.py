@@ -12,19 +12,18 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from backend.pipeline.weights.folders import SHIPPED_FOLDER, weights_folder
 from dataset_tools import atomic
 
-__all__ = ["RECORD_SUFFIX", "SHIPPED_FOLDER", "Record", "read_record", "record", "recorded_sha256", "sha256_of"]
+__all__ = ["RECORD_SUFFIX", "FileRecord", "read_record", "record", "recorded_sha256", "sha256_of"]
 
-SHIPPED_FOLDER = Path(__file__).resolve().parents[2] / "weights"
-"""Weights that are part of this repository and its wheels."""
 RECORD_SUFFIX = ".sha256.json"
 """What the name of a record has after the name of the file that it is about."""
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Record:
+class FileRecord:
     """What is known of a file or folder: its sha256, bytes, and modification time in ns if it counts."""
 
     sha256: str
@@ -61,11 +60,11 @@ def recorded_sha256(path: Path) -> str | None:
     return found.sha256 if found.size == size and found.mtime_ns in (None, mtime_ns) else None
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> FileRecord | None:
     """The record of ``path`` as it was written, whether or not the file has changed since; None without one."""
     for place in (_beside(path), _in_weights_folder(path)):
         try:
-            return Record(**json.loads(place.read_text(encoding="utf-8")))
+            return FileRecord(**json.loads(place.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue
     return None
@@ -75,7 +74,7 @@ def record(path: Path, *, progress: Callable[[int], object] = lambda _: None) ->
     """Hash ``path``, write its record, return the hash."""
     size, mtime_ns = _size_and_time(path)
     shipped = path.resolve().is_relative_to(SHIPPED_FOLDER)
-    entry = Record(sha256_of(path, progress), size, None if shipped else mtime_ns)
+    entry = FileRecord(sha256_of(path, progress), size, None if shipped else mtime_ns)
     text = json.dumps(asdict(entry), indent=1) + "\n"
     try:
         atomic.write_text(_beside(path), text)
@@ -91,8 +90,6 @@ def _beside(path: Path) -> Path:
 
 
 def _in_weights_folder(path: Path) -> Path:
-    from backend.pipeline.weights.registry import weights_folder  # records know the folder only for this fallback
-
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return weights_folder() / "records" / f"{name}.json"
 

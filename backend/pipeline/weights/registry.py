@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.errors import WeightsError
 from backend.pipeline.config import PipelineConfig
-from backend.pipeline.weights.records import SHIPPED_FOLDER, record, recorded_sha256, sha256_of
+from backend.pipeline.weights.folders import SHIPPED_FOLDER, weights_folder
+from backend.pipeline.weights.records import record, recorded_sha256, sha256_of
+from dataset_tools.errors import WeightsError
 
 __all__ = [
     "REGISTRY",
@@ -31,7 +31,6 @@ __all__ = [
     "model_version",
     "require",
     "resolve",
-    "weights_folder",
 ]
 
 
@@ -50,6 +49,8 @@ class WeightEntry:
         size: bytes, None if not known.
         shipped: part of this repository and its wheels.
         by_hand: where to get a file that can be neither shipped nor downloaded by a plain link.
+        gflop: 10^9 floating point operations for one image: of 800 x 800 pixels (and 20 tokens) for a grounder, one
+            embedding for a segmenter (a decode is about 1 % of one); None if not known.
     """
 
     name: str
@@ -62,6 +63,7 @@ class WeightEntry:
     size: int | None = None
     shipped: bool = False
     by_hand: str | None = None
+    gflop: float | None = None
 
     @property
     def path(self) -> Path:
@@ -80,13 +82,15 @@ _ENTRIES = (
         _RESEARCH,
         "small SAM for overhead images (config compact)",
         shipped=True,
+        gflop=2.1,
     ),
     WeightEntry(
         "compact_grounder",
         "compact_grounder/model.safetensors",
         _RESEARCH,
-        "small detector for ten categories and buildings (config compact)",
+        "small detector for 15 categories (config compact)",
         shipped=True,
+        gflop=48,
     ),
     WeightEntry(
         "sam_vit_b",
@@ -96,6 +100,7 @@ _ENTRIES = (
         url=f"{_SAM_URL}/sam_vit_b_01ec64.pth",
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
         size=375_042_383,
+        gflop=972,
     ),
     WeightEntry(
         "sam_vit_l",
@@ -104,6 +109,7 @@ _ENTRIES = (
         "segment-anything ViT-L (config sam_vit_l)",
         url=f"{_SAM_URL}/sam_vit_l_0b3195.pth",
         sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        gflop=2986,
     ),
     WeightEntry(
         "sam_vit_h",
@@ -113,6 +119,7 @@ _ENTRIES = (
         url=f"{_SAM_URL}/sam_vit_h_4b8939.pth",
         sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
         size=2_564_550_879,
+        gflop=5961,
     ),
     WeightEntry(
         "lqvg",
@@ -120,6 +127,7 @@ _ENTRIES = (
         "not stated by its authors",
         "LQVG trained on DIOR-RSVG (config lqvg_sam_vit_h)",
         by_hand="the link is in the README of github.com/LANMNG/LQVG; or train one with `pslg train lqvg`",
+        gflop=264,
     ),
     WeightEntry(
         "roberta_base_tokenizer",
@@ -134,6 +142,7 @@ _ENTRIES = (
         "Apache-2.0",
         "Grounding DINO tiny, open vocabulary (config grounding_dino_sam_vit_b)",
         hub="IDEA-Research/grounding-dino-tiny",
+        gflop=495,
     ),
     WeightEntry(
         "sam2_hiera_tiny",
@@ -141,6 +150,7 @@ _ENTRIES = (
         "Apache-2.0",
         "SAM 2.1 Hiera tiny of transformers (config sam2_hiera_tiny)",
         hub="facebook/sam2.1-hiera-tiny",
+        gflop=207,
     ),
     WeightEntry(
         "sam_hq_vit_b",
@@ -148,6 +158,7 @@ _ENTRIES = (
         "Apache-2.0",
         "SAM-HQ ViT-B of transformers (config sam_hq_vit_b)",
         hub="syscv-community/sam-hq-vit-base",
+        gflop=972,
     ),
 )
 REGISTRY: Mapping[str, WeightEntry] = {entry.name: entry for entry in _ENTRIES}
@@ -155,19 +166,11 @@ REGISTRY: Mapping[str, WeightEntry] = {entry.name: entry for entry in _ENTRIES}
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """The files of a config, each of them there."""
+    """The files of a config, each of them there; None for what has none."""
 
-    grounder: Path
+    grounder: Path | None
     segmenter: Path
     tokenizer: Path | None
-
-
-def weights_folder() -> Path:
-    """Where weights that are not shipped lie: ``PSLG_WEIGHTS``, else ``pslg/weights`` in the user's cache folder."""
-    if chosen := os.environ.get("PSLG_WEIGHTS"):
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "pslg" / "weights"
 
 
 def locate(weights: str) -> Path:
@@ -182,9 +185,9 @@ def resolve(config: PipelineConfig) -> WeightFiles:
     Raises:
         WeightsError: one is not there; the message names the file and how to get it.
     """
-    tokenizer = config.grounder.tokenizer
+    grounder, tokenizer = config.grounder.weights, config.grounder.tokenizer
     return WeightFiles(
-        grounder=require(config.grounder.weights),
+        grounder=None if grounder is None else require(grounder),
         segmenter=require(config.segmenter.weights),
         tokenizer=None if tokenizer is None else require(tokenizer),
     )

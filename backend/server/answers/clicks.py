@@ -6,40 +6,118 @@ only makes it faster.
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import logging
 import threading
-from dataclasses import replace
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
-from backend.bounded_cache import BoundedCache
-from backend.errors import PslgError, UnavailableError
 from backend.pipeline import PslgSam
-from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
-from backend.pipeline.segmentation.replay import click_window, first_replayed
-from backend.pipeline.types import Box, Embedding, Image, MaskPrediction, Point, Prompts
-from backend.server.answers.click_queue import ClickQueue
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.mask_cleaning import clean_mask
-from backend.server.editor.prompts import ObjectPrompt, read_prompts
-from backend.server.editor.region_lookup import FoundRegion, RegionLookup, has_regions, spread_points
-from backend.server.editor.regions import RegionWriter
-from backend.server.editor.task_query import TaskQuery, read_task
-from backend.server.images import ImageIdentity, TaskImages
+from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
+from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
+from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
+from dataset_tools.errors import PslgError, UnavailableError
 
-__all__ = ["Clicks"]
+__all__ = ["ClickQueue", "Clicks"]
 
 logger = logging.getLogger(__name__)
 
-_LOGITS_BYTES = 64_000_000
-_WINDOW_BYTES = 1_000_000
+
+@dataclass(eq=False)
+class _Request:
+    task: Hashable
+    prompts: tuple[bytes, ...]
+    number: int
+    immediate: bool
+    superseded: bool = False
+    running: bool = False
+
+
+class ClickQueue:
+    """Who is served next when many clicks arrive at once.
+
+    The newest request of a task goes first, since the editor shows only the answer to the latest; a waiting request
+    whose prompts are the beginning of a newer one's is answered at once, empty; beyond a bound requests are refused.
+
+    Lets ``running`` requests work at a time and keeps at most ``capacity`` working or waiting.
+    More than one works at a time, so that a warm click need not wait for an image that is being embedded.
+    """
+
+    def __init__(self, capacity: int, running: int = 4) -> None:
+        self._capacity = capacity
+        self._running = running
+        self._requests: list[_Request] = []
+        self._numbers = itertools.count()
+        self._condition = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    @contextmanager
+    def turn(self, task: Hashable, prompts: Sequence[bytes], *, immediate: bool = False) -> Iterator[bool]:
+        """Wait for this request's turn; gives False when a newer request has made it pointless.
+
+        Args:
+            task: requests of one task compete, those of different tasks take turns.
+            prompts: the request's prompts in order, in a form that compares equal when they are the same.
+            immediate: it waits elsewhere for its work (a text prompt among the pre-labels): it takes a place, but
+                neither waits here nor keeps a click from working.
+
+        Raises:
+            UnavailableError: too many requests are waiting.
+        """
+        request = self._enter(task, tuple(prompts), immediate)
+        try:
+            yield self._wait(request)
+        finally:
+            with self._condition:
+                self._requests.remove(request)
+                self._condition.notify_all()
+
+    def _enter(self, task: Hashable, prompts: tuple[bytes, ...], immediate: bool) -> _Request:
+        with self._condition:
+            request = _Request(task, prompts, next(self._numbers), immediate)
+            for other in self._requests:
+                shorter = len(other.prompts) < len(prompts) and other.prompts == prompts[: len(other.prompts)]
+                if other.task == task and not other.running and not other.immediate and shorter:
+                    other.superseded = True
+            waiting = [other for other in self._requests if not other.superseded]
+            if len(waiting) >= self._capacity:
+                raise UnavailableError(
+                    f"{len(waiting)} clicks are waiting already (PSLG_CLICK_QUEUE); click again later"
+                )
+            self._requests.append(request)
+            self._condition.notify_all()
+            return request
+
+    def _wait(self, request: _Request) -> bool:
+        if request.immediate:
+            return True
+        with self._condition:
+            while not request.superseded and not self._is_next(request):
+                self._condition.wait()
+            request.running = not request.superseded
+            return request.running
+
+    def _is_next(self, request: _Request) -> bool:
+        if sum(other.running for other in self._requests) >= self._running:
+            return False
+        waiting = [other for other in self._requests if not (other.running or other.superseded or other.immediate)]
+        # The task that has waited longest is next; within it the newest request.
+        task = min(waiting, key=lambda other: other.number).task
+        return request is max((other for other in waiting if other.task == task), key=lambda other: other.number)
 
 
 class Clicks:
@@ -59,11 +137,7 @@ class Clicks:
         self._prelabeler = prelabeler
         self._metrics = metrics
         self._lookup = RegionLookup()
-        self._replayed: BoundedCache[bytes, npt.NDArray[np.float32]] = BoundedCache(_LOGITS_BYTES)
-        self._windows: BoundedCache[tuple[str, str, tuple[Point, ...]], Box] = BoundedCache(_WINDOW_BYTES)
-        self._outlined: BoundedCache[tuple[str, str, Point], tuple[Point, ...]] = BoundedCache(_WINDOW_BYTES)
-        # One image is embedded at a time: two would only take each other's cores and memory.
-        self._encode = threading.Lock()
+        self._kept = ReplayCache()
 
     def answer(
         self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue
@@ -103,8 +177,8 @@ class Clicks:
         task, context = request.tasks[0], request.context
         assert context is not None  # noqa: S101 - answer() sees to it
         query = read_task(task, config)
-        identity = self._images.identify(query.url, query.task_id)
-        prompts = read_prompts(context.result, task, config, identity.size)
+        image = self._images.load(query.url, query.task_id)
+        prompts = read_prompts(context.result, task, config, image.size)
         regions: list[Region] = []
         scores: list[float] = []
         if prompts.texts:
@@ -113,7 +187,7 @@ class Clicks:
             regions += prediction["result"]
             scores.append(prediction["score"])
         for prompt in prompts.objects:
-            found, score = self._refine(pipeline, prompt, request, config, query, identity)
+            found, score = self._refine(pipeline, prompt, task, config, image)
             regions += found
             scores.append(score)
         return {
@@ -123,31 +197,32 @@ class Clicks:
         }
 
     def _refine(
-        self,
-        pipeline: PslgSam,
-        prompt: ObjectPrompt,
-        request: PredictRequest,
-        config: LabelingConfig,
-        query: TaskQuery,
-        identity: ImageIdentity,
+        self, pipeline: PslgSam, prompt: ObjectPrompt, task: Task, config: LabelingConfig, image: EditorImage
     ) -> tuple[list[Region], float]:
         """Regions and score for one object."""
         controls = config.controls_for(prompt.label)
         if not controls:
-            logger.warning("task %s: no control for masks has the label %r", query.task_id, prompt.label)
+            logger.warning("task %s: no control for masks has the label %r", task.id, prompt.label)
             return [], 0.0
+        segmenter = pipeline.segmenter
+        embed = partial(self._embeddings.embed, segmenter, image.identity, image.pixels)
+        positive = [click.point for click in prompt.clicks if click.positive]
         region: FoundRegion | None = None
         if prompt.box is None:
-            first = prompt.clicks[0].point
-            region = self._lookup.under(request.tasks[0], first, prompt.label, config, identity.size)
-            if region is None and not any(click.positive for click in prompt.clicks):
-                logger.info("task %s: only negative clicks and no region under the first", query.task_id)
+            first = prompt.clicks[0]
+            region = self._lookup.under(task, first.point, prompt.label, config, image.size)
+            if region is None and not positive:
+                logger.info("task %s: only negative clicks and no region under the first", task.id)
                 return [], 0.0
-            if region is None and prompt.clicks[0].positive and has_regions(request.tasks[0]):
-                region = self._extended(pipeline, prompt, request.tasks[0], config, query, identity)
-        prediction = self._replay(pipeline, prompt, region, query, identity)
-        positive = [click.point for click in prompt.clicks if click.positive]
-        mask = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
+            if region is None and first.positive and has_regions(task):
+                # The click may lie beside a region, on the part of its object that is missing.
+                kept = self._kept.of(pipeline.model_version, image.identity)
+                points = outlined(segmenter, embed, image.size, prompt.prompts, kept)
+                region = self._lookup.holding(task, points, prompt.label, config, image.size)
+        digest, mask = ("", None) if region is None else (region.digest, region.mask)
+        kept = self._kept.of(pipeline.model_version, image.identity, digest)
+        prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
+        cleaned = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
         writer = RegionWriter(
             config.image,
             pipeline.model_version,
@@ -157,7 +232,7 @@ class Clicks:
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
-            mask,
+            cleaned,
             prompt.label,
             controls if region is None else [region.control],
             score=score,
@@ -165,106 +240,3 @@ class Clicks:
             region_id=None if region is None else region.id,
         )
         return regions, score
-
-    def _extended(
-        self,
-        pipeline: PslgSam,
-        prompt: ObjectPrompt,
-        task: Task,
-        config: LabelingConfig,
-        query: TaskQuery,
-        identity: ImageIdentity,
-    ) -> FoundRegion | None:
-        """The region that the first click extends: it lies beside it, on the part of the object that is missing.
-
-        It is so when most of what the click alone would outline is in the region already.
-        """
-        first = prompt.clicks[0].point
-        key = (identity.sha256, pipeline.model_version, first)
-        outlined = self._outlined.get(key)
-        if outlined is None:
-            alone = replace(prompt, clicks=prompt.clicks[:1])
-            outlined = spread_points(self._replay(pipeline, alone, None, query, identity).mask)
-            self._outlined.put(key, outlined, 1000)
-        return self._lookup.holding(task, outlined, prompt.label, config, identity.size) if outlined else None
-
-    def _replay(
-        self,
-        pipeline: PslgSam,
-        prompt: ObjectPrompt,
-        region: FoundRegion | None,
-        query: TaskQuery,
-        identity: ImageIdentity,
-    ) -> MaskPrediction:
-        """Decode the prompts one after the other, each with the logits of the one before, as they were drawn."""
-        window = self._window(pipeline, prompt, region, query, identity)
-        embedding = self._embedding(pipeline, window, query, identity)
-        logits = None if region is None else pipeline.segmenter.mask_prompt(embedding, region.mask)
-        state = hashlib.sha256(f"{pipeline.model_version} {embedding.key} {prompt.box}".encode())
-        state.update(region.digest.encode() if region is not None else b"")
-        prediction: MaskPrediction | None = None
-        signs = np.array([click.positive for click in prompt.clicks], np.int64)
-        first = 0 if prompt.box is not None else 1 if region is not None else first_replayed(signs)
-        for count in range(first, len(prompt.clicks) + 1):
-            for click in prompt.clicks[:first] if count == first else prompt.clicks[count - 1 : count]:
-                state.update(f"{click.point.x:.3f} {click.point.y:.3f} {click.positive};".encode())
-            before = self._replayed.get(state.digest()) if count < len(prompt.clicks) else None
-            if before is not None:
-                logits = before
-                continue
-            points = np.array([click.point for click in prompt.clicks[:count]], np.float32).reshape(-1, 2)
-            prediction = pipeline.refine(embedding, Prompts(points, signs[:count], prompt.box, logits))
-            logits = prediction.low_res_logits
-            self._replayed.put(state.digest(), logits, logits.nbytes)
-        assert prediction is not None  # noqa: S101 - there is a box or a click, and the last one is always decoded
-        return prediction
-
-    def _window(
-        self,
-        pipeline: PslgSam,
-        prompt: ObjectPrompt,
-        region: FoundRegion | None,
-        query: TaskQuery,
-        identity: ImageIdentity,
-    ) -> Box:
-        """The part of the image to embed: around the region or box that is refined, else what the clicks suggest."""
-        target = prompt.box if region is None else Box.of_mask(region.mask)
-        positive = [click.point for click in prompt.clicks if click.positive]
-        if target is None:
-            key = (identity.sha256, pipeline.model_version, tuple(positive))
-            window = self._windows.get(key)
-            if window is None:
-                window = click_window(
-                    pipeline.segmenter,
-                    lambda tried: self._embedding(pipeline, tried, query, identity),
-                    identity.size,
-                    np.array(positive, np.float32),
-                    np.ones(len(positive), np.int64),
-                )
-                self._windows.put(key, window, 500)
-            return window
-        window = pipeline.segmenter.window_for(target, identity.size)
-        # Negative clicks outside change nothing: the mask ends at the window.
-        outside = [point for point in positive if not window.contains(point)]
-        if outside:
-            target = _around([Point(target.x0, target.y0), Point(target.x1, target.y1), *outside])
-            window = pipeline.segmenter.window_for(target, identity.size)
-        return window
-
-    def _embedding(self, pipeline: PslgSam, window: Box, query: TaskQuery, identity: ImageIdentity) -> Embedding:
-        address = embedding_address(identity.sha256, pipeline.segmenter.encoder_hash, window)
-
-        def compute() -> Embedding:
-            _, image = self._images.load(query.url, query.task_id)
-            return self._encode_window(pipeline, image, window)
-
-        return self._embeddings.get_or_compute(address, compute)
-
-    def _encode_window(self, pipeline: PslgSam, image: Image, window: Box) -> Embedding:
-        with self._encode:
-            return pipeline.embed(image, window)
-
-
-def _around(points: list[Point]) -> Box:
-    xs, ys = [point.x for point in points], [point.y for point in points]
-    return Box(min(xs), min(ys), max(xs) + 1, max(ys) + 1)

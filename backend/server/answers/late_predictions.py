@@ -6,11 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 
-from backend.errors import LabelStudioError
 from backend.server.answers.background import JobPool, Priority
-from backend.server.label_studio import LabelStudio
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction
+from dataset_tools.errors import LabelStudioError
+from dataset_tools.label_studio.client import LabelStudio
 
 __all__ = ["LatePredictions"]
 

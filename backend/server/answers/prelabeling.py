@@ -12,23 +12,24 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 
-from backend.errors import ImageError, PslgError
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
-from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabel, Prelabels
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.types import Box, Mask, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, Priority
 from backend.server.answers.late_predictions import LatePredictions
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.mask_cleaning import clean_mask
+from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
-from backend.server.editor.task_query import TaskQuery, default_category, label_of, read_task
-from backend.server.images import ImageIdentity, TaskImages
-from backend.server.label_studio import LabelStudio
+from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
+from dataset_tools.errors import ImageError, PslgError
+from dataset_tools.label_studio.client import LabelStudio
 
 __all__ = ["Prelabeler"]
 
@@ -93,9 +94,9 @@ class Prelabeler:
         Raises:
             PslgError: the image cannot be had.
         """
-        identity = self._images.identify(query.url, query.task_id)
+        identity = self._images.load(query.url, query.task_id).identity
         default = default_category(query, config)
-        found = [self._cache.get(identity.sha256, text, default, pipeline.model_version) for text in query.expressions]
+        found = [self._cache.get(identity, text, default, pipeline.model_version) for text in query.expressions]
         answers = [pipeline.rescored(answer) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
@@ -107,26 +108,17 @@ class Prelabeler:
         """
         query = read_task(task, config)
         answers = self.answers(pipeline, query, config, Priority.BATCH)
-        identity = self._images.identify(query.url, query.task_id)
-        height, width = identity.size
+        image = self._images.load(query.url, query.task_id)
+        height, width = image.size
         whole = Box(0.0, 0.0, float(width), float(height))
-        windows = [self._click_window(pipeline, item, identity) for answer in answers for item in answer]
-        if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), identity.size) == whole:
+        windows = [self._click_window(pipeline, item) for answer in answers for item in answer]
+        if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), image.size) == whole:
             windows.append(whole)  # a model of whole images is warm for any click
         for window in dict.fromkeys(windows):
-            address = embedding_address(identity.sha256, pipeline.segmenter.encoder_hash, window)
+            address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
-                _, image = self._images.load(query.url, query.task_id)
-                self.embedding(pipeline, identity, window, image)
+                self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
         return self._prediction(pipeline, query, answers, config)
-
-    def embedding(self, pipeline: PslgSam, identity: ImageIdentity, window: Box | None, image: Image) -> Embedding:
-        """The stored embedding of an image's window, computed when it is not there."""
-        height, width = identity.size
-        address = embedding_address(
-            identity.sha256, pipeline.segmenter.encoder_hash, window or Box(0.0, 0.0, float(width), float(height))
-        )
-        return self._embeddings.get_or_compute(address, lambda: pipeline.embed(image, window))
 
     def close(self) -> None:
         """Cancel what waits."""
@@ -202,28 +194,31 @@ class Prelabeler:
     def _compute_one(
         self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
     ) -> Prelabels:
-        identity = self._images.identify(query.url, query.task_id)
-        wanted = (identity.sha256, expression, default_category, pipeline.model_version)
+        image = self._images.load(query.url, query.task_id)
+        wanted = (image.identity, expression, default_category, pipeline.model_version)
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
             return pipeline.rescored(found)
-        identity, image = self._images.load(query.url, query.task_id)
+        pixels = image.pixels()
+        embed = partial(self._embeddings.embed, pipeline.segmenter, image.identity, lambda: pixels)
         with self._compute:
             answer = pipeline.prelabel(
-                image,
+                pixels,
                 expression,
                 default_category=default_category,
-                embed=lambda pixels, window: self.embedding(pipeline, identity, window, pixels),
+                key=image.identity,
+                embed=lambda _, window: embed(window),
             )
             for item in answer:
-                self.embedding(pipeline, identity, self._click_window(pipeline, item, identity), image)
+                embed(self._click_window(pipeline, item))
         self._cache.put(*wanted, answer)
         return answer
 
-    def _click_window(self, pipeline: PslgSam, item: Prelabel, identity: ImageIdentity) -> Box:
+    def _click_window(self, pipeline: PslgSam, item: Prelabel) -> Box:
         """The window that a click on this object's region will want: around its mask, not around its box."""
-        return pipeline.segmenter.window_for(Box.of_mask(self._clean(item)), identity.size)
+        height, width = item.mask.shape
+        return pipeline.segmenter.window_for(Box.of_mask(self._clean(item)), (height, width))
 
     def _clean(self, item: Prelabel) -> Mask:
         return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)

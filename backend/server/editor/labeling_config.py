@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
-from backend.errors import ProtocolError
 from dataset_tools import categories
+from dataset_tools.errors import ProtocolError
+from dataset_tools.expressions.lexicon import says_nothing
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -25,8 +26,6 @@ __all__ = ["Control", "Label", "LabelingConfig", "parse_labeling_config"]
 
 OUTPUT_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 PROMPT_TAGS = ("KeyPointLabels", "RectangleLabels", "BrushLabels")
-# A config whose only label is one of these words labels whatever the expression names.
-_GENERIC_LABELS = frozenset({"object", "target", "mask", "region", "instance", "referent", "referred object"})
 _VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
@@ -48,10 +47,16 @@ class Label:
         return frozenset(filter(None, map(categories.canonical, self.names)))
 
     def distance(self, category: str) -> int | None:
-        """How directly the label names ``category`` (0 best), None if it does not."""
+        """How directly the label names ``category`` (0 best), None if it does not.
+
+        A car is labelled ``truck`` only where no label fits better.
+        """
         if _plain(category) in map(_plain, self.names[:1]):
             return 0
-        canonical = categories.canonical(category)
+        canonical, kind = categories.canonical(category), categories.kind_of(category)
+        own_kind = categories.kind_of(self.names[0])
+        if kind is not None and own_kind is not None:
+            return 1 if kind == own_kind else 3
         if canonical is not None and categories.canonical(self.names[0]) == canonical:
             return 1
         if _plain(category) in map(_plain, self.names[1:]) or canonical in self.categories:
@@ -126,7 +131,7 @@ class LabelingConfig:
     @property
     def takes_any_category(self) -> bool:
         """Whether the only label is a word like ``object``, which says nothing of a category."""
-        return len(self.labels) == 1 and self.labels[0].names[0].strip().casefold() in _GENERIC_LABELS
+        return len(self.labels) == 1 and says_nothing(self.labels[0].names[0])
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""

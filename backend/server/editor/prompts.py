@@ -1,4 +1,4 @@
-"""What an annotator has drawn in Label Studio's editor -> prompts in pixels, one group per object.
+"""What a task and its annotator ask for: image, expressions and category; clicks, boxes and texts in pixels.
 
 Items are told apart by ``type`` and ``from_name``, never by their place: whole-image controls (Choices, ...) may come
 first. All coordinates arrive in percent of the original image.
@@ -13,15 +13,86 @@ from typing import Any
 
 import numpy as np
 
+from backend.pipeline.types import Prelabel, Prompts
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
-from dataset_tools import brush_rle
-from dataset_tools.errors import MaskError
+from dataset_tools import brush_rle, categories
+from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.geometry import Box, Point
+from dataset_tools.label_studio.regions import brush_code, rectangle_corners
 
-__all__ = ["EditorPrompts", "ObjectPrompt", "newest_draft", "read_prompts"]
+__all__ = [
+    "EditorPrompts",
+    "ObjectPrompt",
+    "TaskQuery",
+    "default_category",
+    "label_of",
+    "newest_draft",
+    "read_prompts",
+    "read_task",
+]
 
 _STROKE_POINTS = 3
+
+
+@dataclass(frozen=True)
+class TaskQuery:
+    """What a task asks for.
+
+    Attributes:
+        task_id: Label Studio's id, for messages and pushing.
+        url: the image as the task's data has it.
+        expressions: one or more; an empty text is answered by an abstention.
+        category: the task's own ``category`` field, None without one.
+    """
+
+    task_id: int | str | None
+    url: str
+    expressions: tuple[str, ...]
+    category: str | None
+
+
+def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | None = None) -> TaskQuery:
+    """Image, expressions and category of a task.
+
+    Args:
+        task: as Label Studio sends it.
+        config: says under which data keys to look.
+        expressions: to be used in place of the task's own (a text prompt).
+
+    Raises:
+        ImageError: the image's data key is missing or holds no text.
+    """
+    url = task.data.get(config.image_key)
+    if not isinstance(url, str) or not url.strip():
+        keys = ", ".join(map(repr, task.data)) or "none"
+        raise ImageError(f"the task has no image under the data key {config.image_key!r} (keys: {keys})")
+    if expressions is None:
+        value = task.data.get(config.expression_key)
+        given = value if isinstance(value, list) else [value]
+        expressions = [item for item in given if isinstance(item, str)] or [""]
+    category = task.data.get("category")
+    return TaskQuery(task.id, url.strip(), tuple(expressions), category if isinstance(category, str) else None)
+
+
+def default_category(query: TaskQuery, config: LabelingConfig) -> str | None:
+    """Canonical category for an expression that names none: the task's own, else that of the only label."""
+    if query.category is not None:
+        return categories.canonical(query.category)
+    if len(config.labels) == 1:
+        return next(iter(sorted(config.labels[0].categories)), None)
+    return None
+
+
+def label_of(item: Prelabel, query: TaskQuery, config: LabelingConfig) -> str | None:
+    """The stored label for an object; None when the config has none that fits, never a wrong one."""
+    only = config.labels[0].stored if len(config.labels) == 1 else None
+    if config.takes_any_category:
+        return only
+    category = item.category or query.category
+    if category is None:
+        return only
+    return config.label_for(category)
 
 
 @dataclass(frozen=True)
@@ -45,6 +116,12 @@ class ObjectPrompt:
     label: str
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
+
+    @property
+    def prompts(self) -> Prompts:
+        """The same for a segmenter."""
+        points = np.array([click.point for click in self.clicks], np.float32).reshape(-1, 2)
+        return Prompts(points, np.array([click.positive for click in self.clicks], np.int64), self.box)
 
 
 @dataclass(frozen=True)
@@ -138,21 +215,17 @@ def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
     if item.get("type") != "rectanglelabels" or sides is None:
         return None
     height, width = image_size
-    x, y, w, h = sides[0] / 100 * width, sides[1] / 100 * height, sides[2] / 100 * width, sides[3] / 100 * height
-    angle = math.radians((_numbers(item["value"], "rotation") or [0.0])[0])
-    cos, sin = math.cos(angle), math.sin(angle)
-    corners = [(0.0, 0.0), (w, 0.0), (0.0, h), (w, h)]
-    xs = [x + u * cos - v * sin for u, v in corners]
-    ys = [y + u * sin + v * cos for u, v in corners]
-    box = Box(min(xs), min(ys), max(xs), max(ys)).clip(width, height)
+    value = {**item["value"], "rotation": (_numbers(item["value"], "rotation") or [0.0])[0]}
+    corners = rectangle_corners(value, height, width)
+    box = Box(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()).clip(width, height)
     return box if box.area >= 1 else None
 
 
 def _stroke_points(item: dict[str, Any], image_size: tuple[int, int]) -> list[Point]:
     """Points spread over a smart brush stroke: the stroke's first pixel, then always the pixel farthest from all."""
     try:
-        stroke = brush_rle.decode(item["value"]["rle"], *image_size)
-    except (KeyError, TypeError, MaskError):
+        stroke = brush_rle.decode(brush_code(item["value"]), *image_size)
+    except (DatasetError, MaskError, TypeError):
         return []
     pixels = np.argwhere(stroke)[:, ::-1].astype(np.float32)
     if not len(pixels):

@@ -1,33 +1,145 @@
-"""Masks -> Label Studio regions.
+"""The regions of a task: the one under a click, found in what the request carries, and those that an answer holds.
 
-Label Studio counts x, y, width and height in percent of the original image; a brush region is a run-length code of the
-whole image's RGBA bytes (``dataset_tools.brush_rle``). A region's ``id`` is its identity: the editor replaces a region
-by another of the same id.
+Of a region in a request each brush code is read only up to the clicked pixel (``brush_rle.value_at``); only the chosen
+region becomes a mask. Both are kept by the code's content hash, because every further click of an annotator asks the
+same again. Shapes are read and written by ``dataset_tools.label_studio.regions``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import orjson
 
-from backend.pipeline.types import Mask
-from backend.server.editor.labeling_config import Control
-from backend.server.protocol import Region
-from dataset_tools import brush_rle, masks
-from dataset_tools.geometry import Box
+from backend.bounded_cache import BoundedCache
+from backend.pipeline.segmentation.replay import mostly
+from backend.pipeline.types import Mask, Point
+from backend.server.editor.labeling_config import Control, LabelingConfig
+from backend.server.editor.prompts import newest_draft
+from backend.server.protocol import Region, Task
+from dataset_tools import brush_rle
+from dataset_tools.errors import DatasetError, MaskError
+from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, written
 
-__all__ = ["RegionWriter", "provenance"]
+__all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
 
 logger = logging.getLogger(__name__)
 
+_LOOKUP_BYTES = 4_000_000
+_MASK_BYTES = 64_000_000
 
-def provenance(model_version: str, clicks: int, score: float) -> str:
-    """Where a region comes from; kept by Label Studio through accept, submit and export."""
-    return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
+
+@dataclass(frozen=True, eq=False)
+class FoundRegion:
+    """A region that a click lies on.
+
+    Attributes:
+        id: to be returned, so that the refinement replaces it.
+        control: the control it belongs to.
+        digest: of its content, for caches.
+        mask: bool[H, W].
+    """
+
+    id: str
+    control: Control
+    digest: str
+    mask: Mask
+
+
+class RegionLookup:
+    """Finds regions; a pure function of the request, with caches of what it computed. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._hits: BoundedCache[tuple[str, int, int], bool] = BoundedCache(_LOOKUP_BYTES)
+        self._masks: BoundedCache[str, Mask] = BoundedCache(_MASK_BYTES)
+
+    def under(
+        self, task: Task, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The topmost region with this label under ``point`` (x, y in pixels), None without one.
+
+        The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
+        prediction. Regions of smart tools are prompts and do not count.
+        """
+        return self.holding(task, [point], label, config, image_size)
+
+    def holding(
+        self, task: Task, points: Sequence[Point], label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The topmost region with this label that holds more than half of ``points``, None without one."""
+        outputs = {control.name: control for control in config.outputs}
+        for result in _visible_results(task):
+            for region in reversed(result):
+                if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
+                    continue
+                control = outputs.get(str(region.get("from_name")))
+                if control is None or region.get("type") != control.type or not region.get("id"):
+                    continue
+                labels = region["value"].get(control.type)
+                if not isinstance(labels, list) or label not in labels:
+                    continue
+                try:
+                    found = self._holds(region, control, points, image_size)
+                except (DatasetError, MaskError, TypeError, ValueError):
+                    continue  # a damaged region is not under any click
+                if found is not None:
+                    return found
+        return None
+
+    def _holds(
+        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        if control.tag == "BrushLabels":
+            return self._brush_holds(region, control, points, image_size)
+        mask = mask_of(control.type, region["value"], *image_size)
+        if not mostly(mask[int(point.y), int(point.x)] for point in points):
+            return None
+        return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
+
+    def _brush_holds(
+        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        height, width = image_size
+        code = brush_code(region["value"])
+        digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
+
+        def value_at(point: Point) -> bool:
+            key = (digest, int(point.x), int(point.y))
+            value = self._hits.get(key)
+            if value is None:
+                value = brush_rle.value_at(code, x=key[1], y=key[2], height=height, width=width)
+                self._hits.put(key, value, 200)
+            return value
+
+        if not mostly(map(value_at, points)):
+            return None
+        mask = self._masks.get(digest)
+        if mask is None:
+            mask = brush_rle.decode(code, height, width)
+            self._masks.put(digest, mask, mask.nbytes)
+        return FoundRegion(str(region["id"]), control, digest, mask)
+
+
+def has_regions(task: Task) -> bool:
+    """Whether a click in this task may lie on or beside a region at all."""
+    return any(any(result) for result in _visible_results(task))
+
+
+def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
+    draft = newest_draft(task.drafts)
+    if draft is not None:
+        yield draft["result"]
+        return
+    for group in (task.annotations, task.predictions):
+        usable = [item for item in group if isinstance(item, dict) and isinstance(item.get("result"), list)]
+        for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
+            if not item.get("was_cancelled"):
+                yield item["result"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +183,7 @@ class RegionWriter:
         if not mask.any():
             return []
         values = [(control, value) for control in controls for value in self._values(mask, control)]
-        ids = [region_id or _fresh_id(), *(_fresh_id() for _ in values)][: len(values)]
+        ids = [region_id or new_id(), *(new_id() for _ in values)][: len(values)]
         height, width = mask.shape
         return [
             {
@@ -91,10 +203,9 @@ class RegionWriter:
         ]
 
     def _values(self, mask: Mask, control: Control) -> list[Region]:
-        height, width = mask.shape
+        values = written(mask, control.type, self.polygon_tolerance)
         if control.tag == "BrushLabels":
-            rle = brush_rle.encode(mask)
-            size = len(orjson.dumps(rle))
+            size = len(orjson.dumps(values[0]["rle"]))
             self.report_bytes(size)
             if size > self.rle_warning_bytes:
                 logger.warning(
@@ -102,30 +213,4 @@ class RegionWriter:
                     " PSLG_SPECK_AREA and PSLG_HOLE_AREA, or use PolygonLabels",
                     size,
                 )
-            return [{"format": "rle", "rle": rle}]
-        if control.tag == "RectangleLabels":
-            box = Box.of_mask(mask)
-            return [
-                {
-                    "x": 100 * box.x0 / width,
-                    "y": 100 * box.y0 / height,
-                    "width": 100 * box.width / width,
-                    "height": 100 * box.height / height,
-                    "rotation": 0,
-                }
-            ]
-        # Corners of to_polygons lie on pixel centres, half a pixel from the pixel's own corner.
-        return [
-            {
-                "points": [
-                    [100 * (x + 0.5) / width, 100 * (y + 0.5) / height]
-                    for x, y in zip(polygon[::2], polygon[1::2], strict=True)
-                ],
-                "closed": True,
-            }
-            for polygon in masks.to_polygons(mask, self.polygon_tolerance)
-        ]
-
-
-def _fresh_id() -> str:
-    return secrets.token_hex(5)
+        return values

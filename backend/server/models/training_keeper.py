@@ -17,8 +17,9 @@ import time
 from collections.abc import Iterator
 
 from backend.learning.annotations.store import AnnotationStore
-from backend.learning.versions.jobs import MAX_ATTEMPTS, Job, TrainingJobs, process_lock
+from backend.learning.versions.jobs import MAX_ATTEMPTS, Job, TrainingJobs
 from backend.settings import PREFIX, Settings
+from backend.state import process_lock
 
 __all__ = ["TrainingKeeper"]
 
@@ -65,7 +66,7 @@ class TrainingKeeper:
     def _run(self) -> None:
         while not self._closed.is_set():
             # The folder may be gone or the disk full: tried again, and said once in a while.
-            with self._logged(), process_lock(self._settings.state_dir / "keeper.lock") as mine:
+            with self._logged(), process_lock(self._settings.state.keeper_lock) as mine:
                 while mine and not self._closed.is_set():
                     with self._logged():
                         self._turn()
@@ -91,7 +92,7 @@ class TrainingKeeper:
         self._log(job)
         if job is None or self._runner is not None or time.monotonic() < self._not_before:
             return
-        with process_lock(self._settings.state_dir / "training.lock") as free:
+        with process_lock(self._settings.state.training_lock) as free:
             pass
         if not free:
             return
@@ -102,10 +103,9 @@ class TrainingKeeper:
         self._spawn(job)
 
     def _spawn(self, job: Job) -> None:
-        folder = self._settings.state_dir
-        log = folder / "training.log"
+        log = self._settings.state.training_log
         if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(folder / "training.log.1")
+            log.replace(self._settings.state.older_training_log)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         inherited.pop("PROMETHEUS_MULTIPROC_DIR", None)
         threads = dict.fromkeys(_THREAD_VARIABLES, str(self._settings.train_threads))
@@ -147,4 +147,4 @@ class TrainingKeeper:
 
     @property
     def _log_hint(self) -> str:
-        return f"{self._settings.state_dir / 'training.log'} has the reason"
+        return f"{self._settings.state.training_log} has the reason"

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.network import Calibration, Detector
 from backend.training.adapter.calibration import cross_fitted
-from backend.training.adapter.training import HeadData, HeadOptions, train_adapter, with_adapter
+from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, View, training_views
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["AdaptationOptions", "adapt_grounder", "categories_to_learn"]
 
@@ -30,10 +30,10 @@ class AdaptationOptions:
         least_known: a category that the detector knows is learnt further from so many labelled objects on, those of
             images in which all of its objects are labelled; with fewer it got worse (docs/active_learning.md). None:
             never.
-        calibration_steps: of each half's training (``head_calibration``); 0 takes the old categories' mean threshold.
+        calibration_steps: of each half's training (``adapter.calibration``); 0: the old categories' mean threshold.
     """
 
-    head: HeadOptions = field(default_factory=HeadOptions)
+    head: AdapterOptions = field(default_factory=AdapterOptions)
     width: int = 64
     views: int = 3
     replay_views: int = 2
@@ -95,7 +95,7 @@ def adapt_grounder(
     project = _seen(training, training_views(calibration.scales, options.views))
     replayed = _seen(replay, training_views(calibration.scales, options.replay_views))
     adapted = with_adapter(detector, new, options.width, options.head.seed)
-    data = HeadData(
+    data = AdapterData(
         cache, adapted.config.categories, learnt, project, replayed, options.head, lambda share: progress(0.4 * share)
     )
     train_adapter(adapted, data, range(len(data.views)), options.head.steps, lambda s: progress(0.4 + 0.3 * s))

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.network import Calibration, Detector
-from backend.training.adapter.training import HeadData, train_adapter, with_adapter
+from backend.training.adapter.training import AdapterData, train_adapter, with_adapter
 from backend.training.adapter.views import detections_of
 from backend.training.grounder.calibration import best_threshold, threshold_curve
 from backend.training.grounder.evaluation import LOWEST_SCORE, MATCH_IOU
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["cross_fitted", "rated"]
 
@@ -28,7 +28,7 @@ mean of the old ones)."""
 def cross_fitted(
     detector: Detector,
     calibration: Calibration,
-    data: HeadData,
+    data: AdapterData,
     new: Sequence[str],
     further: Sequence[str],
     width: int,

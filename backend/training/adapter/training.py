@@ -21,17 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, Head
 from backend.training.adapter.rows import Rows, ViewCells
 from backend.training.adapter.views import FeatureCache, View, adapted_output
-from backend.training.grounder.losses import focal, giou
+from backend.training.boxes import generalized_iou
+from backend.training.grounder.losses import focal
+from dataset_tools.labelled import LabelledImage
 
-__all__ = ["HeadData", "HeadOptions", "train_adapter", "with_adapter"]
+__all__ = ["AdapterData", "AdapterOptions", "train_adapter", "with_adapter"]
 
 
 @dataclass(frozen=True)
-class HeadOptions:
+class AdapterOptions:
     """How the adapter is trained.
 
     Attributes:
@@ -129,7 +130,7 @@ def _adapter_of(detector: Detector) -> Head:
     return detector.adapter
 
 
-class HeadData:
+class AdapterData:
     """What an adapter is trained on: the cells of project and replay images, read once for any number of trainings.
 
     Args:
@@ -138,7 +139,7 @@ class HeadData:
         trained: of these, the categories to learn; the others stay as they are.
         project: what was labelled, each image as often as it has views.
         replay: what the detector was trained on before.
-        options: see ``HeadOptions``.
+        options: see ``AdapterOptions``.
         progress: called with the share done.
     """
 
@@ -149,7 +150,7 @@ class HeadData:
         trained: Sequence[str],
         project: Sequence[tuple[LabelledImage, View]],
         replay: Sequence[tuple[LabelledImage, View]],
-        options: HeadOptions,
+        options: AdapterOptions,
         progress: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.cache = cache
@@ -192,7 +193,7 @@ class HeadData:
 
 def train_adapter(
     detector: Detector,
-    data: HeadData,
+    data: AdapterData,
     numbers: Sequence[int],
     steps: int,
     progress: Callable[[float], None] = lambda _: None,
@@ -233,7 +234,7 @@ def _loss(
     adapter: _Adapter,
     rows: Rows,
     channels: npt.NDArray[np.int64],
-    options: HeadOptions,
+    options: AdapterOptions,
     rng: np.random.Generator,
 ) -> Tensor:
     """Heat and box loss per object, estimated on ``options.rows`` cells, half of them hot."""
@@ -258,6 +259,6 @@ def _loss(
         lengths = sides.clamp(-4, 5).exp() * stride[:, None]
         centre = torch.from_numpy(rows.cell[chosen])
         box = torch.cat([centre - lengths[:, :2], centre + lengths[:, 2:]], dim=1)
-        errors = 1 - giou(box[boxed], torch.from_numpy(rows.box[chosen])[boxed])
+        errors = 1 - generalized_iou(box[boxed], torch.from_numpy(rows.box[chosen])[boxed])
         loss = loss + options.box_weight * (box_weight[boxed] * errors).sum() / float(objects.sum()) * len(channels)
     return loss

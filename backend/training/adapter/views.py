@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.learning.examples import LabelledImage
 from backend.pipeline.grounding.compact.detections import Detection, find, prepare, reading_sides
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput
 from backend.pipeline.types import Image
 from dataset_tools import atomic
 from dataset_tools.geometry import Box
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledImage
 
 __all__ = ["FeatureCache", "Levels", "Reading", "View", "detections_of", "frozen_hash", "training_views"]
 
@@ -116,7 +116,7 @@ class FeatureCache:
             path = self.folder / f"{image.key[:32]}_{view.side}_{view.turns}{'f' if view.flip else ''}.npy"
             if path.is_file():
                 return self._split(np.load(path, mmap_mode="r"), image, view)
-        flat = self._compute(read_rgb(image.path), view)
+        flat = self._compute(read(image.path), view)
         if path is not None:
             self._keep(path, flat)
         return self._split(flat, image, view)

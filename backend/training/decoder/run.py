@@ -22,8 +22,6 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from backend.errors import ConfigError
-from backend.learning.examples import LabelledImage, LabelledObject, category_name, file_key, read_coco_jsonl
 from backend.pipeline.config import PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.pslg_sam import load_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -32,11 +30,11 @@ from backend.pipeline.weights import require
 from backend.training.decoder.samples import DecoderSample, decoder_samples, stored
 from backend.training.decoder.training import DecoderOptions, TunedDecoder, tune_decoder
 from backend.training.run import TrainingRun, read_weights, save_weights
-from dataset_tools import atomic, formats
-from dataset_tools.errors import DatasetError
-from dataset_tools.masks import box_of
+from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, DatasetError
+from dataset_tools.labelled import LabelledImage, read
 
-__all__ = ["kept_share", "read_masks", "run_decoder_training", "write_segmenter"]
+__all__ = ["kept_share", "run_decoder_training", "write_segmenter"]
 
 _FILES = {"compact-sam": "segmenter.safetensors", "sam": "segmenter.pth"}
 _UNBOUNDED = 1 << 60
@@ -60,7 +58,7 @@ def run_decoder_training(
 
     Args:
         config: a shipped config's name or a YAML file; its segmenter must be ``compact-sam`` or ``sam``.
-        data: a folder of any format that ``dataset_tools.formats`` reads.
+        data: a folder of any format that ``dataset_tools.labelled`` reads.
         out: folder of the run.
         options: how to train.
         split: of ``data``, to train on; None takes every image.
@@ -90,8 +88,8 @@ def run_decoder_training(
     segmenter = load_segmenter(settings.segmenter, device=settings.device)
     if not isinstance(segmenter, SamSegmenter):
         raise TypeError(f"{settings.segmenter.kind} gave a {type(segmenter).__name__}")
-    training = kept_share(read_masks(data, split), share, options.seed)
-    held_out = None if validation is None else read_masks(data, validation)
+    training = kept_share(_with_masks(data, split), share, options.seed)
+    held_out = None if validation is None else _with_masks(data, validation)
     started_with = {
         **options.plain(),
         "pipeline": settings.mask_relevant()["segmenter"],
@@ -137,41 +135,11 @@ def run_decoder_training(
     return write_pipeline(settings, weights, out), tuned
 
 
-def read_masks(data: Path, split: str | None) -> list[LabelledImage]:
-    """The images of a dataset with the masks of a split; of no split: of all.
-
-    Raises:
-        DatasetError: of no known format, malformed, without that split, or without masks.
-    """
-    found = read_coco_jsonl(data, split) if formats.detect(data) == "coco_jsonl" else _from_samples(data, split)
-    images = [image for image in found if image.objects]
+def _with_masks(data: Path, split: str | None) -> list[LabelledImage]:
+    """The images of a split of ``data`` that have masks; raises DatasetError if none has."""
+    images = [image for image in read(data, split) if image.objects]
     if not images:
         raise DatasetError(f"{data} has no masks" + (f" in the split {split!r}" if split else ""))
-    return images
-
-
-def _from_samples(data: Path, split: str | None) -> list[LabelledImage]:
-    """Every mask once, however many expressions name it."""
-    images, splits = [], set()
-    for sample in formats.read(data):
-        objects: dict[str, LabelledObject] = {}
-        for record in sample.records:
-            splits.add(record.split)
-            if split is not None and record.split != split:
-                continue
-            for target in record.targets:
-                code = {"size": [sample.image.height, sample.image.width], "counts": target.counts}
-                box = box_of(code, sample.image.height, sample.image.width)
-                objects.setdefault(target.counts, LabelledObject(category_name(record.category), code, box))
-        if not objects:
-            continue
-        if sample.image.location is None or "://" in sample.image.location:
-            raise DatasetError(f"the image {sample.image.file_name} is not a local file: fetch the images first")
-        path = Path(sample.image.location)
-        size = (sample.image.height, sample.image.width)
-        images.append(LabelledImage(file_key(path), path, *size, tuple(objects.values())))
-    if split is not None and split not in splits:
-        raise DatasetError(f"{data} has no split {split!r}; it has {', '.join(sorted(map(str, splits)))}")
     return images
 
 

@@ -17,14 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from backend.errors import ImageError
-from backend.learning.examples import LabelledImage
 from backend.pipeline.segmentation.compact_sam import ConvEncoder
-from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
-from backend.pipeline.segmentation.sam import SamSegmenter, hash_image
-from backend.pipeline.types import Box, Image
-from backend.training.segmenter.samples import Sample, Scene, TrainingObject, draw_sample, plain_sample, scene_of
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.types import Box, Image, hash_image
+from backend.training.segmenter.samples import (
+    TrainingObject,
+    TrainingScene,
+    WindowSample,
+    draw_sample,
+    plain_sample,
+    scene_of,
+)
 from backend.training.segmenter.validation import jittered
+from dataset_tools.errors import ImageError
+from dataset_tools.labelled import LabelledImage
 from dataset_tools.masks import from_coco, to_coco_rle
 
 __all__ = [
@@ -94,9 +101,8 @@ def stored(segmenter: SamSegmenter, store: EmbeddingStore) -> EmbedView:
 
     def embed(image: Image) -> Features:
         height, width = image.shape[:2]
-        window = Box(0.0, 0.0, float(width), float(height))
-        address = embedding_address(hash_image(image), segmenter.encoder_hash, window)
-        store.get_or_compute(address, lambda: segmenter.embed(image))
+        key = hash_image(image)
+        address = store.embed(segmenter, key, lambda: image, Box(0.0, 0.0, float(width), float(height))).key
 
         def features() -> npt.NDArray[np.floating]:
             found = store.read(address)
@@ -151,27 +157,18 @@ def decoder_samples(
     return samples
 
 
-def _scene(image: LabelledImage) -> Scene:
-    pixels = cv2.imread(str(image.path), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise ImageError(f"{image.path} is missing or no image that can be read")
-    if pixels.shape[:2] != (image.height, image.width):
-        raise ImageError(
-            f"{image.path} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its labels were made for "
-            f"{image.width} x {image.height}"
-        )
-    rgb = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8)
-    return scene_of(image.key, rgb, ((item.category, item.mask()) for item in image.objects))
+def _scene(image: LabelledImage) -> TrainingScene:
+    return scene_of(image.key, image.pixels(), ((item.category, item.mask()) for item in image.objects))
 
 
 def _windows(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
+    segmenter: SamSegmenter, scene: TrainingScene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """The compact segmenter's samples: each object in windows of its own."""
     side = segmenter.sam.image_encoder.img_size
     for target in scene.objects:
         rng = _generator(seed, scene, target, 0)
-        drawn: list[tuple[Sample, View]] = [
+        drawn: list[tuple[WindowSample, View]] = [
             (plain_sample(scene, target, target.box, side), "exact"),
             (plain_sample(scene, target, jittered(target, rng), side), "jittered"),
         ]
@@ -194,7 +191,7 @@ def _windows(
 
 
 def _whole_images(
-    segmenter: SamSegmenter, scene: Scene, count: int, jitter: float, seed: int, embed: EmbedView
+    segmenter: SamSegmenter, scene: TrainingScene, count: int, jitter: float, seed: int, embed: EmbedView
 ) -> Iterator[DecoderSample]:
     """Samples of a model that embeds whole images, ``count`` of them turned or flipped."""
     for number in range(1 + count):
@@ -217,7 +214,7 @@ def _whole_images(
                 yield DecoderSample(features, rle, side, prompt, area, target.category, scene.name, view)
 
 
-def _generator(seed: int, scene: Scene, target: TrainingObject, view: int) -> np.random.Generator:
+def _generator(seed: int, scene: TrainingScene, target: TrainingObject, view: int) -> np.random.Generator:
     return np.random.default_rng((seed, zlib.crc32(scene.name.encode()), *target.offset, target.area, view))
 
 

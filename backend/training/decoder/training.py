@@ -1,4 +1,4 @@
-"""Fine-tuning of a SAM's mask decoder behind its frozen encoder (METHOD.md, step 5): the paper's one trained part.
+"""Fine-tuning of a SAM's mask decoder behind its frozen encoder: all that arXiv 2506.10503 trains of stage 2.
 
 Features come embedded (``decoder_samples``), so a step costs decodes only: minutes on a CPU for the compact segmenter.
 Prompts and losses are those of ``segmenter_training``: boxes, box and foreground point, clicks, regions to be
@@ -21,15 +21,13 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
-from backend.training.run import Ema, TrainingRun, learning_rate, step_generator
+from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, step_generator
 from backend.training.segmenter.training import (
     KINDS,
     interactive_rounds,
     means_of,
-    parameter_groups,
 )
 from backend.training.segmenter.validation import (
     Scores,
@@ -38,7 +36,7 @@ from backend.training.segmenter.validation import (
     score_clicks,
     summary,
 )
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 
 __all__ = ["DecoderOptions", "TunedDecoder", "tune_decoder"]
 

@@ -1,4 +1,4 @@
-"""Training data of LQVG: expression, image and one box; read from three layouts, augmented and batched."""
+"""Training data of LQVG: expression, image and one box; augmented and batched."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image as PilImage
-from PIL import ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from backend.errors import ConfigError, DatasetError
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import normalize
 from backend.pipeline.types import Box, Image
 from backend.training.run import step_generator
-from dataset_tools import errors
-from dataset_tools.formats import coco_jsonl, dior_rsvg, refer
+from dataset_tools import image_files
+from dataset_tools.errors import ConfigError, DatasetError
+from dataset_tools.labelled import questions, read
 
-__all__ = ["Batch", "GroundingBatches", "GroundingExample", "collate", "read_examples", "resize"]
+__all__ = ["Batch", "GroundingBatches", "GroundingExample", "collate", "grounding_examples", "resize"]
 
 _MULTIPLE = 32
 _PADDING_TOKEN = 1
@@ -61,53 +60,24 @@ class Batch(NamedTuple):
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def read_examples(folder: Path, split: str) -> list[GroundingExample]:
+def grounding_examples(folder: Path, split: str) -> list[GroundingExample]:
     """Every expression with exactly one target in a split of a dataset folder.
 
     Args:
-        folder: a ``coco_jsonl`` folder, a REFER root (RRSIS-D) or a DIOR-RSVG folder, told apart by their layouts.
-        split: the name of a split of that folder.
+        folder: of any format that ``dataset_tools.labelled`` reads, DIOR-RSVG and REFER (RRSIS-D) among them.
+        split: the name of a split of that folder, or a file that lists images.
 
     Raises:
-        DatasetError: another layout, a damaged file, no such split, or no such expression in it.
+        DatasetError: of no known format, a damaged file, no such split, or no such expression in it.
     """
-    try:
-        if dior_rsvg.is_dior_rsvg(folder):
-            examples = [GroundingExample(e.image, e.expression, e.box) for e in dior_rsvg.read(folder, split)]
-        elif (folder / "annotations.json").is_file():
-            examples = _from_coco_jsonl(folder, split)
-        elif (folder / "rrsisd" / "refs(unc).p").is_file():
-            examples = _from_refer(folder, split)
-        else:
-            raise DatasetError(
-                f"{folder} has none of the known layouts: a coco_jsonl folder (annotations.json, expressions.jsonl, "
-                "images/), a REFER root (rrsisd/refs(unc).p, rrsisd/instances.json, images/) or DIOR-RSVG "
-                "(Annotations/, JPEGImages/)"
-            )
-    except errors.DatasetError as error:
-        raise DatasetError(str(error)) from error
-    examples = [example for example in examples if example.box.area > 0]
+    examples = []
+    for question in questions(read(folder, split, masks=False)):
+        targets = question.targets
+        if len(targets) == 1 and targets[0].box.area > 0:
+            examples.append(GroundingExample(question.image.path, question.expression.text, targets[0].box))
     if not examples:
         raise DatasetError(f"split {split!r} of {folder} holds no expression with exactly one target")
     return examples
-
-
-def _from_coco_jsonl(folder: Path, split: str) -> list[GroundingExample]:
-    data = coco_jsonl.read(folder, split)
-    return [
-        GroundingExample(data.image(e.image).path, e.expression, data.annotation(e.ann_ids[0]).box)
-        for e in data.expressions
-        if len(e.ann_ids) == 1
-    ]
-
-
-def _from_refer(folder: Path, split: str) -> list[GroundingExample]:
-    return [
-        GroundingExample(Path(sample.image.location or ""), record.expression, sample.box(record))
-        for sample in refer.read(folder)
-        for record in sample.records
-        if record.split == split and record.expression and len(record.targets) == 1
-    ]
 
 
 def resize(image: Image, side: int, longest: int) -> Image:
@@ -195,23 +165,10 @@ class GroundingBatches(Dataset[Batch]):
         images, expressions, boxes = [], [], []
         for index in order[first : first + self._batch_size]:
             example = self._examples[index]
-            image = read_image(example.image)
+            image = image_files.read(example.image)
             height, width = image.shape[:2]
             images.append(resize(image, int(rng.choice(self._sides)), self._longest))
             expressions.append(self._tokenizer(example.expression))
             box = example.box
             boxes.append((box.center.x / width, box.center.y / height, box.width / width, box.height / height))
         return collate(images, expressions, boxes)
-
-
-def read_image(path: Path) -> Image:
-    """The file as uint8[H, W, 3] RGB, turned as its EXIF orientation says.
-
-    Raises:
-        DatasetError: the file is missing or no image.
-    """
-    try:
-        with PilImage.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except OSError as error:
-        raise DatasetError(f"cannot read the image {path}: {error}") from error

@@ -9,35 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["LOSS_WEIGHTS", "generalized_iou", "grounding_losses", "match", "to_corners", "total_loss"]
+from backend.training.boxes import generalized_iou
+
+__all__ = ["LOSS_WEIGHTS", "grounding_losses", "match", "to_corners", "total_loss"]
 
 LOSS_WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0}
 """Weights of the losses, and of the corresponding costs in the matcher."""
 
 _ALPHA = 0.25
 _GAMMA = 2.0
-_EPSILON = 1e-6
 
 
 def to_corners(boxes: Tensor) -> Tensor:
     """float[..., 4] (cx, cy, w, h) -> (x0, y0, x1, y1)."""
     center, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((center - half, center + half), dim=-1)
-
-
-def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """GIoU of boxes float[..., 4] (x0, y0, x1, y1), broadcast against one another; 1e-6 steadies both quotients."""
-    overlap = (torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(boxes[..., :2], others[..., :2])).clamp(
-        min=0
-    )
-    hull = (torch.maximum(boxes[..., 2:], others[..., 2:]) - torch.minimum(boxes[..., :2], others[..., :2])).clamp(
-        min=0
-    )
-    intersection, enclosing = overlap.prod(-1), hull.prod(-1)
-    areas = [(b[..., 2:] - b[..., :2]).prod(-1) for b in (boxes, others)]
-    union = areas[0] + areas[1] - intersection
-    iou = (intersection + _EPSILON) / (union + _EPSILON)
-    return iou - (enclosing - union + _EPSILON) / (enclosing + _EPSILON)
 
 
 @torch.no_grad()

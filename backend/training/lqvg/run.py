@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.grounding.lqvg import load_lqvg
 from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
 from backend.pipeline.grounding.lqvg.inference import load_tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
-from backend.training.lqvg.data import read_examples
+from backend.training.lqvg.data import grounding_examples
 from backend.training.lqvg.training import train_lqvg
 from backend.training.processes import processes
 from backend.training.run import TrainingRun, seed_everything
 from dataset_tools import atomic
+from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = ["run_lqvg_training"]
 
@@ -38,7 +38,7 @@ def run_lqvg_training(
     """Train by ``config``; called by every process of a torchrun.
 
     Args:
-        data: a coco_jsonl folder, a REFER root or a DIOR-RSVG folder.
+        data: a dataset folder of any format, DIOR-RSVG and REFER among them.
         tokenizer: folder with roberta-base's ``vocab.json`` and ``merges.txt``.
         out: folder of the run.
         config: the keys of ``backend/training/lqvg/lqvg.yaml``.
@@ -60,7 +60,7 @@ def run_lqvg_training(
         if config["threads"] is not None:
             torch.set_num_threads(int(config["threads"]))
         words = load_tokenizer(tokenizer)
-        training, validation = read_examples(data, split), read_examples(data, validation_split)
+        training, validation = grounding_examples(data, split), grounding_examples(data, validation_split)
         network = first_network(config)
         if words.vocabulary > network.architecture.vocabulary:
             raise ConfigError(

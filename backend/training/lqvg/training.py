@@ -14,14 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from backend.errors import ConfigError
 from backend.pipeline.grounding.lqvg import LqvgGrounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
-from backend.training.lqvg.data import GroundingBatches, GroundingExample, read_image
+from backend.training.lqvg.data import GroundingBatches, GroundingExample
 from backend.training.lqvg.loss import grounding_losses, total_loss
 from backend.training.processes import Processes
 from backend.training.run import TrainingRun
+from dataset_tools.errors import ConfigError
+from dataset_tools.image_files import read
 
 __all__ = ["train_lqvg", "validate"]
 
@@ -66,7 +67,7 @@ def train_lqvg(
     steps = int(config["epochs"]) * batches.steps_per_epoch
     network.to(device)
     freeze(network, config)
-    optimizer = torch.optim.AdamW(parameter_groups(network, config), weight_decay=float(config["weight_decay"]))
+    optimizer = torch.optim.AdamW(groups_by_rate(network, config), weight_decay=float(config["weight_decay"]))
     rates = [rates["lr"] for rates in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
     state = group.share(run.restore() if run is not None else None)
@@ -139,7 +140,7 @@ def validate(
     grounder = LqvgGrounder(network, tokenizer, int(config["longest"]), device=str(group.device))
     overlaps = []
     for example in examples[group.index :: group.count]:
-        found = grounder.ground(read_image(example.image), example.expression).groundings
+        found = grounder.ground(read(example.image), example.expression).groundings
         overlaps.append(found[0].box.iou(example.box) if found else 0.0)
     hits, overlap, count = group.total([sum(iou > 0.5 for iou in overlaps), sum(overlaps), len(overlaps)])
     return {"P@0.5": hits / count, "mIoU": overlap / count}
@@ -156,7 +157,7 @@ def freeze(network: LqvgNetwork, config: Mapping[str, Any]) -> None:
         parameter.requires_grad_(not name.startswith(tuple(names)))
 
 
-def parameter_groups(network: LqvgNetwork, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def groups_by_rate(network: LqvgNetwork, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Trained parameters by learning rate: the ResNet, RoBERTa, everything else."""
     rates = {"backbone.": config["backbone_rate"], "text_encoder.": config["text_rate"], "": config["learning_rate"]}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import TrainingRun, read_weights, save_weights
-from backend.training.segmenter.samples import Scene, read_scenes, scene_of
+from backend.training.segmenter.samples import TrainingScene, scene_of, training_scenes
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
 from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
+from dataset_tools.errors import ConfigError
+from dataset_tools.labelled import read
 
 __all__ = ["export_weights", "read_data", "run_segmenter_training"]
 
@@ -37,7 +38,7 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
 
 
 def export_weights(
-    out: Path, config: Mapping[str, Any], validation: list[Scene], init: Mapping[str, Tensor] | None
+    out: Path, config: Mapping[str, Any], validation: list[TrainingScene], init: Mapping[str, Tensor] | None
 ) -> Path:
     """Calibrate the best weights of the run ``out`` and write them as the pipeline loads them.
 
@@ -64,23 +65,24 @@ def export_weights(
     return out / "model.safetensors"
 
 
-def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[Scene]]:
+def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[TrainingScene], list[TrainingScene]]:
     """Training and validation scenes of the config's ``data``, ``exclude_categories`` and numbers of scenes."""
-    training: list[Scene] = []
-    validation: list[Scene] = []
+    training: list[TrainingScene] = []
+    validation: list[TrainingScene] = []
     for name, part in config["data"].items():
         folder = data / name
-        if not (folder / "annotations.json").is_file():
-            raise ConfigError(f"the config names the dataset {name}, but {folder}/annotations.json is missing")
+        if not folder.is_dir():
+            raise ConfigError(
+                f"the config names the dataset {name}, but {folder} is no folder: set --data or the config"
+            )
         if "split" in part:
-            splits = json.loads((folder / "split.json").read_text(encoding="utf-8"))
-            train_names, validation_names = splits[part["split"]], splits[part["validation_split"]]
+            images, held_out = read(folder, part["split"]), read(folder, part["validation_split"])
         else:
-            validation_names = part["validation"]
-            every = [image["file_name"] for image in json.loads((folder / "annotations.json").read_text())["images"]]
-            train_names = [name for name in every if name not in validation_names]
-        training += read_scenes(folder, train_names, config["exclude_categories"])
-        validation += read_scenes(folder, validation_names, config["exclude_categories"])
+            every = read(folder)
+            images = [image for image in every if image.name not in part["validation"]]
+            held_out = [image for image in every if image.name in part["validation"]]
+        training += training_scenes(images, config["exclude_categories"])
+        validation += training_scenes(held_out, config["exclude_categories"])
     for number in range(config["synthetic_scenes"]):
         scene = _synthetic_scene(config["seed"] * 100_003 + number, config["exclude_categories"])
         training += [scene] if scene.objects else []
@@ -89,7 +91,7 @@ def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[Scene], list[
     return training, validation
 
 
-def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Scene:
+def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> TrainingScene:
     from dataset_tools import synthetic
 
     scene = synthetic.draw_scene(seed)

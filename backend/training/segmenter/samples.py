@@ -9,28 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.segmentation.compact_sam import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
-from dataset_tools import categories
-from dataset_tools.formats import coco_jsonl
+from backend.pipeline.segmentation.windows import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
 from dataset_tools.geometry import Box
+from dataset_tools.labelled import LabelledImage
 
 __all__ = [
     "Origin",
-    "Sample",
-    "Scene",
     "TrainingObject",
+    "TrainingScene",
+    "WindowSample",
     "augment_colors",
     "draw_sample",
     "plain_sample",
-    "read_scenes",
     "scene_of",
+    "training_scenes",
 ]
 
 PADDING = (124, 116, 104)
@@ -67,7 +65,7 @@ class TrainingObject:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class TrainingScene:
     """An image uint8[H, W, 3] RGB with its objects; ``pyramid`` holds it at 1, 1/2, 1/4, ... of its size."""
 
     name: str
@@ -89,7 +87,7 @@ class Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class WindowSample:
     """A window with one object; coordinates are pixels of the window.
 
     Attributes:
@@ -112,7 +110,7 @@ def scene_of(
     image: npt.NDArray[np.uint8],
     masks: Iterable[tuple[str, npt.NDArray[np.bool_]]],
     origin: Origin = "real",
-) -> Scene:
+) -> TrainingScene:
     """A scene from an image uint8[H, W, 3] RGB and its (category, mask bool[H, W]); empty masks are left out."""
     objects = []
     for category, mask in masks:
@@ -126,36 +124,31 @@ def scene_of(
         outline = np.concatenate([corners + shift for shift in ((0, 0), (1, 0), (0, 1), (1, 1))]).astype(np.float32)
         outline = cv2.convexHull(outline)[:, 0]
         objects.append(TrainingObject(category, crop, (x0, y0), outline, int(mask.sum())))
-    return Scene(name, image, tuple(objects), origin)
+    return TrainingScene(name, image, tuple(objects), origin)
 
 
-def read_scenes(
-    folder: Path, file_names: Collection[str] | None = None, exclude_categories: Collection[str] = ()
-) -> list[Scene]:
-    """Scenes of a ``coco_jsonl`` folder, only the images in ``file_names`` if given, without excluded categories."""
+def training_scenes(images: Iterable[LabelledImage], exclude_categories: Collection[str] = ()) -> list[TrainingScene]:
+    """``images`` with their masks, without excluded categories; images with nothing left are left out.
+
+    Raises:
+        ImageError: an image cannot be read, or has another size than its labels.
+    """
     scenes = []
-    for entry in coco_jsonl.read(folder).images:
-        if file_names is not None and entry.file_name not in file_names:
-            continue
-        pixels = cv2.imread(str(entry.path), cv2.IMREAD_COLOR)
-        image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8)
-        masks = [
-            (categories.canonical(annotation.category) or annotation.category, annotation.mask())
-            for annotation in entry.annotations
-        ]
-        scenes.append(scene_of(entry.file_name, image, [m for m in masks if m[0] not in exclude_categories]))
+    for image in images:
+        masks = ((item.category, item.mask()) for item in image.objects if item.category not in exclude_categories)
+        scenes.append(scene_of(image.name, image.pixels(), masks))
     return [scene for scene in scenes if scene.objects]
 
 
 def draw_sample(
-    scene: Scene,
+    scene: TrainingScene,
     target: TrainingObject,
     size: int,
     rng: np.random.Generator,
     *,
     jitter: float,
     free_window: bool,
-) -> Sample:
+) -> WindowSample:
     """One augmented window of ``size`` pixels around ``target``.
 
     Args:
@@ -182,19 +175,19 @@ def draw_sample(
         side = max(jittered.width, jittered.height) * factor
         center = np.array(jittered.center) + (rng.uniform(-0.06, 0.06, 2) * side if rng.random() < 0.3 else 0)
     image, mask, corners, zoom = _render(scene, target, jittered, linear, max(side, MINIMUM_WINDOW), center, size)
-    return Sample(augment_colors(image, rng), mask, corners, target.area * zoom**2, target.category)
+    return WindowSample(augment_colors(image, rng), mask, corners, target.area * zoom**2, target.category)
 
 
-def plain_sample(scene: Scene, target: TrainingObject, box: Box, size: int) -> Sample:
+def plain_sample(scene: TrainingScene, target: TrainingObject, box: Box, size: int) -> WindowSample:
     """The window of ``size`` pixels that inference takes for ``box``, not augmented."""
     height, width = scene.image.shape[:2]
     window = window_for(box, (height, width))
     image, mask, corners, zoom = _render(scene, target, box, np.eye(2), window.width, np.array(window.center), size)
-    return Sample(image, mask, corners, target.area * zoom**2, target.category)
+    return WindowSample(image, mask, corners, target.area * zoom**2, target.category)
 
 
 def _render(
-    scene: Scene,
+    scene: TrainingScene,
     target: TrainingObject,
     box: Box,
     linear: npt.NDArray[np.float64],

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.training.segmenter.samples import Scene, scene_of
+from backend.training.segmenter.samples import TrainingScene, scene_of
 
 __all__ = ["CATEGORY", "draw_shape", "shape_scenes"]
 
@@ -35,7 +35,7 @@ Alpha = npt.NDArray[np.float32]
 Canvas = npt.NDArray[np.uint8]
 
 
-def shape_scenes(scenes: Sequence[Scene], count: int, seed: int) -> Iterator[Scene]:
+def shape_scenes(scenes: Sequence[TrainingScene], count: int, seed: int) -> Iterator[TrainingScene]:
     """``count`` scenes: parts of the images of ``scenes`` with shapes pasted in, the shapes their only objects."""
     for number in range(count):
         rng = np.random.default_rng((seed, number))
@@ -75,7 +75,7 @@ def _largest_part(canvas: Canvas) -> Canvas:
     return np.where(labels == largest, canvas, 0).astype(np.uint8)
 
 
-def _ground(scenes: Sequence[Scene], rng: np.random.Generator) -> Rgb:
+def _ground(scenes: Sequence[TrainingScene], rng: np.random.Generator) -> Rgb:
     """A copy of a random part of a random image, no larger than ``SCENE_SIDE``."""
     image = scenes[int(rng.integers(len(scenes)))].image
     height, width = (min(SCENE_SIDE, extent) for extent in image.shape[:2])
@@ -83,7 +83,9 @@ def _ground(scenes: Sequence[Scene], rng: np.random.Generator) -> Rgb:
     return image[y : y + height, x : x + width].copy()
 
 
-def _paste_shapes(ground: Rgb, scenes: Sequence[Scene], rng: np.random.Generator) -> list[npt.NDArray[np.bool_]]:
+def _paste_shapes(
+    ground: Rgb, scenes: Sequence[TrainingScene], rng: np.random.Generator
+) -> list[npt.NDArray[np.bool_]]:
     """Paste shapes into ``ground`` where none is yet; returns their masks bool[H, W]."""
     height, width = ground.shape[:2]
     taken = np.zeros((height, width), bool)
@@ -112,7 +114,9 @@ def _paste_shapes(ground: Rgb, scenes: Sequence[Scene], rng: np.random.Generator
     return masks
 
 
-def _filling(region: Rgb, alpha: Alpha, scenes: Sequence[Scene], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _filling(
+    region: Rgb, alpha: Alpha, scenes: Sequence[TrainingScene], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """What a shape is made of, float32[side, side, 3]: a colour, pixels of another image, or the ground recoloured."""
     side = len(alpha)
     kind = rng.random()

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from segment_anything.modeling import Sam
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
-from backend.training.run import Ema, TrainingRun, learning_rate, seed_everything, step_generator
+from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, seed_everything, step_generator
 from backend.training.segmenter.prompts import (
     BatchPrompts,
     PromptTarget,
@@ -33,15 +32,15 @@ from backend.training.segmenter.prompts import (
     upsampled,
     with_corrective_clicks,
 )
-from backend.training.segmenter.samples import Origin, Scene, TrainingObject, draw_sample
+from backend.training.segmenter.samples import Origin, TrainingObject, TrainingScene, draw_sample
 from backend.training.segmenter.validation import validate
+from dataset_tools.errors import ConfigError
 
 __all__ = [
     "KINDS",
     "BalancedDraw",
     "interactive_rounds",
     "means_of",
-    "parameter_groups",
     "train_segmenter",
 ]
 
@@ -49,7 +48,11 @@ KINDS = ("box", "box_point", "click", "region")
 
 
 def train_segmenter(
-    run: TrainingRun, config: dict[str, Any], scenes: list[Scene], held_out: list[Scene], init: dict[str, Tensor] | None
+    run: TrainingRun,
+    config: dict[str, Any],
+    scenes: list[TrainingScene],
+    held_out: list[TrainingScene],
+    init: dict[str, Tensor] | None,
 ) -> None:
     """Train until ``config["steps"]``, from ``init`` weights if given, or from the run's checkpoint.
 
@@ -225,7 +228,7 @@ class BalancedDraw:
     ``shares`` of the draws go to scenes of these origins where there are any, the rest to the others.
     """
 
-    def __init__(self, scenes: list[Scene], power: float, shares: Mapping[Origin, float]) -> None:
+    def __init__(self, scenes: list[TrainingScene], power: float, shares: Mapping[Origin, float]) -> None:
         self.pairs = [(scene, target) for scene in scenes for target in scene.objects]
         names = [(scene.origin, target.category) for scene, target in self.pairs]
         counts = Counter(names)
@@ -239,19 +242,10 @@ class BalancedDraw:
                 weights[part] *= share / weights[part].sum()
         self.cumulative = np.cumsum(weights / weights.sum())
 
-    def __call__(self, rng: np.random.Generator) -> tuple[Scene, TrainingObject]:
+    def __call__(self, rng: np.random.Generator) -> tuple[TrainingScene, TrainingObject]:
         """The next object and its scene."""
         index = int(np.searchsorted(self.cumulative, rng.random()))
         return self.pairs[min(index, len(self.pairs) - 1)]
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters for an optimizer; weight decay for matrices and kernels only."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _size_at(progress: float, sizes: list[list[float]]) -> int:

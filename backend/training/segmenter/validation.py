@@ -23,7 +23,7 @@ from backend.training.segmenter.prompts import (
     upsampled,
     with_corrective_clicks,
 )
-from backend.training.segmenter.samples import Scene, TrainingObject, plain_sample
+from backend.training.segmenter.samples import TrainingObject, TrainingScene, plain_sample
 from dataset_tools import atomic
 from dataset_tools.geometry import Box
 
@@ -46,7 +46,7 @@ Scores = npt.NDArray[np.float64]
 """float64[N, 2]: IoU and predicted IoU of N objects."""
 
 
-def validate(sam: Sam, scenes: list[Scene], seed: int) -> dict[str, float]:
+def validate(sam: Sam, scenes: list[TrainingScene], seed: int) -> dict[str, float]:
     """Means over all objects of ``scenes`` by prompt.
 
     Returns:
@@ -70,7 +70,7 @@ def summary(scores: dict[str, Scores], categories: npt.NDArray[np.str_]) -> dict
 
 
 @torch.no_grad()
-def score_prompts(sam: Sam, scenes: list[Scene], seed: int, batch: int = 32) -> dict[str, Scores]:
+def score_prompts(sam: Sam, scenes: list[TrainingScene], seed: int, batch: int = 32) -> dict[str, Scores]:
     """IoU and predicted IoU of every object of ``scenes`` in turn, by kind of prompt.
 
     Windows follow from the true or the jittered box; the kinds are ``box``, ``jittered``, ``click_1`` ... ``click_3``.

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from backend.database import Database
-from backend.errors import ImageError
 from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
-from backend.learning.examples import LabelledImage
 from dataset_tools import brush_rle
+from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.exports import Problem
+from dataset_tools.labelled import LabelledImage
 from dataset_tools.masks import Mask
 from tests.learning.annotations.test_store import annotation, event
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from backend.cli import pslg
 from backend.database import Database
-from backend.errors import LabelStudioError
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.annotations.sync import SyncReport, sync_project
-from dataset_tools.label_studio.fetch import Client
+from dataset_tools.errors import LabelStudioError
+from dataset_tools.label_studio.client import LabelStudio
 from tests.dataset_tools.label_studio.test_fetch import PERSONAL, StandIn
 
 PROJECT = 4
@@ -43,7 +43,7 @@ def present(store: AnnotationStore) -> set[int]:
 
 
 def test_imports_and_deletions_arrive(studio: StandIn, store: AnnotationStore, tmp_path: Path) -> None:
-    client = Client(studio.url, PERSONAL)
+    client = LabelStudio(studio.url, PERSONAL)
     assert sync_project(store, client, PROJECT, tmp_path) == SyncReport(230, 230, 0, 0)
     assert present(store) == set(range(230))
     assert store.accepted_masks(PROJECT) == 230
@@ -61,9 +61,9 @@ def test_imports_and_deletions_arrive(studio: StandIn, store: AnnotationStore, t
 def test_an_interrupted_sync_goes_on_and_what_came_meanwhile_counts(
     studio: StandIn, store: AnnotationStore, tmp_path: Path
 ) -> None:
-    client = Client(studio.url, PERSONAL)
+    client = LabelStudio(studio.url, PERSONAL)
     studio.fail_at_page = 3
-    with pytest.raises(LabelStudioError, match="answered 500"):
+    with pytest.raises(LabelStudioError, match=r": 500"):
         sync_project(store, client, PROJECT, tmp_path)
     body = {"project": {"id": PROJECT}, "annotations": [{"id": 3}]}
     store.events.append({"action": "ANNOTATIONS_DELETED", **body})

@@ -15,16 +15,15 @@ from click.testing import CliRunner
 
 from backend.commands.report import report
 from backend.database import Database
-from backend.errors import ConfigError
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.report.figures import Costs, labelling_of
 from backend.learning.report.page import ModelHistory, page
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import Site, make_site
-from tests.server.test_label_studio import LEGACY
 
 HEIGHT, WIDTH = 20, 40
 
@@ -150,7 +149,7 @@ def test_the_page_of_an_export_is_one_file(tmp_path: Path) -> None:
     assert "my &amp; export" in html
     assert html.count("data:image/png;base64,") == 5
     assert not re.search(r'(?:src|href)="(?!data:)', html), "nothing is loaded from elsewhere"
-    assert "4 &times; 50 s &minus; 670 s = -470 s" in html
+    assert "4 × 50 s − 670 s = -470 s" in html
     for text in ("compact-00000002", "20.0%", "Could not be read"):
         assert (text in html) == (text != "Could not be read"), text
     assert "Promotions" not in html, "an export knows nothing of versions"
@@ -190,7 +189,7 @@ def test_predictions_come_from_label_studio(tmp_path: Path, site: Site, monkeypa
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
     tasks = [task for task in export() if task["id"] not in (1, 3)]
     page = {"tasks": [{"id": 0, "data": {}, "predictions": [prediction("other", 1, 1.0)]}, *tasks], "total": 6}
-    site.put("/api/tasks?project=3&page=1&page_size=100&fields=all", json.dumps(page).encode())
+    site.put("/api/tasks/?project=3&page=1&page_size=100&fields=all", json.dumps(page).encode())
     words = ["--state-dir", str(tmp_path), "--label-studio-url", site.url, "--json"]
     result = run("3", "--out", str(tmp_path / "page.html"), *words)
     assert result.exit_code == 0, result.output

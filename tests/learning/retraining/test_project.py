@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import ConfigError
-from backend.learning.examples import synthetic_examples
 from backend.learning.retraining.gate import compare
 from backend.learning.retraining.project import ProjectTrainingOptions, train_project
+from backend.learning.retraining.replay import drawn_scenes
 from backend.pipeline import load_pipeline
 from backend.training.adapter.adaptation import AdaptationOptions
-from backend.training.adapter.training import HeadOptions
+from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.training import DecoderOptions
+from dataset_tools.errors import ConfigError
 from tests.learning.project_scenes import LABEL, panels, tiny_config
 
-HEAD = HeadOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)
+HEAD = AdapterOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)
 OPTIONS = ProjectTrainingOptions(
     grounder=AdaptationOptions(head=HEAD, width=16, views=2, replay_views=1, calibration_steps=40),
     decoder=DecoderOptions(steps=4, batch=4, validate_every=2, autocast=False),
@@ -32,7 +32,7 @@ class KilledError(Exception):
 def test_a_killed_training_ends_as_if_it_had_not_been_and_the_gate_promotes_it(tmp_path: Path) -> None:
     base = tiny_config(tmp_path)
     training = panels(tmp_path / "train", 8)
-    replay = synthetic_examples(tmp_path / "replay", 2, width=192, height=160)
+    replay = drawn_scenes(tmp_path / "replay", 2, width=192, height=160)
     whole = train_project(base, training, replay, tmp_path / "whole", OPTIONS)
 
     def kill_once(share: float, _: str) -> None:

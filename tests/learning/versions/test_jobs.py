@@ -11,7 +11,8 @@ import pytest
 
 from backend.database import Database
 from backend.learning.annotations.store import AnnotationStore
-from backend.learning.versions.jobs import TrainingJobs, finish, process_lock
+from backend.learning.versions.jobs import TrainingJobs, finish
+from backend.state import process_lock
 from tests.learning.annotations.test_store import annotation, event, region, submitted
 
 
@@ -92,7 +93,7 @@ def test_the_lock_is_free_again_when_its_holder_is_killed(tmp_path: Path) -> Non
     path = tmp_path / "training.lock"
     code = (
         "import sys, pathlib, time\n"
-        "from backend.learning.versions.jobs import process_lock\n"
+        "from backend.state import process_lock\n"
         "with process_lock(pathlib.Path(sys.argv[1])) as mine:\n"
         "    print(mine, flush=True)\n"
         "    time.sleep(600)\n"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from backend.database import Database
-from backend.errors import ConfigError, WeightsError
 from backend.learning.versions.manifest import Manifest
-from backend.learning.versions.registry import ModelVersions, insert_version, staging_folder
+from backend.learning.versions.registry import ModelVersions, insert_version
+from backend.state import StateFolder
+from dataset_tools.errors import ConfigError, WeightsError
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def manifest(version: str, project: int = 2, config: str = "tiny") -> Manifest:
 
 
 def add(versions: ModelVersions, database: Database, version: str, project: int = 2, config: str = "tiny") -> Manifest:
-    staging = staging_folder(versions.folder.parent, 1)
+    staging = StateFolder(versions.folder.parent).staging(1)
     staging.mkdir(parents=True)
     (staging / "config.yaml").write_text("name: tiny\n")
     (staging / "weights.bin").write_bytes(version.encode())

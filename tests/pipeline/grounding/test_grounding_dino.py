@@ -18,8 +18,8 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.grounding_dino import GroundingDinoGrounder, Phrase, load_grounding_dino, phrases_of
+from dataset_tools.errors import WeightsError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box
 from tests.grounding_dino_tiny import write_grounding_dino

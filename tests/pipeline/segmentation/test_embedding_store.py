@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
-from backend.pipeline.types import Box, Embedding
+from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
+from backend.pipeline.types import Box, Embedding, Image
 from tests.conftest import REPOSITORY
+from tests.pipeline.segmentation.small_sams import small_compact_sam
 
 WINDOW = Box(-3.0, 0.0, 61.0, 64.0)
 
@@ -26,7 +30,7 @@ def address(number: int = 0) -> str:
 
 def embedding(number: int = 0, dtype: str = "float16") -> Embedding:
     features = np.random.default_rng(number).normal(size=(8, 16, 16)).astype(dtype)
-    return Embedding(f"key {number}", features, (600, 800), WINDOW)
+    return Embedding(address(number), features, (600, 800), WINDOW)
 
 
 def make(number: int = 0, calls: list[int] | None = None) -> Callable[[], Embedding]:
@@ -187,3 +191,29 @@ def test_leftovers_of_a_process_that_died_are_removed(tmp_path: Path) -> None:
     store.sweep()
     assert not part.exists()
     assert address() in store
+
+
+def test_an_image_is_embedded_under_its_name_and_fetched_only_for_that(tmp_path: Path) -> None:
+    segmenter = SamSegmenter(small_compact_sam(), window_rule=window_for)
+    store = EmbeddingStore(tmp_path, 10**8, 10**8)
+    fetched: list[int] = []
+
+    def pixels() -> Image:
+        fetched.append(1)
+        return np.zeros((60, 80, 3), np.uint8)
+
+    window = Box(10.0, 10.0, 50.0, 50.0)
+    first = store.embed(segmenter, "sha256 of the file", pixels, window)
+    assert first.key == embedding_address("sha256 of the file", segmenter.encoder_hash, window)
+    assert same(first, store.embed(segmenter, "sha256 of the file", pixels, window))
+    assert fetched == [1]
+
+
+def test_an_embedding_that_was_stored_under_another_key_has_the_name_it_is_found_by(tmp_path: Path) -> None:
+    # Up to now the key inside the file was made of the pixels' hash, the file's name of the image file's.
+    old = replace(embedding(), key="another")
+    EmbeddingStore(tmp_path, 10**8, 10**8).get_or_compute(address(), lambda: old)
+    found = EmbeddingStore(tmp_path, 10**8, 10**8).read(address())
+    assert found is not None
+    assert found.key == address()
+    assert np.array_equal(found.features, old.features)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from backend.errors import ImageError, PromptError, WeightsError
 from backend.pipeline.segmentation.hf_sam import HfSamSegmenter, load_hf_sam
 from backend.pipeline.types import Box, Image, Prompts
+from dataset_tools.errors import ImageError, PromptError, WeightsError
 from tests.hf_sam_tiny import save_sam, save_sam2
 
 IMAGE: Image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)

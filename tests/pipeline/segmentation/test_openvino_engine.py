@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from segment_anything.modeling import Sam
 
-from backend.errors import ConfigError
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import load_config
 from backend.pipeline.pslg_sam import load_segmenter
-from backend.pipeline.segmentation.compact_sam import window_for
 from backend.pipeline.segmentation.sam import Engine, SamSegmenter, WindowRule
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Prompts
+from dataset_tools.errors import ConfigError
 from dataset_tools.synthetic import draw_scene
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 

@@ -1,81 +1,218 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backend.errors import PromptError
-from backend.pipeline.segmentation.compact_sam import window_for
-from backend.pipeline.segmentation.replay import click_window, decode_clicks
+from backend.pipeline.segmentation.replay import ReplayCache, mostly, outlined, refines, replay, spread_points
 from backend.pipeline.segmentation.sam import SamSegmenter
-from backend.pipeline.types import Box, Embedding, Image, Prompts
+from backend.pipeline.segmentation.windows import window_for
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from dataset_tools.errors import PromptError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
+
+SIZE = (240, 300)
 
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    return np.random.default_rng(3).integers(0, 256, (240, 300, 3), dtype=np.uint8)
+    return np.random.default_rng(3).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module")
-def segmenter() -> SamSegmenter:
-    return SamSegmenter(small_compact_sam(), window_rule=window_for)
+class Counting(SamSegmenter):
+    """Remembers in which windows it decoded how many points."""
+
+    def __init__(self) -> None:
+        super().__init__(small_compact_sam(), window_rule=window_for)
+        self.decoded: list[tuple[Box, int]] = []
+
+    def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        self.decoded.append((embedding.window, len(prompts.points)))
+        return super().decode(embedding, prompts)
 
 
-def points(*coordinates: tuple[float, float]) -> npt.NDArray[np.float32]:
-    return np.array(coordinates, np.float32)
+@pytest.fixture
+def segmenter() -> Counting:
+    return Counting()
 
 
-def test_negative_clicks_keep_the_window(segmenter: SamSegmenter, image: Image) -> None:
-    def embed(window: Box) -> Embedding:
-        return segmenter.embed(image, window)
+def clicks(*made: tuple[float, float, int], box: Box | None = None) -> Prompts:
+    points: npt.NDArray[np.float32] = np.array([(x, y) for x, y, _ in made], np.float32).reshape(-1, 2)
+    return Prompts(points, np.array([sign for _, _, sign in made], np.int64), box)
 
-    first = click_window(segmenter, embed, (240, 300), points((150, 120)), np.array([1]))
-    later = click_window(segmenter, embed, (240, 300), points((150, 120), (10, 10), (30, 90)), np.array([1, 0, 0]))
+
+def block(x: int, y: int, side: int) -> Mask:
+    mask = np.zeros(SIZE, np.bool_)
+    mask[y : y + side, x : x + side] = True
+    return mask
+
+
+def final_window(segmenter: Counting, image: Image, prompts: Prompts, region: Mask | None = None) -> Box:
+    replay(segmenter, partial(segmenter.embed, image), SIZE, prompts, region)
+    return segmenter.decoded[-1][0]
+
+
+def test_negative_clicks_keep_the_window(segmenter: Counting, image: Image) -> None:
+    first = final_window(segmenter, image, clicks((150, 120, 1)))
     assert first.contains(Box(150, 120, 151, 121).center)
-    assert first == later
+    assert final_window(segmenter, image, clicks((150, 120, 1), (10, 10, 0), (30, 90, 0))) == first
 
 
-def test_the_window_grows_to_a_positive_click_outside(segmenter: SamSegmenter, image: Image) -> None:
-    def embed(window: Box) -> Embedding:
-        return segmenter.embed(image, window)
-
-    clicks = points((20, 20), (290, 230))
-    window = click_window(segmenter, embed, (240, 300), clicks, np.array([1, 1]))
-    prompts = Prompts(clicks, np.array([1, 1]))
-    assert decode_clicks(segmenter, embed(window), prompts).mask.shape == (240, 300)
+def test_the_window_grows_to_a_positive_click_outside(segmenter: Counting, image: Image) -> None:
+    window = final_window(segmenter, image, clicks((20, 20, 1), (290, 230, 1)))
+    assert window.x0 <= 20 <= 290 <= window.x1
 
 
-def test_models_of_whole_images_decode_nothing_to_find_a_window(image: Image) -> None:
-    def embed(window: Box) -> Embedding:
-        raise AssertionError(f"embedded {window}")
-
+def test_models_of_whole_images_look_for_no_window(image: Image) -> None:
     whole = SamSegmenter(small_vit_sam())
-    assert click_window(whole, embed, (240, 300), points((5, 5)), np.array([1])) == Box(0, 0, 300, 240)
+    asked: list[Box] = []
+
+    def embed(window: Box) -> Embedding:
+        asked.append(window)
+        return whole.embed(image, window)
+
+    replay(whole, embed, SIZE, clicks((5, 5, 1), (200, 200, 1)))
+    assert asked == [Box(0, 0, 300, 240)]
 
 
-def test_negative_clicks_alone_are_refused(segmenter: SamSegmenter, image: Image) -> None:
+def test_what_says_nothing_is_refused(segmenter: Counting, image: Image) -> None:
+    embed = partial(segmenter.embed, image)
     with pytest.raises(PromptError, match="positive"):
-        click_window(
-            segmenter, lambda window: segmenter.embed(image, window), (240, 300), points((5, 5)), np.array([0])
-        )
+        replay(segmenter, embed, SIZE, clicks((5, 5, 0)))
+    with pytest.raises(PromptError, match="region is refined by"):
+        replay(segmenter, embed, SIZE, Prompts(), block(10, 10, 30))
+    with pytest.raises(PromptError, match="mask logits itself"):
+        replay(segmenter, embed, SIZE, Prompts(mask_logits=np.zeros((4, 4), np.float32)))
 
 
-def test_a_replay_feeds_each_decode_the_logits_before(segmenter: SamSegmenter, image: Image) -> None:
-    embedding = segmenter.embed(image, Box(40, 40, 140, 140))
-    clicks, labels = points((90, 90), (60, 70)), np.array([1, 0])
-    first = segmenter.decode(embedding, Prompts(clicks[:1], labels[:1]))
-    second = segmenter.decode(embedding, Prompts(clicks, labels, None, first.low_res_logits))
-    replayed = decode_clicks(segmenter, embedding, Prompts(clicks, labels))
-    assert np.array_equal(replayed.low_res_logits, second.low_res_logits)
-    with pytest.raises(PromptError, match="at least one click"):
-        decode_clicks(segmenter, embedding, Prompts(box=Box(50, 50, 80, 80)))
+def by_hand(segmenter: SamSegmenter, embedding: Embedding, steps: list[Prompts], start: Mask | None) -> MaskPrediction:
+    logits = None if start is None else segmenter.mask_prompt(embedding, start)
+    for step in steps:
+        prediction = segmenter.decode(embedding, Prompts(step.points, step.point_labels, step.box, logits))
+        logits = prediction.low_res_logits
+    return prediction
 
 
-def test_a_replay_begins_with_the_first_positive_click(segmenter: SamSegmenter, image: Image) -> None:
-    embedding = segmenter.embed(image, Box(40, 40, 140, 140))
-    clicks, labels = points((290, 230), (60, 70), (90, 90), (80, 60)), np.array([0, 0, 1, 0])
-    first = segmenter.decode(embedding, Prompts(clicks[:3], labels[:3]))
-    second = segmenter.decode(embedding, Prompts(clicks, labels, None, first.low_res_logits))
-    replayed = decode_clicks(segmenter, embedding, Prompts(clicks, labels))
-    assert np.array_equal(replayed.low_res_logits, second.low_res_logits)
+def test_each_decode_sees_the_logits_of_the_one_before(segmenter: Counting, image: Image) -> None:
+    embed = partial(segmenter.embed, image)
+    made = (150.0, 120.0, 1), (140.0, 100.0, 0), (160.0, 125.0, 0)
+    found = replay(segmenter, embed, SIZE, clicks(*made))
+    embedding = embed(segmenter.decoded[-1][0])
+    expected = by_hand(segmenter, embedding, [clicks(*made[:count]) for count in (1, 2, 3)], None)
+    assert np.array_equal(found.low_res_logits, expected.low_res_logits)
+
+
+def test_the_first_decode_sees_the_clicks_up_to_the_first_positive_one(segmenter: Counting, image: Image) -> None:
+    embed = partial(segmenter.embed, image)
+    made = (290.0, 230.0, 0), (140.0, 110.0, 0), (150.0, 120.0, 1), (145.0, 130.0, 0)
+    found = replay(segmenter, embed, SIZE, clicks(*made))
+    embedding = embed(segmenter.decoded[-1][0])
+    expected = by_hand(segmenter, embedding, [clicks(*made[:count]) for count in (3, 4)], None)
+    assert np.array_equal(found.low_res_logits, expected.low_res_logits)
+
+
+def test_a_box_is_decoded_before_its_clicks(segmenter: Counting, image: Image) -> None:
+    embed, box = partial(segmenter.embed, image), Box(100, 80, 180, 150)
+    found = replay(segmenter, embed, SIZE, clicks((120, 100, 1), box=box))
+    embedding = embed(window_for(box, SIZE))
+    expected = by_hand(segmenter, embedding, [clicks(box=box), clicks((120, 100, 1), box=box)], None)
+    assert np.array_equal(found.mask, expected.mask)
+
+
+@pytest.mark.parametrize("sign", [0, 1])
+def test_a_region_is_the_first_mask_prompt(segmenter: Counting, image: Image, sign: int) -> None:
+    embed, region = partial(segmenter.embed, image), block(100, 80, 60)
+    made = (120.0, 100.0, sign), (130.0, 90.0, 1)
+    found = replay(segmenter, embed, SIZE, clicks(*made), region)
+    embedding = embed(window_for(Box.of_mask(region), SIZE))
+    expected = by_hand(segmenter, embedding, [clicks(made[0]), clicks(*made)], region)
+    assert np.array_equal(found.mask, expected.mask)
+
+
+def test_a_positive_click_outside_a_regions_window_widens_it_and_keeps_the_region(
+    segmenter: Counting, image: Image
+) -> None:
+    embed, region = partial(segmenter.embed, image), block(100, 80, 30)
+    made = (110.0, 90.0, 1), (280.0, 200.0, 1)
+    found = replay(segmenter, embed, SIZE, clicks(*made), region)
+    window = segmenter.decoded[-1][0]
+    assert window.x0 <= 100
+    assert window.x1 >= 280
+    expected = by_hand(segmenter, embed(window), [clicks(made[0]), clicks(*made)], region)
+    assert np.array_equal(found.mask, expected.mask)
+    away = final_window(segmenter, image, clicks((110, 90, 1), (280, 200, 0)), region)
+    assert away == window_for(Box.of_mask(region), SIZE)
+
+
+def test_an_empty_region_is_none(segmenter: Counting, image: Image) -> None:
+    embed, prompts = partial(segmenter.embed, image), clicks((150, 120, 1))
+    found = replay(segmenter, embed, SIZE, prompts, np.zeros(SIZE, np.bool_))
+    assert np.array_equal(found.mask, replay(segmenter, embed, SIZE, prompts).mask)
+
+
+SESSIONS: list[tuple[Prompts, Mask | None]] = [
+    (clicks((150, 120, 1), (290, 230, 1), (30, 40, 1), (100, 100, 0), (20, 200, 1)), None),
+    (clicks((10, 10, 0), (150, 120, 1), (160, 130, 1)), None),
+    (clicks((110, 90, 0), (280, 200, 1), (120, 100, 1)), block(100, 80, 40)),
+    (clicks((120, 100, 1), (130, 110, 0), box=Box(100, 80, 180, 150)), None),
+]
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_what_is_kept_changes_no_mask_and_leaves_one_decode(
+    segmenter: Counting, image: Image, session: tuple[Prompts, Mask | None]
+) -> None:
+    embed = partial(segmenter.embed, image)
+    prompts, region = session
+    kept = ReplayCache().of("model", "image", "region")
+    for count in range(2, len(prompts.points) + 1):
+        made = Prompts(prompts.points[:count], prompts.point_labels[:count], prompts.box)
+        found = replay(segmenter, embed, SIZE, made, region, kept)
+        assert np.array_equal(found.mask, replay(segmenter, embed, SIZE, made, region).mask)
+        before = len(segmenter.decoded)
+        again = replay(segmenter, embed, SIZE, made, region, kept)
+        assert len(segmenter.decoded) == before + 1
+        assert np.array_equal(again.mask, found.mask)
+
+
+def test_one_image_does_not_answer_for_another(segmenter: Counting, image: Image) -> None:
+    cache, prompts = ReplayCache(), clicks((150, 120, 1), (100, 100, 0))
+    other = np.ascontiguousarray(image[::-1])
+    for name, pixels in (("one", image), ("other", other)):
+        embed = partial(segmenter.embed, pixels)
+        found = replay(segmenter, embed, SIZE, prompts, kept=cache.of("model", name))
+        assert np.array_equal(found.mask, replay(segmenter, embed, SIZE, prompts).mask)
+
+
+def test_clicks_refine_a_region_that_they_lie_on_or_that_holds_what_they_outline(
+    segmenter: Counting, image: Image
+) -> None:
+    embed = partial(segmenter.embed, image)
+    ask: Callable[[Prompts, Mask], bool] = partial(refines, segmenter, embed, SIZE)
+    assert ask(clicks((110, 90, 0)), block(100, 80, 40))
+    assert not ask(clicks((10, 10, 0)), block(100, 80, 40))
+    prompts = clicks((150, 120, 1), (10, 10, 1))
+    alone = replay(segmenter, embed, SIZE, clicks((150, 120, 1))).mask
+    missing = alone.copy()
+    missing[118:123, 148:153] = False  # the click falls into what is missing
+    assert ask(prompts, missing)
+    assert not ask(prompts, np.zeros(SIZE, np.bool_))
+    kept = ReplayCache().of("model", "image")
+    assert outlined(segmenter, embed, SIZE, prompts, kept) == spread_points(alone)
+    before = len(segmenter.decoded)
+    assert outlined(segmenter, embed, SIZE, prompts, kept) == spread_points(alone)
+    assert len(segmenter.decoded) == before
+
+
+def test_points_are_spread_over_the_mask() -> None:
+    points = spread_points(block(10, 10, 20))
+    assert len(points) == 9
+    assert all(block(10, 10, 20)[int(point.y), int(point.x)] for point in points)
+    assert max(point.y for point in points) - min(point.y for point in points) > 15
+    assert spread_points(np.zeros(SIZE, np.bool_)) == ()
+    assert mostly([True, True, False])
+    assert not mostly([True, False])
+    assert not mostly([])

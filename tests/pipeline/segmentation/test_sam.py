@@ -9,10 +9,12 @@ import pytest
 import torch
 from segment_anything import SamPredictor
 
-from backend.errors import ImageError, PromptError
-from backend.pipeline.segmentation.held_clicks import hold_clicks
-from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter, hash_image
-from backend.pipeline.types import Box, Image, Prompts
+from backend.pipeline.segmentation import sam
+from backend.pipeline.segmentation.embedding_store import embedding_address
+from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter
+from backend.pipeline.segmentation.windows import hold_clicks
+from backend.pipeline.types import Box, Image, Prompts, hash_image
+from dataset_tools.errors import ImageError, PromptError
 from tests.pipeline.segmentation.small_sams import small_vit_sam
 
 SIZES = [(50, 90), (97, 41), (64, 64), (130, 130)]
@@ -108,8 +110,27 @@ def test_key_changes_with_pixels_window_encoder_and_dtype(segmenter: SamSegmente
         SamSegmenter(small_vit_sam(), embedding_dtype="float16").embed(image).key,
     ]
     assert len(set(keys)) == len(keys)
-    assert segmenter.embedding_key(hash_image(image), Box(0, 0, 40, 30)) == keys[0]
+    assert embedding_address(hash_image(image), segmenter.encoder_hash, Box(0, 0, 40, 30)) == keys[0]
+    assert embedding_address("name", segmenter.encoder_hash, Box(0, 0, 20, 20)) == (
+        segmenter.embed(image, Box(0, 0, 20, 20), key="name").key
+    )
     assert SamSegmenter(small_vit_sam(), embedding_dtype="float32").embed(image).key == keys[0]
+
+
+def test_a_window_is_embedded_without_a_look_at_the_rest_of_the_image(
+    segmenter: SamSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[tuple[int, ...]] = []
+
+    def counted(image: Image) -> str:
+        hashed.append(image.shape)
+        return hash_image(image)
+
+    monkeypatch.setattr(sam, "hash_image", counted)
+    segmenter.embed(picture(300, 400), Box(100, 100, 120, 130), key="name of the content")
+    assert hashed == []
+    segmenter.embed(picture(300, 400), Box(100, 100, 120, 130))
+    assert hashed == [(30, 20, 3)]
 
 
 def test_images_of_equal_bytes_and_other_shape_have_other_hashes() -> None:

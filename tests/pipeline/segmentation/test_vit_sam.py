@@ -7,8 +7,8 @@ import torch
 from segment_anything import sam_model_registry
 from segment_anything.build_sam import _build_sam
 
-from backend.errors import WeightsError
 from backend.pipeline.segmentation.vit_sam import _build, load_sam
+from dataset_tools.errors import WeightsError
 
 
 def test_wrong_files_are_explained(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from backend.errors import UnavailableError
-from backend.server.answers.click_queue import ClickQueue
+from backend.server.answers.clicks import ClickQueue
+from dataset_tools.errors import UnavailableError
 
 
 class Crowd:

@@ -103,7 +103,7 @@ def test_the_next_click_uses_the_logits_of_the_ones_before(service: LabelingServ
     items = [drawn_box(20, 15, 40, 30), click(40, 30), click(25, 20, False)]
     (mask,) = masks_of(ask(service, interactive(task(1, url), items)))
     pipeline = service.model.pipeline()
-    _, image = service.images.load(url)
+    image = service.images.load(url).pixels()
     box = Box(20, 15, 60, 45)
     embedding = pipeline.embed(image, pipeline.segmenter.window_for(box, (HEIGHT, WIDTH)))
     points = np.array([[40, 30], [25, 20]], np.float32)

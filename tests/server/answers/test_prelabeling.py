@@ -19,9 +19,9 @@ from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools import brush_rle
+from tests.dataset_tools.label_studio.test_client import LEGACY
+from tests.dataset_tools.test_image_files import huge_png_header
 from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, encode, png, task
-from tests.server.test_image_files import huge_png_header
-from tests.server.test_label_studio import LEGACY
 from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
 
 VESSELS = '<Label value="Vessels" predicted_values="ship"/><Label value="building"/>'
@@ -89,7 +89,7 @@ def test_the_label_comes_from_the_expressions_category(
 class NamelessGrounder(WordGrounder):
     """Like LQVG: boxes without a category, for any expression."""
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         found = super().ground(image, "building")
         groundings = tuple(type(item)(item.box, item.score) for item in found.groundings)
         return GroundingResult(groundings)
@@ -176,7 +176,7 @@ def test_failures_leave_a_slot_and_the_other_tasks_unharmed(
 
 def test_an_error_of_the_model_costs_one_slot_only(settings: Settings, site: Site) -> None:
     class Fragile(WordGrounder):
-        def ground(self, image: Image, expression: str) -> GroundingResult:
+        def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
             if "ship" in expression:
                 raise RuntimeError("out of memory")
             return super().ground(image, expression)
@@ -222,7 +222,7 @@ class Gate(WordGrounder):
         self.opened = threading.Event()
         self.asked: list[str] = []
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         self.asked.append(expression)
         if "ship" in expression:
             self.opened.wait(60)

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from backend.errors import ProtocolError
 from backend.labeling_configs import labeling_config_names, read_labeling_config
 from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools import categories
+from dataset_tools.errors import ProtocolError
 from tests.server.conftest import LABEL_CONFIG
 
 
@@ -137,3 +137,11 @@ def test_a_label_that_the_model_learnt_in_a_project_is_no_problem() -> None:
     assert any("Solar_Panel" in problem for problem in found.problems({"ship"}))
     assert not any("Solar_Panel" in problem for problem in found.problems({"ship", "solar panel"}))
     assert found.label_for("solar panel") == "Solar_Panel"
+
+
+def test_kinds_of_vehicles_get_the_label_that_fits_best() -> None:
+    both = config('<BrushLabels name="m" toName="image"><Label value="car"/><Label value="truck"/></BrushLabels>')
+    one = config('<BrushLabels name="m" toName="image"><Label value="car"/><Label value="vehicle"/></BrushLabels>')
+    assert parse_labeling_config(both).label_for("large vehicle") == "truck"
+    assert parse_labeling_config(both).label_for("small vehicle") == "car"
+    assert parse_labeling_config(one).label_for("large vehicle") == "vehicle"

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend.pipeline.segmentation.replay import spread_points
 from backend.pipeline.types import Mask
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.region_lookup import FoundRegion, RegionLookup, spread_points
+from backend.server.editor.regions import FoundRegion, RegionLookup
 from backend.server.protocol import Task
 from dataset_tools import brush_rle
 from dataset_tools.geometry import Point
@@ -158,11 +159,3 @@ def test_a_region_holding_most_of_some_points_is_found() -> None:
     assert holding(block(2, 2, 22)) == "a"  # the region and a part that is missing from it
     assert holding(block(12, 12, 30)) is None  # a larger thing that reaches into it
     assert holding(block(38, 30)) == "b"
-
-
-def test_points_are_spread_over_the_mask() -> None:
-    points = spread_points(block(10, 10))
-    assert len(points) == 9
-    assert all(block(10, 10)[int(point.y), int(point.x)] for point in points)
-    assert max(point.y for point in points) - min(point.y for point in points) > 15
-    assert spread_points(np.zeros(SIZE, np.bool_)) == ()

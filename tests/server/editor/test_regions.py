@@ -14,7 +14,7 @@ from backend.pipeline.types import Mask
 from backend.server.editor.labeling_config import Control, Label
 from backend.server.editor.regions import RegionWriter
 from backend.server.protocol import Prediction
-from dataset_tools import brush_rle, masks
+from dataset_tools import brush_rle
 from dataset_tools.geometry import Box
 
 SHIP = (Label("ship", ("ship",)),)
@@ -55,31 +55,6 @@ def test_a_box_region_holds_the_masks_box(mask: Mask) -> None:
     assert np.allclose(found, Box.of_mask(mask))
 
 
-@given(
-    st.integers(4, 60),
-    st.integers(4, 60),
-    st.integers(0, 20),
-    st.integers(0, 20),
-    st.integers(4, 30),
-    st.integers(4, 30),
-)
-def test_a_polygon_region_outlines_the_mask(height: int, width: int, x: int, y: int, w: int, h: int) -> None:
-    mask = np.zeros((height, width), np.bool_)
-    mask[y : y + h, x : x + w] = True
-    if mask.sum() < 16 or min(Box.of_mask(mask)[2] - Box.of_mask(mask)[0], Box.of_mask(mask).height) < 3:
-        return
-    (region,) = RegionWriter("image", "v", polygon_tolerance=0.5).regions(mask, "ship", [POLYGON], score=0.5)
-    corners = [
-        side * extent / 100
-        for point in region["value"]["points"]
-        for side, extent in zip(point, (width, height), strict=True)
-    ]
-    filled = masks.from_coco([corners], height, width)
-    # Corners on pixel centres lose up to half a pixel all around.
-    assert filled.sum() > 0.4 * mask.sum()
-    assert not (filled & ~mask).any()
-
-
 @given(any_mask.filter(lambda mask: bool(mask.any())))
 def test_label_studios_own_validation_takes_every_region(mask: Mask) -> None:
     regions = WRITER.regions(mask, "ship", [BRUSH, POLYGON, BOX], score=0.5)
@@ -110,9 +85,3 @@ def test_a_large_code_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         writer.regions(noise, "ship", [BRUSH], score=0.5)
     assert "PSLG_SPECK_AREA" in caplog.text
-
-
-def test_a_mask_too_small_for_a_polygon_gives_none() -> None:
-    mask = np.zeros((5, 5), np.bool_)
-    mask[2, 2] = True
-    assert WRITER.regions(mask, "ship", [POLYGON], score=0.5) == []

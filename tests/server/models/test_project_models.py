@@ -11,12 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.database import Database
-from backend.errors import WeightsError
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
 from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import WeightsError
 from tests.learning.versions.test_registry import add
 from tests.server.conftest import Site, batch, interactive, png, task
 from tests.server.tiny import VERSION, tiny_pipeline

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.learning.examples import LabelledImage, LabelledObject
 from backend.pipeline.grounding.compact.network import load_detector
 from backend.training.adapter.adaptation import AdaptationOptions, categories_to_learn
 from backend.training.adapter.rows import ViewCells, neighbourhoods
 from backend.training.adapter.views import FeatureCache, Levels, View
+from dataset_tools.labelled import LabelledImage, LabelledObject
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
 SIDE = 192

@@ -12,12 +12,12 @@ from backend.pipeline.grounding.compact.detections import detect, prepare
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
 from backend.pipeline.grounding.compact.network import load_detector, save_adapted
 from backend.training.adapter.calibration import cross_fitted
-from backend.training.adapter.training import HeadData, HeadOptions, train_adapter, with_adapter
+from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, View, detections_of, training_views
-from dataset_tools.image_files import read_rgb
+from dataset_tools.image_files import read
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
-OPTIONS = HeadOptions(steps=120, rows=512, background=60, hard=20, mined=4, learning_rate=3e-2)
+OPTIONS = AdapterOptions(steps=120, rows=512, background=60, hard=20, mined=4, learning_rate=3e-2)
 
 
 def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
     images = panels(tmp_path / "train", 8)
     views = [(image, view) for image in images for view in training_views(calibration.scales, 2)]
     adapted = with_adapter(detector, (LABEL,), 16, seed=0)
-    data = HeadData(cache, adapted.config.categories, (LABEL,), views, [], OPTIONS)
+    data = AdapterData(cache, adapted.config.categories, (LABEL,), views, [], OPTIONS)
     train_adapter(adapted, data, range(len(views)), OPTIONS.steps)
     learnt = cross_fitted(detector, calibration, data, (LABEL,), (), 16, 50)
     assert {name: learnt.even[name] for name in calibration.even} == calibration.even
@@ -36,7 +36,7 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
     grounder = load_compact_grounder(tmp_path / "adapted.safetensors", bfloat16=False)
     assert grounder.known_categories == {"ship", "bridge", LABEL}
     for image in panels(tmp_path / "test", 3, seed=9):
-        pixels = read_rgb(image.path)
+        pixels = read(image.path)
         result = grounder.ground(pixels, "the yellow solar panel")
         assert [g.category for g in result.groundings] == [LABEL]
         assert result.groundings[0].box.iou(image.objects[0].box) > 0.4
@@ -53,7 +53,7 @@ def test_kept_readings_give_what_the_network_gives(tmp_path: Path) -> None:
     for _ in range(2):  # computed, then read back
         cache = FeatureCache(detector, tmp_path / "features")
         kept = detections_of(cache, detector, image, calibration.scales, 0.001)
-        direct = detect(detector, read_rgb(image.path), calibration.scales, 0.001, bfloat16=True)
+        direct = detect(detector, read(image.path), calibration.scales, 0.001, bfloat16=True)
         assert [d.category for d in kept] == [d.category for d in direct]
         assert np.allclose([d.box for d in kept], [d.box for d in direct], atol=0.1)
     assert len(list((tmp_path / "features").rglob("*.npy"))) == len(calibration.scales)

@@ -15,15 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from backend.commands.train import train
-from backend.errors import ConfigError
-from backend.learning.examples import LabelledImage, LabelledObject
 from backend.pipeline import load_pipeline
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE
 from backend.pipeline.types import Box, Image, Prompts
-from backend.training.decoder.run import kept_share, read_masks
+from backend.training.decoder.run import kept_share
 from backend.training.run import save_weights
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.export import export
+from dataset_tools.labelled import LabelledImage, LabelledObject, read
 from dataset_tools.records import Record, Sample, SourceImage, Target
 from tests.learning.labelled import labelled_rectangles
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
@@ -138,15 +137,15 @@ def test_a_run_is_resumed_with_its_embeddings_and_no_other_is_overwritten(
 
 
 def test_masks_are_read_once_and_by_split(data: Path, images: list[LabelledImage]) -> None:
-    training = read_masks(data, "train")
+    training = read(data, "train")
     assert [len(image.objects) for image in training] == [1, 1, 1, 1]
-    assert len(read_masks(data, None)) == 6
+    assert len(read(data)) == 6
     assert [item.category for image in training for item in image.objects] == ["vehicle", "harbor"] * 2
     for image, source in zip(training, images[:4], strict=True):
         assert np.array_equal(image.objects[0].mask(), source.objects[0].mask())
         assert image.objects[0].box == source.objects[0].box
     with pytest.raises(DatasetError, match="nowhere"):
-        read_masks(data, "nowhere")
+        read(data, "nowhere")
 
 
 def test_shares_are_nested_and_keep_every_category(images: list[LabelledImage]) -> None:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from backend.errors import ConfigError, ImageError
-from backend.learning.examples import LabelledImage
-from backend.pipeline.segmentation.compact_sam import load_compact_segmenter, window_for
+from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Image, Prompts
 from backend.training.decoder.samples import Features, decoder_samples, held_out_split, in_memory, stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from backend.training.segmenter.prompts import BatchPrompts, decode_batch
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import ConfigError, DatasetError, ImageError
+from dataset_tools.labelled import LabelledImage
 from tests.learning.labelled import labelled_rectangles
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 

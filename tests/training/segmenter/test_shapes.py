@@ -6,19 +6,19 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.training.segmenter.samples import Scene, scene_of
+from backend.training.segmenter.samples import TrainingScene, scene_of
 from backend.training.segmenter.shapes import CATEGORY, draw_shape, shape_scenes
 from backend.training.segmenter.training import BalancedDraw
 from dataset_tools.synthetic import draw_scene
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[Scene]:
+def photographs() -> list[TrainingScene]:
     scenes = (draw_scene(seed) for seed in (1, 2))
     return [scene_of(str(n), s.image, ((o.category, o.mask) for o in s.objects)) for n, s in enumerate(scenes)]
 
 
-def test_scenes_hold_shapes_that_differ_from_their_ground(photographs: list[Scene]) -> None:
+def test_scenes_hold_shapes_that_differ_from_their_ground(photographs: list[TrainingScene]) -> None:
     scenes = list(shape_scenes(photographs, 4, seed=5))
     assert [scene.origin for scene in scenes] == ["shapes"] * 4
     targets = [(scene, target) for scene in scenes for target in scene.objects]
@@ -34,7 +34,7 @@ def test_scenes_hold_shapes_that_differ_from_their_ground(photographs: list[Scen
             assert np.abs(difference).max() > 4, scene.name
 
 
-def test_shapes_do_not_fill_their_boxes(photographs: list[Scene]) -> None:
+def test_shapes_do_not_fill_their_boxes(photographs: list[TrainingScene]) -> None:
     shares = []
     for scene in shape_scenes(photographs, 6, seed=3):
         shares += [target.area / target.box.area for target in scene.objects]
@@ -43,7 +43,7 @@ def test_shapes_do_not_fill_their_boxes(photographs: list[Scene]) -> None:
     assert max(shares) > 0.65
 
 
-def test_the_seed_decides(photographs: list[Scene]) -> None:
+def test_the_seed_decides(photographs: list[TrainingScene]) -> None:
     first, again, other = (next(shape_scenes(photographs, 1, seed)) for seed in (7, 7, 8))
     assert np.array_equal(first.image, again.image)
     assert not np.array_equal(first.image, other.image)
@@ -60,7 +60,7 @@ def test_a_shape_is_connected_and_reaches_across_its_square() -> None:
             assert max(*cv2.boundingRect((alpha > 0.25).astype(np.uint8))[2:]) >= 58
 
 
-def test_each_origin_gets_its_share_of_the_draws(photographs: list[Scene]) -> None:
+def test_each_origin_gets_its_share_of_the_draws(photographs: list[TrainingScene]) -> None:
     scenes = [*photographs, *shape_scenes(photographs, 3, seed=1)]
     draw, rng = BalancedDraw(scenes, 0.6, {"synthetic": 0.3, "shapes": 0.25}), np.random.default_rng(0)
     drawn = [draw(rng)[0].origin for _ in range(2000)]
@@ -68,7 +68,7 @@ def test_each_origin_gets_its_share_of_the_draws(photographs: list[Scene]) -> No
     assert drawn.count("shapes") == pytest.approx(500, abs=80)
 
 
-def test_small_images_make_smaller_scenes(photographs: list[Scene]) -> None:
+def test_small_images_make_smaller_scenes(photographs: list[TrainingScene]) -> None:
     small = scene_of("small", photographs[0].image[:50, :60], [])
     (scene,) = shape_scenes([small], 1, seed=1)
     assert scene.image.shape == (50, 60, 3)

@@ -12,11 +12,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from backend.commands.train import train
-from backend.errors import ConfigError
 from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Image, Mask, Prompts
-from backend.training.run import load_config
+from backend.training.run import load_recipe
 from backend.training.segmenter import training as segmenter_training
 from backend.training.segmenter.prompts import (
     BatchPrompts,
@@ -28,6 +27,7 @@ from backend.training.segmenter.prompts import (
 from backend.training.segmenter.run import read_data, run_segmenter_training
 from backend.training.segmenter.samples import augment_colors, draw_sample, plain_sample, scene_of
 from backend.training.segmenter.validation import calibrate_predicted_iou, score_prompts
+from dataset_tools.errors import ConfigError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_segmenter"
@@ -80,7 +80,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def config() -> dict[str, Any]:
     """The shipped config at toy size."""
-    shipped = load_config(WEIGHTS / "train.yaml")
+    shipped = load_recipe(WEIGHTS / "train.yaml")
     return shipped | {
         "init": None,
         "model": {"embed_dim": 32, "widths": [8, 8, 16, 16, 16], "depths": [1, 1, 1, 1], "mlp_dim": 32},

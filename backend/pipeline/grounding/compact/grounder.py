@@ -6,7 +6,6 @@ every object of the categories it knows, ``relations`` picks the ones that the q
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,8 +18,8 @@ from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.network import Calibration, Detector, load_detector
 from backend.pipeline.grounding.compact.tiled import detect_anywhere
-from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
-from dataset_tools.categories import category_named
+from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, hash_image
+from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions import relations
@@ -66,16 +65,19 @@ class CompactGrounder:
         self.detector = detector
         self.calibration = calibration
         self.bfloat16 = _has_native_bfloat16(detector.mean.device) if bfloat16 is None else bfloat16
-        self._cache: BoundedCache[bytes, tuple[Detection, ...]] = BoundedCache(cache_bytes)
+        self._cache: BoundedCache[str, tuple[Detection, ...]] = BoundedCache(cache_bytes)
 
     @property
     def known_categories(self) -> frozenset[str]:
         """The detector's categories: canonical names, and a project's own labels where it learnt them."""
         return frozenset(self.detector.config.categories)
 
-    def detections(self, image: Image) -> tuple[Detection, ...]:
-        """Everything found in ``image`` uint8[H, W, 3] RGB, best first, however weak; kept for the next expression."""
-        key = hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
+    def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:
+        """Everything found in ``image`` uint8[H, W, 3] RGB, best first, however weak; kept for the next expression.
+
+        Kept under ``key``, which names the image's content; None hashes its pixels.
+        """
+        key = key or hash_image(image)
         found = self._cache.get(key)
         if found is None:
             scales = self.calibration.scales
@@ -83,20 +85,23 @@ class CompactGrounder:
             self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
         return found
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
-        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none.
+
+        ``key`` names the image's content, see ``detections``.
+        """
         query = expression_parser.parse(expression, self.known_categories)
-        refusal = self._refusal(query)
+        refusal = self.refusal(query)
         if refusal is not None:
             return GroundingResult((), refusal)
         size = (image.shape[0], image.shape[1])
         colors = partial(color_in_box, image)
-        return answer(query, self.detections(image), self.calibration, size, colors, image)
+        return answer(query, self.detections(image, key=key), self.calibration, size, colors, image)
 
     def explain(self, image: Image, expression: str) -> Explanation:
         """How ``ground`` reads ``expression`` and how each detection fares."""
         query = expression_parser.parse(expression, self.known_categories)
-        refusal = self._refusal(query)
+        refusal = self.refusal(query)
         if refusal is not None:
             return Explanation((f"understood: {in_words(query)}", f"no answer ({refusal.code}): {refusal.message}"), {})
         size = (image.shape[0], image.shape[1])
@@ -105,7 +110,7 @@ class CompactGrounder:
         boxes = _labelled(query, groundings, colors, image)
         return explain(query, choice, boxes, size, _view(query, image))
 
-    def _refusal(self, query: Query) -> Abstention | None:
+    def refusal(self, query: Query) -> Abstention | None:
         """An abstention for what no image could change: nothing asked for, or a category that is not known."""
         if query.is_empty:
             return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
@@ -164,8 +169,14 @@ def chosen(
 ) -> tuple[relations.Choice, list[Grounding], tuple[Grounding, ...]]:
     """As :func:`answer`: the choice, the candidates that its indices mean, and all detections of the category."""
 
-    groundings = [Grounding(d.box, calibration.probability(d.category, d.score), d.category) for d in detections]
     named = Scene.categories_of(query)
+    wanted = {*named, *query.target_categories}
+    # A kind is found once more as what it is a kind of: without its word it is no object of its own.
+    groundings = [
+        Grounding(d.box, calibration.probability(d.category, d.score), d.category)
+        for d in detections
+        if d.category not in KINDS or d.category in wanted
+    ]
     subjects = [g for g in groundings if (not named or g.category in named) and g.score >= _PLAUSIBLE]
     considered = tuple(subjects)
     if query.is_all or query.category is None:

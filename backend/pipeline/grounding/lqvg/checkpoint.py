@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.lqvg.architecture import LEVELS, Architecture
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from dataset_tools.errors import WeightsError
 
 _ALIAS = "transformer.decoder.bbox_embed."
 _BOX_HEADS = "bbox_embed."

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding.lqvg.checkpoint import load_lqvg
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
 from backend.pipeline.types import Abstention, AbstentionCode, Box, Grounding, GroundingResult, Image
+from dataset_tools.errors import PromptError, WeightsError
 from dataset_tools.expressions.parser import parse
 
 
@@ -105,7 +105,13 @@ class LqvgGrounder:
                 f"{architecture.vocabulary}: give the tokenizer files that belong to these weights"
             )
 
-    def ground(self, image: Image, expression: str) -> GroundingResult:
+    def ground(
+        self,
+        image: Image,
+        expression: str,
+        *,
+        key: str | None = None,  # noqa: ARG002 - the protocol's signature
+    ) -> GroundingResult:
         """The box for ``expression`` in ``image`` uint8[H, W, 3] RGB, with every query's box as a candidate.
 
         Raises:

@@ -36,11 +36,6 @@ class Letterbox:
             (box.y1 - self.top) / self.ratio,
         )
 
-    def to_square(self, box: Box) -> Box:
-        """A box in pixels of the image -> pixels of the square."""
-        x0, y0, x1, y1 = (v * self.ratio for v in box)
-        return Box(x0 + self.left, y0 + self.top, x1 + self.left, y1 + self.top)
-
 
 def letterbox(image: Image, size: int) -> tuple[Image, Letterbox]:
     """Fit ``image`` uint8[H, W, 3] RGB into a square of ``size`` pixels, borders in ImageNet's mean colour."""

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.compact.detections import cell_boxes, detect, merge, peaks, prepare
 from backend.pipeline.grounding.compact.network import (
     STRIDES,
@@ -19,6 +18,7 @@ from backend.pipeline.grounding.compact.network import (
     load_detector,
     save_detector,
 )
+from dataset_tools.errors import WeightsError
 
 TINY = DetectorConfig(("ship", "vehicle"), widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1), pyramid_width=8)
 

@@ -11,7 +11,7 @@ from backend.pipeline.grounding.compact.detections import Detection, detect
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, load_compact_grounder
 from backend.pipeline.grounding.compact.tiled import LARGEST_WHOLE, detect_anywhere
 from backend.pipeline.types import Image
-from backend.pipeline.weights.records import SHIPPED_FOLDER
+from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from dataset_tools.synthetic import draw_scene
 
 CERTAIN = 0.45

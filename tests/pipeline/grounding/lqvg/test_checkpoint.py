@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from backend.errors import WeightsError
 from backend.pipeline.grounding.lqvg import load_lqvg
 from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from dataset_tools.errors import WeightsError
 from tests.lqvg_tiny import TINY, tiny_network
 
 

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from backend.errors import PromptError, WeightsError
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.grounding.lqvg import LqvgGrounder, load_lqvg, load_lqvg_grounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer, load_tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import letterbox, normalize
 from backend.pipeline.types import Box
+from dataset_tools.errors import PromptError, WeightsError
 from tests.lqvg_tiny import write_checkpoint, write_tokenizer
 
 
@@ -105,7 +105,8 @@ def test_boxes_come_back_where_they_were(height: int, width: int, data: st.DataO
     box = Box(float(x0), float(y0), float(x1), float(y1))
     image = image_of(height, width)
     _, fit = letterbox(image, 128)
-    network = FixedProposals([fit.to_square(box), Box(0, 0, 5, 5)], [0.8, 0.3], 128)
+    fitted = Box(*(side * fit.ratio + shift for side, shift in zip(box, (fit.left, fit.top) * 2, strict=True)))
+    network = FixedProposals([fitted, Box(0, 0, 5, 5)], [0.8, 0.3], 128)
     (found,) = LqvgGrounder(network, tokens, image_size=128).ground(image, "the ship").groundings
     assert found.box == pytest.approx(box, abs=1e-3)
     assert found.score == pytest.approx(0.8, abs=1e-6)

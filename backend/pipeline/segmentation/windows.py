@@ -1,0 +1,211 @@
+"""A window of an image as a SAM sees it: which one, how prompts get into its input, how logits become a mask.
+
+Three frames: pixels of the image, the network's square input, and its low-resolution logits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from segment_anything.modeling import Sam
+from segment_anything.utils.transforms import ResizeLongestSide
+from torch import Tensor
+
+from backend.pipeline.types import Box, Embedding, Prompts
+from dataset_tools.errors import PromptError
+
+__all__ = ["PlacedLogits", "hold_clicks", "prompt_tensors", "upsampled", "window_for", "window_size"]
+
+WINDOW_FACTOR = 1.75
+MINIMUM_WINDOW = 40
+CLICK_MARGIN = 1.0
+"""Logit that a contradicted click's own pixel gets."""
+_MARGIN = 2
+"""Low-resolution pixels around what is kept: one that interpolation reaches, one that takes the cut's own border."""
+
+
+def window_for(box: Box, image_size: tuple[int, int]) -> Box:
+    """The square window to embed for an object in ``box``: centred on it, 1.75 times its longer side.
+
+    Box sides that are 12 % off still leave the object inside. Corners are whole pixels; a window may reach over the
+    image's border, except that one larger than the image is moved and cut to no more than a square around the image.
+
+    Args:
+        box: (x0, y0, x1, y1) in pixels.
+        image_size: (height, width) of the image in pixels.
+    """
+    height, width = image_size
+    side = max(WINDOW_FACTOR * max(box.width, box.height), MINIMUM_WINDOW)
+    side = math.ceil(min(side, max(height, width)))
+    x0, y0 = (round(center - side / 2) for center in box.center)
+    if side >= width:
+        x0 = (width - side) // 2
+    if side >= height:
+        y0 = (height - side) // 2
+    return Box(float(x0), float(y0), float(x0 + side), float(y0 + side))
+
+
+def prompt_tensors(
+    sam: Sam, transform: ResizeLongestSide, embedding: Embedding, prompts: Prompts
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Points [1, N, 2], labels [1, N], box [1, 4] in the input frame, logits [1, 1, h, w]; None where absent.
+
+    Raises:
+        PromptError: see ``SamSegmenter.decode``.
+    """
+    if not len(prompts.points) and prompts.box is None and prompts.mask_logits is None:
+        raise PromptError("a prompt is needed: at least one point, a box, or mask logits")
+    size = window_size(embedding.window)
+    origin = np.array(embedding.window[:2])
+    device = sam.device
+    points = labels = box = logits = None
+    if len(prompts.points):
+        kept = _kept_points(embedding, prompts)
+        if kept.any():
+            inside = transform.apply_coords(prompts.points[kept] - origin, size)
+            points = torch.as_tensor(inside, dtype=torch.float, device=device)[None]
+            labels = torch.as_tensor(prompts.point_labels[kept], dtype=torch.int, device=device)[None]
+    if prompts.box is not None:
+        if not np.isfinite(prompts.box).all() or prompts.box.area <= 0:
+            raise PromptError(f"the box {tuple(prompts.box)} is empty: x0 < x1 and y0 < y1 are needed, in pixels")
+        overlap = Box(*(prompts.box - np.tile(origin, 2))).clip(size[1], size[0])
+        if overlap.area <= 0:
+            raise PromptError(f"the box {tuple(prompts.box)} lies beside the embedded window {tuple(embedding.window)}")
+        corners = transform.apply_boxes(np.array(prompts.box) - np.tile(origin, 2), size)
+        box = torch.as_tensor(corners, dtype=torch.float, device=device)
+    if prompts.mask_logits is not None:
+        expected = tuple(sam.prompt_encoder.mask_input_size)
+        if prompts.mask_logits.shape != expected or not np.isfinite(prompts.mask_logits).all():
+            raise PromptError(
+                f"mask logits must be finite float32{list(expected)} for this model, got shape "
+                f"{list(prompts.mask_logits.shape)}"
+            )
+        logits = torch.as_tensor(prompts.mask_logits, dtype=torch.float, device=device)[None, None]
+    if points is None and box is None and logits is None:
+        raise PromptError("every point is a negative one outside the embedded window: a positive point is needed")
+    return points, labels, box, logits
+
+
+def window_size(window: Box) -> tuple[int, int]:
+    """(height, width) of a window in pixels."""
+    x0, y0, x1, y1 = window
+    return round(y1 - y0), round(x1 - x0)
+
+
+def _kept_points(embedding: Embedding, prompts: Prompts) -> npt.NDArray[np.bool_]:
+    """bool[N]: points inside the window; raises PromptError for a point that cannot be served."""
+    height, width = embedding.image_size
+    x, y = prompts.points.T
+    if not ((x >= 0) & (y >= 0) & (x <= width) & (y <= height)).all():
+        raise PromptError(f"points {prompts.points.tolist()} must lie inside the image of {width} x {height} pixels")
+    if not np.isin(prompts.point_labels, (0, 1)).all():
+        raise PromptError(f"point labels must be 1 (foreground) or 0 (background), got {prompts.point_labels.tolist()}")
+    x0, y0, x1, y1 = embedding.window
+    inside = (x >= x0) & (y >= y0) & (x <= x1) & (y <= y1)
+    if (~inside & (prompts.point_labels == 1)).any():
+        raise PromptError(
+            f"a positive point of {prompts.points.tolist()} lies outside the embedded window "
+            f"{tuple(embedding.window)}: embed a larger window"
+        )
+    return np.asarray(inside)
+
+
+def hold_clicks(logits: Tensor, points: Tensor, labels: Tensor, scale: float, radius: float) -> Tensor:
+    """``logits`` with every click that they contradict made to hold.
+
+    The compact decoder has seen few thin parts; a click on a wing tip that changes nothing would leave an annotator no
+    way to finish. segment-anything's own models are used as published, without this.
+
+    A contradicted click shifts the logits around it so far that its own pixel changes sides, fully within half of
+    ``radius`` and fading to nothing at one and a half; clicks are taken in order. A mask that agrees with all clicks
+    stays as it is.
+
+    Args:
+        logits: float32[h, w].
+        points: float32[N, 2], (x, y) in pixels of the network's input.
+        labels: int[N], 1 foreground, 0 background.
+        scale: low-resolution pixels per input pixel.
+        radius: in low-resolution pixels.
+    """
+    height, width = logits.shape
+    rows = torch.arange(height, device=logits.device, dtype=torch.float32)[:, None]
+    columns = torch.arange(width, device=logits.device, dtype=torch.float32)[None]
+    held = logits
+    for (x, y), label in zip(((points + 0.5) * scale - 0.5).tolist(), labels.tolist(), strict=True):
+        sign = 1.0 if label == 1 else -1.0
+        row, column = min(max(round(y), 0), height - 1), min(max(round(x), 0), width - 1)
+        missing = CLICK_MARGIN - sign * float(held[row, column])
+        if missing > CLICK_MARGIN:
+            distance = ((rows - y) ** 2 + (columns - x) ** 2).sqrt()
+            held = held + sign * missing * (1.5 - distance / radius).clamp(0, 1)
+    return held
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedLogits:
+    """Logits at full resolution, of the part of a window outside which all of them are at or below a floor.
+
+    Attributes:
+        logits: float32[h, w]; h and w are 0 where the whole window lies below the floor.
+        x0, y0: the part's upper left corner in pixels of the window.
+    """
+
+    logits: npt.NDArray[np.float32]
+    x0: int = 0
+    y0: int = 0
+
+
+def upsampled(
+    low_res: npt.NDArray[np.float32], side: int, input_size: tuple[int, int], size: tuple[int, int], floor: float
+) -> PlacedLogits:
+    """A network's low-resolution logits at the size of the window that was embedded, only where the mask is.
+
+    The same two bilinear steps as in ``Sam.postprocess_masks``, the same mask: at 4096 x 4096 pixels the logits take
+    64 MB, most of them far from any object.
+
+    Args:
+        low_res: float32[n, n].
+        side: of the network's square input in pixels, a multiple of n.
+        input_size: (height, width) of the window within that input.
+        size: (height, width) of the window.
+        floor: what lies at or below it need not be there.
+    """
+    above = low_res > floor
+    rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
+    nothing = PlacedLogits(np.zeros((0, 0), np.float32))
+    if not len(rows):
+        return nothing
+    step = side // len(low_res)
+    # Positions in the cut are those in the whole, bit by bit, only where the scale is a power of two.
+    if not all(_power_of_two(whole, part) for whole, part in zip(size, input_size, strict=True)):
+        at_input = _resized(low_res, (side, side))[: input_size[0], : input_size[1]]
+        return PlacedLogits(_resized(at_input, size))
+    starts, ends, factors = [], [], []
+    for found, whole, part in zip((rows, columns), size, input_size, strict=True):
+        starts.append(max(int(found[0]) - _MARGIN, 0))
+        ends.append(min(int(found[-1]) + 1 + _MARGIN, len(low_res)))
+        factors.append(whole // part)
+        if starts[-1] * step >= part:
+            return nothing
+    cut = low_res[starts[0] : ends[0], starts[1] : ends[1]]
+    at_input = _resized(cut, (cut.shape[0] * step, cut.shape[1] * step))
+    at_input = at_input[: input_size[0] - starts[0] * step, : input_size[1] - starts[1] * step]
+    at_size = _resized(at_input, (at_input.shape[0] * factors[0], at_input.shape[1] * factors[1]))
+    return PlacedLogits(at_size, starts[1] * step * factors[1], starts[0] * step * factors[0])
+
+
+def _resized(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Bilinear, to (height, width)."""
+    if logits.shape == size:
+        return logits
+    return np.asarray(cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _power_of_two(whole: int, part: int) -> bool:
+    factor, rest = divmod(whole, part)
+    return rest == 0 and factor & (factor - 1) == 0

@@ -1,0 +1,368 @@
+"""Label Studio's HTTP API, as far as the project calls it: tokens, tasks, predictions, tabs.
+
+Tokens (Label Studio 1.23): a legacy token goes as ``Authorization: Token``; a personal access token (a JWT) is never
+accepted itself, it is exchanged at ``/api/token/refresh/`` for an access token that lives five minutes and goes as
+``Authorization: Bearer``. No token ever appears in a message or a log.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import orjson
+import requests
+
+from dataset_tools.errors import LabelStudioError
+from dataset_tools.label_studio.addresses import Route, base_address, is_under, joined, shown
+
+__all__ = ["CONNECT_TIMEOUT", "LabelStudio", "TokenKind", "detail", "token_kind"]
+
+TokenKind = Literal["legacy", "personal", "access"]
+CONNECT_TIMEOUT = 5.0
+_PAGE = 100
+_REASON_BYTES = 1 << 16
+_PAGE_TIMEOUT = 120.0  # whole tasks with all their masks take Label Studio a while
+_FILES = ("/data/", "/storage-data/")
+_RENEW_EARLY = 30.0  # seconds before the end of an access token's life at which a new one is fetched
+
+
+def token_kind(token: str) -> TokenKind:
+    """Which of Label Studio's tokens this is, read from its form (and, for a JWT, its ``token_type``)."""
+    claims = _claims(token)
+    if claims is None:
+        return "legacy"
+    return "access" if claims.get("token_type") == "access" else "personal"
+
+
+def _claims(token: str) -> Mapping[str, Any] | None:
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error):
+        return None
+    return claims if isinstance(claims, dict) else None
+
+
+class LabelStudio:
+    """One Label Studio, one token, which goes nowhere else. Thread-safe; a process makes one.
+
+    Args:
+        url: its base URL, with http:// or https://, and its path if it has one (``https://host/ls``).
+        token: personal access token, legacy token or access token.
+        timeout: seconds without a byte after which a call fails.
+        route: how it is reached.
+
+    Raises:
+        LabelStudioError: the address cannot be Label Studio's, or the token none.
+    """
+
+    def __init__(self, url: str, token: str, timeout: float = 20.0, route: Route | None = None) -> None:
+        try:
+            self.url = base_address(url)
+        except ValueError as error:
+            raise LabelStudioError(f"Label Studio's address does not work: {error}") from None
+        if not (token.isascii() and token.isprintable() and token == token.strip() and token):
+            raise LabelStudioError("the token of Label Studio has characters that no token has; copy it once more")
+        self.kind: TokenKind = token_kind(token)
+        self.route = route or Route()
+        self._token = token
+        self._timeout = timeout
+        self._access = token if self.kind == "access" else ""
+        self._access_until = 0.0 if self.kind == "personal" else float("inf")
+        self._lock = threading.Lock()
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"LabelStudio(url={self.url!r}, kind={self.kind!r})"
+
+    def may_have_token(self, address: str) -> bool:
+        """Whether a file at this ``addresses.checked`` address may be asked for with the token.
+
+        Only what Label Studio serves under ``/data/`` and ``/storage-data/``, at its own scheme, host and port: a task
+        must not make us call its API for whoever wrote the task.
+        """
+        return is_under(address, self.url, _FILES)
+
+    def headers(self, *, renew: bool = False) -> dict[str, str]:
+        """The Authorization header for a call now; ``renew`` fetches a new access token although the old one may live.
+
+        Raises:
+            LabelStudioError: the exchange of a personal access token failed.
+        """
+        if self.kind == "legacy":
+            return {"Authorization": f"Token {self._token}"}
+        if self.kind == "personal":
+            with self._lock:
+                if renew or time.monotonic() >= self._access_until:
+                    self._exchange()
+        return {"Authorization": f"Bearer {self._access}"}
+
+    def call(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> Any:
+        """One API call; the answer's JSON, None when it has no body.
+
+        Args:
+            method: GET, POST, ...
+            path: below Label Studio's address, with a query if need be; ids in it must be quoted.
+            body: sent as JSON.
+            timeout: seconds without a byte after which the call fails; None for the client's own.
+
+        Raises:
+            LabelStudioError: Label Studio is away or refuses; says what was tried and what to set.
+        """
+        found, answer = self._call(method, path, body, timeout)
+        if not found:
+            raise LabelStudioError(f"{method} {path} at {self.url}: 404; there is no such thing: {answer}")
+        return answer
+
+    def find(self, path: str) -> Any:
+        """The JSON that a GET of ``path`` gives, None where Label Studio has nothing there (404).
+
+        Raises:
+            LabelStudioError: like :meth:`call`.
+        """
+        found, answer = self._call("GET", path, None, None)
+        return answer if found else None
+
+    def _call(self, method: str, path: str, body: object, timeout: float | None) -> tuple[bool, Any]:
+        """(whether it is there, its JSON or else the reason)."""
+        url = f"{self.url}{path}"
+        data = None if body is None else orjson.dumps(body)
+        response = self._send(method, url, data, self.headers(), timeout)
+        if response.status_code == 401 and self.kind == "personal":
+            response = self._send(method, url, data, self.headers(renew=True), timeout)
+        if response.status_code == 401:
+            raise LabelStudioError(self.refusal(path, response))
+        if response.status_code == 404 and _json(response) is not None:
+            return False, detail(response)
+        if response.is_redirect:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} redirects {path} to {self._shown_redirect(response)}; the token does not"
+                " follow redirects: set LABEL_STUDIO_URL to the address that Label Studio has itself"
+            )
+        if not response.ok:
+            raise LabelStudioError(f"{method} {path} at {self.url}: {response.status_code} {detail(response)}")
+        if not response.content:
+            return True, None
+        answer = _json(response)
+        if answer is None:
+            raise LabelStudioError(
+                f"{method} {path} at {self.url} answered {response.text[:80]!r}, which is not Label Studio's JSON;"
+                " LABEL_STUDIO_URL must be the address of Label Studio itself"
+            )
+        return True, answer
+
+    def _shown_redirect(self, response: requests.Response) -> str:
+        try:
+            return shown(joined(str(response.url), response.headers["Location"]))
+        except ValueError:
+            return "an address that is not taken"
+
+    def whoami(self) -> Mapping[str, Any]:
+        """The token's user."""
+        user: Mapping[str, Any] = self.call("GET", "/api/current-user/whoami")
+        return user
+
+    def tasks(self, project: int) -> Iterator[dict[str, Any]]:
+        """All tasks of a project with their data, in pages."""
+        for rows in self.task_pages(project):
+            yield from rows
+
+    def task_pages(self, project: int, *, complete: bool = False) -> Iterator[list[dict[str, Any]]]:
+        """All tasks of a project, some at a time; ``complete`` with their annotations and predictions."""
+        seen = 0
+        for page in itertools.count(1):
+            rows, total = self.task_page(project, page, complete=complete)
+            yield rows
+            seen += len(rows)
+            if not rows or seen >= total:
+                return
+
+    def task_page(
+        self, project: int, page: int, size: int = _PAGE, *, complete: bool = False
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Page ``page`` (from 1) of a project's tasks, and how many tasks there are in all."""
+        fields, timeout = ("&fields=all", max(self._timeout, _PAGE_TIMEOUT)) if complete else ("", None)
+        answer = self.call(
+            "GET", f"/api/tasks/?project={project}&page={page}&page_size={size}{fields}", timeout=timeout
+        )
+        try:
+            return answer["tasks"], answer["total"]
+        except (KeyError, TypeError):
+            raise LabelStudioError(f"{self.url} answers /api/tasks/ without 'tasks' and 'total'") from None
+
+    def project(self, project: int) -> dict[str, Any]:
+        """A project: its ``title``, ``label_config``, ``task_number`` and the rest."""
+        found: dict[str, Any] = self.call("GET", f"/api/projects/{project}/")
+        return found
+
+    def task(self, task_id: int | str) -> dict[str, Any] | None:
+        """A task with its annotations, None if there is none of this id."""
+        found: dict[str, Any] | None = self.find(f"/api/tasks/{_number(task_id)}/")
+        return found
+
+    def set_task_data(self, task_id: int, data: Mapping[str, Any]) -> None:
+        """Replace the data of a task; its annotations and predictions stay."""
+        self.call("PATCH", f"/api/tasks/{_number(task_id)}/", {"data": data})
+
+    def put_tab(self, project: int, title: str, view: Mapping[str, Any]) -> int:
+        """Make a tab of the Data Manager, or change the one of that title; the tab's id.
+
+        A project that nobody has opened has no tab; it gets its usual one too, else this would be the only one.
+
+        Args:
+            project: the project's id.
+            title: what the tab is called.
+            view: filters, ordering and columns, as the Data Manager stores them.
+        """
+        found = self.call("GET", f"/api/dm/views/?project={project}")
+        if not found:
+            self.call("POST", f"/api/dm/views/?project={project}", {"project": project, "data": {"title": "Default"}})
+        body = {"project": project, "data": {**view, "title": title}}
+        for row in found:
+            if (row.get("data") or {}).get("title") == title:
+                self.call("PATCH", f"/api/dm/views/{row['id']}/?project={project}", body)
+                return int(row["id"])
+        return int(self.call("POST", f"/api/dm/views/?project={project}", body)["id"])
+
+    def name_backend(self, project: int, model_version: str) -> bool:
+        """Call the project's backend of this model version after it; whether there is one.
+
+        Label Studio 1.23 fills the Data Manager's column "Prediction score" from the predictions whose version has the
+        name of the project's chosen model. When a backend is connected, its title becomes that name, so that the column
+        is empty unless title and version are the same.
+        """
+        for row in self.call("GET", f"/api/ml?project={project}"):
+            if row.get("model_version") == model_version:
+                if row["title"] != model_version:
+                    body = {"project": project, "url": row["url"], "title": model_version}
+                    self.call("PATCH", f"/api/ml/{row['id']}", body)
+                return True
+        return False
+
+    def projects(self) -> list[dict[str, Any]]:
+        """The projects that the token's user sees, with their labeling configs."""
+        found: list[dict[str, Any]] = []
+        for page in itertools.count(1):
+            answer = self.call("GET", f"/api/projects/?page={page}&page_size={_PAGE}")
+            found += answer["results"]
+            if not answer.get("next"):
+                return found
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def presigned(self, task_id: int | str, uri: str) -> str:
+        """Where Label Studio serves a ``s3://``, ``gs://`` or ``azure-blob://`` image of a task.
+
+        Raises:
+            LabelStudioError: ``task_id`` is no task's id.
+        """
+        encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+        return f"{self.url}/tasks/{_number(task_id)}/presign/?fileuri={encoded}"
+
+    def has_prediction(self, task_id: int | str, model_version: str) -> bool:
+        """Whether the task already holds a prediction of this model version."""
+        found = self.call("GET", f"/api/predictions/?task={_number(task_id)}")
+        rows = found.get("results", []) if isinstance(found, dict) else found or []
+        return any(str(row.get("model_version")) == model_version for row in rows)
+
+    def add_prediction(self, task_id: int | str, prediction: Mapping[str, Any]) -> None:
+        """Store a prediction for a task."""
+        self.call("POST", "/api/predictions/", {"task": task_id, **prediction})
+
+    def refusal(self, what: str, response: requests.Response) -> str:
+        """What a 401 means for this kind of token, and what to set."""
+        header = (
+            "Authorization: Token <legacy token>" if self.kind == "legacy" else "Authorization: Bearer <access token>"
+        )
+        advice = {
+            "legacy": "Legacy tokens are off by default in Label Studio: create a personal access token (Account &"
+            " Settings > Personal Access Token), or allow legacy tokens (Organization > API Tokens Settings).",
+            "personal": "The personal access token was exchanged, but its access token is refused: create a new"
+            " personal access token (Account & Settings > Personal Access Token).",
+            "access": "Access tokens live five minutes and cannot be renewed: use the personal access token itself.",
+        }[self.kind]
+        return (
+            f"Label Studio at {self.url} answered 401 to {what} (sent: {header}): {detail(response)}."
+            f" {advice} Then set LABEL_STUDIO_API_KEY."
+        )
+
+    def _exchange(self) -> None:
+        data = orjson.dumps({"refresh": self._token})
+        response = self._send("POST", f"{self.url}/api/token/refresh/", data, {}, None)
+        answer = _json(response)
+        if not response.ok or not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
+            raise LabelStudioError(
+                f"Label Studio at {self.url} does not exchange the personal access token (POST /api/token/refresh/):"
+                f" {response.status_code} {detail(response)}. It may be revoked, expired or of another Label Studio:"
+                " create a new one (Account & Settings > Personal Access Token) and set LABEL_STUDIO_API_KEY."
+            )
+        self._access = answer["access"]
+        claims = _claims(self._access) or {}
+        # Only the difference of the two claims is used: the clocks of the two machines need not agree.
+        life = float(claims.get("exp", 300)) - float(claims.get("iat", 0)) if "iat" in claims else 300.0
+        self._access_until = time.monotonic() + max(0.0, life - _RENEW_EARLY)
+
+    def _send(
+        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str], timeout: float | None
+    ) -> requests.Response:
+        session = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = self.route.session()
+        sent = {**headers, "Content-Type": "application/json"} if data is not None else dict(headers)
+        through = ""
+        try:
+            request = session.prepare_request(requests.Request(method, url, data=data, headers=sent))
+            if not is_under(str(request.url), self.url, ("/",)):
+                raise LabelStudioError(f"{method} {shown(url)!r} would leave {self.url}; the token stays there")
+            proxies = self.route.proxies(str(request.url))
+            through = f" through the proxy {shown(proxies['http'])}" if proxies else ""
+            answer: requests.Response = session.send(
+                request,
+                timeout=(CONNECT_TIMEOUT, timeout or self._timeout),
+                allow_redirects=False,
+                proxies=proxies,
+                verify=session.verify,
+            )
+        except requests.exceptions.SSLError as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} shows a certificate that is not trusted ({error}); for a certificate"
+                " authority of your own, set PSLG_CA_BUNDLE to the file with its certificate"
+            ) from error
+        except requests.RequestException as error:
+            raise LabelStudioError(
+                f"Label Studio at {self.url} cannot be reached{through} ({type(error).__name__}); check"
+                " LABEL_STUDIO_URL: inside a container, localhost is the container itself"
+            ) from error
+        return answer
+
+
+def _number(task_id: int | str) -> str:
+    """A task's id as it stands in a path; whatever else a request named so would change the path."""
+    text = str(task_id)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise LabelStudioError(f"{text[:80]!r} is not the id of a task of Label Studio")
+    return text
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def detail(response: requests.Response) -> str:
+    """The reason in Label Studio's error body, shortened; of a body that is not read yet only the beginning is."""
+    try:
+        body = orjson.loads(next(response.iter_content(_REASON_BYTES), b""))
+    except (ValueError, requests.RequestException):
+        return response.reason or ""
+    text = body.get("detail") or body.get("error") or "" if isinstance(body, dict) else ""
+    return str(text)[:300].rstrip(".")
