@@ -236,6 +236,7 @@ class Clicks:
             prompt.label,
             controls if region is None else [region.control],
             score=score,
+            expression=None if region is None else region.expression,
             clicks=len(prompt.clicks),
             region_id=None if region is None else region.id,
         )

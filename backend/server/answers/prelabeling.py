@@ -257,7 +257,9 @@ class Prelabeler:
                     )
                     labelled = False
                     continue
-                regions += writer.regions(self._clean(item), label, config.controls_for(label), score=item.score)
+                regions += writer.regions(
+                    self._clean(item), label, config.controls_for(label), score=item.score, expression=expression
+                )
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0

@@ -123,6 +123,14 @@ def test_a_click_on_a_region_refines_it_under_its_own_id(service: LabelingServic
     assert refined["meta"]["text"][0].startswith(f"pslg model={VERSION} clicks=2 score=")
 
 
+def test_a_refined_region_keeps_its_words_and_a_new_one_has_none(service: LabelingService, url: str) -> None:
+    prelabel = {**region("19051e04eb", rectangle(20, 15, 60, 45)), "meta": {"text": ["expression: the ship"]}}
+    (refined,) = ask(service, interactive(task(1, url, predictions=[stored(prelabel)]), [click(40, 30)]))["result"]
+    assert refined["meta"]["text"][1:] == ["expression: the ship"]
+    (new,) = ask(service, interactive(task(1, url), [click(40, 30)]))["result"]
+    assert len(new["meta"]["text"]) == 1
+
+
 def test_the_region_itself_is_a_prompt(service: LabelingService, url: str) -> None:
     small, large = rectangle(35, 25, 45, 35), rectangle(10, 5, 70, 55)
     masks = [
