@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -107,6 +108,20 @@ def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T
     for item in items:
         yield item
         progress(1)
+
+
+def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
+    """What was left out of what came from Label Studio; what was only assumed is said here, each once.
+
+    Args:
+        problems: ``Problem`` of the source.
+        wordless: whether objects without words are left out, too.
+    """
+    notes = Counter(problem.message for problem in problems if problem.kind == "note")
+    for message, count in notes.items():
+        click.echo(f"note: {message} ({count:,} of them)", err=True)
+    kinds = ("left-out", "wordless") if wordless else ("left-out",)
+    return [f"task {problem.task}: {problem.message}" for problem in problems if problem.kind in kinds]
 
 
 def finish(left_out: list[str]) -> None:

@@ -24,6 +24,7 @@ from dataset_tools.label_studio.images import file_name, image_at, local_file, v
 from dataset_tools.label_studio.objects import BOX, objects_of
 from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement
 from dataset_tools.label_studio.results import annotations_of, unread
+from dataset_tools.label_studio.same_images import joined
 from dataset_tools.label_studio.words import words_of
 from dataset_tools.records import Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
 
@@ -116,7 +117,11 @@ def read_export(path: Path, rules: ImportRules, problems: list[Problem]) -> Iter
 
 
 def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
-    """Samples of tasks as exports and the API hold them; see :func:`read_export`."""
+    """Samples of tasks as exports and the API hold them, one for each image; see :func:`read_export`."""
+    yield from joined(_samples(tasks, rules, problems))
+
+
+def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
     for task in tasks:
         try:
             yield from samples_of_task(task, rules, problems)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from dataset_tools.errors import DatasetError
 
-__all__ = ["file_name", "image_at", "image_path", "local_file", "value_at"]
+__all__ = ["addresses", "file_name", "image_at", "image_path", "local_file", "value_at"]
 
 _PATH = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
 _ADDRESS = re.compile(r"(^/data/|^[a-z][a-z0-9_-]*://|\.(jpe?g|png|tiff?|webp|bmp)$)", re.IGNORECASE)
@@ -67,6 +67,14 @@ def image_at(data: Mapping[str, Any], tag: str | None, item: int | None, key: st
         f"which image its regions on {tag!r} belong to cannot be told: its data has {', '.join(found)}"
         + (" (--image-key names one)" if only else ", none of them under that name")
     )
+
+
+def addresses(data: Mapping[str, Any], key: str | None) -> list[str]:
+    """The addresses of all images that regions of a task may lie on; see :func:`image_at`."""
+    paths = [key] if key is not None else ["image", *_pictures(data)]
+    values = [value_at(data, path) for path in dict.fromkeys(paths)]
+    found = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(item for item in found if isinstance(item, str) and item))
 
 
 def _item(value: Any, item: int | None, path: str) -> str:
