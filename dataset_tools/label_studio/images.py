@@ -10,9 +10,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from dataset_tools.errors import DatasetError
 
-__all__ = ["addresses", "file_name", "image_at", "image_path", "local_file", "value_at"]
+__all__ = ["addresses", "file_name", "filled", "image_at", "image_path", "local_file", "value_at", "variables"]
 
 _PATH = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
+_VARIABLE = re.compile(r"\$\{?(\w+(?:\.\w+|\[\d+\])*)")
 _ADDRESS = re.compile(r"(^/data/|^[a-z][a-z0-9_-]*://|\.(jpe?g|png|tiff?|webp|bmp)$)", re.IGNORECASE)
 _PICTURE = re.compile(r"(^/data/(upload|local-files)/|\.(jpe?g|png|tiff?|webp|bmp)([?#]|$))", re.IGNORECASE)
 """What is surely a picture's address, whatever its key; a page's address is not."""
@@ -32,6 +33,25 @@ def value_at(data: Any, path: str) -> Any:
         else:
             return None
     return data
+
+
+def variables(value: str) -> list[str]:
+    """The paths that a tag's ``value`` names with a $: ``$a``, ``${a}``, ``$a.b``, ``$a[0].url``, ``https://x/$a``."""
+    return _VARIABLE.findall(value)
+
+
+def filled(value: str, data: Mapping[str, Any]) -> Any:
+    """What a tag's ``value`` is for a task's data: a lone variable's value as it is, else the text with them filled in.
+
+    None where a variable of a text has no value.
+    """
+    paths = variables(value)
+    if len(paths) == 1 and _VARIABLE.fullmatch(value.strip().rstrip("}")):
+        return value_at(data, paths[0])
+    values = {path: value_at(data, path) for path in paths}
+    if not all(isinstance(found, str | int | float) for found in values.values()):
+        return None
+    return re.sub(_VARIABLE.pattern + r"\}?", lambda match: str(values[match[1]]), value)
 
 
 def image_at(data: Mapping[str, Any], tag: str | None, item: int | None, key: str | None, *, only: bool = True) -> str:

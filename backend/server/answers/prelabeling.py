@@ -232,6 +232,7 @@ class Prelabeler:
             self._settings.polygon_tolerance,
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
+            config.item,
         )
         regions: list[Region] = []
         scores: list[float] = []

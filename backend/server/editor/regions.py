@@ -80,7 +80,12 @@ class RegionLookup:
                 if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
                     continue
                 control = outputs.get(str(region.get("from_name")))
-                if control is None or region.get("type") != control.type or not region.get("id"):
+                if (
+                    control is None
+                    or region.get("type") != control.type
+                    or not region.get("id")
+                    or not config.shows(region)
+                ):
                     continue
                 labels = region["value"].get(control.type)
                 if not isinstance(labels, list) or label not in labels:
@@ -154,6 +159,7 @@ class RegionWriter:
         polygon_tolerance: largest distance in pixels between contour and polygon.
         rle_warning_bytes: JSON size of a brush code above which a warning is logged.
         report_bytes: called with the JSON size of every brush code.
+        item: number of the image where the tag shows several (``item_index``), else None.
     """
 
     image: str
@@ -161,6 +167,7 @@ class RegionWriter:
     polygon_tolerance: float = 1.0
     rle_warning_bytes: int = 1_000_000
     report_bytes: Callable[[int], None] = lambda _: None
+    item: int | None = None
 
     def regions(
         self,
@@ -205,6 +212,7 @@ class RegionWriter:
                 "score": score,
                 "value": {**value, control.type: [label]},
                 "meta": {"text": list(said)},
+                **({} if self.item is None else {"item_index": self.item}),
             }
             for identity, (control, value) in zip(ids, values, strict=True)
         ]
