@@ -89,7 +89,7 @@ def export_command(
         report = export(
             samples(), destination, name,
             workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
-            reasons=lambda: [f"task {p.task}: {p.message}" for p in problems if p.kind != "note"],
+            reasons=lambda: [f"task {p.task}: {p.message}" for p in problems],
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
     if report.without_target:

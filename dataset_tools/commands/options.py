@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,15 +110,12 @@ def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T
 
 
 def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
-    """What was left out of what came from Label Studio; what was only assumed is said here, each once.
+    """What was left out of what came from Label Studio.
 
     Args:
         problems: ``Problem`` of the source.
         wordless: whether objects without words are left out, too.
     """
-    notes = Counter(problem.message for problem in problems if problem.kind == "note")
-    for message, count in notes.items():
-        click.echo(f"note: {message} ({count:,} of them)", err=True)
     kinds = ("left-out", "wordless") if wordless else ("left-out",)
     return [f"task {problem.task}: {problem.message}" for problem in problems if problem.kind in kinds]
 

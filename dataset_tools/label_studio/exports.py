@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -40,6 +41,8 @@ __all__ = [
     "samples_of_task",
     "task_expressions",
 ]
+
+logger = logging.getLogger(__name__)
 
 Reading: TypeAlias = tuple[Mapping[str, Any], list[Region]]
 """An annotation and its accepted regions."""
@@ -81,7 +84,7 @@ class Problem:
         task: its id.
         message: what, and what helps.
         kind: ``left-out``; ``wordless``: an object without words, which the formats that hold objects by themselves
-            keep; ``note``: nothing was left out.
+            keep; ``note``: nothing was left out, it is logged once.
     """
 
     task: int | str | None
@@ -122,11 +125,19 @@ def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems:
 
 
 def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
+    said: set[str] = set()
     for task in tasks:
+        found: list[Problem] = []
         try:
-            yield from samples_of_task(task, rules, problems)
+            yield from samples_of_task(task, rules, found)
         except (DatasetError, MaskError) as error:
-            problems.append(Problem(task.get("id"), str(error)))
+            found.append(Problem(task.get("id"), str(error)))
+        for problem in found:
+            if problem.kind != "note":
+                problems.append(problem)
+            elif problem.message not in said:
+                said.add(problem.message)
+                logger.warning("task %s: %s", problem.task, problem.message)
 
 
 def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -62,10 +62,13 @@ def test_brush_and_box_of_one_label_are_one_object(tmp_path: Path) -> None:
     assert (found.status, found.areas()) == (0, {"a.png": [225]})
 
 
-def test_a_lone_rectangle_is_a_drawn_mask_and_what_else_it_may_be_is_said(tmp_path: Path) -> None:
+def test_a_lone_rectangle_is_a_drawn_mask_and_what_else_it_may_be_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     found = case("smart_box_left_over", tmp_path / "out")
     assert found.status == 0
-    assert "note: rectangles of 'box' are taken as drawn masks; if that is a smart tool" in found.said
+    (message,) = caplog.messages
+    assert "rectangles of 'box' are taken as drawn masks; if that is a smart tool" in message
 
 
 def test_a_confirmed_absence_is_exported_where_the_format_holds_it(tmp_path: Path) -> None:
