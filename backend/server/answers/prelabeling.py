@@ -95,8 +95,10 @@ class Prelabeler:
             PslgError: the image cannot be had.
         """
         identity = self._images.load(query.url, query.task_id).identity
-        default = default_category(query, config)
-        found = [self._cache.get(identity, text, default, pipeline.model_version) for text in query.expressions]
+        found = [
+            self._cache.get(identity, text, default_category(query, config, text), pipeline.model_version)
+            for text in query.expressions
+        ]
         answers = [pipeline.rescored(answer) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
@@ -175,7 +177,7 @@ class Prelabeler:
         self, pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig, priority: Priority
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
-        default = default_category(query, config)
+        default = default_category(query, config, expression)
         key = (query.url, expression, default or "", pipeline.model_version)
 
         def run() -> Prelabels:

@@ -18,6 +18,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 from dataset_tools import categories
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.labelled import category_name
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -126,6 +127,12 @@ class LabelingConfig:
     def takes_any_category(self) -> bool:
         """Whether the only label is a word like ``object``, which says nothing of a category."""
         return len(self.labels) == 1 and says_nothing(self.labels[0].names[0])
+
+    @property
+    def own_categories(self) -> frozenset[str]:
+        """Words of the labels that are no canonical category, "Solar_Panel" as "solar panel": nouns for the parser."""
+        names = {category_name(name) for label in self.labels for name in label.names}
+        return frozenset(name for name in names if name not in categories.CATEGORIES and not says_nothing(name))
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""
