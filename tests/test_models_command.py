@@ -39,7 +39,8 @@ def test_versions_are_listed_shown_and_compared(database: Database, tmp_path: Pa
     jobs.fail(jobs.add(3).id, "too few images")
     listed = run(tmp_path, "models", "list").output
     assert f"{SECOND:24}accepted" in listed
-    assert "held-out 0.400 -> 0.500  replay 0.700 -> 0.700" in listed
+    assert "held-out 0.400 -> 0.500 (12 objects, 6 images)  replay 0.700 -> 0.700 (40 replay expressions)" in listed
+    assert "    better\n" in listed
     assert f"job {job.id} of project 2: running, 25%, the grounder learns" in listed
     assert "failed: too few images" in listed
     shown = run(tmp_path, "models", "show", FIRST).output

@@ -44,8 +44,13 @@ def list_models(project: int | None, **options: Any) -> None:
             made = row.manifest
             click.echo(
                 f"{made.version:24}{row.status:10}project {made.project:<5}{_when(row.created_at)}  "
-                f"held-out {_pair(made, 'held_out')}  replay {_pair(made, 'replay')}  {len(made.training_keys)} images"
+                f"held-out {_pair(made, 'held_out')}{_counted(made, 'objects', 'images')}  "
+                f"replay {_pair(made, 'replay')}{_counted(made, 'replay_expressions')}  "
+                f"{len(made.training_keys)} images"
             )
+            click.echo(f"    {made.reason}")
+            if made.gate.get("advice"):
+                click.echo(f"    what would help: {made.gate['advice']}")
         if not versions.rows(project):
             click.echo(f"no versions in {versions.folder}: pslg train project PROJECT makes one")
         for job in jobs.jobs(project):
@@ -70,7 +75,11 @@ def show(version: str, project: int | None, **options: Any) -> None:
         versions.verify(version, project)
         click.echo(f"{version}  {row.status}, project {made.project}, made {_when(row.created_at)} by job {made.job}")
         click.echo(f"  verdict:  {made.reason}")
+        if made.gate.get("advice"):
+            click.echo(f"  what would help: {made.gate['advice']}")
         for name, value in made.gate.items():
+            if name in ("reason", "advice", "promoted"):
+                continue
             click.echo(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
         click.echo(f"  parent:   {made.parent} (compared with)\n  base:     {made.base} (trained from)")
         click.echo(f"  options:  {', '.join(f'{key}={value}' for key, value in made.options.items())}")
@@ -146,6 +155,12 @@ def _registry(options: dict[str, Any]) -> Iterator[tuple[Settings, ModelVersions
 
 def _pair(made: Manifest, which: str) -> str:
     return f"{_shown(made.gate.get(f'{which}_old'))} -> {_shown(made.gate.get(f'{which}_new'))}"
+
+
+def _counted(made: Manifest, *names: str) -> str:
+    """ " (12 objects, 6 images)": what a figure was measured on; empty for a version of an earlier release."""
+    counts = [f"{made.gate[name]} {name.replace('_', ' ')}" for name in names if made.gate.get(name) is not None]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def _shown(value: Any) -> str:
