@@ -205,16 +205,20 @@ class Prelabeler:
         pixels = image.pixels()
         embed = partial(self._embeddings.embed, pipeline.segmenter, image.identity, lambda: pixels)
         with self._compute:
+            until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
                 expression,
                 default_category=default_category,
                 key=image.identity,
                 embed=lambda _, window: embed(window),
+                most=self._cache.most,
+                until=until,
             )
             for item in answer:
                 embed(self._click_window(pipeline, item))
-        self._cache.put(*wanted, answer)
+        if not answer.left_out or time.monotonic() < until:
+            self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
         return answer
 
     def _click_window(self, pipeline: PslgSam, item: Prelabel) -> Box:
@@ -246,6 +250,17 @@ class Prelabeler:
                     expression[:200],
                     answer.abstained.code,
                     answer.abstained.message,
+                )
+            if answer.left_out:
+                logger.warning(
+                    "task %s: %d objects found for %r: the %d most certain go to Label Studio (PSLG_MAX_OBJECTS is %d,"
+                    " PSLG_DEADLINE %g s)",
+                    query.task_id,
+                    len(answer) + answer.left_out,
+                    expression[:200],
+                    len(answer),
+                    self._settings.max_objects,
+                    self._settings.deadline,
                 )
             for item in answer:
                 label = label_of(item, query, config)
