@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from backend.learning.versions.jobs import TrainingJobs
@@ -110,12 +111,30 @@ def promote(version: str, project: int | None, **options: Any) -> None:
 
 @models.command()
 @click.argument("project", type=int)
+@click.option("--delete-predictions", is_flag=True, help="Remove what the version left in Label Studio too.")
+@click.option("--label-studio-url", help="Where Label Studio is, with http:// or https://.")
 @_state_options
-def rollback(project: int, **options: Any) -> None:
-    """Return to the version that served PROJECT before."""
+def rollback(project: int, delete_predictions: bool, **options: Any) -> None:
+    """Return to the version that served PROJECT before.
+
+    A running server drops what waits for the version that served, and pushes nothing of it any more. What annotators
+    accepted or changed stays in any case.
+    """
     with _registry(options) as (settings, versions, _):
-        version = versions.rollback(project, Path(settings.config).stem, "rolled back by the user")
+        config = Path(settings.config).stem
+        studio = settings.label_studio()
+        if delete_predictions and studio is None:
+            raise ConfigError("--delete-predictions asks Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        left = versions.active(project, config)
+        version = versions.rollback(project, config, "rolled back by the user")
         click.echo(f"{version or f'the base version of {settings.config}'} serves project {project} from now on")
+        if studio is None or left is None or not delete_predictions:
+            click.echo(f"predictions of {left} stay in Label Studio; --delete-predictions removes them")
+            return
+        found = list(studio.predictions_of(project, left))
+        for prediction in found:
+            studio.delete_prediction(prediction)
+        click.echo(f"{len(found)} predictions of {left} removed from Label Studio")
 
 
 @models.command()
