@@ -1,8 +1,8 @@
 """Object categories: canonical names, what annotators call them, and where a text mentions them.
 
-The canonical names are RRSIS-D's twenty (ids 0..19, in that order) and ``building``. People write them in many ways
-("plane", "baseball diamond", ``storage_tank``): every such word is an alias here. Two kinds of look-up exist:
-:func:`canonical` for a label and :func:`find_mentions` for free text.
+The canonical names are RRSIS-D's twenty (ids 0..19, in that order), ``building`` and what later data brought. People
+write them in many ways ("plane", "baseball diamond", ``storage_tank``): every such word is an alias here. Two kinds of
+look-up exist: :func:`canonical` for a label and :func:`find_mentions` for free text.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from types import MappingProxyType
 
 __all__ = [
     "CATEGORIES",
+    "KINDS",
     "OTHER_COMPOUNDS",
     "Category",
     "Mention",
     "canonical",
     "category_named",
     "find_mentions",
+    "kind_of",
     "plural_of",
 ]
 
@@ -213,6 +215,36 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "building, airport terminal, greenhouse, townhouse, town house, row house, outbuilding, school building, "
         "storage building, housing block, housetop, edifice, building footprint, building roof, house roof, train shed",
     ),
+    ("helicopter", "helicopter", "chopper, copter, rotorcraft, military helicopter"),
+    (
+        "swimmingpool",
+        "swimming pool",
+        "pool, outdoor pool, outdoor swimming pool, backyard pool, paddling pool, lap pool, private pool",
+    ),
+    ("roundabout", "roundabout", "traffic circle, rotary, traffic roundabout, circular intersection, traffic island"),
+    (
+        "soccerfield",
+        "soccer field",
+        "soccer pitch, football field, football pitch, football ground, soccer ground, soccer ball field, "
+        "soccer ball pitch",
+    ),
+)
+
+# (kind, what it is a kind of, aliases separated by commas): told apart by who knows them, else the category.
+_KIND_TABLE: tuple[tuple[str, str, str], ...] = (
+    (
+        "small vehicle",
+        "vehicle",
+        "car, automobile, auto, sedan, suv, minivan, taxi, cab, motorcar, motor car, jeep, passenger car, van, pickup, "
+        "pickup truck, pick up truck, wagon, limousine",
+    ),
+    (
+        "large vehicle",
+        "vehicle",
+        "truck, bus, lorry, minibus, mini bus, coach, tank truck, tanker truck, box truck, dump truck, trailer truck, "
+        "semi truck, trailer, motor truck, school bus, tour bus, delivery truck, fire truck, fire engine, "
+        "engineering vehicle, cargo truck, heavy truck",
+    ),
 )
 
 CATEGORIES: Mapping[str, Category] = MappingProxyType(
@@ -221,16 +253,18 @@ CATEGORIES: Mapping[str, Category] = MappingProxyType(
         for name, display, aliases in _TABLE
     }
 )
-"""Canonical name -> :class:`Category`, RRSIS-D's ids 0..19 first, then ``building``."""
+"""Canonical name -> :class:`Category`, RRSIS-D's ids 0..19 first, then ``building`` and what other data brought."""
+
+KINDS: Mapping[str, str] = MappingProxyType({kind: of for kind, of, _ in _KIND_TABLE})
+"""Kinds that some data tells apart within a category -> the category: both words stay aliases of the category."""
 
 _COMPOUNDS = (
     "car park, parking lot, bus stop, bus station, bus terminal, boat house, truck stop, car wash, bus lane, "
-    "bridge pier, car lane, tank farm, stack interchange, football field, football pitch, football ground, soccer "
-    "field, soccer pitch, rugby field, hockey field, cricket field, volleyball court, badminton court, handball "
-    "court, squash court, train track, railway track, railroad track, rail track, container crane, dock crane, "
-    "home plate, track lane, harbor crane, harbour crane, port crane, airport runway, airport taxiway, airport "
-    "apron, building site, construction site, construction area, bus depot, ferry terminal, tennis ball, car "
-    "dealership, roof garden, vehicle lane, home run, soccer ball field"
+    "bridge pier, car lane, tank farm, stack interchange, rugby field, hockey field, cricket field, volleyball "
+    "court, badminton court, handball court, squash court, train track, railway track, railroad track, rail "
+    "track, container crane, dock crane, home plate, track lane, harbor crane, harbour crane, port crane, airport "
+    "runway, airport taxiway, airport apron, building site, construction site, construction area, bus depot, "
+    "ferry terminal, tennis ball, car dealership, roof garden, vehicle lane, home run"
 )
 OTHER_COMPOUNDS = tuple(_COMPOUNDS.split(", "))
 """Names of things that are no category although a category's name is in them."""
@@ -259,9 +293,14 @@ def _index(named: Sequence[tuple[str | None, Sequence[str]]]) -> tuple[_Forms, i
     return forms, longest
 
 
+_KIND_NOUNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {kind: (kind, *(noun.strip() for noun in nouns.split(","))) for kind, _, nouns in _KIND_TABLE}
+)
+
 _FORMS, _LONGEST = _index(
     [
         *((c.name, (_SEPARATORS.sub(" ", c.name.lower()), c.display, *c.aliases)) for c in CATEGORIES.values()),
+        *((KINDS[kind], nouns) for kind, nouns in _KIND_NOUNS.items()),
         (None, OTHER_COMPOUNDS),
     ]
 )
@@ -270,7 +309,10 @@ _FORMS, _LONGEST = _index(
 @lru_cache(maxsize=64)
 def _index_with(own: frozenset[str]) -> tuple[_Forms, int]:
     """The index with names of one's own, which go before all others."""
-    forms, longest = _index([(name, (name,)) for name in sorted(own - CATEGORIES.keys())])
+    named: list[tuple[str | None, Sequence[str]]] = [
+        (name, (name,)) for name in sorted(own - CATEGORIES.keys() - KINDS.keys())
+    ]
+    forms, longest = _index([*named, *((kind, nouns) for kind, nouns in _KIND_NOUNS.items() if kind in own)])
     return {**_FORMS, **forms}, max(longest, _LONGEST)
 
 
@@ -287,6 +329,16 @@ def canonical(label: str) -> str | None:
     return _FORMS.get(_squash(label), (None, None))[0]
 
 
+_KIND_LABELS = {
+    _squash(form): kind for kind, nouns in _KIND_NOUNS.items() for noun in nouns for form in (noun, *_plurals(noun))
+}
+
+
+def kind_of(label: str) -> str | None:
+    """The kind that a label names, as ``canonical`` reads it ("Trucks" -> "large vehicle"); None for other labels."""
+    return _KIND_LABELS.get(_squash(label))
+
+
 def find_mentions(words: Sequence[str], own: Collection[str] = ()) -> list[Mention]:
     """Category words in a text, given as its words in order; the longest match at each place wins.
 
@@ -295,7 +347,7 @@ def find_mentions(words: Sequence[str], own: Collection[str] = ()) -> list[Menti
     Args:
         words: of the text.
         own: names of further categories, singular, lower case, words separated by blanks; canonical ones are passed
-            over.
+            over. With a kind among them ("large vehicle") its words name the kind, else what it is a kind of.
     """
     forms, most = _index_with(frozenset(own))
     squashed = [_squash(word) for word in words]

@@ -29,6 +29,7 @@ __all__ = [
     "LabelledImage",
     "LabelledObject",
     "Question",
+    "about_whole_objects",
     "category_name",
     "file_key",
     "questions",
@@ -49,6 +50,7 @@ class LabelledObject:
         size: (height, width) of the image in pixels.
         segmentation: COCO polygons or run-length code of that size; None where the source has only a box.
         id: of the object in its source, unique there; None if it has none.
+        truncated: the border of the image cuts it, as far as the source says so.
     """
 
     label: str
@@ -56,6 +58,7 @@ class LabelledObject:
     size: tuple[int, int]
     segmentation: Segmentation | None = field(repr=False, default=None)
     id: str | None = None
+    truncated: bool = False
 
     @classmethod
     def of(cls, label: str, mask: Mask, identity: str | None = None) -> LabelledObject:
@@ -183,6 +186,24 @@ def questions(images: Iterable[LabelledImage]) -> list[Question]:
     return sorted(found, key=lambda question: question.expression.number)
 
 
+def about_whole_objects(asked: Iterable[Question], *, whole: bool = False, min_side: float = 0.0) -> list[Question]:
+    """The questions that name only such objects; those that name none stay.
+
+    Args:
+        asked: in any order.
+        whole: leave out those about objects that the image's border cuts (``LabelledObject.truncated``).
+        min_side: leave out those about objects whose box is narrower or lower than this, in pixels.
+    """
+    return [
+        question
+        for question in asked
+        if all(
+            not (whole and target.truncated) and min(target.box.width, target.box.height) >= min_side
+            for target in question.targets
+        )
+    ]
+
+
 def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     """``limit`` of the items at even distances, so that every part of a dataset stays in; without a limit all."""
     if limit is None or limit >= len(items):
@@ -260,7 +281,9 @@ def _read_coco_jsonl(folder: Path, split: str | Path | None, expressions: Path |
     for entry in data.images:
         size = (entry.height, entry.width)
         index = {annotation.id: place for place, annotation in enumerate(entry.annotations)}
-        objects = tuple(LabelledObject(a.category, a.box, size, a.segmentation, str(a.id)) for a in entry.annotations)
+        objects = tuple(
+            LabelledObject(a.category, a.box, size, a.segmentation, str(a.id), a.truncated) for a in entry.annotations
+        )
         found = tuple(
             LabelledExpression(e.expression, tuple(index[i] for i in e.ann_ids), e.kind, e.category, number)
             for number, e in asked.get(entry.file_name, ())
@@ -272,7 +295,7 @@ def _read_coco_jsonl(folder: Path, split: str | Path | None, expressions: Path |
 def _read_dior_rsvg(folder: Path, split: str | Path | None) -> list[LabelledImage]:
     from dataset_tools.formats import dior_rsvg
 
-    by_image: dict[Path, list[tuple[int, dior_rsvg.Expression]]] = {}
+    by_image: dict[Path, list[tuple[int, dior_rsvg.DescribedObject]]] = {}
     for number, row in enumerate(dior_rsvg.read(folder, split)):
         by_image.setdefault(row.image, []).append((number, row))
     images = []

@@ -157,7 +157,7 @@ def tile_command(
     found = {}
     for name in table:
         (only,) = tiles.tile(folder / "images" / name, place / name, 1024, 0)
-        found[name] = np.asarray(Image.open(only))
+        found[name] = image_files.read(only)  # where the scene holds nothing the tile is transparent
     return found
 
 

@@ -103,6 +103,10 @@ def _table(report: dict[str, Any]) -> str:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Ask these of a coco_jsonl folder instead of its own (JSON lines as in expressions.jsonl).",
 )
+@click.option("--whole", is_flag=True, help="Only expressions whose objects no border cuts, where the data says so.")
+@click.option(
+    "--min-side", type=click.FloatRange(min=0), default=0, help="Only objects at least so wide and so high (pixels)."
+)
 @limit_option("expressions")
 @click.option(
     "--convention",
@@ -130,6 +134,8 @@ def evaluate(
     box_jitter: float,
     split: str | None,
     expressions: Path | None,
+    whole: bool,
+    min_side: float,
     limit: int | None,
     convention: str,
     foreground_points: bool,
@@ -144,9 +150,10 @@ def evaluate(
     from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_config, load_pipeline
     from dataset_tools.image_files import read
-    from dataset_tools.labelled import spread
+    from dataset_tools.labelled import about_whole_objects, spread
 
-    asked = spread(read_questions(data, split, expressions), limit)
+    asked = about_whole_objects(read_questions(data, split, expressions), whole=whole, min_side=min_side)
+    asked = spread(asked, limit)
     counting = CONVENTIONS[convention]
     pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
     worst = _Gallery(counting)
@@ -165,7 +172,8 @@ def evaluate(
         )
     if gallery is not None:
         write_picture(gallery, worst.sheet())
-    report = {"data": data.name, "split": split, "limit": limit, **result.report()}
+    report = {"data": data.name, "split": split, "limit": limit, "whole": whole, "min_side": min_side}
+    report |= result.report()
     if expressions is not None:
         report["expressions"] = expressions.name
     click.echo(json.dumps(report) if as_json else _table(report))

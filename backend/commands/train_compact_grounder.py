@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backend.commands.options import datasets_option
 from dataset_tools.bands_option import bands_option
+
+if TYPE_CHECKING:
+    from backend.training.grounder.data import TrainingImage
 
 TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_grounder" / "train.yaml"
 
@@ -23,38 +27,52 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: torch's choice.")
 @bands_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@click.option("--export-only", is_flag=True, help="Choose thresholds for OUT/best.safetensors anew; no training.")
 def compact_grounder(
-    data: Path, config: Path, overrides: tuple[str, ...], out: Path, steps: int, threads: int | None, resume: bool
+    data: Path,
+    config: Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    steps: int,
+    threads: int | None,
+    resume: bool,
+    export_only: bool,
 ) -> None:
     """Train the compact grounder's detector; writes OUT/best.safetensors, OUT/model.safetensors and curves.
 
     best.safetensors holds the averaged weights in fp32, model.safetensors the same in fp16 with thresholds chosen on
-    the validation images (and the training images, if the config says so): the file that `load_compact_grounder`
-    reads.
+    the images of the config's `calibration` (default: `validation`, and the training images if the config says so): the
+    file that `load_compact_grounder` reads.
     """
     import torch
 
+    from backend.training.grounder.calibration import export
     from backend.training.grounder.evaluation import evaluate_detector
+    from backend.training.grounder.settings import check_settings
     from backend.training.grounder.training import load_sources, train
     from backend.training.run import load_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
     values = load_recipe(config, overrides)
-    images = [
-        image for source in load_sources(values["validation"], data, values["max_side"]) for image in source.images
-    ]
-    train(
-        values,
-        load_sources(values["sources"], data, values["max_side"]),
-        out,
-        steps,
-        lambda detector: evaluate_detector(detector, images, values["scales"], bfloat16=values["bfloat16"]),
-        resume,
-    )
-    from backend.training.grounder.calibration import export
+    check_settings(values)
 
-    if values["calibrate_on_training"]:
-        real = {name: source for name, source in values["sources"].items() if "folder" in source}
-        images += [image for source in load_sources(real, data, values["max_side"]) for image in source.images]
+    def images_of(section: dict[str, Any]) -> dict[str, list[TrainingImage]]:
+        found = load_sources(section, data, values["max_side"])
+        return {name: source.images for name, source in zip(section, found, strict=True)}
+
+    if not export_only:
+        sets = images_of(values["validation"])
+        train(
+            values,
+            load_sources(values["sources"], data, values["max_side"]),
+            out,
+            steps,
+            lambda detector: evaluate_detector(detector, sets, values["scales"], bfloat16=values["bfloat16"]),
+            resume,
+        )
+    chosen = dict(values.get("calibration") or values["validation"])
+    if values.get("calibrate_on_training"):
+        chosen |= {f"training {name}": source for name, source in values["sources"].items() if "folder" in source}
+    images = [image for found in images_of(chosen).values() for image in found]
     click.echo(f"wrote {export(out, values, images)}")

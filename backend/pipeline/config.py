@@ -140,7 +140,7 @@ class ForegroundPointsConfig(_Section):
 
     def applies_to(self, category: str | None) -> bool:
         """Whether an object of canonical name ``category`` gets a point."""
-        return self.enabled and category not in self.skip_categories
+        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
 
 
 class BoundaryConfig(_Section):
@@ -164,7 +164,7 @@ class BoundaryConfig(_Section):
 
     def applies_to(self, category: str | None) -> bool:
         """Whether a mask of canonical name ``category`` is optimized."""
-        return self.enabled and category not in self.skip_categories
+        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
 
 
 class LogisticConfig(_Section):

@@ -30,7 +30,7 @@ from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box
 from dataset_tools.maps.georeference import Georeference
 from dataset_tools.maps.objects import MapObject, Place
-from dataset_tools.maps.scene import Scene
+from dataset_tools.maps.scene import MapScene
 from dataset_tools.maps.tiles import windows
 from dataset_tools.masks import Mask
 
@@ -63,7 +63,7 @@ class SceneAnswer:
 
 def prelabel_scene(
     pipeline: PslgSam,
-    scene: Scene,
+    scene: MapScene,
     expression: str,
     journal: Path | None = None,
     track: Track = lambda _what, items: items,
@@ -123,7 +123,7 @@ def prelabel_scene(
 
 
 def _outlined(
-    pipeline: PslgSam, scene: Scene, grounding: Grounding, box: Box, place: Place, expression: str
+    pipeline: PslgSam, scene: MapScene, grounding: Grounding, box: Box, place: Place, expression: str
 ) -> MapObject | None:
     crop, x, y, factor = _crop(scene, box)
     inside = Grounding(_scaled(box.shifted(-x, -y), factor), grounding.score, grounding.category)
@@ -141,7 +141,7 @@ def _outlined(
     return None
 
 
-def _crop(scene: Scene, box: Box) -> tuple[Image, int, int, float]:
+def _crop(scene: MapScene, box: Box) -> tuple[Image, int, int, float]:
     """What surrounds ``box``: uint8[h, w, 3] RGB, its place (x, y) in the scene, its pixels per pixel of the scene."""
     margin = max(_CROP_MARGIN, round(0.5 * max(box.width, box.height)))
     x0, y0 = max(0, math.floor(box.x0) - margin), max(0, math.floor(box.y0) - margin)
@@ -163,7 +163,7 @@ def _on_white(pixels: Any) -> Image:
     return rgb
 
 
-def _detections(grounder: CompactGrounder, scene: Scene, kept: _TileJournal, track: Track) -> Iterator[Detection]:
+def _detections(grounder: CompactGrounder, scene: MapScene, kept: _TileJournal, track: Track) -> Iterator[Detection]:
     """Everything found in tiles and in the reduced whole, in pixels of the scene; repeats included."""
     places = list(windows(scene.width, scene.height, _TILE, _OVERLAP))
     whole = len(places) > 1
@@ -188,7 +188,7 @@ def _detections(grounder: CompactGrounder, scene: Scene, kept: _TileJournal, tra
                 yield Detection(box, found.category, found.score)
 
 
-def _is_cut(box: Box, tile: Box, scene: Scene) -> bool:
+def _is_cut(box: Box, tile: Box, scene: MapScene) -> bool:
     """Whether ``box`` ends at a border of ``tile`` that is no border of the scene."""
     return (
         (box.x0 < tile.x0 + _BORDER and tile.x0 > 0)
@@ -227,7 +227,7 @@ def _without_repeats(found: Sequence[Detection]) -> list[Detection]:
 class _Upright:
     """The scene as a map shows it: north up, east to the right, in pixels of equal length on the ground."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: MapScene) -> None:
         self._reference = scene.reference if scene.reference and scene.reference.crs else None
         if self._reference is None:
             self.size = (scene.height, scene.width)

@@ -5,6 +5,7 @@ Layout of the folder, every file but the log written atomically::
     config.yaml        the configuration the run was started with; a resumed run must have the same
     log.jsonl          one JSON object per line: {"step": int, "kind": "train" | "validation", "seconds": float, ...}
     checkpoint.pt      everything needed to go on; loads with ``weights_only=True``
+    plateau.pt         the checkpoint before the rate fell: put in checkpoint.pt's place, it prolongs the run
     best.safetensors   the weights with the best value of the run's criterion
     best.json          {"step": int, "criterion": str, "value": float}
     curves.png         one panel per logged quantity
@@ -238,6 +239,15 @@ class TrainingRun:
         run = {"best_value": self.best_value, "seconds": self.seconds}
         with atomic.open_bytes(self.folder / "checkpoint.pt") as file:
             torch.save({"step": step, "run": run, **state}, file)
+
+    @property
+    def has_plateau(self) -> bool:
+        """Whether the checkpoint before the decay of the rate was kept."""
+        return (self.folder / "plateau.pt").exists()
+
+    def keep_plateau(self) -> None:
+        """Keep the present checkpoint beside the next ones: a later run can go on where the rate was still high."""
+        atomic.write_bytes(self.folder / "plateau.pt", (self.folder / "checkpoint.pt").read_bytes())
 
     def log(self, kind: Literal["train", "validation"], step: int, **values: float) -> None:
         """Append one line of ``values`` to the log."""

@@ -44,6 +44,7 @@ class Annotation:
         height, width: size of the image in pixels.
         segmentation: COCO polygons or RLE, rasterised by :meth:`mask`.
         box: the file's ``bbox`` as (x0, y0, x1, y1), or the mask's tightest box where the file has none.
+        truncated: the border of the image cuts the object; the file's ``truncated``, False where it does not say.
     """
 
     id: int
@@ -52,6 +53,7 @@ class Annotation:
     width: int
     segmentation: Segmentation = field(repr=False)
     box: Box
+    truncated: bool = False
 
     def mask(self) -> Mask:
         """The object's pixels as bool[height, width], rasterised anew on every call.
@@ -252,7 +254,8 @@ def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageE
                 f"its image {sizes[image_id][0]!r} has [height, width] = {[height, width]}"
             )
         box = _box(item, segmentation, height, width, where)
-        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box))
+        cut = bool(item.get("truncated", False))
+        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box, cut))
     return tuple(
         ImageEntry(
             image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]), scenes.get(image_id)

@@ -87,7 +87,7 @@ def references(item: Item) -> list[Reference]:
 
 
 def category_ids(items: Items) -> dict[str, int]:
-    """RRSIS-D's ids 0..19 and 20 for building; other categories follow in alphabetical order."""
+    """The canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical order."""
     ids = {name: number for number, name in enumerate(CATEGORIES)}
     others = {record.category for item in items() for record in item.sample.records} - set(ids)
     return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset_tools.categories import CATEGORIES, OTHER_COMPOUNDS, canonical, find_mentions, plural_of
+from dataset_tools.categories import CATEGORIES, KINDS, OTHER_COMPOUNDS, canonical, find_mentions, kind_of, plural_of
 
 NWPU_VHR10 = {
     "airplane": "airplane",
@@ -20,13 +20,13 @@ NWPU_VHR10 = {
 }
 
 
-def test_rrsis_d_names_in_the_order_of_their_ids_then_building() -> None:
+def test_rrsis_d_names_in_the_order_of_their_ids_then_what_other_data_brought() -> None:
     names = (
         "Expressway-Service-area Expressway-toll-station airplane airport baseballfield basketballcourt bridge chimney "
         "dam golffield groundtrackfield harbor overpass ship stadium storagetank tenniscourt trainstation vehicle "
         "windmill"
     )
-    assert list(CATEGORIES) == [*names.split(), "building"]
+    assert list(CATEGORIES) == [*names.split(), "building", "helicopter", "swimmingpool", "roundabout", "soccerfield"]
 
 
 @pytest.mark.parametrize(("label", "name"), NWPU_VHR10.items())
@@ -49,7 +49,7 @@ def test_case_and_separators_are_ignored(name: str, separator: str, upper: bool)
     assert canonical(label.upper() if upper else label.title()) == name
 
 
-@pytest.mark.parametrize("label", ["", "  ", "helicopter", "swimming pool", "shipping", "card", "飞机"])
+@pytest.mark.parametrize("label", ["", "  ", "rugby field", "gas station", "shipping", "card", "飞机"])
 def test_other_labels_are_none(label: str) -> None:
     assert canonical(label) is None
 
@@ -101,3 +101,24 @@ def test_mentions_lie_in_the_text_and_do_not_overlap(words: list[str]) -> None:
     for mention in find_mentions(words):
         assert previous <= mention.start < mention.stop <= len(words)
         previous = mention.stop
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [("the truck", "large vehicle"), ("two buses", "large vehicle"), ("the large vehicle", "large vehicle"),
+     ("red cars", "small vehicle"), ("a small vehicle", "small vehicle"), ("the vehicle", "vehicle"),
+     ("the car park", None)],
+)  # fmt: skip
+def test_words_of_a_kind_name_the_kind_only_for_who_knows_it(words: str, kind: str | None) -> None:
+    def named(own: frozenset[str]) -> list[str]:
+        return [mention.category for mention in find_mentions(words.split(), own)]
+
+    assert named(frozenset(KINDS)) == ([] if kind is None else [kind])
+    assert named(frozenset()) == ([] if kind is None else ["vehicle"])
+
+
+def test_labels_of_kinds_are_their_category() -> None:
+    assert (canonical("small_vehicle"), kind_of("small_vehicle")) == ("vehicle", "small vehicle")
+    assert (canonical("Trucks"), kind_of("Trucks")) == ("vehicle", "large vehicle")
+    assert kind_of("vehicle") is None
+    assert kind_of("ship") is None

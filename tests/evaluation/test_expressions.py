@@ -30,7 +30,7 @@ from backend.pipeline.types import (
 from dataset_tools import formats
 from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
-from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, Question
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, Question, about_whole_objects
 from dataset_tools.metrics import CONVENTIONS
 from dataset_tools.synthetic import draw_scene, write
 
@@ -269,3 +269,13 @@ def test_mistakes_are_named_without_a_traceback(synthetic: Path, arguments: tupl
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_questions_about_whole_objects_of_a_size_are_kept() -> None:
+    cut = LabelledObject("ship", LEFT, SIZE, truncated=True)
+    objects = (cut, LabelledObject("ship", SMALL, SIZE), LabelledObject("ship", RIGHT, SIZE))
+    image = LabelledImage(Path("a.png"), *SIZE, objects)
+    asked = [Question(image, LabelledExpression("x", named)) for named in ((0,), (1, 2), (2,), ())]
+    assert about_whole_objects(asked) == asked
+    assert about_whole_objects(asked, whole=True) == asked[1:]
+    assert about_whole_objects(asked, whole=True, min_side=11) == asked[2:]

@@ -48,10 +48,16 @@ class Label:
         return frozenset(filter(None, map(categories.canonical, self.names)))
 
     def distance(self, category: str) -> int | None:
-        """How directly the label names ``category`` (0 best), None if it does not."""
+        """How directly the label names ``category`` (0 best), None if it does not.
+
+        A car is labelled ``truck`` only where no label fits better.
+        """
         if _plain(category) in map(_plain, self.names[:1]):
             return 0
-        canonical = categories.canonical(category)
+        canonical, kind = categories.canonical(category), categories.kind_of(category)
+        own_kind = categories.kind_of(self.names[0])
+        if kind is not None and own_kind is not None:
+            return 1 if kind == own_kind else 3
         if canonical is not None and categories.canonical(self.names[0]) == canonical:
             return 1
         if _plain(category) in map(_plain, self.names[1:]) or canonical in self.categories:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from backend.pipeline.grounding.compact.network import HEAT_BIAS, STRIDES
 from backend.training.adapter.views import FeatureCache, Levels, Reading, View, box_array, quarter_mask, view_size
-from backend.training.grounder.augmentation import UNLABELLED, Sample
+from backend.training.grounder.augmentation import UNLABELLED, DetectorSample
 from backend.training.grounder.losses import make_targets
+from dataset_tools.categories import KINDS, kind_of
 from dataset_tools.labelled import LabelledImage
 
 __all__ = ["Rows", "ViewCells", "neighbourhoods"]
@@ -160,7 +161,7 @@ def _sample(
     categories: Sequence[str],
     reading: Reading,
     unlabelled: float,
-) -> Sample:
+) -> DetectorSample:
     """The labels in pixels of the view; its picture is not needed."""
     size = view_size(image, view)
     index = {category: number for number, category in enumerate(categories)}
@@ -169,7 +170,8 @@ def _sample(
     background = np.empty((len(categories), size[0] // 4, size[1] // 4), np.float32)
     for category, number in index.items():
         # Somebody who outlined one airplane has often left the others: beside it nothing is known.
-        weight = 1.0 if category in image.complete else 0.0 if category in labelled else unlabelled
+        of = KINDS.get(category, category)
+        weight = 1.0 if of in image.complete else 0.0 if of in labelled else unlabelled
         background[number] = weight
     # What the detector is sure to be something else is something else.
     sure = _plain(reading.heat[0]).max(axis=1, initial=-np.inf).reshape(background.shape[1:]) > _SURE
@@ -180,12 +182,16 @@ def _sample(
     for item in image.objects:
         inside = quarter_mask(view, item.mask(), size)
         for number, category in enumerate(categories):
-            if category != item.category:
+            if KINDS.get(category) == item.category:
+                background[number][inside] = float(kind_of(item.label) is not None)
+            elif category != item.category:
                 background[number][inside] = 1.0
     boxes = view.boxes(box_array([item.box for item in objects]), (image.height, image.width))
     labels = np.array([index[item.category] for item in objects], np.int64)
+    kinds = np.array([index.get(kind_of(item.label) or "", -1) for item in objects], np.int64)
     picture = np.broadcast_to(np.zeros((), np.uint8), (*size, 3))
-    return Sample(picture, boxes, labels, np.broadcast_to(np.uint8(UNLABELLED), background.shape[1:]), background)
+    semantic = np.broadcast_to(np.uint8(UNLABELLED), background.shape[1:])
+    return DetectorSample(picture, boxes, labels, kinds, semantic, background)
 
 
 def _plain(level: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

@@ -17,11 +17,14 @@ import numpy.typing as npt
 from backend.pipeline.types import Image
 from backend.training.grounder.colors import shift_colors
 from backend.training.grounder.data import OutlinedObject, TrainingImage
+from dataset_tools.categories import KINDS
 
 SEMANTIC_STRIDE = 4
 """Masks and weight maps are drawn at a quarter of the sample's side."""
 UNLABELLED = 255
-"""Value of ``Sample.semantic`` where there is no object."""
+"""Value of ``DetectorSample.semantic`` where there is no object."""
+SHAPELESS = 254
+"""Value of ``DetectorSample.semantic`` in a box whose object has no outline: what is object there is not known."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,22 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class DetectorSample:
     """One training sample of side S.
 
     Attributes:
         image: uint8[S, S, 3] RGB.
         boxes: float32[N, 4], (x0, y0, x1, y1) in pixels, clipped to the sample.
         labels: int64[N], index of each box's category.
-        semantic: uint8[S/4, S/4], index of the category at each position, ``UNLABELLED`` elsewhere.
+        kinds: int64[N], index of each box's kind; -1 where it has none or it is not known.
+        semantic: uint8[S/4, S/4], index of the category at each position, ``SHAPELESS`` or ``UNLABELLED`` elsewhere.
         background: float32[C, S/4, S/4], weight of "no object of this category here".
     """
 
     image: Image
     boxes: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
+    kinds: npt.NDArray[np.int64]
     semantic: npt.NDArray[np.uint8]
     background: npt.NDArray[np.float32]
 
@@ -89,15 +94,29 @@ class _Canvas:
         quarter = size // SEMANTIC_STRIDE
         self.visible = visible
         self.index = {category: number for number, category in enumerate(categories)}
+        self.kinds_of: dict[str, list[int]] = {}
+        self.own = np.arange(len(categories))
+        for kind, of in KINDS.items():
+            if kind in self.index and of in self.index:
+                self.kinds_of.setdefault(of, []).append(self.index[kind])
+                self.own[self.index[kind]] = self.index[of]
         self.image = np.zeros((size, size, 3), np.uint8)
         self.semantic = np.full((quarter, quarter), UNLABELLED, np.uint8)
         self.background = np.ones((len(categories), quarter, quarter), np.float32)
         self.boxes: list[tuple[float, float, float, float]] = []
         self.labels: list[int] = []
+        self.kinds: list[int] = []
 
-    def add(self, item: OutlinedObject, matrix: npt.NDArray[np.float64], area: tuple[int, int, int, int]) -> None:
+    def add(
+        self,
+        item: OutlinedObject,
+        matrix: npt.NDArray[np.float64],
+        area: tuple[int, int, int, int],
+        shapeless: bool = False,
+    ) -> None:
         """Register an object whose outlines ``matrix`` float64[2, 3] maps to the canvas, seen through ``area``."""
         label = self.index[item.category]
+        kind = self.index.get(item.kind, -1) if item.kind is not None else -1
         whole = [points @ matrix[:, :2].T + matrix[:, 2] for points in item.outlines]
         parts = [part for part in (clip_polygon(points, area) for points in whole) if len(part) >= 3]
         if not parts:
@@ -106,23 +125,29 @@ class _Canvas:
         share = _area(seen) / max(_area(full), 1e-6)
         stride = SEMANTIC_STRIDE
         quarter = [np.round((part - stride / 2) / stride * 16).astype(np.int32) for part in parts]
-        cv2.fillPoly(self.semantic, quarter, label, shift=4)
-        if min(seen[2] - seen[0], seen[3] - seen[1]) < 3 or share < self.visible:
+        cv2.fillPoly(self.semantic, quarter, SHAPELESS if shapeless else label, shift=4)
+        dropped = min(seen[2] - seen[0], seen[3] - seen[1]) < 3 or share < self.visible
+        silent = [label] if dropped else []
+        if dropped or kind < 0:
+            silent += self.kinds_of.get(item.category, [])
+        if silent:
             x0, y0 = int(seen[0] // stride), int(seen[1] // stride)
             x1, y1 = math.ceil(seen[2] / stride), math.ceil(seen[3] / stride)
-            self.background[label, y0:y1, x0:x1] = 0
-            return
-        self.boxes.append(seen)
-        self.labels.append(label)
+            self.background[silent, y0:y1, x0:x1] = 0
+        if not dropped:
+            self.boxes.append(seen)
+            self.labels.append(label)
+            self.kinds.append(kind)
 
-    def sample(self, image: Image) -> Sample:
+    def sample(self, image: Image) -> DetectorSample:
         # An outlined object is nothing else: there, even labels that are incomplete elsewhere say something.
-        own = self.semantic == np.arange(len(self.index))[:, None, None]
-        other = (self.semantic != UNLABELLED) & ~own
-        return Sample(
+        own = self.semantic == self.own[:, None, None]
+        other = (self.semantic < SHAPELESS) & ~own
+        return DetectorSample(
             image,
             np.array(self.boxes, np.float32).reshape(-1, 4),
             np.array(self.labels, np.int64),
+            np.array(self.kinds, np.int64),
             self.semantic,
             np.where(other, np.maximum(self.background, 0.5), self.background).astype(np.float32),
         )
@@ -140,6 +165,7 @@ class SampleMaker:
             category: [
                 (image, item)
                 for image in images
+                if not image.boxes_only
                 for item in image.objects
                 if item.category == category and len(item.outlines) == 1
             ]
@@ -147,7 +173,7 @@ class SampleMaker:
         }
         self._donors = {category: donors for category, donors in self._donors.items() if donors}
 
-    def draw(self, rng: np.random.Generator) -> Sample:
+    def draw(self, rng: np.random.Generator) -> DetectorSample:
         """One sample; the same generator state gives the same sample."""
         config = self.config
         canvas = _Canvas(config.size, self.categories, config.visible)
@@ -185,11 +211,12 @@ class SampleMaker:
             box = source.objects[rng.integers(len(source.objects))].box
             spread = config.size * 0.35 / scale
             center = np.array(box.center) + rng.uniform(-spread, spread, 2)
-        if rng.random() < 0.85:  # keep the view inside the image as far as it fits
+        if rng.random() < 0.93:  # keep the view inside the image as far as it fits
             half = np.array([area[2] - area[0], area[3] - area[1]]) / 2 / scale
             center = np.where(half * 2 < size, np.clip(center, half, size - half), size / 2)
         quarter_turns = int(rng.integers(4))
-        free = rng.uniform(-45, 45) if rng.random() < config.free_rotation else 0.0
+        turned = rng.random() < config.free_rotation and not source.boxes_only
+        free = rng.uniform(-45, 45) if turned else 0.0
         angle = math.radians(90 * quarter_turns + free)
         flip = -1.0 if rng.random() < 0.5 else 1.0
         linear = scale * np.array(
@@ -214,9 +241,14 @@ class SampleMaker:
         for category, weight in source.unlabelled.items():
             if category in canvas.index:
                 canvas.background[canvas.index[category], rows, columns] = weight
-        for item in source.objects:
+        circles = source.circles
+        centers = circles[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+        reach = circles[:, 2] * scale
+        near = ((centers + reach[:, None] > area[:2]) & (centers - reach[:, None] < area[2:])).all(axis=1)
+        for number in np.flatnonzero(near):
+            item = source.objects[number]
             if item.category in canvas.index:
-                canvas.add(item, matrix, area)
+                canvas.add(item, matrix, area, source.boxes_only)
 
     def _paste(self, canvas: _Canvas, rng: np.random.Generator) -> None:
         """Put an object of another image on a free place of the canvas, its border feathered."""

@@ -19,7 +19,7 @@ from backend.pipeline.grounding.compact.network import (
     save_detector,
 )
 from backend.training.grounder.data import TrainingImage
-from backend.training.grounder.evaluation import LOWEST_SCORE, MATCH_IOU
+from backend.training.grounder.evaluation import LOWEST_SCORE, matched
 from dataset_tools.errors import WeightsError
 
 _THRESHOLDS = np.round(np.arange(0.08, 0.71, 0.01), 2)
@@ -63,9 +63,9 @@ def _answer_from(
     """The probability that balances unanswered categories of an image against answers for absent ones."""
     best: dict[bool, list[float]] = {True: [], False: []}
     for found, image in zip(detections, images, strict=True):
-        present = {item.category for item in image.objects}
+        present = {name for item in image.objects for name in (item.category, item.kind)}
         for category in calibration.even:
-            if image.unlabelled.get(category, 1.0) > 0:
+            if image.knows(category):
                 likeliest = max((d.score for d in found if d.category == category), default=0.0)
                 best[category in present].append(calibration.probability(category, likeliest))
     if not best[True] or not best[False]:
@@ -113,18 +113,13 @@ def _rated(
     """All detections' scores of ``category``, whether each finds an object not found yet, and the number of objects."""
     scores, hits, objects = [], [], 0
     for found, image in zip(detections, images, strict=True):
-        if image.unlabelled.get(category, 1.0) == 0:
+        if not image.knows(category):
             continue
-        truth = [item.box for item in image.objects if item.category == category]
+        truth = image.boxes_of(category)
         objects += len(truth)
-        free = set(range(len(truth)))
-        for detection in sorted((d for d in found if d.category == category), key=lambda d: -d.score):
-            best = max(free, key=lambda k: detection.box.iou(truth[k]), default=None)
-            hit = best is not None and detection.box.iou(truth[best]) >= MATCH_IOU
-            if hit and best is not None:
-                free.discard(best)
-            scores.append(detection.score)
-            hits.append(hit)
+        ranked = sorted((d for d in found if d.category == category), key=lambda d: -d.score)
+        scores += [detection.score for detection in ranked]
+        hits += matched([detection.box for detection in ranked], truth)
     return scores, hits, objects
 
 

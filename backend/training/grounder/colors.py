@@ -13,7 +13,7 @@ def shift_colors(image: Image, rng: np.random.Generator) -> Image:
     chance = rng.random(8)
     if chance[0] < 0.10:
         image = _channel_mix(image, rng)
-    if chance[1] < 0.08:
+    if chance[1] < 0.12:
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     elif chance[1] < 0.5:
         gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -44,7 +44,7 @@ def _tone(image: Image, rng: np.random.Generator) -> Image:
     values = np.arange(256, dtype=np.float32) / 255
     gamma = float(np.exp(rng.normal(0, 0.25)))
     gain, offset = float(np.exp(rng.normal(0, 0.18))), float(rng.normal(0, 0.06))
-    haze = float(rng.uniform(0.1, 0.35)) if rng.random() < 0.1 else 0.0
+    haze = float(rng.uniform(0.1, 0.35)) if rng.random() < 0.15 else 0.0
     tables = np.empty((256, 3), np.float32)
     for channel in range(3):
         curve = (values**gamma - 0.45) * gain * np.exp(rng.normal(0, 0.07)) + 0.45 + offset + rng.normal(0, 0.02)

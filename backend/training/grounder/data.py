@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.types import Image
-from dataset_tools.categories import canonical
+from dataset_tools.categories import canonical, kind_of
 from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
-from dataset_tools.labelled import read
+from dataset_tools.labelled import LabelledObject, read
 from dataset_tools.masks import Mask
 
 Outline: TypeAlias = npt.NDArray[np.float32]
@@ -25,12 +25,13 @@ Outline: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class OutlinedObject:
-    """One object: its category (canonical name) and the outer contours of its parts."""
+    """One object: its category (canonical name), the outer contours of its parts, and its kind where it is known."""
 
     category: str
     outlines: tuple[Outline, ...]
+    kind: str | None = None
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """The tightest box around all parts."""
         points = np.concatenate(self.outlines)
@@ -47,12 +48,29 @@ class TrainingImage:
         objects: everything that is outlined in it.
         unlabelled: weight in [0, 1] of "no such object here", by category, where the labels are not complete: 0 says
             nothing about the category where it is not outlined. Categories not named have weight 1.
+        boxes_only: the outlines are only boxes: they say nothing of shapes, and turned they would be too large.
     """
 
     name: str
     image: Image
     objects: tuple[OutlinedObject, ...]
     unlabelled: dict[str, float]
+    boxes_only: bool = False
+
+    def knows(self, category: str) -> bool:
+        """Whether the labels say where there is none of ``category`` (or kind)."""
+        return self.unlabelled.get(category, 1.0) > 0
+
+    def boxes_of(self, category: str) -> list[Box]:
+        """The boxes of the objects of ``category`` (or kind)."""
+        return [item.box for item in self.objects if category in (item.category, item.kind)]
+
+    @cached_property
+    def circles(self) -> npt.NDArray[np.float32]:
+        """float32[N, 3]: centre (x, y) and half diagonal of each object's box; kept."""
+        boxes = np.array([item.box for item in self.objects], np.float32).reshape(-1, 4)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        return np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, np.hypot(*sides.T)[:, None] / 2], axis=1)
 
     @cached_property
     def half(self) -> Image:
@@ -85,8 +103,23 @@ def outline(mask: Mask, scale: float) -> tuple[Outline, ...]:
     return tuple(outlines)
 
 
+def outlines_of(item: LabelledObject, scale: float) -> tuple[Outline, ...]:
+    """The outlines of an object, multiplied by ``scale``: its polygons, or the contours of its run lengths."""
+    if not isinstance(item.segmentation, list):
+        return outline(item.mask(), scale)
+    polygons = (np.array(points, np.float32).reshape(-1, 2) for points in item.segmentation)
+    return tuple(points * np.float32(scale) for points in polygons if len(points) >= 3)
+
+
 def load_folder(
-    folder: Path, split: str | None, max_side: int, unlabelled: dict[str, float], names: Sequence[str] | None = None
+    folder: Path,
+    split: str | None,
+    max_side: int,
+    unlabelled: dict[str, float],
+    names: Sequence[str] | None = None,
+    *,
+    boxes_only: bool = False,
+    every: int = 1,
 ) -> list[TrainingImage]:
     """Decode a dataset folder.
 
@@ -96,13 +129,15 @@ def load_folder(
         max_side: larger images are reduced to this long side in pixels.
         unlabelled: see ``TrainingImage``; the same for all images of the folder.
         names: keep only these file names.
+        boxes_only: see ``TrainingImage``.
+        every: keep only each so many-th image.
 
     Raises:
         ImageError: an image cannot be read.
         DatasetError: a category is unknown to ``dataset_tools.categories``.
     """
     result = []
-    for entry in read(folder, split):
+    for entry in read(folder, split)[::every]:
         if names is not None and entry.name not in names:
             continue
         image = entry.pixels()
@@ -117,10 +152,10 @@ def load_folder(
                     f"{folder}: annotation {item.id} has category {item.label!r}, which is no alias of "
                     "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
                 )
-            outlines = outline(item.mask(), scale)
+            outlines = outlines_of(item, scale)
             if outlines:
-                objects.append(OutlinedObject(category, outlines))
-        result.append(TrainingImage(entry.name, image, tuple(objects), unlabelled))
+                objects.append(OutlinedObject(category, outlines, kind_of(item.label)))
+        result.append(TrainingImage(entry.name, image, tuple(objects), unlabelled, boxes_only))
     return result
 
 

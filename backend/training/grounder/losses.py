@@ -13,7 +13,7 @@ from torch.nn import functional
 from backend.pipeline.grounding.compact.detections import cell_boxes
 from backend.pipeline.grounding.compact.network import STRIDES, DetectorOutput
 from backend.training.boxes import generalized_iou
-from backend.training.grounder.augmentation import SEMANTIC_STRIDE, UNLABELLED, Sample
+from backend.training.grounder.augmentation import SEMANTIC_STRIDE, SHAPELESS, DetectorSample
 
 LEVEL_SIDES = ((0.0, 48.0), (28.0, 120.0), (80.0, float("inf")))
 """Longer sides in pixels of the boxes that each level of ``STRIDES`` learns; overlapping, so that no size is new."""
@@ -30,7 +30,7 @@ class Targets:
         boxes: [B, 4, h, w], the box that the cell should report, in pixels.
         weight: [B, h, w], the cell's share in its object's box loss; sums to 1 over an object, 0 elsewhere.
         background: [B, C, h, w], weight of the negative heat loss.
-        semantic: int64[B, H/4, W/4], category index or ``UNLABELLED``.
+        semantic: int64[B, H/4, W/4], category index, ``SHAPELESS`` or ``UNLABELLED``.
         objects: number of objects, summed over the levels that learn them.
     """
 
@@ -42,7 +42,7 @@ class Targets:
     objects: int
 
 
-def make_targets(samples: Sequence[Sample], categories: int) -> Targets:
+def make_targets(samples: Sequence[DetectorSample], categories: int) -> Targets:
     """Targets of ``samples`` (all of one size, a multiple of 32) for ``categories`` heat channels."""
     size = samples[0].image.shape[:2]
     heats, boxes, weights, backgrounds = [], [], [], []
@@ -60,7 +60,8 @@ def make_targets(samples: Sequence[Sample], categories: int) -> Targets:
                 if not smallest <= max(x1 - x0, y1 - y0) < largest:
                     continue
                 objects += 1
-                _draw(heat[number, sample.labels[k]], box[number], weight[number], (x0, y0, x1, y1), stride)
+                channels = [sample.labels[k], *([sample.kinds[k]] if sample.kinds[k] >= 0 else [])]
+                _draw([heat[number, c] for c in channels], box[number], weight[number], (x0, y0, x1, y1), stride)
         heats.append(torch.from_numpy(heat))
         boxes.append(torch.from_numpy(box))
         weights.append(torch.from_numpy(weight))
@@ -71,9 +72,15 @@ def make_targets(samples: Sequence[Sample], categories: int) -> Targets:
     return Targets(heats, boxes, weights, backgrounds, semantic, objects)
 
 
-def _draw(heat: np.ndarray, boxes: np.ndarray, weights: np.ndarray, box: Sequence[float], stride: int) -> None:  # type: ignore[type-arg]
-    """Draw one object into one level's arrays [h, w], [4, h, w] and [h, w], all in place."""
-    height, width = heat.shape
+def _draw(
+    heats: Sequence[np.ndarray],  # type: ignore[type-arg]
+    boxes: np.ndarray,  # type: ignore[type-arg]
+    weights: np.ndarray,  # type: ignore[type-arg]
+    box: Sequence[float],
+    stride: int,
+) -> None:
+    """Draw one object into one level's arrays: each of ``heats`` [h, w], [4, h, w] and [h, w], all in place."""
+    height, width = weights.shape
     x0, y0, x1, y1 = (value / stride for value in box)
     center_x, center_y = (x0 + x1) / 2 - 0.5, (y0 + y1) / 2 - 0.5  # in cells, whose centres are at whole numbers
     cell_x, cell_y = (min(max(round(c), 0), n - 1) for c, n in ((center_x, width), (center_y, height)))
@@ -85,8 +92,9 @@ def _draw(heat: np.ndarray, boxes: np.ndarray, weights: np.ndarray, box: Sequenc
     gauss_y = np.exp(-0.5 * ((np.arange(top, bottom) - cell_y) / sigma_y) ** 2)
     gauss = (gauss_y[:, None] * gauss_x[None, :]).astype(np.float32)
     gauss[gauss < 0.01] = 0
-    patch = heat[top:bottom, left:right]
-    np.maximum(patch, gauss, out=patch)
+    for heat in heats:
+        patch = heat[top:bottom, left:right]
+        np.maximum(patch, gauss, out=patch)
     share = gauss / gauss.sum()
     chosen = gauss > 0
     weights[top:bottom, left:right][chosen] = share[chosen]
@@ -110,9 +118,10 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
     result = {"heat": heat / count, "box": box / count}
     if output.semantic is not None:
         categories = output.semantic.shape[1]
-        labels = targets.semantic.where(targets.semantic != UNLABELLED, torch.tensor(categories))
+        labels = targets.semantic.clamp(max=categories)
         wanted = functional.one_hot(labels, categories + 1)[..., :categories].permute(0, 3, 1, 2).float()
-        weight = targets.background[0].maximum(wanted)
+        weight = targets.background[0][:, :categories].maximum(wanted)
+        weight = weight * (targets.semantic != SHAPELESS)[:, None]
         logits = output.semantic.float()
         loss = functional.binary_cross_entropy_with_logits(
             logits, wanted, weight=weight * (1 + 2 * wanted), reduction="sum"

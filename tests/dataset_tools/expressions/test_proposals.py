@@ -46,7 +46,7 @@ def test_a_tank_farm_is_described_by_all_means() -> None:
 def test_nothing_is_said_of_what_cannot_be_told_apart_or_named() -> None:
     twins = [disk(300, 300, 30), disk(306, 302, 30)]
     assert [p.kind for p in propose(twins, ["ship", "ship"]) if p.kind != "all"] == []
-    assert propose([disk(300, 300, 30)], ["helicopter"]) == []
+    assert propose([disk(300, 300, 30)], ["lighthouse"]) == []
     assert propose([np.zeros(SIZE, bool)], ["ship"]) == []
     assert propose([], []) == []
 

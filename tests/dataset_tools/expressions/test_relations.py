@@ -350,7 +350,7 @@ CASES: list[tuple[Layout, str, str]] = [
     (PORT, "a ship", "ambiguous"),
     (SCHOOL, "tennis court", "ambiguous"),
     (PORT, "two ships", "ambiguous"),
-    (APRON, "the helicopter left of the plane", "unknown-category"),
+    (APRON, "the lighthouse left of the plane", "unknown-category"),
     (PORT, "the lighthouse near the harbor", "unknown-category"),
     (SCHOOL, "the car park", "unknown-category"),
     (PORT, "the left one", "unknown-category"),

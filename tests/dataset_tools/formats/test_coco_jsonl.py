@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_tools import formats
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.geometry import Box
@@ -169,3 +171,32 @@ def test_reads_the_research_images(shared_data: Path) -> None:
     assert all(
         Box.of_mask(a.mask()) == a.box for images in (data, buildings) for i in images.images for a in i.annotations
     )
+
+
+def test_packed_annotations_are_read_alike(folder: Path) -> None:
+    plain = coco_jsonl.read(folder)
+    file = folder / "annotations.json"
+    (folder / "annotations.json.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    packed = coco_jsonl.read(folder)
+    assert [image.file_name for image in packed.images] == [image.file_name for image in plain.images]
+    assert packed.expressions == plain.expressions
+    assert formats.detect(folder) == "coco_jsonl"
+    (folder / "annotations.json.gz").write_bytes(b"not packed")
+    with pytest.raises(DatasetError, match="cannot be unpacked"):
+        coco_jsonl.read(folder)
+
+
+def test_other_expressions_and_cut_objects(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "annotations.json").read_text())
+    content["annotations"][0]["truncated"] = 1
+    (folder / "annotations.json").write_text(json.dumps(content))
+    first = content["annotations"][0]
+    image = next(entry for entry in content["images"] if entry["id"] == first["image_id"])
+    row = {"id": 1, "image": image["file_name"], "category": "ship", "expression": "it", "kind": "single"}
+    (tmp_path / "more.jsonl").write_text(json.dumps(row | {"ann_ids": [first["id"]], "bbox": None}) + "\n")
+    data = coco_jsonl.read(folder, expressions=tmp_path / "more.jsonl")
+    assert [one.expression for one in data.expressions] == ["it"]
+    assert [one.id for entry in data.images for one in entry.annotations if one.truncated] == [first["id"]]
+    with pytest.raises(DatasetError, match="no expressions at"):
+        coco_jsonl.read(folder, expressions=tmp_path / "none.jsonl")

@@ -137,3 +137,11 @@ def test_a_label_that_the_model_learnt_in_a_project_is_no_problem() -> None:
     assert any("Solar_Panel" in problem for problem in found.problems({"ship"}))
     assert not any("Solar_Panel" in problem for problem in found.problems({"ship", "solar panel"}))
     assert found.label_for("solar panel") == "Solar_Panel"
+
+
+def test_kinds_of_vehicles_get_the_label_that_fits_best() -> None:
+    both = config('<BrushLabels name="m" toName="image"><Label value="car"/><Label value="truck"/></BrushLabels>')
+    one = config('<BrushLabels name="m" toName="image"><Label value="car"/><Label value="vehicle"/></BrushLabels>')
+    assert parse_labeling_config(both).label_for("large vehicle") == "truck"
+    assert parse_labeling_config(both).label_for("small vehicle") == "car"
+    assert parse_labeling_config(one).label_for("large vehicle") == "vehicle"

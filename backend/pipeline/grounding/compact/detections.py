@@ -21,7 +21,7 @@ PADDING_VALUE = (102, 105, 94)
 _LEGIBLE = 8.0
 _LOWEST_PEAK = 0.03
 _LARGEST_READING = 1280
-_PEAKS = 200
+_PEAKS = 600
 """Peaks kept per level and scale."""
 
 

@@ -18,7 +18,7 @@ from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.network import Calibration, Detector, load_detector
 from backend.pipeline.grounding.compact.tiled import detect_anywhere
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, hash_image
-from dataset_tools.categories import category_named
+from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions import relations
@@ -122,7 +122,13 @@ def answer(
         image_size: (height, width) in pixels.
         color_of: colour of what is in a box; None to pass over colour words.
     """
-    groundings = [Grounding(d.box, calibration.probability(d.category, d.score), d.category) for d in detections]
+    named = {query.category, *query.target_categories}
+    # A kind is found once more as what it is a kind of: without its word it is no object of its own.
+    groundings = [
+        Grounding(d.box, calibration.probability(d.category, d.score), d.category)
+        for d in detections
+        if d.category not in KINDS or d.category in named
+    ]
     subjects = [g for g in groundings if query.category in (g.category, None) and g.score >= _PLAUSIBLE]
     considered = tuple(subjects)
     if query.is_all or query.category is None:

@@ -1,8 +1,9 @@
 """The compact grounder's network: a one-stage centre-point detector for overhead images.
 
-A small residual backbone and a feature pyramid with outputs at strides 4, 8 and 16; at each cell one heat value per
-category (the cell is an object's centre) and the distances from the cell to the four sides of its box, as in
-TTFNet (arXiv 1909.00700) and FCOS (arXiv 1904.01355). Small objects are read at stride 4, large ones at stride 16.
+A small backbone (``efficientnet``, or a residual one) and a feature pyramid with outputs at strides 4, 8 and 16; at
+each cell one heat value per category (the cell is an object's centre) and the distances from the cell to the four sides
+of its box, as in TTFNet (arXiv 1909.00700) and FCOS (arXiv 1904.01355). Small objects are read at stride 4, large ones
+at stride 16.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from backend.pipeline.grounding.compact.efficientnet import WIDTHS, EfficientNetLite0
 from backend.pipeline.weights.safetensors_bytes import serialized
 from dataset_tools.atomic import write_bytes
-from dataset_tools.errors import WeightsError
+from dataset_tools.categories import KINDS
+from dataset_tools.errors import ConfigError, WeightsError
 
 STRIDES = (4, 8, 16)
 """Strides of the three output levels in network pixels."""
@@ -42,8 +45,13 @@ COMPACT_CATEGORIES = (
     "bridge",
     "vehicle",
     "building",
+    "helicopter",
+    "swimmingpool",
+    "roundabout",
+    "soccerfield",
+    *KINDS,
 )
-"""Canonical names (``dataset_tools.categories``) in the order of the network's heat channels."""
+"""Canonical names (``dataset_tools.categories``) in the order of the network's heat channels, then kinds of them."""
 
 _MEAN = (0.40, 0.41, 0.37)
 _STD = (0.20, 0.19, 0.18)
@@ -55,8 +63,9 @@ class DetectorConfig:
     """Sizes of the network; stored beside its weights.
 
     Attributes:
-        categories: one heat channel each.
-        widths: channels of the stem and of the stages at strides 4, 8, 16 and 32.
+        categories: one heat channel each; kinds (``dataset_tools.categories.KINDS``) come after what they are kinds of.
+        backbone: ``efficientnet_lite0``, or ``residual`` (of ``widths`` and ``depths``).
+        widths: channels of the residual stem and of its stages at strides 4, 8, 16 and 32.
         depths: residual blocks of the stages at strides 4, 8, 16 and 32.
         pyramid_width: channels of the feature pyramid and of the heads.
         adapter_width: hidden channels of the adapter that learnt from a project's labels; 0: there is none.
@@ -64,6 +73,7 @@ class DetectorConfig:
     """
 
     categories: tuple[str, ...] = COMPACT_CATEGORIES
+    backbone: str = "residual"
     widths: tuple[int, int, int, int, int] = (32, 64, 96, 160, 256)
     depths: tuple[int, int, int, int] = (1, 2, 2, 2)
     pyramid_width: int = 64
@@ -76,7 +86,16 @@ class DetectorConfig:
         plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
+        unknown = sorted(plain.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ConfigError(f"the detector has no setting {unknown[0]!r}; it has {[f.name for f in fields(cls)]}")
         return cls(**plain)
+
+    @property
+    def outlined(self) -> int:
+        """How many categories the auxiliary mask head draws: all that are known but kinds."""
+        known = self.categories[: len(self.categories) - self.adapted]
+        return sum(name not in KINDS for name in known)
 
 
 @dataclass(frozen=True)
@@ -166,7 +185,7 @@ class DetectorOutput:
     Attributes:
         heat: logits [B, C, H/stride, W/stride].
         sides: natural logarithm of (left, top, right, bottom) over the level's stride, [B, 4, H/stride, W/stride].
-        semantic: logits [B, C, H/4, W/4] of the auxiliary mask head; None outside training.
+        semantic: logits [B, ``config.outlined``, H/4, W/4] of the auxiliary mask head; None outside training.
         own_sides: like ``sides``, for the categories that only the adapter knows; None without such.
         own_from: index of the first of these categories.
     """
@@ -187,9 +206,34 @@ class Detector(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        widths, pyramid = config.widths, config.pyramid_width
-        self.register_buffer("mean", 255 * torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        pyramid = config.pyramid_width
+        self.backbone: EfficientNetLite0 | None = None
+        widths: tuple[int, ...]
+        if config.backbone == "efficientnet_lite0":
+            mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+            self.backbone = EfficientNetLite0()
+            widths = WIDTHS
+        elif config.backbone == "residual":
+            mean, std = _MEAN, _STD
+            widths = config.widths[1:]
+            self._add_residual_stages(config)
+        else:
+            raise ConfigError(f"backbone must be efficientnet_lite0 or residual, got {config.backbone!r}")
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, pyramid, 1) for width in widths)
+        self.smooth = nn.ModuleList(_ConvNormRelu(pyramid, pyramid) for _ in STRIDES)
+        # A heat bias of log(0.01 / 0.99): the first steps are not spent on learning that most cells are background.
+        known = len(config.categories) - config.adapted
+        self.heat = Head(pyramid, known, bias=HEAT_BIAS)
+        self.sides = Head(pyramid, 4, bias=1.0)
+        self.semantic = nn.Conv2d(pyramid, config.outlined, 1)
+        self.adapter: Head | None = None
+        if config.adapter_width:
+            self.adapter = Head(pyramid, len(config.categories) + 4, bias=0.0, hidden=config.adapter_width)
+
+    def _add_residual_stages(self, config: DetectorConfig) -> None:
+        widths = config.widths
         self.stem = nn.Sequential(_ConvNormRelu(3, widths[0], 2), _ConvNormRelu(widths[0], widths[1], 2))
         stages = []
         for level, depth in enumerate(config.depths):
@@ -198,16 +242,17 @@ class Detector(nn.Module):
                 blocks.insert(0, _ConvNormRelu(widths[level], widths[level + 1], 2))
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
-        self.lateral = nn.ModuleList(nn.Conv2d(width, pyramid, 1) for width in widths[1:])
-        self.smooth = nn.ModuleList(_ConvNormRelu(pyramid, pyramid) for _ in STRIDES)
-        # A heat bias of log(0.01 / 0.99): the first steps are not spent on learning that most cells are background.
-        known = len(config.categories) - config.adapted
-        self.heat = Head(pyramid, known, bias=HEAT_BIAS)
-        self.sides = Head(pyramid, 4, bias=1.0)
-        self.semantic = nn.Conv2d(pyramid, known, 1)
-        self.adapter: Head | None = None
-        if config.adapter_width:
-            self.adapter = Head(pyramid, len(config.categories) + 4, bias=0.0, hidden=config.adapter_width)
+
+    def _stage_features(self, images: Tensor) -> list[Tensor]:
+        """What the backbone says of normalised images, at strides 4, 8, 16 and 32."""
+        if self.backbone is not None:
+            return self.backbone(images)  # type: ignore[no-any-return]
+        x = self.stem(images)
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
 
     def forward(self, images: Tensor) -> DetectorOutput:
         """Maps of ``images`` float32[B, 3, H, W]; raises ValueError for sizes that do not divide."""
@@ -237,11 +282,7 @@ class Detector(nn.Module):
         """
         if images.shape[-1] % PADDING_MULTIPLE or images.shape[-2] % PADDING_MULTIPLE:
             raise ValueError(f"height and width must be multiples of {PADDING_MULTIPLE}, got {tuple(images.shape)}")
-        x = self.stem((images - self.mean) / self.std)
-        stages = []
-        for stage in self.stages:
-            x = stage(x)
-            stages.append(x)
+        stages = self._stage_features((images - self.mean) / self.std)
         top = self.lateral[3](stages[3])
         pyramid: list[Tensor] = []
         for level in (2, 1, 0):

@@ -154,3 +154,18 @@ def test_shipped_weights_fit_their_budget() -> None:
     assert SHIPPED.stat().st_size <= 12_000_000
     card = (SHIPPED.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "research" in card
+
+
+def test_kinds_of_vehicles_answer_to_their_words_only() -> None:
+    car = [Detection(LEFT, name, 0.9) for name in ("vehicle", "small vehicle")]
+    truck = [Detection(RIGHT, name, 0.8) for name in ("vehicle", "large vehicle")]
+
+    def found(words: str) -> list[Box]:
+        query = parse(words, frozenset(COMPACT_CATEGORIES))
+        return sorted(boxes(answer(query, [*car, *truck], CALIBRATION, SIZE)))
+
+    assert found("the truck") == [RIGHT]
+    assert found("the small vehicle") == [LEFT]
+    assert found("all the vehicles") == [LEFT, RIGHT]
+    assert found("every object on the left") in ([], [LEFT])
+    assert found("the car to the left of the truck") == [LEFT]
