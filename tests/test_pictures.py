@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -90,6 +91,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.seen: list[RGB] = []
+        self.grounder = SimpleNamespace(known_categories=frozenset())
 
     def prelabel(self, image: RGB, expression: str, **options: Any) -> Prelabels:
         self.seen.append(image)
@@ -210,7 +212,7 @@ def promotion_gate(
 ) -> dict[str, RGB]:
     recorder, images = Recorder(), labelled.read(folder)
     pipeline = cast("PslgSam", recorder)
-    gate.compare(pipeline, pipeline, images, [])
+    gate.compare(pipeline, pipeline, images, [], rules=gate.Rules(objects=1, images=1))
     return dict(zip([*table, *table], recorder.seen, strict=True))
 
 

@@ -175,10 +175,11 @@ class TaskRanker:
 
     def _asked_for(self, query: TaskQuery) -> str | None:
         for text in query.expressions:
-            category = expression_parser.parse(text).category
+            category = expression_parser.parse(text, self._config.own_categories).category
             if category is not None:
                 return category
-        return default_category(query, self._config) or query.category
+        defaults = (default_category(query, self._config, text) for text in query.expressions)
+        return next(filter(None, defaults), query.category)
 
 
 def _inner_agreements(answers: Sequence[Prelabels]) -> Iterator[float | None]:

@@ -192,10 +192,14 @@ class Prelabel:
 
 @dataclass(frozen=True, eq=False)
 class Prelabels(Sequence[Prelabel]):
-    """The objects of one expression, best first; empty if and only if ``abstained`` is set."""
+    """The objects of one expression, best first; empty if and only if ``abstained`` is set.
+
+    ``left_out``: how many more boxes were found, less certain ones, and not outlined because a caller set a bound.
+    """
 
     items: tuple[Prelabel, ...]
     abstained: Abstention | None = None
+    left_out: int = 0
 
     @property
     def score(self) -> float:

@@ -107,12 +107,12 @@ def _export_map(
     options: dict[str, Any],
 ) -> None:  # fmt: skip
     from dataset_tools.maps import files
-    from dataset_tools.maps.objects import Places, joined, objects_of
+    from dataset_tools.maps.objects import TilePlaces, joined, objects_of
 
     samples, problems = open_samples(source, options)
     left_out: list[str] = []
     with progress_bar("placing") as progress:
-        parts = list(objects_of(counted(samples(), progress), Places(tiles), left_out))
+        parts = list(objects_of(counted(samples(), progress), TilePlaces(tiles), left_out))
     left_out += told(problems, wordless=False)
     if not parts:
         raise DatasetError("no object could be placed on the map: " + "; ".join(left_out[:3] or ["there are none"]))

@@ -252,6 +252,12 @@ class Query:
         )
 
     @property
+    def says_one(self) -> bool:
+        """Whether it says that the image holds exactly one of its category: "the ship", not "a ship"."""
+        definite = self.text.casefold().split()[:1] == ["the"]
+        return definite and not self.constraints and not self.is_all and self.count in (None, 1)
+
+    @property
     def mentions_color(self) -> bool:
         """Whether it, or anything it refers to, is described by a colour."""
         return any(isinstance(c, Color | Part) for c in _flat(self.constraints)) or any(

@@ -6,6 +6,7 @@ features, the boxes of categories that the base model knows, and embeddings of w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -102,8 +103,10 @@ def tasks_of(images: Sequence[LabelledImage]) -> list[OracleTask]:
 def training_set(labelled: Sequence[OracleTask]) -> list[LabelledImage]:
     """What the project holds once ``labelled`` are: per image the objects that its tasks named, and nothing else.
 
-    "all the ships" says that there are no other ships; every other expression leaves that open.
+    "all the ships" says that there are no other ships, and so does "the ship" where one was outlined; every other
+    expression leaves that open. Labels are words of the project, whether or not the lexicon knows them.
     """
+    own = frozenset(item.category for task in labelled for item in task.image.objects)
     by_image: dict[str, list[OracleTask]] = {}
     for task in labelled:
         by_image.setdefault(task.image.key, []).append(task)
@@ -112,8 +115,14 @@ def training_set(labelled: Sequence[OracleTask]) -> list[LabelledImage]:
         image = tasks[0].image
         kept = sorted({index for task in tasks for index in task.expression.objects})
         place = {index: number for number, index in enumerate(kept)}
-        queries = [(task, expression_parser.parse(task.expression.text)) for task in tasks]
-        complete = frozenset(task.category for task, query in queries if query.is_all and not query.constraints)
+        queries = [(task, expression_parser.parse(task.expression.text, own)) for task in tasks]
+        counts = Counter(image.objects[index].category for index in kept)
+        complete = frozenset(
+            task.category
+            for task, query in queries
+            if (query.is_all and not query.constraints)
+            or (query.says_one and len(task.expression.objects) == counts[task.category] == 1)
+        )
         expressions = tuple(
             LabelledExpression(task.expression.text, tuple(place[index] for index in task.expression.objects))
             for task in tasks

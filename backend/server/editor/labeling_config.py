@@ -19,6 +19,7 @@ from dataset_tools import categories
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.label_studio.images import variables
+from dataset_tools.labelled import category_name
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -139,7 +140,7 @@ class LabelingConfig:
         if len(places) > 1 or (name not in known and self.others):
             where = ", ".join(sorted(f"{tag} {number}" if number is not None else str(tag) for tag, number in places))
             raise ProtocolError(f"on which image this is cannot be told: {where}; there are {', '.join(known)}")
-        return replace(known.get(name, self), item=number if isinstance(number, int) else None)
+        return replace(known.get(str(name), self), item=number if isinstance(number, int) else None)
 
     def shows(self, region: Mapping[str, Any]) -> bool:
         """Whether a region lies on this image; one that does not say where it lies does."""
@@ -164,6 +165,12 @@ class LabelingConfig:
     def takes_any_category(self) -> bool:
         """Whether the only label is a word like ``object``, which says nothing of a category."""
         return len(self.labels) == 1 and says_nothing(self.labels[0].names[0])
+
+    @property
+    def own_categories(self) -> frozenset[str]:
+        """Words of the labels that are no canonical category, "Solar_Panel" as "solar panel": nouns for the parser."""
+        names = {category_name(name) for label in self.labels for name in label.names}
+        return frozenset(name for name in names if name not in categories.CATEGORIES and not says_nothing(name))
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""
@@ -249,7 +256,7 @@ def _of_image(image: Element, elements: list[Element]) -> LabelingConfig:
 
 
 def _value(image: Element) -> str:
-    return image.get("valueList") or image.get("value", "")
+    return image.get("valueList") or image.get("value") or ""
 
 
 def _targets(control: Element) -> list[str]:

@@ -18,9 +18,11 @@ from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
 from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
 from dataset_tools.label_studio.regions import brush_code, rectangle_corners
+from dataset_tools.labelled import category_name
 
 __all__ = [
     "EditorPrompts",
@@ -84,12 +86,22 @@ def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | N
     return TaskQuery(task.id, url.strip(), tuple(expressions), category if isinstance(category, str) else None)
 
 
-def default_category(query: TaskQuery, config: LabelingConfig) -> str | None:
-    """Canonical category for an expression that names none: the task's own, else that of the only label."""
+def default_category(query: TaskQuery, config: LabelingConfig, expression: str) -> str | None:
+    """Category of what is found where neither the words' canonical nouns nor the grounder name one.
+
+    The label of the project that the words name ("solar panel"), else the task's own category, else that of the only
+    label.
+    """
+    own = config.own_categories
+    named = parse(expression, own).category if own else None
+    if named in own:
+        return named
     if query.category is not None:
-        return categories.canonical(query.category)
+        name = category_name(query.category)
+        return name if name in own else categories.canonical(query.category)
     if len(config.labels) == 1:
-        return next(iter(sorted(config.labels[0].categories)), None)
+        name = category_name(config.labels[0].names[0])
+        return name if name in own else next(iter(sorted(config.labels[0].categories)), None)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from dataset_tools.expressions.appearance import Look, View, look_at, view_of
@@ -137,7 +138,7 @@ def test_slips(typed: str, meant: str) -> None:
     assert corrected(typed) == meant
 
 
-def _picture() -> np.ndarray:
+def _picture() -> npt.NDArray[np.uint8]:
     """Gray ground with a green field at the left and a blue one at the right."""
     image = np.full((600, 800, 3), 130, np.uint8)
     image[:, :250] = (80, 150, 70)
