@@ -139,7 +139,7 @@ class LabelledImage:
 
     @property
     def key(self) -> str:
-        """sha256 of the file, 64 hex digits; read once, when it is first asked for. Raises OSError."""
+        """sha256 of the file, 64 hex digits; read once, when it is first asked for. Raises ImageError."""
         return self.sha256 or file_key(self.path)
 
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -219,9 +219,16 @@ def category_name(label: str) -> str:
 
 
 def file_key(path: Path) -> str:
-    """The sha256 of the file, 64 hex digits; a file that has not changed is read once per process. Raises OSError."""
-    state = path.stat()
-    return _file_key(path, state.st_mtime_ns, state.st_size)
+    """The sha256 of the file, 64 hex digits; a file that has not changed is read once per process.
+
+    Raises:
+        ImageError: the file is missing or cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _file_key(path, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
 
 
 @lru_cache(maxsize=1 << 16)
