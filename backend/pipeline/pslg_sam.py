@@ -140,7 +140,7 @@ class PslgSam:
         height, width = image.shape[:2]
         embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
-        prelabels = []
+        prelabels: list[Prelabel] = []
         chosen = groundings if most is None else _most_certain(groundings, most)
         left_out = len(groundings) - len(chosen)
         for number, grounding in enumerate(chosen):
