@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -39,6 +39,7 @@ class ExportReport:
         images: exported, those of an earlier, interrupted run included.
         records: exported expressions and objects without words.
         without_target: expressions of absent objects that the format cannot hold.
+        wordless: objects without words that the format cannot hold.
         resumed: images that an earlier run had exported.
         failed: (file name, why) of every image that could not be exported.
     """
@@ -46,6 +47,7 @@ class ExportReport:
     images: int = 0
     records: int = 0
     without_target: int = 0
+    wordless: int = 0
     resumed: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -60,6 +62,7 @@ def export(
     restart: bool = False,
     details: dict[str, Any] | None = None,
     progress: Callable[[int], object] = lambda _n: None,
+    reasons: Callable[[], Sequence[str]] = list,
 ) -> ExportReport:
     """Write ``samples`` as a dataset folder.
 
@@ -72,6 +75,7 @@ def export(
         restart: forget an interrupted export instead of going on with it.
         details: JSON values for ``dataset.json`` (licence, source, command).
         progress: called with 1 after every sample.
+        reasons: why the source left things out; asked where nothing was exported.
 
     Returns:
         What was exported and what failed.
@@ -114,12 +118,18 @@ def export(
             settle(first, future.result())
     items = journal.items
     report.images = sum(1 for _ in items())
-    records = [bool(record.targets) for item in items() for record in item.sample.records]
-    report.without_target = 0 if formats.FORMATS[format_name].absent else records.count(False)
-    report.records = len(records) - report.without_target
-    if not report.images:
-        reasons = "; ".join(f"{name}: {why}" for name, why in report.failed[:3])
-        raise DatasetError(f"nothing was exported to {destination}" + (f" ({reasons})" if reasons else ": no samples"))
+    records = [record for item in items() for record in item.sample.records]
+    entry = formats.FORMATS[format_name]
+    report.without_target = 0 if entry.absent else sum(not record.targets for record in records)
+    report.wordless = 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
+    report.records = sum(
+        (entry.absent or bool(record.targets)) and (entry.objects or bool(record.expression)) for record in records
+    )
+    if not report.images or (records and not report.records and not (entry.objects and report.without_target)):
+        found = [f"{name}: {why}" for name, why in report.failed] + list(reasons())
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        found = found or ["no expressions" if report.images else "no samples"]
+        raise DatasetError(f"nothing was exported to {destination}: {'; '.join(found[:3])}{more}")
     write_card(staging, format_name, items, {"name": destination.name, **(details or {})}, report.failed)
     writer.finish(staging, items)
     journal.path.unlink()

@@ -29,7 +29,7 @@ from dataset_tools.errors import ConfigError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box
 from dataset_tools.maps.georeference import Georeference
-from dataset_tools.maps.objects import MapObject, Place
+from dataset_tools.maps.objects import MapObject, TilePlace
 from dataset_tools.maps.scene import MapScene
 from dataset_tools.maps.tiles import windows
 from dataset_tools.masks import Mask
@@ -109,7 +109,7 @@ def prelabel_scene(
     result = answer(query, of_map, grounder.calibration, upright.size, color_of)
     if result.abstention is not None:
         return SceneAnswer((), result.abstention, len(found))
-    place = Place(
+    place = TilePlace(
         scene.name, (scene.width, scene.height), (0, 0, scene.width, scene.height),
         scene.reference or Georeference(None, (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)),
     )  # fmt: skip
@@ -123,7 +123,7 @@ def prelabel_scene(
 
 
 def _outlined(
-    pipeline: PslgSam, scene: MapScene, grounding: Grounding, box: Box, place: Place, expression: str
+    pipeline: PslgSam, scene: MapScene, grounding: Grounding, box: Box, place: TilePlace, expression: str
 ) -> MapObject | None:
     crop, x, y, factor = _crop(scene, box)
     inside = Grounding(_scaled(box.shifted(-x, -y), factor), grounding.score, grounding.category)

@@ -16,6 +16,7 @@ from dataset_tools.commands.options import (
     open_samples,
     parse_shares,
     source_options,
+    told,
 )
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import WRITTEN
@@ -88,13 +89,16 @@ def export_command(
         report = export(
             samples(), destination, name,
             workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
+            reasons=lambda: [f"task {p.task}: {p.message}" for p in problems],
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
     if report.without_target:
         click.echo(f"{report.without_target:,} expressions for absent objects stay behind: {name} cannot hold them")
+    if report.wordless:
+        click.echo(f"{report.wordless:,} objects without words stay behind: {name} holds expressions only")
     if report.resumed:
         click.echo(f"{report.resumed:,} images were there from an interrupted export")
-    left_out = [f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems]
+    left_out = [f"{file}: {why}" for file, why in report.failed] + told(problems, wordless=name != "coco")
     finish(left_out)
 
 
@@ -103,13 +107,13 @@ def _export_map(
     options: dict[str, Any],
 ) -> None:  # fmt: skip
     from dataset_tools.maps import files
-    from dataset_tools.maps.objects import Places, joined, objects_of
+    from dataset_tools.maps.objects import TilePlaces, joined, objects_of
 
     samples, problems = open_samples(source, options)
     left_out: list[str] = []
     with progress_bar("placing") as progress:
-        parts = list(objects_of(counted(samples(), progress), Places(tiles), left_out))
-    left_out += [f"task {p.task}: {p.message}" for p in problems]
+        parts = list(objects_of(counted(samples(), progress), TilePlaces(tiles), left_out))
+    left_out += told(problems, wordless=False)
     if not parts:
         raise DatasetError("no object could be placed on the map: " + "; ".join(left_out[:3] or ["there are none"]))
     objects = joined(parts)
@@ -148,7 +152,7 @@ def import_command(
             from_name=from_name, to_name=to_name, model_version=model_version,
         )  # fmt: skip
     click.echo(f"{tasks}: {count:,} tasks")
-    finish([f"task {problem.task}: {problem.message}" for problem in problems])
+    finish(told(problems))
 
 
 @click.command("split")
@@ -183,7 +187,7 @@ def split_command(
         )  # fmt: skip
     for part in dict.fromkeys(parts.values()):
         click.echo(f"{part}: {sum(value == part for value in parts.values()):,} images")
-    finish([f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems])
+    finish([f"{file}: {why}" for file, why in report.failed] + told(problems))
 
 
 @click.command("propose")
@@ -227,4 +231,4 @@ def propose_command(
             report = export(enlarged, destination, name, details={"source": str(source)}, progress=progress)
             click.echo(f"{destination}: {report.images:,} images, {report.records:,} records")
             left_out += [f"{file}: {why}" for file, why in report.failed]
-    finish(left_out + [f"task {problem.task}: {problem.message}" for problem in problems])
+    finish(left_out + told(problems))

@@ -109,6 +109,17 @@ def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T
         progress(1)
 
 
+def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
+    """What was left out of what came from Label Studio.
+
+    Args:
+        problems: ``Problem`` of the source.
+        wordless: whether objects without words are left out, too.
+    """
+    kinds = ("left-out", "wordless") if wordless else ("left-out",)
+    return [f"task {problem.task}: {problem.message}" for problem in problems if problem.kind in kinds]
+
+
 def finish(left_out: list[str]) -> None:
     """Say what was left out, and let the exit status say so too."""
     for line in left_out[:20]:

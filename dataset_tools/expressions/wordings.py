@@ -13,7 +13,7 @@ import numpy as np
 from dataset_tools import colors
 from dataset_tools.categories import CATEGORIES, plural_of
 from dataset_tools.expressions import spatial_scores as spatial
-from dataset_tools.expressions.query_scores import LabelledBox, Scene
+from dataset_tools.expressions.scene import LabelledBox, Scene
 
 __all__ = ["Scenery"]
 

@@ -29,6 +29,7 @@ class Format:
         sign: a file that tells it (a glob).
         help: one line about it.
         absent: it holds expressions that mean nothing in their image.
+        objects: it holds objects that no expression names.
         masks: it holds masks; where it holds boxes alone it is read by ``dataset_tools.labelled`` only, as nothing
             that is made of masks can come of it.
         packed: another file that tells it.
@@ -40,6 +41,7 @@ class Format:
     sign: str
     help: str
     absent: bool = False
+    objects: bool = False
     masks: bool = True
     packed: str | None = None
 
@@ -52,7 +54,9 @@ FORMATS = {
     entry.name: entry
     for entry in (
         Format("refer", "refer", "ReferWriter", "rrsisd/refs(unc).p", "RRSIS-D's layout for RMSIN, FIANet and others"),
-        Format("coco", "coco", "CocoWriter", "annotations/*.json", "strict COCO instances (no expressions)"),
+        Format(
+            "coco", "coco", "CocoWriter", "annotations/*.json", "strict COCO instances (no expressions)", objects=True
+        ),
         Format("refsegrs", "refsegrs", "RefSegRSWriter", "output_phrase_*.txt", "RefSegRS: image, mask, phrase"),
         Format("rsrefseg", "rsrefseg", "RSRefSegWriter", "datainfo/*.jsonl", "RSRefSeg's JSON lines"),
         Format(
@@ -62,6 +66,7 @@ FORMATS = {
             "annotations.json",
             "COCO and expressions.jsonl",
             absent=True,
+            objects=True,
             packed="annotations.json.gz",
         ),
         Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),

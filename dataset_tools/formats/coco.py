@@ -20,19 +20,29 @@ from dataset_tools.records import Provenance, Record, Sample, SourceImage, Targe
 
 
 def objects(item: Item) -> Iterator[tuple[str, Target, str]]:
-    """(category, target, split) of every object of an image, once each."""
-    seen = set()
+    """(category, target, split) of every object of an image, once each: what has one mask, or one id, is one object.
+
+    Of targets with one id the last is taken.
+    """
+    last = {(record.category, target.id): target for record in item.sample.records for target in record.targets}
+    seen: set[tuple[str, str | int | None]] = set()
     for record in item.sample.records:
         for target in record.targets:
-            if (record.category, target.counts) not in seen:
-                seen.add((record.category, target.counts))
-                yield record.category, target, split_of(record)
+            keys = {(record.category, target.counts), (record.category, target.id)} - {(record.category, None)}
+            if not keys & seen:
+                newest = target if target.id is None else last[record.category, target.id]
+                yield record.category, newest, split_of(record)
+            seen |= keys
 
 
 def splits_of(items: Items) -> list[str]:
-    """The splits that occur, the known ones first."""
-    found = {split_of(record) for item in items() for record in item.sample.records}
+    """The splits that occur, the known ones first; an image without records is in ``train``."""
+    found = {split for item in items() for split in _splits(item)}
     return [*(s for s in SPLITS if s in found), *sorted(found - set(SPLITS))]
+
+
+def _splits(item: Item) -> set[str]:
+    return {split_of(record) for record in item.sample.records} or {SPLITS[0]}
 
 
 def write_instances(path: Path, items: Items, split: str, ids: Mapping[str, int], strip: str = "") -> None:
@@ -41,13 +51,14 @@ def write_instances(path: Path, items: Items, split: str, ids: Mapping[str, int]
     Args:
         path: the file.
         items: the export's samples.
-        split: the split whose objects it takes; an image comes with it if it has a record of the split.
+        split: the split whose objects it takes; an image comes with it if it has a record of the split,
+            or none at all (``train``).
         ids: category ids.
         strip: folder of the image paths that ``file_name`` leaves out.
     """
 
     def members() -> Iterator[Item]:
-        return (item for item in items() if any(split_of(r) == split for r in item.sample.records))
+        return (item for item in items() if split in _splits(item))
 
     def images() -> Iterator[dict[str, Any]]:
         for item in members():

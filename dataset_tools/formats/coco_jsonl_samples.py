@@ -59,6 +59,20 @@ def _numbered_objects(items: Items) -> Iterator[tuple[Item, dict[tuple[str, str]
         yield item, numbers
 
 
+def _number(numbers: dict[tuple[str, str], int], item: Item, category: str, target: Target) -> int:
+    """The annotation id of a target; one outlined anew under another expression has the id of its object."""
+    if (category, target.counts) in numbers:
+        return numbers[category, target.counts]
+    same = (
+        other.counts
+        for record in item.sample.records
+        if record.category == category
+        for other in record.targets
+        if other.id == target.id and (category, other.counts) in numbers
+    )
+    return numbers[category, next(same)]
+
+
 def _images(items: Items) -> Iterator[dict[str, Any]]:
     for item in items():
         image = item.sample.image
@@ -89,7 +103,7 @@ def _expressions(items: Items) -> Iterator[dict[str, Any]]:
             yield {
                 "id": item.first + offset, "image": item.image_path.removeprefix("images/"),
                 "category": record.category, "expression": record.expression, "kind": record.kind or usual,
-                "ann_ids": [numbers[record.category, target.counts] for target in record.targets],
+                "ann_ids": list(dict.fromkeys(_number(numbers, item, record.category, t) for t in record.targets)),
                 "bbox": list(item.sample.box(record)) if record.targets else None, "split": record.split,
                 "provenance": {key: value for key, value in asdict(record.provenance).items() if value is not None},
             }  # fmt: skip

@@ -276,6 +276,7 @@ class Prelabeler:
             self._settings.polygon_tolerance,
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
+            config.item,
         )
         regions: list[Region] = []
         scores: list[float] = []
@@ -312,7 +313,9 @@ class Prelabeler:
                     )
                     labelled = False
                     continue
-                regions += writer.regions(self._clean(item), label, config.controls_for(label), score=item.score)
+                regions += writer.regions(
+                    self._clean(item), label, config.controls_for(label), score=item.score, expression=expression
+                )
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0

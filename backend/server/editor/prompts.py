@@ -20,6 +20,7 @@ from dataset_tools import brush_rle, categories
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
+from dataset_tools.label_studio.images import filled, value_at
 from dataset_tools.label_studio.regions import brush_code, rectangle_corners
 from dataset_tools.labelled import category_name
 
@@ -63,14 +64,22 @@ def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | N
         expressions: to be used in place of the task's own (a text prompt).
 
     Raises:
-        ImageError: the image's data key is missing or holds no text.
+        ImageError: the image's data key is missing or holds no text, or it cannot be told which of its images is meant.
     """
-    url = task.data.get(config.image_key)
+    url = filled(config.image_value, task.data)
+    if isinstance(url, list):
+        number = 0 if config.item is None and len(url) == 1 else config.item
+        if number is None or not 0 <= number < len(url):
+            raise ImageError(
+                f"the task has {len(url)} images under {config.image_key!r}, and it cannot be told which one is meant;"
+                " clicks say so, expressions do not"
+            )
+        url = url[number]
     if not isinstance(url, str) or not url.strip():
         keys = ", ".join(map(repr, task.data)) or "none"
         raise ImageError(f"the task has no image under the data key {config.image_key!r} (keys: {keys})")
     if expressions is None:
-        value = task.data.get(config.expression_key)
+        value = value_at(task.data, config.expression_key)
         given = value if isinstance(value, list) else [value]
         expressions = [item for item in given if isinstance(item, str)] or [""]
     category = task.data.get("category")
@@ -268,7 +277,12 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
     tools = {control.name for control in config.controls if control.tag == "RectangleLabels" and control.smart}
     boxes = []
     for item in draft["result"] if draft is not None else ():
-        if isinstance(item, dict) and isinstance(item.get("value"), dict) and item.get("from_name") in tools:
+        if (
+            isinstance(item, dict)
+            and isinstance(item.get("value"), dict)
+            and item.get("from_name") in tools
+            and config.shows(item)
+        ):
             box = _box(item, image_size)
             if box is not None and _label(item) == found.label and box.contains(found.clicks[0].point):
                 boxes.append(box)

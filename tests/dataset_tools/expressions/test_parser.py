@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.expressions.lexicon import lexemes
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Among, Color, Constraint, Extreme, Query, Region, Relation, Shape, Size
+from dataset_tools.expressions.query import Color, Constraint, Extreme, Group, Query, Region, Relation, Shape, Size
 
 _WORDS = (
     "the a all every both two 3 second ship ships left right of from to the upper lower most closest nearest farthest "
@@ -95,10 +95,9 @@ def test_a_comma_leads_back_to_what_is_asked_for() -> None:
     assert target(query).constraints == ()
 
 
-def test_a_pool_is_a_query_of_its_own() -> None:
-    (among, size) = parse("the larger of the two ships on the left").constraints
-    assert isinstance(among, Among)
-    assert among.pool.count == 2
+def test_a_counted_pool_is_a_group() -> None:
+    (group, size) = parse("the larger of the two ships on the left").constraints
+    assert group == Group("any", 2, members=(Region((-1, None), of_image=False),))
     assert size == Size(1, True)
 
 

@@ -12,9 +12,11 @@ import pytest
 from backend.database import Database
 from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
+from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools import brush_rle
 from dataset_tools.categories import canonical
 from dataset_tools.errors import ImageError
+from dataset_tools.expressions.lexicon import EMPTY_NOUNS
 from dataset_tools.label_studio.exports import Problem
 from dataset_tools.labelled import LabelledImage, category_name
 from dataset_tools.masks import Mask
@@ -117,6 +119,17 @@ def test_what_cannot_be_had_is_reported_and_left_out(store: AnnotationStore) -> 
     assert image.path == Path("/two.png")
     assert [problem.task for problem in problems] == [101, 102, 103, 104]
     assert "404" in problems[0].message
+
+
+@pytest.mark.parametrize("label", [*sorted(EMPTY_NOUNS), "Referred_Object", "Thing"])
+def test_a_label_that_says_nothing_says_so_to_labelling_and_to_learning(store: AnnotationStore, label: str) -> None:
+    """What is labelled whatever the expression names is learnt under the category that the expression names."""
+    config = f"""<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">
+        <Label value="{label}"/></BrushLabels></View>"""
+    assert parse_labeling_config(config).takes_any_category
+    submit(store, 1, "the ship on the left", outline(label, square(1, 1)))
+    (image,) = read(store)
+    assert [item.category for item in image.objects] == ["ship"]
 
 
 NEW_WORDS = {

@@ -56,6 +56,8 @@ def test_several_objects_and_several_expressions(service: LabelingService, site:
     slot, listed = predict(service, task(1, url, "two ships"), task(2, url, ["the building", "two ships"]))
     assert labels(slot) == ["ship", "ship"]
     assert labels(listed) == ["building", "ship", "ship"]
+    words = [region["meta"]["text"][1] for region in listed["result"]]
+    assert words == ["expression: the building", "expression: two ships", "expression: two ships"]
 
 
 def test_ids_are_fresh_although_the_answer_is_kept(service: LabelingService, site: Site) -> None:
