@@ -87,7 +87,7 @@ def facts(samples: list[Sample], name: str) -> Counter[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.parametrize("name", formats.WRITTEN)
+@pytest.mark.parametrize("name", formats.READ)
 @given(samples=datasets())
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(name: str, samples: list[Sample], tmp_path_factory: pytest.TempPathFactory) -> None:
