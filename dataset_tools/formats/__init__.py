@@ -171,11 +171,13 @@ def read(root: Path, name: str | None = None, left_out: Report = refuse) -> Iter
 
 
 def detect(root: Path) -> str:
-    """Name of the format of a folder.
+    """Name of the format of a folder, or of a COCO file.
 
     Raises:
         DatasetError: there is no such folder, or it shows no format's files.
     """
+    if root.is_file() and importlib.import_module("dataset_tools.formats.coco_rows").is_instances(root):
+        return "coco"
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
     for name, entry in FORMATS.items():

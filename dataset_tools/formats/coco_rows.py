@@ -52,6 +52,13 @@ def is_instances(file: Path) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= set(content)
 
 
+def index_files(root: Path) -> list[Path]:
+    """The index files of a folder; see :func:`read` for which count."""
+    files = [file for sign in INDEXES for file in sorted(root.glob(sign))]
+    named = [file for file in files if file.name.startswith("instances")]
+    return [file for file in files if file in named or not (named and file.parent.name == "annotations")]
+
+
 def read(root: Path, left_out: Report = refuse) -> Iterator[Sample]:
     """Samples of a COCO folder in any of the layouts above, or of one index file; every object is without words.
 
@@ -65,9 +72,7 @@ def read(root: Path, left_out: Report = refuse) -> Iterator[Sample]:
     Raises:
         DatasetError: there is no index, or one is no COCO file.
     """
-    files = [root] if root.is_file() else [file for sign in INDEXES for file in sorted(root.glob(sign))]
-    named = [file for file in files if file.name.startswith("instances")]
-    files = [file for file in files if file in named or not (named and file.parent.name == "annotations")]
+    files = [root] if root.is_file() else index_files(root)
     if not files:
         raise DatasetError(f"{root} holds no COCO index ({', '.join(INDEXES)})")
     top = root if root.is_dir() else root.parent.parent if root.parent.name == "annotations" else root.parent

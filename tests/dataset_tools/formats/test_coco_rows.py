@@ -211,6 +211,16 @@ def test_a_bad_row_is_named_and_the_rest_is_read(tmp_path: Path, why: str, chang
         list(formats.read(tmp_path))
 
 
+def test_a_file_is_validated_too_and_a_bad_row_hides_no_other_finding(tmp_path: Path) -> None:
+    def change(content: Any) -> None:
+        content["annotations"][0]["image_id"] = 99
+        content["annotations"][1]["segmentation"] = [[5, 5, 500, 5, 20, 20]]
+
+    put(tmp_path, "result.json", ["images/a.png", "images/b.png"], ["images/a.png", "images/b.png"], change)
+    for root in (tmp_path, tmp_path / "result.json"):
+        assert {"row-unusable", "mask-outside"} <= {finding.code for finding in validate(root).findings}
+
+
 def test_the_good_polygons_of_an_object_stay(tmp_path: Path) -> None:
     def change(content: Any) -> None:
         content["annotations"][0]["segmentation"] = [[1, 1, 2, 2], *SQUARE]
