@@ -71,7 +71,7 @@ def asked(images: list[LabelledImage]) -> list[tuple[str, bytes]]:
     ]
 
 
-@pytest.mark.parametrize("name", formats.WRITTEN)
+@pytest.mark.parametrize("name", formats.READ)
 def test_every_format_gives_objects_once_and_expressions_with_what_they_name(
     name: str, samples: list[Sample], tmp_path: Path
 ) -> None:
