@@ -149,7 +149,7 @@ class Sample:
     @property
     def splits(self) -> set[str | None]:
         """The splits of its records and boxes; without any its own."""
-        return {entry.split for entry in (*self.records, *self.boxes)} or {self.split}
+        return {record.split for record in self.records} | {box.split for box in self.boxes} or {self.split}
 
     def masks(self, record: Record) -> list[Mask]:
         """The masks bool[H, W] of the record's targets.

@@ -89,7 +89,8 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
 def category_ids(items: Items) -> dict[str, int]:
     """The canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical order."""
     ids = {name: number for number, name in enumerate(CATEGORIES)}
-    others = {entry.category for item in items() for entry in (*item.sample.records, *item.sample.boxes)} - set(ids)
+    found = {record.category for item in items() for record in item.sample.records}
+    others = (found | {box.category for item in items() for box in item.sample.boxes}) - set(ids)
     return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}
 
 

@@ -133,7 +133,7 @@ def test_same_targets_become_one_ref_with_all_sentences(tmp_path: Path) -> None:
     found = (Record("the ship", "ship", (target,)), Record("the only ship", "ship", (target,)))
     sample = Sample(SourceImage("a.png", WIDTH, HEIGHT), found)
     export(located([sample], tmp_path / "in"), tmp_path / "out", "refer", options={"grouped": True})
-    (again,) = formats.read(tmp_path / "out", "refer", options={"grouped": True})
+    (again,) = formats.read(tmp_path / "out", "refer")
     assert [record.expression for record in again.records] == ["the ship", "the only ship"]
     assert {record.targets[0].id for record in again.records} == {1}
 

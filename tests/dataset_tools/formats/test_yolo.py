@@ -78,7 +78,8 @@ def label_of(image: Path) -> str:
 
 def filled(corners: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     canvas = np.zeros((HEIGHT, WIDTH), np.uint8)
-    return cv2.fillPoly(canvas, [corners.astype(np.int32)], 1).astype(bool)
+    cv2.fillPoly(canvas, [corners.astype(np.int32)], 1)
+    return canvas.astype(bool)
 
 
 def iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
