@@ -148,7 +148,7 @@ class _Index:
         if same is not None:  # one file, several entries (Label Studio writes one per task): one image
             by_id[identity] = same
             return
-        size = _size(row.get("width"), row.get("height")) or _size_of(path)
+        size = image_size(row.get("width"), row.get("height")) or _size_of(path)
         if size is None:
             self._leave(where, f"{name!r} has the size {row.get('width')!r} x {row.get('height')!r}, and {why}", name)
             return
@@ -275,7 +275,8 @@ def _key(value: Any) -> str | None:
     return str(value).strip() or None if isinstance(value, int | str) else None
 
 
-def _size(width: Any, height: Any) -> tuple[int, int] | None:
+def image_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """(width, height) in pixels as an index gives them; None where they are no size that an image can have."""
     try:
         size = int(width), int(height)
     except (TypeError, ValueError, OverflowError):

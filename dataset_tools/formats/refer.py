@@ -24,6 +24,7 @@ from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.formats import coco, safe_pickle
+from dataset_tools.formats.coco_rows import image_size
 from dataset_tools.formats.items import (
     Item,
     Items,
@@ -171,14 +172,16 @@ def read(root: Path, left_out: Report = refuse) -> Iterator[Sample]:
         where = ref_name(ref, position)
         try:
             image = images[_whole(ref["image_id"])]
-            name, size = str(image["file_name"]), (int(image["height"]), int(image["width"]))
-            targets, category = _targets(ref, annotations, size)
+            name, size = str(image["file_name"]), image_size(image["width"], image["height"])
+            if size is None:
+                raise MaskError(f"{name!r} has the size {image['width']!r} x {image['height']!r}")
+            targets, category = _targets(ref, annotations, size[::-1])
             category = names[_whole(category)]
             sentences = list(ref.get("sentences") or [])
-        except (KeyError, TypeError, ValueError, AttributeError, MaskError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MaskError) as error:
             left_out(LeftOut(where, _reason(error)))
             continue
-        sizes[name] = size
+        sizes[name] = size[::-1]
         if not sentences:
             left_out(LeftOut(where, "sentences is empty", name, "refer-sentences"))
         for place, sentence in enumerate(sentences):
@@ -188,7 +191,8 @@ def read(root: Path, left_out: Report = refuse) -> Iterator[Sample]:
                 left_out(LeftOut(where, why, name, "expression-empty"))
                 continue
             provenance = Provenance(source="refer")
-            record = Record(text, canonical(category) or category, targets, ref.get("split"), None, provenance, number)
+            split = ref.get("split") if isinstance(ref.get("split"), str) else None
+            record = Record(text, canonical(category) or category, targets, split, None, provenance, number)
             records.setdefault(name, []).append(record)
     for name, (height, width) in sizes.items():
         if name in records:
