@@ -149,12 +149,7 @@ class Sample:
     @property
     def splits(self) -> set[str | None]:
         """The splits of its records and boxes; without any its own."""
-<<<<<<< HEAD
-        found = {record.split for record in self.records} | {box.split for box in self.boxes}
-        return found or {self.split}
-=======
         return {record.split for record in self.records} | {box.split for box in self.boxes} or {self.split}
->>>>>>> formats
 
     def masks(self, record: Record) -> list[Mask]:
         """The masks bool[H, W] of the record's targets.

@@ -89,15 +89,8 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
 def category_ids(items: Items) -> dict[str, int]:
     """The canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical order."""
     ids = {name: number for number, name in enumerate(CATEGORIES)}
-<<<<<<< HEAD
-    others: set[str] = set()
-    for item in items():
-        others |= {record.category for record in item.sample.records} | {box.category for box in item.sample.boxes}
-    others -= set(ids)
-=======
     found = {record.category for item in items() for record in item.sample.records}
     others = (found | {box.category for item in items() for box in item.sample.boxes}) - set(ids)
->>>>>>> formats
     return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}
 
 

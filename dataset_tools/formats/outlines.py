@@ -27,11 +27,7 @@ def smallest_rectangle(mask: Mask) -> Corners:
 def joined(polygons: Sequence[Sequence[float]]) -> list[float]:
     """Several polygons [x, y, ...] as one, parts tied together by lines of no width between their nearest corners."""
     parts = [np.reshape(polygon, (-1, 2)).astype(np.float64) for polygon in polygons]
-<<<<<<< HEAD
-    whole: npt.NDArray[np.float64] = parts[0]
-=======
     whole: Corners = parts[0]
->>>>>>> formats
     for part in parts[1:]:
         apart = ((whole[:, None] - part[None]) ** 2).sum(axis=2)
         here, there = (int(place) for place in np.unravel_index(int(apart.argmin()), apart.shape))
