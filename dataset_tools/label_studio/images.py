@@ -37,7 +37,7 @@ def value_at(data: Any, path: str) -> Any:
 
 def variables(value: str) -> list[str]:
     """The paths that a tag's ``value`` names with a $: ``$a``, ``${a}``, ``$a.b``, ``$a[0].url``, ``https://x/$a``."""
-    return _VARIABLE.findall(value)
+    return [str(path) for path in _VARIABLE.findall(value)]
 
 
 def filled(value: str, data: Mapping[str, Any]) -> Any:

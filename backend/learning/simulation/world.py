@@ -24,7 +24,7 @@ from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
-from backend.training.adapter.views import FeatureCache, View, adapted_output
+from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.image_files import read
 from dataset_tools.labelled import LabelledExpression, LabelledImage
@@ -175,7 +175,7 @@ class World:
         outputs = {}
         for side in self._sides(image):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                output = adapted_output(detector, self.cache.reading(image, View(side)))
+                output = adapted_output(detector, self.cache.reading(image, FeatureView(side)))
             heat = [level[:, -new:] for level in output.heat]
             outputs[side] = DetectorOutput(heat, output.own_sides or output.sides, None)
         size = (image.height, image.width)
@@ -183,7 +183,7 @@ class World:
 
     def features(self, image: LabelledImage) -> npt.NDArray[np.float32]:
         """float32[D] of unit length: what the image looks like to the base detector, coarsest level, pooled."""
-        maps = self.cache.reading(image, View(self._sides(image)[0])).features[-1].astype(np.float32)
+        maps = self.cache.reading(image, FeatureView(self._sides(image)[0])).features[-1].astype(np.float32)
         pooled = np.concatenate([maps.mean(axis=(0, 1)), maps.max(axis=(0, 1))])
         return np.asarray(pooled / max(float(np.linalg.norm(pooled)), 1e-6), np.float32)
 
@@ -195,7 +195,7 @@ class World:
         return reading_sides(self.calibration.scales, max(image.height, image.width))
 
     def _base_output(self, image: LabelledImage, side: int) -> DetectorOutput:
-        reading = self.cache.reading(image, View(side))
+        reading = self.cache.reading(image, FeatureView(side))
         heat, sides = (
             [torch.from_numpy(np.asarray(level, np.float32)).permute(2, 0, 1)[None] for level in part]
             for part in (reading.heat, reading.sides)

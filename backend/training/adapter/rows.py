@@ -9,7 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.grounding.compact.network import HEAT_BIAS, STRIDES
-from backend.training.adapter.views import FeatureCache, Levels, Reading, View, box_array, quarter_mask, view_size
+from backend.training.adapter.views import (
+    FeatureCache,
+    FeatureView,
+    Levels,
+    Reading,
+    box_array,
+    quarter_mask,
+    view_size,
+)
 from backend.training.grounder.augmentation import UNLABELLED, DetectorSample
 from backend.training.grounder.losses import make_targets
 from dataset_tools.categories import KINDS, kind_of
@@ -78,7 +86,7 @@ class ViewCells:
         self,
         cache: FeatureCache,
         image: LabelledImage,
-        view: View,
+        view: FeatureView,
         categories: Sequence[str],
         trained: npt.NDArray[np.int64],
         unlabelled: float,
@@ -157,7 +165,7 @@ def neighbourhoods(
 
 def _sample(
     image: LabelledImage,
-    view: View,
+    view: FeatureView,
     categories: Sequence[str],
     reading: Reading,
     unlabelled: float,
