@@ -7,19 +7,23 @@ can be meant; what is left is without words, which is said and never guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted
+from dataset_tools.labelled import category_name
 
 __all__ = ["prompt_texts", "words_of"]
 
 
 def words_of(
-    regions: Sequence[RegionInfo], results: Sequence[Mapping[str, Any]], texts: Sequence[str]
+    regions: Sequence[RegionInfo],
+    results: Sequence[Mapping[str, Any]],
+    texts: Sequence[str],
+    own: Collection[str] = (),
 ) -> list[str | None]:
     """The expression of every region of one image in one annotation; None for one without words.
 
@@ -32,9 +36,11 @@ def words_of(
         regions: the accepted regions.
         results: the annotation's results; texts that were typed are looked for in them.
         texts: the expressions in the task's data.
+        own: the project's labels that are no canonical category, as :func:`dataset_tools.labelled.category_name` spells
+            them: words of the texts may name them.
     """
-    own = _typed(results)
-    found = [own.get(str(region.id)) or region.expression for region in regions]
+    typed = _typed(results)
+    found = [typed.get(str(region.id)) or region.expression for region in regions]
     spelled = {_plain(text): text for text in texts}
     found = [None if text is None else spelled.get(_plain(text), text) for text in found]
     if len(texts) == 1 and texts[0] not in found:
@@ -44,7 +50,7 @@ def words_of(
         ]
     claimed = {_plain(text) for text in found if text is not None}
     asked = list(texts) or [text for text in prompt_texts(results) if _plain(text) not in claimed][:1]
-    queries = {text: parse(text) for text in asked}
+    queries = {text: parse(text, own) for text in asked}
     for text, query in queries.items():
         if _plain(text) in claimed and not query.is_all:
             continue
@@ -93,7 +99,7 @@ def _meant(regions: Sequence[RegionInfo], query: Query, *, alone: bool) -> list[
     Where the task has no other words (``alone``) a single region is meant whatever its label, and a label that is no
     known category ("object") does not speak against it.
     """
-    named = [number for number, region in enumerate(regions) if region.label == query.category]
+    named = [number for number, region in enumerate(regions) if category_name(region.label or "") == query.category]
     if not alone or (named and query.category is not None):
         return named
     if len(regions) == 1:

@@ -161,7 +161,7 @@ def _gather_image(image: _Gathered, reading: ImageReading, texts: Sequence[str],
     """Add what a task's annotations say about one image."""
     for annotation, regions in reading.annotations:
         named: dict[str, list[int]] = {}
-        for region, text in zip(regions, words_of(regions, annotation["result"], texts), strict=True):
+        for region, text in zip(regions, words_of(regions, annotation["result"], texts, own), strict=True):
             category = _category(region.label, text, own)
             index = image.add(LabelledObject.of(category, region.mask))
             if text is not None and parse(text, own).category in (None, category):

@@ -165,3 +165,15 @@ def test_a_new_word_that_tasks_contradict_is_not_complete(store: AnnotationStore
     submit(store, 3, "a zorbleflux", outline("zorbleflux", square(20, 1)), image="/two.png")
     submit(store, 4, "the ship", outline("zorbleflux", square(20, 1)), image="/three.png")
     assert [image.complete for image in read(store)] == [frozenset()] * 3
+
+
+def test_a_new_word_among_several_expressions_of_a_task_gets_its_own_objects(store: AnnotationStore) -> None:
+    found = (
+        outline("Solar_Panel", square(1, 1)),
+        outline("Solar_Panel", square(10, 1)),
+        outline("ship", square(20, 1)),
+    )
+    submit(store, 1, ["all the solar panels", "the ship"], *found)
+    (image,) = read(store)
+    assert {item.text: item.objects for item in image.expressions} == {"all the solar panels": (0, 1), "the ship": (2,)}
+    assert image.complete == {"solar panel", "ship"}
