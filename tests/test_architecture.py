@@ -90,8 +90,6 @@ HEAVY = {
     "transformers",
 }
 
-STILL_DOUBLED = {"Region", "Scene"}
-
 
 @dataclass(frozen=True)
 class Arrow:
@@ -185,7 +183,7 @@ def test_no_class_name_stands_twice() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(module)
-    assert {name: where for name, where in places.items() if len(where) > 1 and name not in STILL_DOUBLED} == {}
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 @pytest.mark.parametrize("entry", ["backend.cli", "backend.settings", "backend.server.protocol", "dataset_tools.cli"])

@@ -9,6 +9,7 @@ import numpy as np
 
 from dataset_tools.categories import category_named
 from dataset_tools.expressions.appearance import View
+from dataset_tools.expressions.candidates import Candidates, LabelledBox
 from dataset_tools.expressions.query import (
     Among,
     Color,
@@ -17,8 +18,8 @@ from dataset_tools.expressions.query import (
     Extreme,
     Group,
     Part,
+    Place,
     Query,
-    Region,
     Relation,
     Shape,
     Size,
@@ -26,7 +27,6 @@ from dataset_tools.expressions.query import (
 )
 from dataset_tools.expressions.query_scores import fit
 from dataset_tools.expressions.relations import Choice
-from dataset_tools.expressions.scene import LabelledBox, Scene
 from dataset_tools.geometry import Box
 
 __all__ = ["Explanation", "explain", "in_words"]
@@ -80,7 +80,7 @@ def _plain(part: Query | Constraint) -> str:
             number = "all " if part.is_all and part.count is None else f"{part.count} " if part.count else ""
             said = ", ".join(in_words(c) for c in part.constraints)
             return f"{number}{noun}" + (f" ({said})" if said else "")
-        case Region():
+        case Place():
             return f"{_where(part.direction)} {'of the image' if part.of_image else 'one'}"
         case Extreme():
             return f"number {part.rank} from the {_where(part.direction)}"
@@ -117,7 +117,7 @@ def explain(
     """
     lines = [f"understood: {in_words(replace(query, text=''))}"]
     lines.append(f"passed over: {', '.join(choice.unread) if choice.unread else 'nothing'}")
-    scene = Scene.of(candidates, image_size, view)
+    scene = Candidates.of(candidates, image_size, view)
     category = scene.category_of(query)
     found = fit(replace(query, category=category), scene)
     order = np.argsort(-found.score, kind="stable")

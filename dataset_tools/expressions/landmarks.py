@@ -7,8 +7,8 @@ import numpy as np
 
 from dataset_tools.colors import NAMES
 from dataset_tools.expressions.appearance import View
+from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
-from dataset_tools.expressions.scene import Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 from dataset_tools.expressions.vocabulary import SURFACES
 
@@ -37,7 +37,7 @@ def mentions_surroundings(query: Query) -> bool:
 
 
 def landmark_scores(
-    target: Query, kind: RelationKind, direction: Direction, scene: Scene, peers: Bools
+    target: Query, kind: RelationKind, direction: Direction, scene: Candidates, peers: Bools
 ) -> Floats | None:
     """float64[N] in [0, 1], relative to the best of the ``peers``; None if the image cannot tell."""
     what = surface_of(target)
@@ -85,7 +85,7 @@ def _around(layer: Floats, box: Floats, view: View) -> float:
     return float((outer.sum() - inner.sum()) / count) if count > 0 else float(outer.mean())
 
 
-def _distances(layer: Floats, scene: Scene) -> Floats | None:
+def _distances(layer: Floats, scene: Candidates) -> Floats | None:
     """Pixels from each box to the nearest patch of the layer; None if there is no patch."""
     patches = (layer > 0.45).astype(np.uint8)
     number, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=4)
@@ -102,7 +102,7 @@ def _distances(layer: Floats, scene: Scene) -> Floats | None:
     return np.array(found, np.float64)
 
 
-def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Scene) -> float:
+def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Candidates) -> float:
     """How much of the layer lies next to the box on the side that is opposite to ``direction``."""
     view = scene.view
     if view is None:
@@ -126,7 +126,7 @@ def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Scene) -> f
     return float((part * depth).sum() / depth.sum())
 
 
-def _without_objects(scene: Scene, layer: Floats) -> Floats:
+def _without_objects(scene: Candidates, layer: Floats) -> Floats:
     """The layer without the candidates' own cells: a white car is no white roof."""
     left = layer.copy()
     if scene.view is not None:

@@ -12,8 +12,8 @@ from dataset_tools.expressions.query import (
     Color,
     Direction,
     Part,
+    Place,
     Query,
-    Region,
     Relation,
     RelationKind,
     State,
@@ -109,10 +109,10 @@ class Links(Places):
         elif kind == "relative":
             direction = self.more_direction(lexeme.value)
             if not self.relate(phrase, "direction", depth, direction):  # "the ship below", "lower than the other"
-                phrase.add(Region(direction, of_image=False))
+                phrase.add(Place(direction, of_image=False))
         elif kind == "over":
             if not self.relate(phrase, "on", depth, lexeme.value):
-                phrase.add(Region(lexeme.value, of_image=False))
+                phrase.add(Place(lexeme.value, of_image=False))
         elif kind == "than":  # "closer to the bridge than the other ships"
             self.target(depth)
         elif kind == "between":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
-from dataset_tools.expressions.query import Constraint, Extreme, Query, Region, Relation, Size, State, opposite
+from dataset_tools.expressions.query import Constraint, Extreme, Place, Query, Relation, Size, State, opposite
 
 __all__ = ["NounPhrase", "ranked"]
 
@@ -99,7 +99,7 @@ def _unresolved(constraint: Constraint) -> bool:
 def _bordered(constraints: list[Constraint]) -> list[Constraint]:
     """ "cut off by the right edge": the side is the border's."""
     cut = next((c for c in constraints if isinstance(c, State) and c.name == "cut"), None)
-    side = next((c for c in constraints if isinstance(c, Region) and not c.negated), None)
+    side = next((c for c in constraints if isinstance(c, Place) and not c.negated), None)
     if cut is None or side is None or constraints.index(side) < constraints.index(cut):
         return constraints
     return [replace(cut, direction=side.direction) if c is cut else c for c in constraints if c is not side]
@@ -107,8 +107,8 @@ def _bordered(constraints: list[Constraint]) -> list[Constraint]:
 
 def _joined(constraints: list[Constraint]) -> list[Constraint]:
     """Two sides said apart are one corner: "the lower ship on the left"."""
-    sides: list[Region] | list[Extreme]
-    sides = [c for c in constraints if isinstance(c, Region) and not c.of_image and not c.negated]
+    sides: list[Place] | list[Extreme]
+    sides = [c for c in constraints if isinstance(c, Place) and not c.of_image and not c.negated]
     if not sides:
         sides = [c for c in constraints if isinstance(c, Extreme) and not c.negated and c.rank == 1]
     if len(sides) != 2 or (0, 0) in (sides[0].direction, sides[1].direction):
@@ -128,7 +128,7 @@ def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = Fals
     if rank is None:
         return constraints
     place = abs(rank)
-    for kind in (Extreme, Size, Relation, Region):
+    for kind in (Extreme, Size, Relation, Place):
         for index, constraint in enumerate(constraints):
             if not isinstance(constraint, kind):
                 continue
@@ -141,7 +141,7 @@ def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = Fals
             elif isinstance(constraint, Extreme):
                 direction = constraint.direction if rank > 0 else opposite(constraint.direction)
                 ranked = Extreme(direction, place, constraint.negated)
-            elif isinstance(constraint, Region) and not constraint.of_image:
+            elif isinstance(constraint, Place) and not constraint.of_image:
                 ranked = Extreme(constraint.direction, place, constraint.negated)
             else:
                 continue

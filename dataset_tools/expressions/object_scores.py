@@ -6,8 +6,8 @@ import numpy as np
 
 from dataset_tools import colors
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.candidates import Candidates, LabelledBox
 from dataset_tools.expressions.query import Color, Part, Shape, State
-from dataset_tools.expressions.scene import LabelledBox, Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["color_scores", "part_scores", "shape_scores", "state_scores"]
@@ -16,7 +16,7 @@ _AT_BORDER = 1.5
 """Pixels from the image's border up to which an object is cut by it."""
 
 
-def color_scores(condition: Color, scene: Scene, peers: Bools) -> Floats:
+def color_scores(condition: Color, scene: Candidates, peers: Bools) -> Floats:
     """float64[N]: by the object's main colour, and how much of it has the colour beside that of its peers."""
     main = np.array([colors.similarity(condition.name, c.color) for c in scene.candidates], np.float64)
     share = _shares(condition.name, scene)
@@ -31,7 +31,7 @@ def color_scores(condition: Color, scene: Scene, peers: Bools) -> Floats:
     return np.asarray(named * trust + beside * (1.0 - trust), np.float64)
 
 
-def _beside_peers(name: str, scene: Scene, peers: Bools) -> Floats | None:
+def _beside_peers(name: str, scene: Candidates, peers: Bools) -> Floats | None:
     """float64[N] in [0, 1]: who is nearest to a colour word's hue or lightness, 1 for the first of the peers."""
     direction = colors.DIRECTIONS.get(name)
     if direction is None or any(c.look is None for c, p in zip(scene.candidates, peers, strict=True) if p):
@@ -41,7 +41,7 @@ def _beside_peers(name: str, scene: Scene, peers: Bools) -> Floats | None:
     return np.asarray(np.exp(np.minimum(along - along[peers].max(), 0.0) / 4.0), np.float64)
 
 
-def part_scores(condition: Part, scene: Scene, peers: Bools) -> Floats | None:
+def part_scores(condition: Part, scene: Candidates, peers: Bools) -> Floats | None:
     """float64[N]: who has most of the colour; None if nothing was measured."""
     share = _shares(condition.color, scene)
     if share is None or not peers.any():
@@ -53,13 +53,13 @@ def part_scores(condition: Part, scene: Scene, peers: Bools) -> Floats | None:
     return np.asarray(np.clip(share / most, 0.0, 1.0) ** 0.6, np.float64)
 
 
-def _shares(name: str, scene: Scene) -> Floats | None:
+def _shares(name: str, scene: Candidates) -> Floats | None:
     if all(c.look is None for c in scene.candidates):
         return None
     return np.array([0.0 if c.look is None else c.look.share(name) for c in scene.candidates], np.float64)
 
 
-def shape_scores(condition: Shape, scene: Scene, peers: Bools) -> Floats | None:
+def shape_scores(condition: Shape, scene: Candidates, peers: Bools) -> Floats | None:
     """float64[N]; None if the shape cannot be told from what is known."""
     width, height = np.maximum(scene.boxes[:, 2:] - scene.boxes[:, :2], 1e-6).T
     ratio = np.log(height / width)
@@ -99,7 +99,7 @@ def _upright(angle: Floats, longish: Floats, ratio: Floats) -> Floats:
     return np.asarray(trust * by_axis + (1 - trust) * spatial.sigmoid(ratio / 0.25), np.float64)
 
 
-def state_scores(condition: State, scene: Scene, peers: Bools) -> Floats | None:
+def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | None:
     """float64[N]; None if nothing that tells the state is among the candidates."""
     height, width = scene.image_size
     boxes = scene.boxes
@@ -128,7 +128,7 @@ def state_scores(condition: State, scene: Scene, peers: Bools) -> Floats | None:
             return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
 
 
-def _alone(scene: Scene, peers: Bools) -> Floats:
+def _alone(scene: Candidates, peers: Bools) -> Floats:
     """The further from the nearest of its kind, beside that of its peers, the more."""
     here = np.flatnonzero(peers)
     score = np.ones(len(peers))

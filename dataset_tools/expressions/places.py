@@ -9,8 +9,8 @@ from dataset_tools.expressions.query import (
     Direction,
     Extreme,
     Group,
+    Place,
     Query,
-    Region,
     Relation,
     RelationKind,
     opposite,
@@ -57,7 +57,7 @@ class Places(Cursor):
             return False
         if self.peek().kind in ("of", "from") and self._is_center(1):  # "right of centre"
             self.at += 3 if self.peek(1).kind == "article" else 2
-            phrase.add(Region(position.direction, of_image=True))
+            phrase.add(Place(position.direction, of_image=True))
             return True
         of_image = self.take_frame() or position.in_image or self.before(position.start).kind == "frame"
         if not of_image and self.peek().kind in ("of", "from", "to", "in") and self.group_ahead(1):
@@ -66,7 +66,7 @@ class Places(Cursor):
             phrase.add(
                 Extreme(position.direction)
                 if position.is_end or position.extreme
-                else Region(position.direction, of_image=False)
+                else Place(position.direction, of_image=False)
             )
         elif not of_image and self.peek().kind in ("of", "from", "to") and self._refers(phrase, position):
             self.at += 1
@@ -77,7 +77,7 @@ class Places(Cursor):
         elif position.extreme:
             phrase.add(Extreme(opposite(position.direction) if reverse else position.direction))
         else:
-            phrase.add(Region(position.direction, of_image))
+            phrase.add(Place(position.direction, of_image))
         return True
 
     def _is_center(self, ahead: int) -> bool:
@@ -103,7 +103,7 @@ class Places(Cursor):
         if target.category == phrase.category or (not target.noun and target.count):
             if target.count and target.count > 1:
                 phrase.constraints.append(Group("any", target.count, (), target.constraints))
-            phrase.add(Region((0, 0), of_image=False))
+            phrase.add(Place((0, 0), of_image=False))
         elif target.noun:
             phrase.add(Relation("between" if target.is_all else "in", (target,)))
 

@@ -19,8 +19,8 @@ __all__ = [
     "Group",
     "GroupShape",
     "Part",
+    "Place",
     "Query",
-    "Region",
     "Relation",
     "RelationKind",
     "Shape",
@@ -39,7 +39,7 @@ def opposite(direction: Direction) -> Direction:
 
 
 @dataclass(frozen=True)
-class Region:
+class Place:
     """A part of the image ("in the upper left corner") or a side among the candidates ("on the left", "the upper one").
 
     Attributes:
@@ -197,7 +197,7 @@ class Relation:
     negated: bool = False
 
 
-Constraint = Region | Extreme | Size | Color | Shape | Part | State | Relation | Group | Among
+Constraint = Place | Extreme | Size | Color | Shape | Part | State | Relation | Group | Among
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class Query:
             return "near"
         kinds: tuple[tuple[type, str], ...] = (
             (Relation, "relation"), (Size, "size"), (Extreme, "extreme"), (Color, "color"), (Part, "color"),
-            (Region, "region"), (Group, "region"),
+            (Place, "region"), (Group, "region"),
         )  # fmt: skip
         for constraint, kind in kinds:
             if constraint in said:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.groups import FoundGroup, find_groups
 from dataset_tools.expressions.object_scores import color_scores, part_scores, shape_scores, state_scores
 from dataset_tools.expressions.query import (
@@ -21,15 +22,14 @@ from dataset_tools.expressions.query import (
     Extreme,
     Group,
     Part,
+    Place,
     Query,
-    Region,
     Relation,
     Shape,
     Size,
     State,
 )
 from dataset_tools.expressions.relation_scores import Weigh, distance_to, relation_scores
-from dataset_tools.expressions.scene import Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["Fit", "fit"]
@@ -42,7 +42,7 @@ _DOUBT_OF_LANDMARKS = 0.35
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
-    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Region: 0.01, Extreme: 0.01,
+    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
     Among: 0.03, Group: 0.05,
 }  # fmt: skip
 """What remains of a candidate that a condition speaks against: people err, and so do measurements."""
@@ -67,7 +67,7 @@ class Fit:
     missing: tuple[str, ...] = ()
 
 
-def fit(query: Query, scene: Scene, within: Bools | None = None) -> Fit:
+def fit(query: Query, scene: Candidates, within: Bools | None = None) -> Fit:
     """How the candidates (only those ``within``, if given) fit ``query``."""
     query = replace(query, category=scene.category_of(query))
     here = scene.of_category(query.category)
@@ -81,7 +81,7 @@ def fit(query: Query, scene: Scene, within: Bools | None = None) -> Fit:
     return _flat(query, scene, here)
 
 
-def _flat(query: Query, scene: Scene, here: Floats) -> Fit:
+def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
     fits = here.copy()
     doubted = here.copy()
     seen: list[tuple[Constraint, Floats]] = []
@@ -125,7 +125,7 @@ def _flat(query: Query, scene: Scene, here: Floats) -> Fit:
     return Fit(fits, score, doubted, tuple(seen), tuple(missing))
 
 
-def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
+def _in_groups(query: Query, group: Group, scene: Candidates, here: Floats) -> Fit:
     """The best of what the rest of the query gives within each group that may be meant."""
     rest = replace(query, constraints=tuple(c for c in query.constraints if c is not group))
     own = tuple(c for c in rest.constraints if isinstance(c, Color | Part | State | Shape) and not c.negated)
@@ -153,13 +153,13 @@ def _in_groups(query: Query, group: Group, scene: Scene, here: Floats) -> Fit:
     return Fit(fits, score, doubted, seen, missing)
 
 
-def _merged_flat(group: Group, rest: Query, scene: Scene, here: Floats, members: Fit) -> Fit:
+def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, members: Fit) -> Fit:
     """Where no group is seen, its conditions are those of the object: "the left one of the row at the top"."""
     flat = fit(replace(rest, constraints=(*group.place, *group.members, *rest.constraints)), scene, here > 0)
     return replace(flat, missing=(*members.missing, *flat.missing))
 
 
-def _likely_groups(group: Group, liked: Floats, scene: Scene, here: Floats) -> list[tuple[Bools, float]]:
+def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
     """(bool[N], weight in [0, 1]) of the groups that may be meant, best first."""
     found: dict[tuple[int, ...], float] = {}
     for least, weight in ((0.5, 1.0), (0.0, 0.8)):
@@ -194,14 +194,14 @@ def _likely_groups(group: Group, liked: Floats, scene: Scene, here: Floats) -> l
     return result
 
 
-def _group_places(group: Group, found: list[FoundGroup], scene: Scene) -> Floats:
+def _group_places(group: Group, found: list[FoundGroup], scene: Candidates) -> Floats:
     """How well each group, as one thing with a box of its own, meets what is said of it."""
     boxes = [
         np.concatenate([scene.boxes[list(g.members), :2].min(axis=0), scene.boxes[list(g.members), 2:].max(axis=0)])
         for g in found
     ]
     things = scene.with_things(boxes, [one.fit for one in found])
-    placed = fit(Query("", category=Scene.GROUP, constraints=group.place), things)
+    placed = fit(Query("", category=Candidates.GROUP, constraints=group.place), things)
     score = placed.score[len(scene.candidates) :] / np.maximum(things.presence[len(scene.candidates) :], 1e-9)
     return np.asarray(score / max(float(score.max()), 1e-9), np.float64)
 
@@ -222,21 +222,21 @@ def _is_order(constraint: Constraint, query: Query) -> bool:
             return True
         case Size():
             return constraint.superlative
-        case Region():  # "the largest on the left" is the largest of a side, "the one on the left" the leftmost
-            strong = any(not isinstance(c, Region) and _is_order(c, query) for c in query.constraints)
+        case Place():  # "the largest on the left" is the largest of a side, "the one on the left" the leftmost
+            strong = any(not isinstance(c, Place) and _is_order(c, query) for c in query.constraints)
             return not constraint.of_image and not constraint.negated and not strong
         case Relation():
             return constraint.kind in ("nearest", "farthest")
     return False
 
 
-def _condition(constraint: Constraint, query: Query, scene: Scene, peers: Bools) -> Floats | None:
+def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: Bools) -> Floats | None:
     """float64[N]; None if there is nothing to judge it by."""
     match constraint:
-        case Region() | Extreme():
+        case Place() | Extreme():
             filters = query.is_all or any(_is_order(other, query) for other in query.constraints)
             region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
-            if isinstance(constraint, Region) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
+            if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
             if not filters and None not in constraint.direction and constraint.direction != (0, 0):
                 key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
@@ -261,7 +261,7 @@ def _condition(constraint: Constraint, query: Query, scene: Scene, peers: Bools)
     return None
 
 
-def _among(constraint: Among, query: Query, scene: Scene, peers: Bools) -> Floats | None:
+def _among(constraint: Among, query: Query, scene: Candidates, peers: Bools) -> Floats | None:
     pool = fit(replace(constraint.pool, category=query.category), scene)
     score = np.clip(pool.score / np.maximum(scene.presence, 1e-9), 0.0, 1.0)
     if constraint.negated and peers.any():
@@ -272,7 +272,7 @@ def _among(constraint: Among, query: Query, scene: Scene, peers: Bools) -> Float
     return np.asarray(score, np.float64)
 
 
-def _weigher(scene: Scene) -> Weigh:
+def _weigher(scene: Candidates) -> Weigh:
     def weigh(target: Query) -> Floats | None:
         found = fit(target, scene)
         if not found.fits.any() or found.score.max() <= 0:
@@ -286,7 +286,7 @@ def _weigher(scene: Scene) -> Weigh:
     return weigh
 
 
-def _hinted(hint: str, scene: Scene, peers: Bools) -> Floats:
+def _hinted(hint: str, scene: Candidates, peers: Bools) -> Floats:
     """ "truck", "car": rather one of the large, of the small ones."""
     if not hint or peers.sum() < 2:
         return np.ones(len(peers))
@@ -294,7 +294,7 @@ def _hinted(hint: str, scene: Scene, peers: Bools) -> Floats:
     return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
 
 
-def _relative_size(constraint: Size, scene: Scene, peers: Bools, *, single: bool) -> Floats:
+def _relative_size(constraint: Size, scene: Candidates, peers: Bools, *, single: bool) -> Floats:
     """ "large": against the middle of the candidates' sizes; for one object rather the largest than the second."""
     if peers.sum() < 2:
         return np.ones(len(peers))
@@ -306,7 +306,7 @@ def _relative_size(constraint: Size, scene: Scene, peers: Bools, *, single: bool
     return np.asarray(score, np.float64)
 
 
-def _place(constraint: Constraint, query: Query, scene: Scene, presence: Floats, *, inside: bool) -> Floats | None:
+def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Floats, *, inside: bool) -> Floats | None:
     """Probability of the place asked for: the rank-th, or one of the first ``count`` for "the two leftmost".
 
     ``inside``: only a group is considered, whose own middle counts and not the image's.
@@ -322,9 +322,9 @@ def _place(constraint: Constraint, query: Query, scene: Scene, presence: Floats,
             return relation_scores(constraint, scene, presence > 0, _weigher(scene), single=True)
         key = -distance if constraint.kind == "nearest" else distance
         noise = 0.03 * np.sqrt(spatial.sizes(scene.boxes, "area")) + 0.5
-    elif isinstance(constraint, Region | Extreme):
+    elif isinstance(constraint, Place | Extreme):
         key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
-        if isinstance(constraint, Region) and constraint.direction == (0, 0):
+        if isinstance(constraint, Place) and constraint.direction == (0, 0):
             key = spatial.middleness(scene.boxes, presence) + (0.0 if inside else 1.0) * key
         elif inside:
             key = spatial.order_among(scene.boxes, constraint.direction, presence)

@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.landmarks import landmark_scores
 from dataset_tools.expressions.query import Query, Relation
-from dataset_tools.expressions.scene import Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["Weigh", "distance_to", "relation_scores"]
@@ -20,7 +20,7 @@ Weigh = Callable[[Query], Floats | None]
 _MAX_PAIRS = 66
 
 
-def distance_to(relation: Relation, scene: Scene, weigh: Weigh) -> Floats | None:
+def distance_to(relation: Relation, scene: Candidates, weigh: Weigh) -> Floats | None:
     """Pixels to the nearest plausible target: between borders, and a little by the middles to break ties."""
     weight = weigh(relation.targets[0])
     if weight is None:
@@ -34,7 +34,9 @@ def distance_to(relation: Relation, scene: Scene, weigh: Weigh) -> Floats | None
     return np.asarray(np.where(np.isfinite(nearest), nearest, far), np.float64)
 
 
-def relation_scores(relation: Relation, scene: Scene, peers: Bools, weigh: Weigh, *, single: bool) -> Floats | None:
+def relation_scores(
+    relation: Relation, scene: Candidates, peers: Bools, weigh: Weigh, *, single: bool
+) -> Floats | None:
     """float64[N] in [0, 1]; None if a target is neither among the candidates nor seen in the image."""
     weights = [weigh(target) for target in relation.targets]
     if len(weights) == 1 and weights[0] is None:
@@ -92,7 +94,7 @@ def relation_scores(relation: Relation, scene: Scene, peers: Bools, weigh: Weigh
     return np.asarray((pairs * weight[None, :]).max(axis=1), np.float64)
 
 
-def _between(weights: list[Floats], scene: Scene) -> Floats:
+def _between(weights: list[Floats], scene: Candidates) -> Floats:
     """Between two targets, or between any two of the one plural target ("between the harbors")."""
     if len(weights) > 1:
         pairs = [(int(a), int(b)) for a in np.argsort(-weights[0])[:6] for b in np.argsort(-weights[1])[:6] if a != b]

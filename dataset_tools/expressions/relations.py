@@ -16,10 +16,10 @@ import numpy as np
 
 from dataset_tools.categories import category_named
 from dataset_tools.expressions.appearance import View
+from dataset_tools.expressions.candidates import Candidates, LabelledBox
 from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_plain
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.query_scores import Fit, fit
-from dataset_tools.expressions.scene import LabelledBox, Scene
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["Choice", "LabelledBox", "choose"]
@@ -92,7 +92,7 @@ def choose(
         word = " ".join(query.unknown_words)
         what = f"{word!r} is no known category" if word else "The expression names no object"
         return Choice((), "unknown-category", f"{what}: use a word such as 'ship' or 'tennis court'.", 0.0, none)
-    scene = Scene.of(candidates, image_size, view)
+    scene = Candidates.of(candidates, image_size, view)
     category = scene.category_of(replace(query, category=category)) or category
     found = fit(replace(query, category=category), scene)
     known = category_named(category)
@@ -130,7 +130,7 @@ def _one(
     query: Query,
     display: str,
     found: Fit,
-    scene: Scene,
+    scene: Candidates,
     scores: tuple[float, ...],
     unread: tuple[str, ...],
 ) -> Choice:

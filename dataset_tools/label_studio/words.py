@@ -76,7 +76,7 @@ def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Region id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
+    """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
     shapes = {result.get("id") for result in results if is_accepted(result)}
     lines = {
         str(result["id"]): _lines(result)

@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 
 from dataset_tools.expressions.appearance import Look, View, look_at, view_of
+from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.explanation import explain
 from dataset_tools.expressions.groups import find_groups
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Extreme, Group, Part, Query, Region, State
+from dataset_tools.expressions.query import Extreme, Group, Part, Place, Query, State
 from dataset_tools.expressions.relations import LabelledBox, choose
-from dataset_tools.expressions.scene import Scene
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.geometry import Box
 
@@ -69,7 +69,7 @@ def test_what_people_write(layout: dict[str, LabelledBox], expression: str, expe
 
 
 def test_a_row_may_be_tilted() -> None:
-    scene = Scene.of(list(PLANES.values()), SIZE)
+    scene = Candidates.of(list(PLANES.values()), SIZE)
     best = find_groups(scene.boxes, scene.of_category("airplane") > 0, "row", 5)[0]
     assert set(best.members) == {0, 1, 2, 3, 4}
 
@@ -78,7 +78,7 @@ def test_constraints_of_a_group_are_apart_from_those_of_its_member() -> None:
     query = parse("the second ship from the left in the lower row")
     assert set(query.constraints) == {
         Extreme((-1, None), 2),
-        Group("row", place=(Region((None, 1), of_image=False),)),
+        Group("row", place=(Place((None, 1), of_image=False),)),
     }
 
 

@@ -24,11 +24,11 @@ from dataset_tools.colors import Rgb
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions import relations
 from dataset_tools.expressions.appearance import View, look_at, view_of
+from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.certainty import ENOUGH
 from dataset_tools.expressions.explanation import Explanation, explain, in_words
 from dataset_tools.expressions.landmarks import mentions_surroundings
 from dataset_tools.expressions.query import Query
-from dataset_tools.expressions.scene import Scene
 from dataset_tools.geometry import Box
 
 _LOWEST_SCORE = 0.05
@@ -114,7 +114,7 @@ class CompactGrounder:
         """An abstention for what no image could change: nothing asked for, or a category that is not known."""
         if query.is_empty:
             return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
-        if self.known_categories.intersection(Scene.categories_of(query)) or (
+        if self.known_categories.intersection(Candidates.categories_of(query)) or (
             query.category is None and not query.unknown_words
         ):
             return None
@@ -169,7 +169,7 @@ def chosen(
 ) -> tuple[relations.Choice, list[Grounding], tuple[Grounding, ...]]:
     """As :func:`answer`: the choice, the candidates that its indices mean, and all detections of the category."""
 
-    named = Scene.categories_of(query)
+    named = Candidates.categories_of(query)
     wanted = {*named, *query.target_categories}
     # A kind is found once more as what it is a kind of: without its word it is no object of its own.
     groundings = [

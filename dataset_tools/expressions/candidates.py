@@ -16,7 +16,7 @@ from dataset_tools.expressions.spatial_scores import Floats
 from dataset_tools.expressions.vocabulary import GENERAL_NOUNS
 from dataset_tools.geometry import Box
 
-__all__ = ["LabelledBox", "Scene"]
+__all__ = ["Candidates", "LabelledBox"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LabelledBox:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Candidates:
     """All candidates as arrays.
 
     Attributes:
@@ -64,7 +64,7 @@ class Scene:
         return frozenset(c.category for c in self.candidates)
 
     @classmethod
-    def of(cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None) -> Scene:
+    def of(cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None) -> Candidates:
         """The arrays of ``candidates``."""
         boxes = np.array([c.box for c in candidates], np.float64).reshape(-1, 4)
         presence = np.clip(np.array([c.score for c in candidates], np.float64), 0.0, 1.0)
@@ -97,10 +97,10 @@ class Scene:
     GROUP: ClassVar[str] = "(group)"
     """Category of the things that :meth:`with_things` adds."""
 
-    def with_things(self, boxes: Sequence[Floats], presence: Sequence[float]) -> Scene:
+    def with_things(self, boxes: Sequence[Floats], presence: Sequence[float]) -> Candidates:
         """The scene with further boxes (x0, y0, x1, y1), such as those of groups, after its candidates."""
-        things = [LabelledBox(Box(*(float(v) for v in box)), Scene.GROUP) for box in boxes]
-        return Scene(
+        things = [LabelledBox(Box(*(float(v) for v in box)), Candidates.GROUP) for box in boxes]
+        return Candidates(
             (*self.candidates, *things),
             np.concatenate([self.boxes, np.array(boxes, np.float64).reshape(-1, 4)]),
             np.concatenate([self.presence, np.array(presence, np.float64)]),
