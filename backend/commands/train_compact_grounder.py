@@ -23,7 +23,7 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default="runs/compact_grounder", show_default=True
 )
-@click.option("--steps", type=click.IntRange(min=1), default=1800, show_default=True, help="Total number of steps.")
+@click.option("--steps", type=click.IntRange(min=1), default=5200, show_default=True, help="Total number of steps.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: torch's choice.")
 @bands_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors.torch import load_file
 
 from backend.pipeline.grounding.compact.detections import Detection, detect
@@ -98,7 +99,7 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
         raise WeightsError(
             f"{source} does not fit the config's detector sizes {config['detector']}: {error}"
         ) from error
-    detector.eval()
+    detector = detector.eval().to(memory_format=torch.channels_last)
     found = [
         detect(detector, image.image, config["scales"], LOWEST_SCORE, bfloat16=config["bfloat16"]) for image in images
     ]
