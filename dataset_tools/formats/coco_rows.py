@@ -41,7 +41,7 @@ _SPLIT = {
 
 
 def is_instances(file: Path) -> bool:
-    """Whether a JSON file is an object with ``images`` and ``annotations``, as COCO is (a task list is no object)."""
+    """Whether a JSON file is an object with some ``images`` and with ``annotations``, as COCO is; tasks are a list."""
     try:
         with file.open("rb") as opened:
             if not opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
@@ -49,7 +49,7 @@ def is_instances(file: Path) -> bool:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and {"images", "annotations"} <= set(content)
+    return isinstance(content, dict) and bool(content.get("images")) and "annotations" in content
 
 
 def index_files(root: Path) -> list[Path]:
