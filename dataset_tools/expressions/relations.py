@@ -179,7 +179,7 @@ def _several(
         chosen = [int(i) for i in order[: query.count] if score[i] > 0.1 * score[order[0]]]
     else:
         chosen = [int(i) for i in order if fits[i] >= _MEMBER]
-    chosen = chosen or [int(i) for i in order if fits[i] >= 0.7 * fits.max()]
+    chosen = chosen or [int(i) for i in order if fits[i] >= 0.7 * fits.max() and score[i] > 0]
     left_out = np.delete(score, chosen).max(initial=0.0)
     margin = float(np.clip(1.0 - left_out / max(score[chosen].min(), 1e-9), 0.0, 1.0))
     if counted and len(chosen) < (query.count or 0):
