@@ -39,11 +39,11 @@ def _scenes(project: int, folder: Path) -> list[Scene]:
         file = folder / "scene.png"
         file.write_bytes(png(scene.image))
         out = is_held_out(project, file_key(file), float(SETTINGS["PSLG_TRAIN_HELD_OUT"]))
-        wanted = held_out < 4 if out else len(chosen) - held_out < 10
+        wanted = held_out < 5 if out else len(chosen) - held_out < 10
         if wanted and any(item.category == "airplane" for item in scene.objects):
             chosen.append(scene)
             held_out += out
-        if len(chosen) == 14:
+        if len(chosen) == 15:
             return chosen
     raise AssertionError("no scenes")
 
