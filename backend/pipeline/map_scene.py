@@ -21,6 +21,7 @@ import numpy as np
 from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, answer
+from backend.pipeline.grounding.compact.tiled import is_cut
 from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.types import Abstention, Grounding, Image
 from dataset_tools.categories import category_named
@@ -38,8 +39,6 @@ __all__ = ["SceneAnswer", "prelabel_scene"]
 
 _TILE = 1280
 _OVERLAP = 256
-_BORDER = 3.0
-"""A box that ends this many pixels from a cut is taken to be cut."""
 _WHOLE_SIDE = 2048
 """Long side in pixels of the reduced view of the whole, in which objects longer than half an overlap are found."""
 _LARGEST_CROP = 4096
@@ -184,18 +183,8 @@ def _detections(grounder: CompactGrounder, scene: MapScene, kept: _TileJournal, 
 
         for found in kept.get_or(tile, search):
             box = found.box.shifted(x, y)
-            if not whole or not _is_cut(box, Box(x, y, x + width, y + height), scene):
+            if not whole or not is_cut(box, Box(x, y, x + width, y + height), scene.width, scene.height):
                 yield Detection(box, found.category, found.score)
-
-
-def _is_cut(box: Box, tile: Box, scene: MapScene) -> bool:
-    """Whether ``box`` ends at a border of ``tile`` that is no border of the scene."""
-    return (
-        (box.x0 < tile.x0 + _BORDER and tile.x0 > 0)
-        or (box.y0 < tile.y0 + _BORDER and tile.y0 > 0)
-        or (box.x1 > tile.x1 - _BORDER and tile.x1 < scene.width)
-        or (box.y1 > tile.y1 - _BORDER and tile.y1 < scene.height)
-    )
 
 
 def _without_repeats(found: Sequence[Detection]) -> list[Detection]:

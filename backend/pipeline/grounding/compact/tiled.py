@@ -16,7 +16,7 @@ from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
 from dataset_tools.maps.tiles import windows
 
-__all__ = ["LARGEST_WHOLE", "detect_anywhere"]
+__all__ = ["LARGEST_WHOLE", "detect_anywhere", "is_cut"]
 
 LARGEST_WHOLE = 2048
 """Longest side in pixels of images that are read as a whole only: 1280 pixels of it are read, 0.625 of its size."""
@@ -46,12 +46,12 @@ def detect_anywhere(
         tile = np.ascontiguousarray(image[y : y + h, x : x + w])
         for part in detect(detector, tile, scales, threshold, bfloat16=bfloat16):
             box = part.box.shifted(x, y)
-            if not _is_cut(box, Box(x, y, x + w, y + h), width, height):
+            if not is_cut(box, Box(x, y, x + w, y + h), width, height):
                 found.append(Detection(box, part.category, part.score))
     return _suppressed(found)
 
 
-def _is_cut(box: Box, tile: Box, width: int, height: int) -> bool:
+def is_cut(box: Box, tile: Box, width: int, height: int) -> bool:
     """Whether ``box`` ends at a border of ``tile`` that is no border of the image."""
     return (
         (box.x0 < tile.x0 + _BORDER and tile.x0 > 0)
