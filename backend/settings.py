@@ -90,6 +90,10 @@ class Settings(BaseModel):
         train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
             same training gives the same version.
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
+        gate_objects, gate_images: held-out objects, and images that hold them, from which on the promotion gate
+            decides; before, a new version waits.
+        max_objects: objects of one expression that go to Label Studio, the most certain ones; a version that finds
+            more is never promoted.
         train_replay: dataset folder (parts train and val) whose images keep a training from forgetting; None
             draws scenes.
         train_disk: bytes kept on disk of what frozen parts of the models make of training images; saves time.
@@ -137,6 +141,9 @@ class Settings(BaseModel):
     train_steps: int = Field(default=150, ge=1)
     train_minutes: float | None = Field(default=None, gt=0)
     train_held_out: float = Field(default=0.2, gt=0, lt=1)
+    gate_objects: int = Field(default=10, ge=1)
+    gate_images: int = Field(default=5, ge=1)
+    max_objects: int = Field(default=100, ge=1)
     train_replay: Path | None = None
     train_disk: int = Field(default=10_000_000_000, ge=0)
     train_threads: int = Field(default=1, ge=1, le=256)

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from backend.learning.ranking.image_features import Look, same_look
+from backend.learning.ranking.image_features import ImageLook, same_look
 from backend.learning.ranking.strategies import STRATEGIES, Candidate, order
 
 _FEATURES = 256
@@ -50,7 +50,7 @@ def measure(count: int) -> dict[str, float]:
     hashes = np.random.default_rng(1).integers(0, 256, (count // _TO_AN_IMAGE, 32), dtype=np.uint8)
     empty = np.zeros(0, np.float32)
     start = time.process_time()
-    same_look({str(number): Look(empty, bits) for number, bits in enumerate(hashes)})
+    same_look({str(number): ImageLook(empty, bits) for number, bits in enumerate(hashes)})
     rows["perceptual hashes"] = round(time.process_time() - start, 2)
     rows["peak MB"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return rows

@@ -1,6 +1,6 @@
 """How often the relation program picks the right object, with true boxes and with a poor detector's in their place.
 
-    python -m benchmarks.relation_program FOLDER/nwpu_vhr10 [--failures]
+    python -m benchmarks.relation_program FOLDER/nwpu_vhr10 [--split test] [--failures]
 
 Prints the share of expressions answered with exactly the annotated objects, by kind, then the same for all
 expressions of one object while boxes are dropped, added and moved; ``--failures`` lists every expression that goes
@@ -112,10 +112,11 @@ def shares(data: CocoJsonl, found: Candidates) -> dict[str, tuple[int, int]]:
 
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False))
+@click.option("--split", help="Only the images of this part of split.json.")
 @click.option("--failures", is_flag=True, help="List every expression that goes wrong on true boxes.")
-def main(data: str, failures: bool) -> None:
+def main(data: str, split: str | None, failures: bool) -> None:
     """Measure the relation program on the coco_jsonl folder DATA."""
-    folder = read(data)
+    folder = read(data, split)
     for kind, (right, count) in shares(folder, candidates(folder, PERFECT)).items():
         click.echo(f"{kind:22s} {right:5d} of {count:5d}  {right / count:.4f}")
     click.echo("\nExpressions of one object            all      object detected")

@@ -15,11 +15,13 @@ import numpy.typing as npt
 from dataset_tools.errors import ImageError
 from dataset_tools.tiff_bands import Layout
 
-__all__ = ["BANDS", "compose"]
+__all__ = ["BANDS", "TRANSPARENT", "black_and_white", "compose", "levels"]
 
 RGB = npt.NDArray[np.uint8]
 BANDS = "PSLG_BANDS"
 """Variable with the bands to show where no argument names them; child processes inherit it."""
+TRANSPARENT = 0.95
+"""A band tagged as transparency is that if at least this share of its values is 0 or its largest."""
 _PERCENTILES = (0.5, 99.5)
 _MIDDLE_GRAY = 128
 _SAMPLED = 4_000_000
@@ -75,12 +77,29 @@ def compose(values: npt.NDArray[Any], how: Layout, bands: tuple[int, int, int] |
     return _turned(rgb, how.orientation)
 
 
+def black_and_white(sample: npt.NDArray[Any]) -> tuple[float, float]:
+    """The values, of a ``sample`` of a deep picture's, that become 0 and 255; equal if the sample holds one value.
+
+    The sample is not empty and finite.
+    """
+    low, high = (float(value) for value in np.percentile(sample.astype(np.float64), _PERCENTILES))
+    return (low, high) if high > low else (float(sample.min()), float(sample.max()))
+
+
+def levels(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """uint8 of deep values: ``low`` and less is 0, ``high`` and more 255, NaN 0; middle gray if the two are equal."""
+    if not high > low:
+        return np.full(values.shape, _MIDDLE_GRAY, np.uint8)
+    scaled = (np.nan_to_num(values.astype(np.float64)) - low) * (255 / (high - low))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
 def _opacity(band: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
     """float32[H, W] in [0, 1] of a band tagged as transparency; None if its values are not those of one."""
     largest = band.max()
     if not largest > 0:
         return np.zeros(band.shape, np.float32)
-    if np.count_nonzero((band == 0) | (band == largest)) < 0.95 * band.size:
+    if np.count_nonzero((band == 0) | (band == largest)) < TRANSPARENT * band.size:
         return None
     return np.clip(band.astype(np.float32) / np.float32(largest), 0, 1)
 
@@ -110,18 +129,14 @@ def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], name: str
     if not sample.size:
         _tell("deep", name, "no pixel has a value: all of the picture is white")
         return np.full(values.shape, 255, np.uint8)
-    low, high = (float(value) for value in np.percentile(sample.astype(np.float64), _PERCENTILES))
-    if not high > low:
-        low, high = float(sample.min()), float(sample.max())
+    low, high = black_and_white(sample)
     kind = f"{values.dtype.name} values, {float(sample.min()):g} to {float(sample.max()):g}"
-    result = np.full(values.shape, _MIDDLE_GRAY, np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):
+        result[top : top + _ROWS] = levels(values[top : top + _ROWS], low, high)
     if not high > low:
         _tell("deep", name, f"{kind}: all are equal, the picture is middle gray")
         return result
-    for top in range(0, len(values), _ROWS):
-        part = values[top : top + _ROWS].astype(np.float64)
-        levels = (part - low) * (255 / (high - low))
-        result[top : top + _ROWS] = np.nan_to_num(np.clip(np.rint(levels), 0, 255))
     _tell("deep", name, f"{kind}: stretched to 8 bits, {low:g} and less is black, {high:g} and more is white")
     return result
 

@@ -126,7 +126,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "bridge",
         "bridge",
         "footbridge, foot bridge, suspension bridge, railway bridge, rail bridge, road bridge, highway bridge, "
-        "arch bridge, pedestrian bridge, cable stayed bridge, river bridge, sea bridge, truss bridge, cross sea bridge",
+        "arch bridge, pedestrian bridge, cable stayed bridge, river bridge, sea bridge, truss bridge, "
+        "cross sea bridge",
     ),
     (
         "chimney",
@@ -146,7 +147,9 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "harbor",
         "harbor",
-        "harbour, pier, dock, wharf, port, seaport, sea port, marina, quay, jetty, dockyard, berth, boat dock, "
+        "harbour, pier, dock, boat slip, floating dock, finger pier, pontoon, boat landing, landing dock, "
+        "boat jetty, mooring pier, "
+        "ship harbor, ship harbour, wharf, port, seaport, sea port, marina, quay, jetty, dockyard, berth, boat dock, "
         "landing stage, shipyard, mooring, boat harbor, boat harbour, ship dock, boat pier, quayside, docking area",
     ),
     (
@@ -159,7 +162,10 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "ship",
         "ship",
-        "vessel, boat, cargo ship, container ship, cruise ship, warship, war ship, freighter, ferry, ferry boat, "
+        "vessel, boat, powerboat, power boat, workboat, work boat, kayak, canoe, dinghy, skiff, raft, jet ski, "
+        "lifeboat, "
+        "pontoon boat, motor yacht, motor cruiser, launch, gunboat, patrol boat, cargo ship, container ship, "
+        "cruise ship, warship, war ship, freighter, ferry, ferry boat, "
         "ferryboat, fishing boat, fishing ship, fishing vessel, sailboat, sailing boat, sailing ship, yacht, barge, "
         "tanker, oil tanker, tugboat, tug boat, tug, motorboat, motor boat, speedboat, speed boat, steamship, "
         "steamer, watercraft, trawler, cargo vessel, container vessel, passenger ship, merchant ship, frigate, "
@@ -182,7 +188,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "tenniscourt",
         "tennis court",
-        "tennis field, tennis ground, tennis pitch, tennis playground, tennis playing court",
+        "hardcourt, hard court, clay court, grass court, tennis field, tennis ground, tennis pitch, "
+        "tennis playground, tennis playing court",
     ),
     (
         "trainstation",
@@ -197,12 +204,15 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "minibus, mini bus, coach, taxi, cab, motorcar, motor car, motor vehicle, jeep, tank truck, tanker truck, "
         "box truck, dump truck, trailer truck, semi truck, trailer, passenger car, passenger vehicle, tractor, "
         "motor truck, school bus, tour bus, limousine, campervan, camper van, delivery van, delivery truck, "
-        "fire truck, fire engine, engineering vehicle, cargo truck, heavy truck, rv, wagon",
+        "fire truck, fire engine, engineering vehicle, cargo truck, heavy truck, rv, wagon, caravan, motorhome, "
+        "cart, ambulance, forklift, golf cart, hatchback, tow truck, service vehicle, "
+        "articulated lorry, articulated bus, double bus, boxcar truck, small vehicle, large vehicle",
     ),
     (
         "windmill",
         "windmill",
-        "wind mill, wind turbine, turbine, wind power generator, wind generator, wind power tower, wind power station, "
+        "wind mill, wind turbine, turbine, wind power generator, wind generator, wind power tower, "
+        "wind power station, "
         "wind tower, wind power turbine, wind wheel",
     ),
     (
@@ -213,7 +223,8 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "industrial building, factory building, factory, commercial building, skyscraper, high rise, high rise "
         "building, tower block, office block, garage, farmhouse, farm house, church, mansion, storehouse, terminal "
         "building, airport terminal, greenhouse, townhouse, town house, row house, outbuilding, school building, "
-        "storage building, housing block, housetop, edifice, building footprint, building roof, house roof, train shed",
+        "storage building, housing block, housetop, edifice, building footprint, building roof, house roof, "
+        "train shed",
     ),
     ("helicopter", "helicopter", "chopper, copter, rotorcraft, military helicopter"),
     (
@@ -260,6 +271,7 @@ KINDS: Mapping[str, str] = MappingProxyType({kind: of for kind, of, _ in _KIND_T
 
 _COMPOUNDS = (
     "car park, parking lot, bus stop, bus station, bus terminal, boat house, truck stop, car wash, bus lane, "
+    "jet bridge, boarding bridge, air bridge, passenger bridge, loading bridge, kart track, go kart track, race car, "
     "bridge pier, car lane, tank farm, stack interchange, rugby field, hockey field, cricket field, volleyball "
     "court, badminton court, handball court, squash court, train track, railway track, railroad track, rail "
     "track, container crane, dock crane, home plate, track lane, harbor crane, harbour crane, port crane, airport "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NAMES", "Rgb", "color_of_mask", "memberships", "name_of", "similarity"]
+__all__ = ["DIRECTIONS", "NAMES", "Rgb", "color_of_mask", "lab", "memberships", "name_of", "similarity"]
 
 Rgb = tuple[int, int, int]
 
@@ -35,7 +35,7 @@ _WIDTH = 16.0
 _SAMPLES = 4096
 
 
-def _lab(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+def lab(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """CIELAB (D65) of sRGB [..., 3] in 0..255."""
     scaled = np.asarray(rgb, np.float64) / 255.0
     linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
@@ -46,13 +46,28 @@ def _lab(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[n
     return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
 
 
-_PROTOTYPE_LAB = _lab(np.array([rgb for group in _PROTOTYPES.values() for rgb in group]))
+_PROTOTYPE_LAB = lab(np.array([rgb for group in _PROTOTYPES.values() for rgb in group]))
 _PROTOTYPE_NAME = np.array([index for index, group in enumerate(_PROTOTYPES.values()) for _ in group])
+
+
+def _direction(name: str) -> tuple[float, float, float]:
+    """Unit vector in CIELAB from gray to a chromatic name."""
+    hue = lab(np.array(_PROTOTYPES[name])).mean(axis=0) * np.array([0.0, 1.0, 1.0])
+    light, a, b = (float(v) for v in hue / max(float(np.hypot(*hue[1:])), 1e-9))
+    return light, a, b
+
+
+DIRECTIONS: dict[str, tuple[float, float, float]] = {
+    **{name: _direction(name) for name in NAMES if name not in ("white", "gray", "black")},
+    **dict.fromkeys(("white", "light"), (0.5, 0.0, 0.0)),
+    **dict.fromkeys(("black", "dark"), (-0.5, 0.0, 0.0)),
+}
+"""Colour word -> the way in CIELAB in which one of several objects of about one colour is nearer to it."""
 
 
 def memberships(rgb: npt.NDArray[np.floating] | npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """How much each colour of [..., 3] sRGB in 0..255 belongs to each of :data:`NAMES`, float64[..., 12], sum 1."""
-    offset = _lab(rgb)[..., None, :] - _PROTOTYPE_LAB
+    offset = lab(rgb)[..., None, :] - _PROTOTYPE_LAB
     distance = np.sqrt((offset**2 * np.array([0.6, 1.0, 1.0])).sum(axis=-1))
     nearest = np.stack([distance[..., n == _PROTOTYPE_NAME].min(axis=-1) for n in range(len(NAMES))], axis=-1)
     weight = np.exp(-(nearest - nearest.min(axis=-1, keepdims=True)) / (_WIDTH / 2.0))
@@ -101,7 +116,7 @@ def similarity(word: str, color: Rgb | str | None) -> float:
             return 0.5
         return max(similarity(word, rgb) for rgb in _PROTOTYPES[color])
     if word in ("dark", "light"):
-        lightness = float(_lab(np.array(color))[0]) / 100.0
+        lightness = float(lab(np.array(color))[0]) / 100.0
         fit = 1.0 / (1.0 + np.exp((lightness - 0.5) / (0.1 if word == "dark" else -0.1)))
     else:
         belongs = memberships(np.array(color))

@@ -33,7 +33,7 @@ def write_card(
     holds_absent = FORMATS[format_name].absent
     for item in items():
         images += 1
-        scenes.add(item.sample.image.scene or item.sample.image.file_name)
+        scenes.add(item.sample.image.cut_from or item.sample.image.file_name)
         sizes[f"{item.sample.image.width} x {item.sample.image.height}"] += 1
         for record in item.sample.records:
             if record.expression and not record.targets and not holds_absent:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from typing import Any
 from dataset_tools import formats, image_files
 from dataset_tools.dataset_card import write_card
 from dataset_tools.errors import DatasetError, PslgError
-from dataset_tools.formats.items import Item, Writer
+from dataset_tools.formats.items import Item, Writer, image_split
 from dataset_tools.records import Sample, local_path
 
 _JOURNAL = "journal.jsonl"
@@ -38,14 +38,22 @@ class ExportReport:
     Attributes:
         images: exported, those of an earlier, interrupted run included.
         records: exported expressions and objects without words.
+        boxes: exported objects of which only a box is known.
+        boxes_left: such objects that the format cannot hold.
+        loss: what the format's own way to write an object lost, in words; None if nothing.
         without_target: expressions of absent objects that the format cannot hold.
+        wordless: objects without words that the format cannot hold.
         resumed: images that an earlier run had exported.
         failed: (file name, why) of every image that could not be exported.
     """
 
     images: int = 0
     records: int = 0
+    boxes: int = 0
+    boxes_left: int = 0
+    loss: str | None = None
     without_target: int = 0
+    wordless: int = 0
     resumed: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -59,7 +67,9 @@ def export(
     overwrite: bool = False,
     restart: bool = False,
     details: dict[str, Any] | None = None,
+    options: Mapping[str, bool] | None = None,
     progress: Callable[[int], object] = lambda _n: None,
+    reasons: Callable[[], Sequence[str]] = list,
 ) -> ExportReport:
     """Write ``samples`` as a dataset folder.
 
@@ -71,7 +81,9 @@ def export(
         overwrite: replace an existing destination (only after everything is written).
         restart: forget an interrupted export instead of going on with it.
         details: JSON values for ``dataset.json`` (licence, source, command).
+        options: of the format's writer, see ``formats.writer``.
         progress: called with 1 after every sample.
+        reasons: why the source left things out; asked where nothing was exported.
 
     Returns:
         What was exported and what failed.
@@ -80,7 +92,8 @@ def export(
         DatasetError: the destination exists, the staging folder belongs to another export, or nothing was exported.
         OSError: the index files cannot be written; what is staged stays for the next try.
     """
-    writer = formats.writer(format_name)
+    options = dict(options or {})
+    writer = formats.writer(format_name, **options)
     if destination.exists() and not overwrite:
         raise DatasetError(f"{destination} exists; choose another folder or pass --overwrite")
     staging = destination.with_name(f".{destination.name}.{format_name}.partial")
@@ -89,9 +102,9 @@ def export(
     staging.mkdir(parents=True, exist_ok=True)
     report = ExportReport()
     with ExitStack() as stack:
-        journal = _Journal(staging / _JOURNAL)
+        journal = _Journal(staging / _JOURNAL, options)
         stack.callback(journal.close)
-        run = _runner(format_name, staging, workers, stack)
+        run = _runner(format_name, options, staging, workers, stack)
         waiting: deque[tuple[Item, Future[str | None]]] = deque()
 
         def settle(item: Item, error: str | None) -> None:
@@ -101,7 +114,7 @@ def export(
                 report.failed.append((item.sample.image.file_name, error))
             progress(1)
 
-        for item in _numbered(samples, writer):
+        for item in _numbered(samples, writer, formats.FORMATS[format_name].stems):
             if journal.holds(item):
                 report.resumed += 1
                 progress(1)
@@ -114,48 +127,65 @@ def export(
             settle(first, future.result())
     items = journal.items
     report.images = sum(1 for _ in items())
-    records = [bool(record.targets) for item in items() for record in item.sample.records]
-    report.without_target = 0 if formats.FORMATS[format_name].absent else records.count(False)
-    report.records = len(records) - report.without_target
-    if not report.images:
-        reasons = "; ".join(f"{name}: {why}" for name, why in report.failed[:3])
-        raise DatasetError(f"nothing was exported to {destination}" + (f" ({reasons})" if reasons else ": no samples"))
-    write_card(staging, format_name, items, {"name": destination.name, **(details or {})}, report.failed)
-    writer.finish(staging, items)
+    records = [record for item in items() for record in item.sample.records]
+    entry = formats.FORMATS[format_name]
+    report.without_target = 0 if entry.absent else sum(not record.targets for record in records)
+    report.wordless = 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
+    report.records = sum(
+        (entry.absent or bool(record.targets)) and (entry.objects or bool(record.expression)) for record in records
+    )
+    if not report.images or (records and not report.records and not (entry.objects and report.without_target)):
+        causes = [f"{name}: {why}" for name, why in report.failed] + list(reasons())
+        more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
+        causes = causes or ["no expressions" if report.images else "no samples"]
+        raise DatasetError(f"nothing was exported to {destination}: {'; '.join(causes[:3])}{more}")
+    boxes = sum(len(item.sample.boxes) for item in items())
+    report.boxes, report.boxes_left = (boxes, 0) if formats.FORMATS[format_name].boxes else (0, boxes)
+    report.loss = writer.finish(staging, items)
+    found = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
+    lost = {"loss": report.loss} if report.loss else {}
+    write_card(staging, format_name, items, {**found, **lost, **(details or {})}, report.failed)
     journal.path.unlink()
     _put_in_place(staging, destination)
     return report
 
 
-def _numbered(samples: Iterable[Sample], writer: Writer) -> Iterator[Item]:
+def _numbered(samples: Iterable[Sample], writer: Writer, stems: bool) -> Iterator[Item]:
     first, taken = 1, set()
+
+    def key(path: str) -> str:
+        return str(PurePosixPath(path).with_suffix("")) if stems else path
+
     for number, sample in enumerate(samples, start=1):
         name = str(PurePosixPath(sample.image.file_name).with_suffix(image_files.suffix_for(sample.image.file_name)))
-        path = writer.image_path(number, name)
-        if path in taken:  # two sources may use one name, and changing a suffix may make one
-            path = writer.image_path(number, f"{number}_{name.replace('/', '_')}")
-        taken.add(path)
+        split = image_split(sample)
+        path = writer.image_path(number, name, split)
+        if key(path) in taken:  # two sources may use one name, and changing a suffix may make one
+            path = writer.image_path(number, f"{number}_{name.replace('/', '_')}", split)
+        taken.add(key(path))
         yield Item(number, first, sample, path)
         first += max(1, len(sample.records))
 
 
-def _runner(format_name: str, staging: Path, workers: int, stack: ExitStack) -> Callable[[Item], Future[str | None]]:
+def _runner(
+    format_name: str, options: Mapping[str, bool], staging: Path, workers: int, stack: ExitStack
+) -> Callable[[Item], Future[str | None]]:
     if workers <= 1:
 
         def here(item: Item) -> Future[str | None]:
             future: Future[str | None] = Future()
-            future.set_result(_write_sample(format_name, staging, item))
+            future.set_result(_write_sample(format_name, options, staging, item))
             return future
 
         return here
     # Forking a process that has threads (OpenCV, a progress bar) can deadlock.
     pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-    return lambda item: pool.submit(_write_sample, format_name, staging, item)
+    return lambda item: pool.submit(_write_sample, format_name, options, staging, item)
 
 
-def _write_sample(format_name: str, staging: Path, item: Item) -> str | None:
+def _write_sample(format_name: str, options: Mapping[str, bool], staging: Path, item: Item) -> str | None:
     """Write the image and the per-sample files; returns None, or why it failed. Runs in a worker."""
-    writer = formats.writer(format_name)
+    writer = formats.writer(format_name, **options)
     written: list[Path] = []
     try:
         image = item.sample.image
@@ -176,8 +206,9 @@ def _write_sample(format_name: str, staging: Path, item: Item) -> str | None:
 class _Journal:
     """The finished samples of a staging folder: one JSON line each, appended as they finish."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: Mapping[str, bool]) -> None:
         self.path = path
+        self._options = dict(options)
         self._done: dict[int, bytes] = {}
         end = 0
         if path.is_file():
@@ -199,7 +230,7 @@ class _Journal:
             DatasetError: the journal holds another sample under its number.
         """
         digest = self._done.get(item.number)
-        if digest is not None and digest != _digest(item):
+        if digest is not None and digest != _digest(item, self._options):
             raise DatasetError(
                 f"{self.path.parent} holds an interrupted export of other samples (image {item.number} differs); "
                 "pass --restart to throw it away"
@@ -209,7 +240,7 @@ class _Journal:
     def append(self, item: Item) -> None:
         entry = {
             "number": item.number, "first": item.first, "image_path": item.image_path,
-            "digest": _digest(item).hex(), "sample": item.sample.to_json(),
+            "digest": _digest(item, self._options).hex(), "sample": item.sample.to_json(),
         }  # fmt: skip
         self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()
@@ -227,10 +258,10 @@ class _Journal:
         self._file.close()
 
 
-def _digest(item: Item) -> bytes:
+def _digest(item: Item, options: Mapping[str, bool]) -> bytes:
     # Where the pixels are may change between two runs (a temporary folder); what they are must not.
     sample = replace(item.sample, image=replace(item.sample.image, location=None))
-    return hashlib.blake2b(json.dumps([item.image_path, sample.to_json()]).encode(), digest_size=8).digest()
+    return hashlib.blake2b(json.dumps([item.image_path, sample.to_json(), options]).encode(), digest_size=8).digest()
 
 
 def _put_in_place(staging: Path, destination: Path) -> None:

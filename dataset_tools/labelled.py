@@ -22,7 +22,7 @@ from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask, Segmentation, box_of, from_coco, to_coco_rle
-from dataset_tools.records import Record, Sample, local_path
+from dataset_tools.records import BoxOnly, Record, Sample, local_path
 
 __all__ = [
     "LabelledExpression",
@@ -139,7 +139,7 @@ class LabelledImage:
 
     @property
     def key(self) -> str:
-        """sha256 of the file, 64 hex digits; read once, when it is first asked for. Raises OSError."""
+        """sha256 of the file, 64 hex digits; read once, when it is first asked for. Raises ImageError."""
         return self.sha256 or file_key(self.path)
 
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -219,9 +219,16 @@ def category_name(label: str) -> str:
 
 
 def file_key(path: Path) -> str:
-    """The sha256 of the file, 64 hex digits; a file that has not changed is read once per process. Raises OSError."""
-    state = path.stat()
-    return _file_key(path, state.st_mtime_ns, state.st_size)
+    """The sha256 of the file, 64 hex digits; a file that has not changed is read once per process.
+
+    Raises:
+        ImageError: the file is missing or cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _file_key(path, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
 
 
 @lru_cache(maxsize=1 << 16)
@@ -266,6 +273,12 @@ def read(
     if name == "dior_rsvg":
         return _read_dior_rsvg(folder, split)
     samples = list(formats.read(folder, name))
+    boxes = sum(len(sample.boxes) for sample in samples)
+    if masks and boxes:
+        raise DatasetError(
+            f"{folder}: {boxes} objects have a box and no mask, and masks are needed here; pslg dataset export "
+            "--boxes-as-masks makes a copy where every box is a mask"
+        )
     return list(_labelled(samples, _Part(folder, samples, split)))
 
 
@@ -295,7 +308,7 @@ def _read_coco_jsonl(folder: Path, split: str | Path | None, expressions: Path |
 def _read_dior_rsvg(folder: Path, split: str | Path | None) -> list[LabelledImage]:
     from dataset_tools.formats import dior_rsvg
 
-    by_image: dict[Path, list[tuple[int, dior_rsvg.Expression]]] = {}
+    by_image: dict[Path, list[tuple[int, dior_rsvg.DescribedObject]]] = {}
     for number, row in enumerate(dior_rsvg.read(folder, split)):
         by_image.setdefault(row.image, []).append((number, row))
     images = []
@@ -318,7 +331,7 @@ class _Part:
 
         self._split = split
         self._names: frozenset[str] | None = None
-        splits = {record.split for sample in samples for record in sample.records if record.split is not None}
+        splits = {split for sample in samples for split in sample.splits if split is not None}
         if split is None or split in splits:
             return
         if not Path(split).is_file():
@@ -337,19 +350,27 @@ class _Part:
             return sample.records if sample.image.file_name in self._names else ()
         return tuple(record for record in sample.records if record.split == self._split)
 
+    def boxes(self, sample: Sample) -> tuple[BoxOnly, ...]:
+        """Those of the sample's objects without a mask that belong to it."""
+        if self._split is None or (self._names is not None and sample.image.file_name in self._names):
+            return sample.boxes
+        return tuple(box for box in sample.boxes if self._names is None and box.split == self._split)
+
 
 def _labelled(samples: Iterable[Sample], part: _Part) -> Iterator[LabelledImage]:
     """Images with the objects and expressions of the part's records; images without any are left out."""
     number = 0
     for sample in samples:
         records = part.records(sample)
-        if not records:
+        if not records and not part.boxes(sample):
             continue
         size = (sample.image.height, sample.image.width)
         places: dict[str, int] = {}
-        objects: list[LabelledObject] = []
+        objects = [LabelledObject(b.category, b.box, size, None, None) for b in part.boxes(sample) if not b.crowd]
         expressions = []
         for record in records:
+            if not record.expression and all(target.crowd for target in record.targets):
+                continue  # a crowd is many objects under one outline: no object to learn or to measure
             for target in record.targets:
                 if target.counts not in places:
                     places[target.counts] = len(objects)

@@ -17,7 +17,7 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask, area_of, box_of, from_coco, merge, to_coco_rle
 
-__all__ = ["Origin", "Provenance", "Record", "Sample", "SourceImage", "Target", "local_path", "target_of"]
+__all__ = ["BoxOnly", "Origin", "Provenance", "Record", "Sample", "SourceImage", "Target", "local_path", "target_of"]
 
 Origin: TypeAlias = Literal["prediction", "prediction-changed", "manual"]
 """How a mask came about, in Label Studio's words: accepted as it was, accepted after changes, drawn by hand."""
@@ -71,13 +71,44 @@ class SourceImage:
     scene: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def cut_from(self) -> str | None:
+        """Name of its scene; tiles without one that have a ``transform`` and a ``window`` are called after the place of
+        their scene's corner, which all tiles of one file share. None where nothing says it.
+        """
+        named = self.scene or self.extra.get("scene")
+        transform, window = self.extra.get("transform"), self.extra.get("window")
+        if named or not transform or not window:
+            return str(named) if named else None
+        a, b, c, d, e, f = (float(value) for value in transform[:6])
+        x, y = float(window[0]), float(window[1])
+        pixel = max(abs(a) + abs(d), 1e-12)
+        corner = round((c - a * x - b * y) / pixel, 1), round((f - d * x - e * y) / pixel, 1)
+        return f"{self.extra.get('crs')} {corner} {self.extra.get('scene_size')}"
+
 
 @dataclass(frozen=True)
 class Target:
-    """One object: COCO's compressed run-length text ``counts`` for the image's size, and its id in the source."""
+    """One object: COCO's compressed run-length text ``counts`` for the image's size, its id in the source, and whether
+    it is a ``crowd``: many objects under one outline (COCO's ``iscrowd``).
+    """
 
     counts: str
     id: int | None = None
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class BoxOnly:
+    """An object of which only a box is known, (x0, y0, x1, y1) in pixels inside the image: no mask is made of it unless
+    somebody asks. ``id`` and ``crowd`` as in :class:`Target`.
+    """
+
+    category: str
+    box: Box
+    split: str | None = None
+    id: int | None = None
+    crowd: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,10 +136,20 @@ class Record:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with all its records. Methods that decode take time; attributes do not."""
+    """One image with all its records. Methods that decode take time; attributes do not.
+
+    ``boxes`` are its objects without a mask; ``split`` is the image's own, for images without records.
+    """
 
     image: SourceImage
     records: tuple[Record, ...]
+    boxes: tuple[BoxOnly, ...] = ()
+    split: str | None = None
+
+    @property
+    def splits(self) -> set[str | None]:
+        """The splits of its records and boxes; without any its own."""
+        return {record.split for record in self.records} | {box.split for box in self.boxes} or {self.split}
 
     def masks(self, record: Record) -> list[Mask]:
         """The masks bool[H, W] of the record's targets.
@@ -144,7 +185,12 @@ class Sample:
 
     def with_split(self, split: str) -> Sample:
         """The sample with every record in ``split``."""
-        return replace(self, records=tuple(replace(record, split=split) for record in self.records))
+        return replace(
+            self,
+            records=tuple(replace(record, split=split) for record in self.records),
+            boxes=tuple(replace(box, split=split) for box in self.boxes),
+            split=split,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """JSON values from which :meth:`from_json` makes the same sample."""
@@ -168,7 +214,8 @@ class Sample:
                 )
                 for record in value["records"]
             )
-            return cls(SourceImage(**value["image"]), records)
+            boxes = tuple(BoxOnly(**{**box, "box": Box(*box["box"])}) for box in value["boxes"])
+            return cls(SourceImage(**value["image"]), records, boxes, value["split"])
         except (KeyError, TypeError) as error:
             raise DatasetError(f"not a sample as this version writes it: {error!r} in {str(value)[:120]}") from error
 

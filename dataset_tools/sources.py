@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 from dataset_tools import duplicates, formats, image_files, splits
 from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.formats import coco_rows
+from dataset_tools.formats.left_out import Report, refuse
 from dataset_tools.label_studio import exports as label_studio
 from dataset_tools.label_studio.exports import ImportRules, Problem
 from dataset_tools.records import Sample, local_path
@@ -19,18 +21,23 @@ Samples: TypeAlias = Callable[[], Iterator[Sample]]
 """Starts over at every call."""
 
 
-def open_source(path: Path, name: str | None, rules: ImportRules, problems: list[Problem]) -> Samples:
-    """Samples of a Label Studio export (a JSON file), a fetched project, or a dataset folder.
+def open_source(
+    path: Path, name: str | None, rules: ImportRules, problems: list[Problem], left_out: Report = refuse
+) -> Samples:
+    """Samples of a Label Studio export (a JSON file), a fetched project, a dataset folder, or a COCO file.
 
     Args:
         path: the file or folder.
         name: the format of a folder; None recognises it.
         rules: what to take from Label Studio tasks.
-        problems: receives what was left out, once per pass.
+        problems: receives what was left out of tasks, once per pass.
+        left_out: receives what was left out of a dataset, once per pass; by default the first such row is an error.
 
     Raises:
         DatasetError: nothing of the kind is there.
     """
+    if path.is_file() and (name == "coco" or (name is None and coco_rows.is_instances(path))):
+        return lambda: coco_rows.read(path, left_out)
     if path.is_file() and path.suffix.lower() == ".json" and name is None:
         return lambda: label_studio.read_export(path, rules, problems)
     if (path / "fetch.json").is_file():
@@ -41,7 +48,7 @@ def open_source(path: Path, name: str | None, rules: ImportRules, problems: list
     if not path.exists():
         raise DatasetError(f"{path} does not exist; give a dataset folder, or a JSON export of Label Studio")
     chosen = name or formats.detect(path)
-    return lambda: formats.read(path, chosen)
+    return lambda: formats.read(path, chosen, left_out)
 
 
 def deal_splits(
@@ -74,10 +81,10 @@ def deal_splits(
     hashes: list[tuple[str, duplicates.Bits | None]] = []
     for sample in samples():
         name = sample.image.file_name
-        scene_of[name] = sample.image.scene
+        scene_of[name] = sample.image.cut_from
         pixels = sample.image.width * sample.image.height
         strata[name] = Counter(splits.stratum(r.category, sample.area(r) / pixels) for r in sample.records if r.targets)
-        present = {record.split for record in sample.records if record.split}
+        present = {split for split in sample.splits if split}
         if keep and len(present) == 1:
             fixed.setdefault(name, present.pop())
         if look:
@@ -109,8 +116,8 @@ def with_splits(samples: Samples, parts: Mapping[str, str]) -> Samples:
 def known_splits(folder: Path) -> dict[str, str]:
     """Image file name -> split of a dataset, where all records of an image agree."""
     found: dict[str, str] = {}
-    for sample in formats.read(folder):
-        present = {record.split for record in sample.records if record.split}
+    for sample in formats.read(folder, left_out=lambda _row: None):  # only the splits matter here
+        present = {split for split in sample.splits if split}
         if len(present) == 1:
             found[sample.image.file_name] = present.pop()
     return found

@@ -10,6 +10,7 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import TiffImagePlugin
 
 from dataset_tools.errors import ImageError
 
-__all__ = ["DAMAGE", "Layout", "is_tiff", "layout", "read_bands", "tags"]
+__all__ = ["DAMAGE", "Layout", "is_tiff", "layout", "orientation", "read_bands", "tags"]
 
 DAMAGE = (
     OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, ZeroDivisionError, EOFError,
@@ -76,6 +77,21 @@ def tags(data: bytes) -> dict[int, Any]:
         return dict(directory)
     except DAMAGE as error:
         raise ImageError(f"the TIFF file is damaged or truncated ({error}); {len(data)} bytes were read") from error
+
+
+def orientation(path: Path) -> int:
+    """EXIF's number of a TIFF file, from its tags alone; 1 for other files and those that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+            if not is_tiff(start):
+                return 1
+            directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" else 8])
+            file.seek(directory.next)
+            directory.load(file)
+            return _number(directory, _ORIENTATION, 1)
+    except DAMAGE:
+        return 1
 
 
 def layout(found: Mapping[int, Any]) -> Layout | None:

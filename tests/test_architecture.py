@@ -90,12 +90,6 @@ HEAVY = {
     "transformers",
 }
 
-# Being folded into other modules, or renamed, on branches that are not merged yet.
-LEAVING = {
-    "backend.server.label_studio",
-}
-STILL_DOUBLED = {"Expression", "Region", "Sample", "Scene"}
-
 
 @dataclass(frozen=True)
 class Arrow:
@@ -149,7 +143,7 @@ def test_no_arrow_runs_back() -> None:
     wrong = {
         f"{arrow.source} imports {arrow.target}: {source} -> {target} is not in the table"
         for arrow in arrows()
-        if arrow.target in trees() and not {arrow.source, arrow.target} & LEAVING
+        if arrow.target in trees()
         for source, target in [(room_of(arrow.source), room_of(arrow.target))]
         if source != target and target not in ARROWS[source].split()
     }
@@ -169,7 +163,7 @@ def test_nothing_private_is_imported_from_another_module() -> None:
 def test_there_is_no_import_circle() -> None:
     graph: dict[str, set[str]] = {module: set() for module in trees()}
     for arrow in arrows():
-        if arrow.target in graph and arrow.source not in LEAVING:
+        if arrow.target in graph:
             graph[arrow.source].add(arrow.target)
     try:
         TopologicalSorter(graph).prepare()
@@ -189,7 +183,7 @@ def test_no_class_name_stands_twice() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(module)
-    assert {name: where for name, where in places.items() if len(where) > 1 and name not in STILL_DOUBLED} == {}
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 @pytest.mark.parametrize("entry", ["backend.cli", "backend.settings", "backend.server.protocol", "dataset_tools.cli"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from backend.cli import pslg
 from backend.database import Database
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
+from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.learning.versions.test_registry import add
+from tests.server.conftest import Reply, Site, make_site
 
 FIRST, SECOND = "tiny-aaaaaaaa", "tiny-bbbbbbbb"
 
@@ -27,6 +30,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture
+def site() -> Iterator[Site]:
+    yield from make_site()
+
+
 def run(state: Path, *arguments: str) -> Result:
     return CliRunner().invoke(pslg, [*arguments, "--state-dir", str(state)])
 
@@ -39,7 +47,8 @@ def test_versions_are_listed_shown_and_compared(database: Database, tmp_path: Pa
     jobs.fail(jobs.add(3).id, "too few images")
     listed = run(tmp_path, "models", "list").output
     assert f"{SECOND:24}accepted" in listed
-    assert "held-out 0.400 -> 0.500  replay 0.700 -> 0.700" in listed
+    assert "held-out 0.400 -> 0.500 (12 objects, 6 images)  replay 0.700 -> 0.700 (40 replay expressions)" in listed
+    assert "    better\n" in listed
     assert f"job {job.id} of project 2: running, 25%, the grounder learns" in listed
     assert "failed: too few images" in listed
     shown = run(tmp_path, "models", "show", FIRST).output
@@ -77,3 +86,29 @@ def test_waiting_jobs_are_taken_back(database: Database, tmp_path: Path) -> None
     assert "no job to stop" in run(tmp_path, "train", "project", "2", "--stop").output
     assert run(tmp_path, "train", "project").exit_code == 2
     assert "no training job 9" in str(run(tmp_path, "train", "project", "--job", "9").exception)
+
+
+def test_a_rollback_says_what_stays_in_label_studio_and_removes_it_when_asked(
+    database: Database, tmp_path: Path, site: Site
+) -> None:
+    tasks = [
+        {"id": 1, "predictions": [{"id": 11, "model_version": SECOND}, {"id": 12, "model_version": FIRST}]},
+        {"id": 2, "predictions": [{"id": 13, "model_version": SECOND}]},
+    ]
+    for version in (FIRST, SECOND):
+        run(tmp_path, "models", "promote", version)
+    without = run(tmp_path, "models", "rollback", "2", "--delete-predictions")
+    assert "LABEL_STUDIO_API_KEY" in str(without.exception)
+    assert ModelVersions(database, tmp_path).active(2, "compact") == SECOND
+    path = "/api/tasks/?project=2&page=1&page_size=100&fields=all"
+    site.put(path, json.dumps({"tasks": tasks, "total": 2}).encode())
+    for number in (11, 12, 13):
+        site.replies[f"/api/predictions/{number}/"] = Reply(b"", 204)
+    environment = {"LABEL_STUDIO_URL": site.url, "LABEL_STUDIO_API_KEY": LEGACY}
+    arguments = ["models", "rollback", "2", "--delete-predictions", "--state-dir", str(tmp_path)]
+    result = CliRunner().invoke(pslg, arguments, env=environment)
+    assert f"2 predictions of {SECOND} removed" in result.output, (result.output, result.exception, site.paths())
+    deleted = [path for method, path, _, _ in site.seen if method == "DELETE"]
+    assert deleted == ["/api/predictions/11/", "/api/predictions/13/"]
+    said = run(tmp_path, "models", "rollback", "2").output
+    assert f"predictions of {FIRST} stay in Label Studio; --delete-predictions removes them" in said

@@ -103,12 +103,15 @@ def test_a_file_of_tasks_becomes_importable_predictions(
         {"id": 7, "data": {"image": url, "expression": f"the leftmost {CATEGORY}"}},
         {"data": {"image": url, "expression": "the windmill"}},
         {"id": 9, "data": {"image": site.url + "/missing.png", "expression": "the ship"}},
+        {"id": 10, "data": {"image": "http://[bad/x.png", "expression": "the ship"}},
     ]
     (tmp_path / "tasks.json").write_text(json.dumps(rows))
     out = tmp_path / "predictions.json"
     arguments = ("--tasks", str(tmp_path / "tasks.json"), "--out", str(out), "--labeling-config", "rrsisd")
     try:
-        with pytest.raises(PslgError, match=r"1 of 3 tasks failed:\ntask 9"):
+        with pytest.raises(
+            PslgError, match=r"2 of 4 tasks failed:\ntask 9[^\n]*\ntask 10: .*no address that can be read"
+        ):
             run(*arguments)
     finally:
         next(sites, None)

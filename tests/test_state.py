@@ -124,7 +124,7 @@ def test_trained_versions_serve_and_jobs_wait(database: Database, state: StateFo
 def test_computed_answers_and_features_are_found_again(database: Database, state: StateFolder, folder: Path) -> None:
     pipeline = load_pipeline(folder / "tiny.yaml")
     ((image, features),) = rows(state, "SELECT sha256, vector FROM image_features")
-    cache = PrelabelCache(database, 100)
+    cache = PrelabelCache(database, 100, 100)
     found = cache.get(image, "the ship", None, cache.versions()[0])
     assert found is not None
     (answer,) = found

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.learning.ranking.image_features import ImageFeatures, Look, same_look
+from backend.learning.ranking.image_features import ImageFeatures, ImageLook, same_look
 from backend.learning.ranking.strategies import Candidate, disagreement, order
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
@@ -61,7 +61,7 @@ class _SeenTask:
     disagreement: float
     category: str | None
     image: str
-    look: Look
+    look: ImageLook
 
 
 class TaskRanker:
@@ -97,7 +97,7 @@ class TaskRanker:
         self.skipped = 0
 
     def add(self, rows: Iterable[Sequence[Mapping[str, Any]]]) -> Iterator[int]:
-        """Look at pages of tasks as the API gives them (with annotations and predictions); yields tasks done."""
+        """ImageLook at pages of tasks as the API gives them (with annotations and predictions); yields tasks done."""
         with ThreadPoolExecutor(self._service.settings.prelabel_fetchers) as pool:
             for page in rows:
                 for row, found in zip(page, pool.map(self._look_at, page), strict=True):
@@ -175,10 +175,11 @@ class TaskRanker:
 
     def _asked_for(self, query: TaskQuery) -> str | None:
         for text in query.expressions:
-            category = expression_parser.parse(text).category
+            category = expression_parser.parse(text, self._config.own_categories).category
             if category is not None:
                 return category
-        return default_category(query, self._config) or query.category
+        defaults = (default_category(query, self._config, text) for text in query.expressions)
+        return next(filter(None, defaults), query.category)
 
 
 def _inner_agreements(answers: Sequence[Prelabels]) -> Iterator[float | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
 if TYPE_CHECKING:
     from backend.learning.versions.jobs import TrainingJobs
@@ -44,8 +45,13 @@ def list_models(project: int | None, **options: Any) -> None:
             made = row.manifest
             click.echo(
                 f"{made.version:24}{row.status:10}project {made.project:<5}{_when(row.created_at)}  "
-                f"held-out {_pair(made, 'held_out')}  replay {_pair(made, 'replay')}  {len(made.training_keys)} images"
+                f"held-out {_pair(made, 'held_out')}{_counted(made, 'objects', 'images')}  "
+                f"replay {_pair(made, 'replay')}{_counted(made, 'replay_expressions')}  "
+                f"{len(made.training_keys)} images"
             )
+            click.echo(f"    {made.reason}")
+            if made.gate.get("advice"):
+                click.echo(f"    what would help: {made.gate['advice']}")
         if not versions.rows(project):
             click.echo(f"no versions in {versions.folder}: pslg train project PROJECT makes one")
         for job in jobs.jobs(project):
@@ -70,7 +76,11 @@ def show(version: str, project: int | None, **options: Any) -> None:
         versions.verify(version, project)
         click.echo(f"{version}  {row.status}, project {made.project}, made {_when(row.created_at)} by job {made.job}")
         click.echo(f"  verdict:  {made.reason}")
+        if made.gate.get("advice"):
+            click.echo(f"  what would help: {made.gate['advice']}")
         for name, value in made.gate.items():
+            if name in ("reason", "advice", "promoted"):
+                continue
             click.echo(f"  {name}: {value:.4f}" if isinstance(value, float) else f"  {name}: {value}")
         click.echo(f"  parent:   {made.parent} (compared with)\n  base:     {made.base} (trained from)")
         click.echo(f"  options:  {', '.join(f'{key}={value}' for key, value in made.options.items())}")
@@ -101,12 +111,30 @@ def promote(version: str, project: int | None, **options: Any) -> None:
 
 @models.command()
 @click.argument("project", type=int)
+@click.option("--delete-predictions", is_flag=True, help="Remove what the version left in Label Studio too.")
+@click.option("--label-studio-url", help="Where Label Studio is, with http:// or https://.")
 @_state_options
-def rollback(project: int, **options: Any) -> None:
-    """Return to the version that served PROJECT before."""
+def rollback(project: int, delete_predictions: bool, **options: Any) -> None:
+    """Return to the version that served PROJECT before.
+
+    A running server drops what waits for the version that served, and pushes nothing of it any more. What annotators
+    accepted or changed stays in any case.
+    """
     with _registry(options) as (settings, versions, _):
-        version = versions.rollback(project, Path(settings.config).stem, "rolled back by the user")
+        config = Path(settings.config).stem
+        studio = settings.label_studio()
+        if delete_predictions and studio is None:
+            raise ConfigError("--delete-predictions asks Label Studio: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY")
+        left = versions.active(project, config)
+        version = versions.rollback(project, config, "rolled back by the user")
         click.echo(f"{version or f'the base version of {settings.config}'} serves project {project} from now on")
+        if studio is None or left is None or not delete_predictions:
+            click.echo(f"predictions of {left} stay in Label Studio; --delete-predictions removes them")
+            return
+        found = list(studio.predictions_of(project, left))
+        for prediction in found:
+            studio.delete_prediction(prediction)
+        click.echo(f"{len(found)} predictions of {left} removed from Label Studio")
 
 
 @models.command()
@@ -146,6 +174,12 @@ def _registry(options: dict[str, Any]) -> Iterator[tuple[Settings, ModelVersions
 
 def _pair(made: Manifest, which: str) -> str:
     return f"{_shown(made.gate.get(f'{which}_old'))} -> {_shown(made.gate.get(f'{which}_new'))}"
+
+
+def _counted(made: Manifest, *names: str) -> str:
+    """ " (12 objects, 6 images)": what a figure was measured on; empty for a version of an earlier release."""
+    counts = [f"{made.gate[name]} {name.replace('_', ' ')}" for name in names if made.gate.get(name) is not None]
+    return f" ({', '.join(counts)})" if counts else ""
 
 
 def _shown(value: Any) -> str:

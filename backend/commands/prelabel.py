@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -13,20 +13,38 @@ from backend.commands.options import MAX_PIXELS, PICTURES, write_picture
 from dataset_tools.bands_option import bands_option
 
 if TYPE_CHECKING:
+    from backend.pipeline import PslgSam
     from backend.pipeline.config import PipelineConfig
     from backend.pipeline.types import Image, Prelabels
+    from dataset_tools.expressions.explanation import Explanation
 
 _MAPS = {".gpkg": "gpkg", ".geojson": "geojson", ".tif": "cog"}
 """Suffixes of map files and their format (``dataset_tools.maps.files``)."""
 
 
-def _write_overlay(out: Path, pixels: Image, expression: str, found: Prelabels) -> None:
+def _explanation(pipeline: PslgSam, pixels: Image, expression: str) -> Explanation:
+    """The grounder's own account, or how the words were read where it has none."""
+    from dataset_tools.expressions.explanation import Explanation, in_words
+    from dataset_tools.expressions.parser import parse
+
+    account = getattr(pipeline.grounder, "explain", None)
+    if account is not None:
+        return cast("Explanation", account(pixels, expression))
+    query = parse(expression, pipeline.grounder.known_categories or ())
+    return Explanation((f"understood: {in_words(query)}", f"passed over: {', '.join(query.unread) or 'nothing'}"), {})
+
+
+def _write_overlay(
+    out: Path, pixels: Image, expression: str, found: Prelabels, explanation: Explanation | None = None
+) -> None:
     from dataset_tools.overlays import OverlayObject, panel
 
     objects = [OverlayObject(item.mask, item.box, item.point, f"{item.category} {item.score:.2f}") for item in found]
     detail = "" if found.abstained is None else f"no mask: {found.abstained.code}"
     if found.abstained is not None:
         objects = [OverlayObject(box=candidate.box) for candidate in found.abstained.candidates[:10]]
+    if explanation is not None:
+        objects += [OverlayObject(box=box, label=str(number)) for number, box in explanation.boxes.items()]
     picture = panel(pixels, objects, expression, detail, size=max(600, min(1600, max(pixels.shape[:2]))))
     write_picture(out, picture)
 
@@ -79,6 +97,11 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     show_default=True,
     help="With --out .gpkg or .geojson: how far outlines may be from the masks; 0: along the pixels' edges.",
 )
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Say how the words were read and how each candidate fared; --out then shows the candidates, numbered.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with COCO RLE masks to stdout.")
 @bands_option
 @click.option(
@@ -106,6 +129,7 @@ def prelabel(
     expression: str | None,
     config: str,
     out: Path | None,
+    explain: bool,
     gsd: float | None,
     simplify: float,
     as_json: bool,
@@ -150,8 +174,11 @@ def prelabel(
     start = time.perf_counter()
     found = pipeline.prelabel(pixels, expression)
     seconds = time.perf_counter() - start
+    explanation = _explanation(pipeline, pixels, expression) if explain else None
     if out is not None:
-        _write_overlay(out, pixels, expression, found)
+        _write_overlay(out, pixels, expression, found, explanation)
+    for line in explanation.lines if explanation is not None else ():
+        click.echo(line, err=as_json)
     _print(found, expression, pipeline.model_version, seconds, out, as_json)
     if found.abstained is not None:
         raise SystemExit(3)
@@ -164,9 +191,9 @@ def _prelabel_scene(
     """The objects of a scene of any size, as a map file; exit status 3 if there are none."""
     from backend.pipeline import load_pipeline
     from backend.pipeline.map_scene import prelabel_scene
-    from dataset_tools.commands.options import tracked
     from dataset_tools.maps import files
     from dataset_tools.maps.scene import open_scene
+    from dataset_tools.progress import tracked
 
     pipeline = load_pipeline(settings)
     journal = out.with_name(f"{out.name}.part.jsonl")

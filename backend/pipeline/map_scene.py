@@ -29,10 +29,10 @@ from dataset_tools.errors import ConfigError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box
 from dataset_tools.maps.georeference import Georeference
-from dataset_tools.maps.objects import MapObject, Place
-from dataset_tools.maps.scene import Scene
+from dataset_tools.maps.objects import MapObject, TilePlace
+from dataset_tools.maps.scene import MapScene
+from dataset_tools.maps.tiles import windows
 from dataset_tools.masks import Mask
-from dataset_tools.tiles import windows
 
 __all__ = ["SceneAnswer", "prelabel_scene"]
 
@@ -63,7 +63,7 @@ class SceneAnswer:
 
 def prelabel_scene(
     pipeline: PslgSam,
-    scene: Scene,
+    scene: MapScene,
     expression: str,
     journal: Path | None = None,
     track: Track = lambda _what, items: items,
@@ -93,7 +93,7 @@ def prelabel_scene(
     if refusal is not None:
         return SceneAnswer((), refusal, 0)
     key = [scene.source, scene.width, scene.height, list(scene.bands), scene.stretch, pipeline.model_version]
-    with closing(_Journal(journal, key)) as kept:
+    with closing(_TileJournal(journal, key)) as kept:
         found = _without_repeats(list(_detections(grounder, scene, kept, track)))
     upright = _Upright(scene)
     of_map = [Detection(upright.box(d.box), d.category, d.score) for d in found]
@@ -109,7 +109,7 @@ def prelabel_scene(
     result = answer(query, of_map, grounder.calibration, upright.size, color_of)
     if result.abstention is not None:
         return SceneAnswer((), result.abstention, len(found))
-    place = Place(
+    place = TilePlace(
         scene.name, (scene.width, scene.height), (0, 0, scene.width, scene.height),
         scene.reference or Georeference(None, (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)),
     )  # fmt: skip
@@ -123,7 +123,7 @@ def prelabel_scene(
 
 
 def _outlined(
-    pipeline: PslgSam, scene: Scene, grounding: Grounding, box: Box, place: Place, expression: str
+    pipeline: PslgSam, scene: MapScene, grounding: Grounding, box: Box, place: TilePlace, expression: str
 ) -> MapObject | None:
     crop, x, y, factor = _crop(scene, box)
     inside = Grounding(_scaled(box.shifted(-x, -y), factor), grounding.score, grounding.category)
@@ -141,7 +141,7 @@ def _outlined(
     return None
 
 
-def _crop(scene: Scene, box: Box) -> tuple[Image, int, int, float]:
+def _crop(scene: MapScene, box: Box) -> tuple[Image, int, int, float]:
     """What surrounds ``box``: uint8[h, w, 3] RGB, its place (x, y) in the scene, its pixels per pixel of the scene."""
     margin = max(_CROP_MARGIN, round(0.5 * max(box.width, box.height)))
     x0, y0 = max(0, math.floor(box.x0) - margin), max(0, math.floor(box.y0) - margin)
@@ -163,7 +163,7 @@ def _on_white(pixels: Any) -> Image:
     return rgb
 
 
-def _detections(grounder: CompactGrounder, scene: Scene, kept: _Journal, track: Track) -> Iterator[Detection]:
+def _detections(grounder: CompactGrounder, scene: MapScene, kept: _TileJournal, track: Track) -> Iterator[Detection]:
     """Everything found in tiles and in the reduced whole, in pixels of the scene; repeats included."""
     places = list(windows(scene.width, scene.height, _TILE, _OVERLAP))
     whole = len(places) > 1
@@ -188,7 +188,7 @@ def _detections(grounder: CompactGrounder, scene: Scene, kept: _Journal, track: 
                 yield Detection(box, found.category, found.score)
 
 
-def _is_cut(box: Box, tile: Box, scene: Scene) -> bool:
+def _is_cut(box: Box, tile: Box, scene: MapScene) -> bool:
     """Whether ``box`` ends at a border of ``tile`` that is no border of the scene."""
     return (
         (box.x0 < tile.x0 + _BORDER and tile.x0 > 0)
@@ -227,7 +227,7 @@ def _without_repeats(found: Sequence[Detection]) -> list[Detection]:
 class _Upright:
     """The scene as a map shows it: north up, east to the right, in pixels of equal length on the ground."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: MapScene) -> None:
         self._reference = scene.reference if scene.reference and scene.reference.crs else None
         if self._reference is None:
             self.size = (scene.height, scene.width)
@@ -259,7 +259,7 @@ def _is_geographic(crs: str | None) -> bool:
     return bool(CRS.from_user_input(crs).is_geographic)
 
 
-class _Journal:
+class _TileJournal:
     """What each tile held, one JSON line a tile, below a line that says what it belongs to."""
 
     def __init__(self, path: Path | None, key: list[Any]) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -77,6 +79,8 @@ class PslgSam:
         default_category: str | None = None,
         key: str | None = None,
         embed: EmbedWindow | None = None,
+        most: int | None = None,
+        until: float = math.inf,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
 
@@ -86,6 +90,7 @@ class PslgSam:
             default_category: canonical name for objects whose category neither grounder nor expression gives.
             key: names the image's content (its file's sha256, say), so that nothing hashes its pixels.
             embed: makes (or finds) the embeddings in place of ``self.embed``: where a caller wants to keep them.
+            most, until: bounds, see ``segment``.
 
         Raises:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
@@ -98,7 +103,16 @@ class PslgSam:
         if grounding.abstention is not None:
             return Prelabels((), grounding.abstention)
         category = query.category or default_category
-        return self.segment(image, grounding.groundings, expression, default_category=category, key=key, embed=embed)
+        return self.segment(
+            image,
+            grounding.groundings,
+            expression,
+            default_category=category,
+            key=key,
+            embed=embed,
+            most=most,
+            until=until,
+        )
 
     def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
@@ -113,18 +127,26 @@ class PslgSam:
         default_category: str | None = None,
         key: str | None = None,
         embed: EmbedWindow | None = None,
+        most: int | None = None,
+        until: float = math.inf,
     ) -> Prelabels:
         """Fine segmentation (stage 2): one mask per box, in the order of ``groundings``.
 
         A box outside the image, or one whose mask comes out empty, gives no Prelabel; if that leaves none, the result
-        abstains as ``absent``.
+        abstains as ``absent``. Of more than ``most`` boxes the most certain ones are outlined; after the time ``until``
+        (of ``time.monotonic``) no further one is, but always one. How many boxes that leaves out stands in the result.
         """
         _require_rgb(image)
         height, width = image.shape[:2]
         embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
-        prelabels = []
-        for grounding in groundings:
+        prelabels: list[Prelabel] = []
+        chosen = groundings if most is None else _most_certain(groundings, most)
+        left_out = len(groundings) - len(chosen)
+        for number, grounding in enumerate(chosen):
+            if prelabels and time.monotonic() > until:
+                left_out += len(chosen) - number
+                break
             box = grounding.box.clip(width, height)
             if box.area <= 0:
                 continue
@@ -150,12 +172,12 @@ class PslgSam:
         if not prelabels:
             message = f"{len(groundings)} box(es) found for {expression!r}, but no object could be outlined in them."
             return Prelabels((), Abstention("absent", message, groundings))
-        return Prelabels(tuple(prelabels))
+        return Prelabels(tuple(prelabels), left_out=left_out)
 
     def rescored(self, answer: Prelabels) -> Prelabels:
         """An answer of this model version with the scores that the config gives now: a calibration makes no version."""
         items = tuple(replace(item, score=combine_scores(item.scores, self.config.score)) for item in answer)
-        return Prelabels(items, answer.abstained)
+        return Prelabels(items, answer.abstained, answer.left_out)
 
     def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts.
@@ -179,6 +201,12 @@ class PslgSam:
         if not self.config.foreground_points.applies_to(category):
             return None
         return foreground_point(image, box, self.config.foreground_points)
+
+
+def _most_certain(groundings: tuple[Grounding, ...], most: int) -> tuple[Grounding, ...]:
+    """The ``most`` boxes with the highest scores, in their order."""
+    best = sorted(range(len(groundings)), key=lambda index: -groundings[index].score)[:most]
+    return tuple(groundings[index] for index in sorted(best))
 
 
 def box_and_point(box: Box, point: Point | None) -> Prompts:

@@ -46,7 +46,7 @@ def hash_image(image: Image) -> str:
     return digest.hexdigest()
 
 
-AbstentionCode = Literal["absent", "ambiguous", "unknown-category", "empty-expression"]
+AbstentionCode = Literal["absent", "ambiguous", "unknown-category", "unknown-word", "empty-expression"]
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,18 @@ class Abstention:
 
     Attributes:
         code: ``absent`` (the category is known, no such object in the image), ``ambiguous`` (several objects fit
-            an expression that asks for one), ``unknown-category`` (no known category word) or ``empty-expression``.
+            an expression that asks for one),
+            ``unknown-category`` (no known category word), ``unknown-word`` (a word that was not understood leaves
+            several objects open) or ``empty-expression``.
         message: for the annotator: what was looked for, what was seen, what to write instead.
         candidates: the boxes that came closest, best first.
+        unread: for ``unknown-word``: the words that were not understood.
     """
 
     code: AbstentionCode
     message: str
     candidates: tuple[Grounding, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,10 +192,14 @@ class Prelabel:
 
 @dataclass(frozen=True, eq=False)
 class Prelabels(Sequence[Prelabel]):
-    """The objects of one expression, best first; empty if and only if ``abstained`` is set."""
+    """The objects of one expression, best first; empty if and only if ``abstained`` is set.
+
+    ``left_out``: how many more boxes were found, less certain ones, and not outlined because a caller set a bound.
+    """
 
     items: tuple[Prelabel, ...]
     abstained: Abstention | None = None
+    left_out: int = 0
 
     @property
     def score(self) -> float:

@@ -18,7 +18,7 @@ from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
-from backend.server.answers.prelabeling import Prelabeler
+from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
@@ -62,7 +62,7 @@ class LabelingService:
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
         self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
-        self.cache = PrelabelCache(self._database, settings.prelabel_rows)
+        self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
         self.embeddings = EmbeddingStore(
@@ -174,6 +174,12 @@ class LabelingService:
                 f"{self.settings.batch_limit} batches are being answered already (PSLG_BATCH_LIMIT); ask again later"
             )
         try:
-            return self.prelabeler.batch(pipeline, request.tasks, config)
+            project = request.project_id
+            serving = Serving(
+                answers=lambda: self.models.version(project) == pipeline.model_version,
+                stays=lambda: self.models.serves(project, pipeline.model_version),
+                scope=project,
+            )
+            return self.prelabeler.batch(pipeline, request.tasks, config, serving)
         finally:
             self._batches.release()

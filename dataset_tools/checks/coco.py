@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dataset_tools.checks.findings import Finding
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats.coco_jsonl import annotations_file, load_json
+from dataset_tools.formats.coco_rows import index_files
 
 _SLACK = 1.0
 """Pixels by which a corner may lie outside: contours run along pixel borders."""
 
 
 def check_polygons(root: Path) -> Iterator[Finding]:
-    """Findings in ``annotations.json`` or ``annotations/*.json``; what is unreadable there, reading reports."""
-    for file in [annotations_file(root), *sorted((root / "annotations").glob("*.json"))]:
+    """Findings in the index files of ``coco`` and ``coco_jsonl``; what is unreadable there, reading reports."""
+    for file in [root] if root.is_file() else [annotations_file(root), *index_files(root)]:
         try:
             content = load_json(file)
-            images = {entry["id"]: entry for entry in content["images"]}
-            entries = [(entry, images[entry["image_id"]]) for entry in content["annotations"]]
-            for entry, image in entries:
-                polygons = entry["segmentation"] if isinstance(entry["segmentation"], list) else []
-                numbers = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
-                x = [value for polygon in numbers for value in polygon[::2]]
-                y = [value for polygon in numbers for value in polygon[1::2]]
-                width, height = image["width"], image["height"]
-                if numbers and (min(x + y) < -_SLACK or max(x) > width + _SLACK or max(y) > height + _SLACK):
-                    reach = f"x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g}"
-                    message = f"{reach} in an image of {width} x {height} pixels"
-                    yield Finding("mask-outside", f"annotation {entry['id']}", message, str(image["file_name"]))
+            images = {str(entry["id"]): entry for entry in content["images"]}
+            entries = list(content["annotations"])
         except (DatasetError, OSError, ValueError, KeyError, TypeError):
             continue
+        for entry in entries:
+            try:
+                yield from _check_polygon(entry, images[str(entry["image_id"])])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+
+def _check_polygon(entry: dict[str, Any], image: dict[str, Any]) -> Iterator[Finding]:
+    polygons = entry["segmentation"] if isinstance(entry["segmentation"], list) else []
+    numbers = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
+    x = [value for polygon in numbers for value in polygon[::2]]
+    y = [value for polygon in numbers for value in polygon[1::2]]
+    width, height = image["width"], image["height"]
+    if numbers and (min(x + y) < -_SLACK or max(x) > width + _SLACK or max(y) > height + _SLACK):
+        reach = f"x {min(x):g} to {max(x):g}, y {min(y):g} to {max(y):g}"
+        message = f"{reach} in an image of {width} x {height} pixels"
+        yield Finding("mask-outside", f"annotation {entry['id']}", message, str(image["file_name"]))

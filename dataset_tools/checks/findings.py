@@ -27,6 +27,15 @@ class Code:
 
 CODES: dict[str, Code] = {
     "unreadable": Code("error", "The dataset cannot be read any further.", "Correct the file that the message names."),
+    "empty": Code("error", "There is nothing to learn from or to measure on.", "Check the folder that was named."),
+    "row-unusable": Code(
+        "error", "The row is left out of everything that is made of the dataset.", "Correct it in its file.", True
+    ),
+    "box-only": Code(
+        "warning",
+        "A box is no mask: formats of masks leave the object out.",
+        "Outline it, or pass --boxes-as-masks to the export.",
+    ),
     "image-unreadable": Code("error", "Loaders stop at this image.", "Restore the file, or drop its records.", True),
     "image-mode": Code(
         "error",
@@ -89,6 +98,12 @@ CODES: dict[str, Code] = {
         "error",
         "sentences is empty or differs in length from sent_ids; loaders zip the two and drop the rest.",
         "Write one id per sentence.",
+        True,
+    ),
+    "refer-grouped": Code(
+        "warning",
+        "A ref has several sentences: FIANet picks one at random, SegEarth-R1 reads only the first.",
+        "Export with one sentence per ref (--refs single, the default).",
         True,
     ),
     "refer-overlap": Code(

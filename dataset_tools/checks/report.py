@@ -98,7 +98,7 @@ def _pictures(report: Report) -> dict[int, Markup]:
 
 def _readable(report: Report) -> Iterator[Sample]:
     try:
-        yield from formats.read(report.root, report.format)
+        yield from formats.read(report.root, report.format, lambda _row: None)
     except PslgError:
         return  # the finding "unreadable" says why there are no more pictures
 

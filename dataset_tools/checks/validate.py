@@ -2,7 +2,7 @@
 
 :func:`validate` reads a dataset sample by sample. Checks of one sample are in :func:`check_sample`; those that need
 the whole dataset (splits, duplicates) look at hashes and names only, so memory stays small. What REFER's own files can
-hide from a reader is looked at in :mod:`.validate_refer`.
+hide from a reader is looked at in :mod:`.refer`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from dataset_tools.errors import PslgError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Color, Query
 from dataset_tools.expressions.relations import LabelledBox, choose
-from dataset_tools.formats.items import SPLITS
+from dataset_tools.formats.items import SPLITS, display_name
+from dataset_tools.formats.left_out import LeftOut
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask
 from dataset_tools.records import Record, Sample, local_path
@@ -84,9 +85,19 @@ def validate(
 
         report.findings += check_polygons(root)
     seen = _Seen()
+
+    def left_out(row: LeftOut) -> None:
+        # What the checks of the format's own files have found already is the same row.
+        if not any((known.code, known.where) == (row.code, row.where) for known in report.findings):
+            report.findings.append(Finding(row.code, row.where, row.why, row.image))
+
     try:
-        for sample in formats.read(root, name):
+        for sample in formats.read(root, name, left_out):
             report.images += 1
+            for box in sample.boxes:
+                where = f"{sample.image.file_name}, object {box.id}"
+                message = f"a {display_name(box.category)} has the box {_ints(box.box)} and no mask"
+                report.findings.append(Finding("box-only", where, message, sample.image.file_name))
             report.records += sum(bool(record.expression) for record in sample.records)
             image = None
             if pixels:
@@ -98,6 +109,8 @@ def validate(
     except PslgError as error:
         report.findings.append(Finding("unreadable", str(root), str(error)))
     report.findings += seen.findings()
+    if not report.images and not report.errors:
+        report.findings.append(Finding("empty", str(root), "there is no image in it"))
     return report
 
 
@@ -274,7 +287,7 @@ def fixed(samples: Iterable[Sample]) -> Iterator[Sample]:
             if not empty:
                 key = (words.lower(), record.targets, record.split) if words else (number,)
                 kept.setdefault(key, replace(record, expression=words))
-        if kept:
+        if kept or not sample.records:
             yield replace(sample, records=tuple(kept.values()))
 
 
@@ -288,9 +301,9 @@ class _Seen:
 
     def add(self, sample: Sample, image: RGB | None) -> None:
         name = sample.image.file_name
-        self._splits[name] = {record.split for record in sample.records if record.split}
+        self._splits[name] = {split for split in sample.splits if split}
         for split in self._splits[name]:
-            self._scenes.setdefault(sample.image.scene or name, {}).setdefault(split, name)
+            self._scenes.setdefault(sample.image.cut_from or name, {}).setdefault(split, name)
         if image is not None:
             self._hashes.append((name, duplicates.perceptual_hash(image)))
 

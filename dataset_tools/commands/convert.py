@@ -15,11 +15,12 @@ from dataset_tools.commands.options import (
     finish,
     open_samples,
     parse_shares,
-    progress_bar,
     source_options,
+    told,
 )
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import WRITTEN
+from dataset_tools.formats import FORMATS, WRITTEN
+from dataset_tools.progress import progress_bar
 
 
 @click.command("export")
@@ -33,6 +34,15 @@ from dataset_tools.formats import WRITTEN
     show_default=True,
     help="Format to write; gpkg, geojson and cog are files for a GIS.",
 )
+@click.option(
+    "--refs",
+    type=click.Choice(["single", "grouped"]),
+    default="single",
+    show_default=True,
+    help="For refer: one sentence per ref, as in RRSIS-D, or those of one object together.",
+)
+@click.option("--polygons", is_flag=True, help="For coco: polygons, not run-length codes; holes are filled.")
+@click.option("--boxes-as-masks", is_flag=True, help="Fill the boxes of COCO objects that have no mask.")
 @click.option("--tiles", type=PATH, help="For map formats: the folder of the tiles that were labelled (tiles.jsonl).")
 @click.option(
     "--simplify",
@@ -52,9 +62,9 @@ from dataset_tools.formats import WRITTEN
 @click.option("--restart", is_flag=True, help="Forget an interrupted export instead of going on with it.")
 @source_options
 def export_command(
-    source: str, destination: Path, name: str, tiles: Path | None, simplify: float, split: bool,
-    split_from: Path | None, shares: str, seed: int, licence: str | None, workers: int, overwrite: bool, restart: bool,
-    **options: Any,
+    source: str, destination: Path, name: str, refs: str, polygons: bool, tiles: Path | None, simplify: float,
+    split: bool, split_from: Path | None, shares: str, seed: int, licence: str | None, workers: int,
+    overwrite: bool, restart: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write SOURCE as a dataset that the field's loaders read.
 
@@ -62,6 +72,7 @@ def export_command(
     pslg dataset export export.json rrsism --images uploads/ --split
     pslg dataset export http://localhost:8080 rrsism --project 3 --cache fetched/
     pslg dataset export scenes/ masks/ --format masks --workers 2
+    pslg dataset export scenes/ detector/ --format yolo-seg --split
     pslg dataset export export.json ships.gpkg --format gpkg --tiles tiles/
     """
     if name in MAP_KINDS:
@@ -88,13 +99,26 @@ def export_command(
         report = export(
             samples(), destination, name,
             workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
+            reasons=lambda: told(problems),
+            options={key: True for key, on in (("grouped", refs == "grouped"), ("polygons", polygons)) if on},
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
     if report.without_target:
         click.echo(f"{report.without_target:,} expressions for absent objects stay behind: {name} cannot hold them")
+    if report.wordless:
+        click.echo(f"{report.wordless:,} objects without words stay behind: {name} holds expressions only")
+    if report.boxes:
+        click.echo(f"{report.boxes:,} objects have a box and no mask: kept as boxes")
+    if report.loss:
+        click.echo(f"{name}: {report.loss}")
     if report.resumed:
         click.echo(f"{report.resumed:,} images were there from an interrupted export")
-    left_out = [f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems]
+    holds_words = FORMATS[name].absent or not FORMATS[name].objects
+    left_out = [f"{file}: {why}" for file, why in report.failed] + told(problems, wordless=holds_words)
+    if report.boxes_left:
+        left_out.append(
+            f"{report.boxes_left:,} objects have only a box, {name} cannot hold them: --boxes-as-masks fills them"
+        )
     finish(left_out)
 
 
@@ -103,13 +127,13 @@ def _export_map(
     options: dict[str, Any],
 ) -> None:  # fmt: skip
     from dataset_tools.maps import files
-    from dataset_tools.maps.objects import Places, joined, objects_of
+    from dataset_tools.maps.objects import TilePlaces, joined, objects_of
 
     samples, problems = open_samples(source, options)
     left_out: list[str] = []
     with progress_bar("placing") as progress:
-        parts = list(objects_of(counted(samples(), progress), Places(tiles), left_out))
-    left_out += [f"task {p.task}: {p.message}" for p in problems]
+        parts = list(objects_of(counted(samples(), progress), TilePlaces(tiles), left_out))
+    left_out += told(problems, wordless=False)
     if not parts:
         raise DatasetError("no object could be placed on the map: " + "; ".join(left_out[:3] or ["there are none"]))
     objects = joined(parts)
@@ -148,7 +172,7 @@ def import_command(
             from_name=from_name, to_name=to_name, model_version=model_version,
         )  # fmt: skip
     click.echo(f"{tasks}: {count:,} tasks")
-    finish([f"task {problem.task}: {problem.message}" for problem in problems])
+    finish(told(problems))
 
 
 @click.command("split")
@@ -183,7 +207,7 @@ def split_command(
         )  # fmt: skip
     for part in dict.fromkeys(parts.values()):
         click.echo(f"{part}: {sum(value == part for value in parts.values()):,} images")
-    finish([f"{file}: {why}" for file, why in report.failed] + [f"task {p.task}: {p.message}" for p in problems])
+    finish([f"{file}: {why}" for file, why in report.failed] + told(problems))
 
 
 @click.command("propose")
@@ -227,4 +251,4 @@ def propose_command(
             report = export(enlarged, destination, name, details={"source": str(source)}, progress=progress)
             click.echo(f"{destination}: {report.images:,} images, {report.records:,} records")
             left_out += [f"{file}: {why}" for file, why in report.failed]
-    finish(left_out + [f"task {problem.task}: {problem.message}" for problem in problems])
+    finish(left_out + told(problems))

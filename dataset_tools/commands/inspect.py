@@ -11,22 +11,22 @@ import click
 
 from dataset_tools.bands_option import bands_option
 from dataset_tools.commands.options import (
-    FORMAT,
     PARTLY,
     PATH,
+    SOURCE_FORMAT,
     counted,
     finish,
     open_samples,
-    progress_bar,
     source_options,
-    tracked,
+    told,
 )
 from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.progress import progress_bar, tracked
 
 
 @click.command("validate")
 @click.argument("folder", type=PATH)
-@click.option("--from", "source_format", type=FORMAT, help="Format of FOLDER; recognised if not given.")
+@click.option("--from", "source_format", type=SOURCE_FORMAT, help="Format of FOLDER; recognised if not given.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--html", type=PATH, help="Write a page with the offending overlays.")
 @click.option("--fix", type=PATH, metavar="FOLDER", help="Write a copy with everything mended that needs no judgement.")
@@ -55,7 +55,8 @@ def validate_command(
         atomic.write_text(html, validation_report.as_html(report))
         click.echo(f"page: {html}", err=True)
     if fix is not None:
-        mended = export(fixed(formats.read(folder, report.format)), fix, report.format, details={"source": str(folder)})
+        sound = fixed(formats.read(folder, report.format, lambda _row: None))  # the findings say what is left out
+        mended = export(sound, fix, report.format, details={"source": str(folder)})
         click.echo(f"fixed copy: {fix} ({mended.images:,} images, {mended.records:,} records)", err=True)
     if report.errors or (strict and report.findings):
         sys.exit(PARTLY)
@@ -87,7 +88,7 @@ def stats_command(source: str, out: Path | None, as_json: bool, **options: Any) 
     if out is not None:
         statistics.write(out, Path(source).name, found)
         click.echo(f"page: {out / 'index.html'}", err=True)
-    finish([f"task {problem.task}: {problem.message}" for problem in problems])
+    finish(told(problems))
 
 
 @click.command("synth")
@@ -129,7 +130,7 @@ def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int, g
     pslg dataset tile city.tif --out tiles/ --side 1024
     pslg dataset tile sentinel.tif --out tiles/ --bands 4,3,2 --overlap 128
     """
-    from dataset_tools import tiles
+    from dataset_tools.maps import tiles
 
     failed = []
     for image in images:

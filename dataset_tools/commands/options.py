@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +11,13 @@ import click
 
 from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import WRITTEN
+from dataset_tools.formats import READ, WRITTEN
+from dataset_tools.formats.left_out import LeftOut
+from dataset_tools.progress import progress_bar
 
 PATH = click.Path(path_type=Path)
 FORMAT = click.Choice(WRITTEN)
+SOURCE_FORMAT = click.Choice(READ)
 MAP_KINDS = ("gpkg", "geojson", "cog")
 """Map formats (``dataset_tools.maps.files``), named here so that ``--help`` imports none of it."""
 PARTLY = 2
@@ -28,7 +30,7 @@ T = TypeVar("T")
 def source_options(command: F) -> F:
     """Options of all commands that read SOURCE."""
     options = [
-        click.option("--from", "source_format", type=FORMAT, help="Format of SOURCE; recognised if not given."),
+        click.option("--from", "source_format", type=SOURCE_FORMAT, help="Format of SOURCE; recognised if not given."),
         click.option("--images", type=PATH, help="Folder with the images of a Label Studio export."),
         click.option("--image-key", help="Key of the image in the task data."),
         click.option("--expression-key", default="expression", show_default=True, help="Key of the expression."),
@@ -54,9 +56,9 @@ def source_options(command: F) -> F:
 def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
     """(samples, problems) of SOURCE: see ``sources.open_source``; what an address names is fetched first."""
     from dataset_tools import sources
-    from dataset_tools.label_studio.exports import ImportRules, Problem
+    from dataset_tools.label_studio.exports import ImportRules
 
-    problems: list[Problem] = []
+    problems: list[Any] = []
     rules = ImportRules(
         image_key=options["image_key"],
         expression_key=options["expression_key"],
@@ -68,7 +70,12 @@ def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
     path = Path(source)
     if source.lower().startswith(("http:", "https:")):
         path = _fetch(source, options, problems)
-    return sources.open_source(path, options["source_format"], rules, problems), problems
+    samples = sources.open_source(path, options["source_format"], rules, problems, problems.append)
+    if options.get("boxes_as_masks"):
+        from dataset_tools.formats.coco_rows import as_masks
+
+        return (lambda: map(as_masks, samples())), problems
+    return samples, problems
 
 
 def _fetch(url: str, options: dict[str, Any], problems: list[Any]) -> Path:
@@ -109,24 +116,17 @@ def counted(items: Iterable[T], progress: Callable[[int], object]) -> Iterator[T
         progress(1)
 
 
-@contextmanager
-def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr (none where that is no terminal); gives the function that moves it."""
-    from tqdm import tqdm
+def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
+    """What was left out of the source.
 
-    with tqdm(desc=what, total=total, unit=" images", file=sys.stderr, disable=None) as bar:
-        yield bar.update
-
-
-def tracked(what: str, unit: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    """A function that goes through a sequence with a bar on stderr (none where that is no terminal)."""
-    from tqdm import tqdm
-
-    def track(items: Iterable[T]) -> Iterable[T]:
-        bar: Iterable[T] = tqdm(items, desc=what, unit=unit, file=sys.stderr, disable=None)
-        return bar
-
-    return track
+    Args:
+        problems: ``Problem`` of tasks, ``LeftOut`` of a dataset's rows.
+        wordless: whether objects without words are left out, too.
+    """
+    kinds = ("left-out", "wordless") if wordless else ("left-out",)
+    rows = [f"{row.where}: {row.why}" for row in problems if isinstance(row, LeftOut)]
+    tasks = [problem for problem in problems if not isinstance(problem, LeftOut)]
+    return rows + [f"task {problem.task}: {problem.message}" for problem in tasks if problem.kind in kinds]
 
 
 def finish(left_out: list[str]) -> None:

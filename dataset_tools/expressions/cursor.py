@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from dataset_tools.expressions.lexicon import Lexeme, combine
 from dataset_tools.expressions.query import Direction
 
-__all__ = ["ARRANGEMENTS", "OPENS_NOUN", "Cursor", "Position"]
+__all__ = ["OPENS_NOUN", "Cursor", "Position"]
 
 OPENS_NOUN = ("article", "indefinite", "all", "both", "number", "color", "shape", "size", "ordinal", "one", "category")
 """Kinds of lexeme that a noun phrase can begin with."""
-ARRANGEMENTS = ("row", "line", "column", "group", "cluster")
+_BEFORE_GROUP = (
+    "article", "indefinite", "all", "both", "number", "ordinal", "size", "direction", "extreme", "most", "far", "color",
+    "filler", "part", "and", "state",
+)  # fmt: skip
 _PLACES = ("direction", "extreme", "most", "far", "part", "image_part")
 _END = Lexeme("end", "")
 
@@ -24,12 +27,14 @@ class Position:
         direction: as in ``expression_query``.
         extreme: "leftmost", "far left", "closest to the left".
         in_image: a part of the image is named ("corner", "half").
+        is_end: an end or edge is named ("left end").
         start: index of its first lexeme.
     """
 
     direction: Direction
     extreme: bool
     in_image: bool
+    is_end: bool
     start: int
 
 
@@ -43,7 +48,7 @@ class Cursor:
     def peek(self, ahead: int = 0) -> Lexeme:
         """The lexeme ``ahead`` of the next one; of kind ``end`` after the last."""
         index = self.at + ahead
-        return self.words[index] if index < len(self.words) else _END
+        return self.words[index] if 0 <= index < len(self.words) else _END
 
     def before(self, index: int) -> Lexeme:
         """The lexeme before ``index``; of kind ``end`` before the first."""
@@ -63,13 +68,44 @@ class Cursor:
     def starts_noun(self, *, or_unknown: bool = False, or_one: bool = False) -> bool:
         """Whether a noun phrase with a known noun comes next, with no preposition in between."""
         ahead = 0
-        openers = (*OPENS_NOUN, "direction", "extreme", "unknown", "filler", "group", "most")
+        openers = (
+            *OPENS_NOUN,
+            "direction",
+            "extreme",
+            "unknown",
+            "filler",
+            "group",
+            "most",
+            "partword",
+            "state",
+            "sort",
+        )
         while self.peek(ahead).kind in openers:
             kind = self.peek(ahead).kind
             if kind == "category" or (or_unknown and kind == "unknown") or (or_one and kind == "one"):
                 return True
             ahead += 1
         return False
+
+    def starts_noun_within(self, start: int, stop: int) -> bool:
+        """Whether a known noun is among the lexemes ``start`` to ``stop`` (exclusive) ahead, before any preposition."""
+        for ahead in range(start, stop):
+            if self.peek(ahead).kind == "category":
+                return True
+            if self.peek(ahead).kind not in (*OPENS_NOUN, "unknown", "direction"):
+                return False
+        return False
+
+    def group_ahead(self, ahead: int = 0) -> bool:
+        """Whether ``ahead`` a group is named, with nothing but its modifiers before it: "the upper row"."""
+        start = ahead
+        while ahead - start < 8 and (
+            self.peek(ahead).kind in _BEFORE_GROUP or (self.peek(ahead).kind == "unknown" and ahead > start)
+        ):
+            if self.peek(ahead).kind == "and" and self.peek(ahead + 1).kind != "color":
+                return False
+            ahead += 1
+        return self.peek(ahead).kind == "group"
 
     def take_and_before_noun(self, *, or_unknown: bool = False, or_one: bool = False) -> bool:
         """Past an "and" that another noun follows; False, and nothing taken, if none does."""
@@ -115,14 +151,15 @@ class Cursor:
             extreme |= lexeme.kind in ("extreme", "most")
             if lexeme.kind in ("direction", "extreme"):
                 direction = combine(direction, lexeme.value)
-        in_image = False
-        while self.peek().kind in ("part", "image_part") or self.peek().text in (*ARRANGEMENTS, "most", "edge"):
+        in_image = is_end = False
+        while self.peek().kind in ("part", "image_part") or self.peek().text in ("most", "edge"):
             in_image |= self.peek().kind == "image_part"
+            is_end |= self.peek().text in ("end", "tip", "extremity")
             self.at += 1
         if self.peek().text == "third" and self.peek(1).kind in ("of", "in", "end", "break", "and"):  # "left third"
             in_image = True
             self.at += 1
-        return Position(direction, extreme, in_image, start)
+        return Position(direction, extreme, in_image, is_end, start)
 
     def _more_of(self, direction: Direction) -> bool:
         """Whether the next word still belongs to the direction: "upper left", "left most", "top and left"."""
@@ -140,9 +177,9 @@ class Cursor:
     def is_place(self) -> bool:
         """Whether directions and part words come next, and then no noun that they could describe."""
         ahead = 0
-        while self.peek(ahead).kind in _PLACES or (ahead and self.peek(ahead).text in ARRANGEMENTS):
+        while self.peek(ahead).kind in _PLACES:
             ahead += 1
-        return ahead > 0 and self.peek(ahead).kind not in ("category", "one", "color", "size")
+        return ahead > 0 and self.peek(ahead).kind not in ("category", "one", "color", "size", "group")
 
     def more_direction(self, direction: Direction) -> Direction:
         """The whole direction of "above and to the left of ..."; past the "of"."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
-from dataset_tools.expressions.query import Constraint, Extreme, Query, Region, Relation, Size, opposite
+from dataset_tools.expressions.query import Constraint, Extreme, Place, Query, Relation, Size, State, opposite
 
-__all__ = ["NounPhrase"]
+__all__ = ["NounPhrase", "ranked"]
 
 _MAX_NOUN = 60
 
@@ -23,9 +23,13 @@ class NounPhrase:
         root: the whole expression's, not a relation's target.
         category, noun, plural: of its head noun; ``has_noun`` is also set by "one" and by unknown nouns.
         all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
+        is_last: the rank is "last", which needs a direction.
         partitive: one out of several ("the largest of the ships").
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
+        unread: words that mean something and were passed over.
+        hint: see ``Query``.
+        context: so many of the constraints were said before the last comma; None before the first.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
     """
 
@@ -37,9 +41,13 @@ class NounPhrase:
     all: bool = False
     count: int | None = None
     rank: int | None = None
+    is_last: bool = False
     partitive: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    context: int | None = None
+    hint: str = ""
     constraints: list[Constraint] = field(default_factory=list)
 
     def add(self, constraint: Constraint) -> None:
@@ -52,6 +60,8 @@ class NounPhrase:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
             self.category = _misspelt(self.noun)
+        else:
+            self.unread += self.pending
         self.pending = []
 
     @property
@@ -73,7 +83,11 @@ class NounPhrase:
             unknown_words=(self.noun,) if self.noun and self.category is None else (),
             is_all=is_all,
             count=self.count,
-            constraints=tuple(_ranked([c for c in self.constraints if not _unresolved(c)], self.rank)),
+            constraints=tuple(
+                ranked(_joined(_bordered([c for c in self.constraints if not _unresolved(c)])), self.rank, self.is_last)
+            ),
+            unread=tuple(self.unread),
+            hint=self.hint,
         )
 
 
@@ -82,7 +96,31 @@ def _unresolved(constraint: Constraint) -> bool:
     return isinstance(constraint, Relation) and not constraint.targets
 
 
-def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]:
+def _bordered(constraints: list[Constraint]) -> list[Constraint]:
+    """ "cut off by the right edge": the side is the border's."""
+    cut = next((c for c in constraints if isinstance(c, State) and c.name == "cut"), None)
+    side = next((c for c in constraints if isinstance(c, Place) and not c.negated), None)
+    if cut is None or side is None or constraints.index(side) < constraints.index(cut):
+        return constraints
+    return [replace(cut, direction=side.direction) if c is cut else c for c in constraints if c is not side]
+
+
+def _joined(constraints: list[Constraint]) -> list[Constraint]:
+    """Two sides said apart are one corner: "the lower ship on the left"."""
+    sides: list[Place] | list[Extreme]
+    sides = [c for c in constraints if isinstance(c, Place) and not c.of_image and not c.negated]
+    if not sides:
+        sides = [c for c in constraints if isinstance(c, Extreme) and not c.negated and c.rank == 1]
+    if len(sides) != 2 or (0, 0) in (sides[0].direction, sides[1].direction):
+        return constraints
+    (x, y), (other_x, other_y) = (side.direction for side in sides)
+    if (x is None) == (other_x is None) or (y is None) == (other_y is None):
+        return constraints
+    corner = replace(sides[0], direction=(other_x if x is None else x, other_y if y is None else y))
+    return [corner if c is sides[0] else c for c in constraints if c is not sides[1]]
+
+
+def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = False) -> list[Constraint]:
     """An ordinal ("second") goes to the order it counts in: an extreme, a size, or else a side ("on the left").
 
     A negative rank counts an order from its other end ("second to last from the left"), but not a side.
@@ -90,7 +128,7 @@ def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]
     if rank is None:
         return constraints
     place = abs(rank)
-    for kind in (Extreme, Size, Relation, Region):
+    for kind in (Extreme, Size, Relation, Place):
         for index, constraint in enumerate(constraints):
             if not isinstance(constraint, kind):
                 continue
@@ -103,11 +141,13 @@ def _ranked(constraints: list[Constraint], rank: int | None) -> list[Constraint]
             elif isinstance(constraint, Extreme):
                 direction = constraint.direction if rank > 0 else opposite(constraint.direction)
                 ranked = Extreme(direction, place, constraint.negated)
-            elif isinstance(constraint, Region) and not constraint.of_image:
+            elif isinstance(constraint, Place) and not constraint.of_image:
                 ranked = Extreme(constraint.direction, place, constraint.negated)
             else:
                 continue
             return [*constraints[:index], ranked, *constraints[index + 1 :]]
+    if is_last:
+        return constraints
     return [*constraints, Extreme((-1 if rank > 0 else 1, None), place)]  # "the second plane": read from the left
 
 

@@ -6,6 +6,7 @@ said. "upper left" is (-1, -1), "on the left" is (-1, None), "in the middle" is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +16,16 @@ __all__ = [
     "Constraint",
     "Direction",
     "Extreme",
+    "Group",
+    "GroupShape",
+    "Part",
+    "Place",
     "Query",
-    "Region",
     "Relation",
     "RelationKind",
     "Shape",
     "Size",
+    "State",
     "opposite",
 ]
 
@@ -34,7 +39,7 @@ def opposite(direction: Direction) -> Direction:
 
 
 @dataclass(frozen=True)
-class Region:
+class Place:
     """A part of the image ("in the upper left corner") or a side among the candidates ("on the left", "the upper one").
 
     Attributes:
@@ -94,15 +99,81 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A colour that a part of the object has: "with a red tail", "blue and red court", "white-topped".
+
+    Attributes:
+        color: canonical colour word.
+        noun: the part as written; empty if none is named.
+        negated: "without a red tail".
+    """
+
+    color: str
+    noun: str = ""
+    negated: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """What is seen of the object or next to it: ``cut`` by the border, ``whole``, ``alone``, ``empty``, ``occupied``.
+
+    Attributes:
+        name: one of these.
+        direction: for ``cut``: by which border of the image.
+        negated: "not cut off".
+    """
+
+    name: Literal["cut", "whole", "alone", "empty", "occupied"]
+    direction: Direction = (None, None)
+    negated: bool = False
+
+
+GroupShape = Literal["any", "row", "column", "pair", "cluster"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The object is one of a group of its own kind: "in the upper row", "of the pair by the bridge".
+
+    Orders beside it ("second from the left") count within the group.
+
+    Attributes:
+        shape: a row may be tilted, a column stands upright, a pair is two; ``any`` if only a number is said.
+        count: how many there are in it, None if not said.
+        place: which group, if there are several: conditions on the group as a whole.
+        members: conditions on each of its members, where they were said of them ("of the two on the left").
+        negated: "not in the upper row".
+    """
+
+    shape: GroupShape
+    count: int | None = None
+    place: tuple[Constraint, ...] = ()
+    members: tuple[Constraint, ...] = ()
+    negated: bool = False
+
+
+@dataclass(frozen=True)
 class Among:
-    """The object is one of those that another query asks for: "the larger of [the two ships on the left]"."""
+    """The object is one of those that another query asks for; negated: none of them ("not the one on the left")."""
 
     pool: Query
     negated: bool = False
 
 
 RelationKind = Literal[
-    "direction", "near", "nearest", "far", "farthest", "between", "on", "in", "surrounded", "holds", "larger", "smaller"
+    "direction",
+    "near",
+    "nearest",
+    "far",
+    "farthest",
+    "between",
+    "on",
+    "in",
+    "surrounded",
+    "holds",
+    "larger",
+    "smaller",
+    "similar",
 ]
 
 
@@ -126,7 +197,7 @@ class Relation:
     negated: bool = False
 
 
-Constraint = Region | Extreme | Size | Color | Shape | Relation | Among
+Constraint = Place | Extreme | Size | Color | Shape | Part | State | Relation | Group | Among
 
 
 @dataclass(frozen=True)
@@ -142,6 +213,8 @@ class Query:
         count: the number said with it ("two ships", "both"), else None.
         constraints: every other condition, in the order of the words.
         is_empty: there is not one letter or digit in the expression.
+        unread: words, in their order, that mean something and were not understood ("with faded lines").
+        hint: a word for a narrower kind than the category ("truck"), which says something about its size; else empty.
     """
 
     text: str
@@ -152,28 +225,44 @@ class Query:
     count: int | None = None
     constraints: tuple[Constraint, ...] = ()
     is_empty: bool = False
+    unread: tuple[str, ...] = ()
+    hint: str = ""
 
     @property
     def target_categories(self) -> frozenset[str]:
         """Canonical names of everything the relations refer to, at any depth; ``category`` itself not included."""
         found: set[str] = set()
-        for constraint in self.constraints:
-            if isinstance(constraint, Among):
-                found |= constraint.pool.target_categories
-            elif isinstance(constraint, Relation):
-                for target in constraint.targets:
-                    found |= target.target_categories | ({target.category} if target.category else set())
+        for part in _inner(self.constraints):
+            found |= part.target_categories
+        for constraint in _flat(self.constraints):
+            if isinstance(constraint, Relation):
+                found |= {target.category for target in constraint.targets if target.category}
         return frozenset(found)
+
+    @property
+    def parts(self) -> tuple[Query, ...]:
+        """The queries within its constraints: what its relations refer to, and pools."""
+        return tuple(_inner(self.constraints))
+
+    @property
+    def mentions_looks(self) -> bool:
+        """Whether it, or anything it refers to, is described by what is seen of it: colour, parts, shape."""
+        return any(isinstance(c, Color | Part | Shape) for c in _flat(self.constraints)) or any(
+            part.mentions_looks for part in self.parts
+        )
+
+    @property
+    def says_one(self) -> bool:
+        """Whether it says that the image holds exactly one of its category: "the ship", not "a ship"."""
+        definite = self.text.casefold().split()[:1] == ["the"]
+        return definite and not self.constraints and not self.is_all and self.count in (None, 1)
 
     @property
     def mentions_color(self) -> bool:
         """Whether it, or anything it refers to, is described by a colour."""
-        for constraint in self.constraints:
-            parts = constraint.targets if isinstance(constraint, Relation) else ()
-            parts = (constraint.pool,) if isinstance(constraint, Among) else parts
-            if isinstance(constraint, Color) or any(part.mentions_color for part in parts):
-                return True
-        return False
+        return any(isinstance(c, Color | Part) for c in _flat(self.constraints)) or any(
+            part.mentions_color for part in _inner(self.constraints)
+        )
 
     @property
     def kind(self) -> str:
@@ -188,7 +277,8 @@ class Query:
         if any(relation.kind in ("near", "nearest") for relation in self.relations):
             return "near"
         kinds: tuple[tuple[type, str], ...] = (
-            (Relation, "relation"), (Size, "size"), (Extreme, "extreme"), (Color, "color"), (Region, "region")
+            (Relation, "relation"), (Size, "size"), (Extreme, "extreme"), (Color, "color"), (Part, "color"),
+            (Place, "region"), (Group, "region"),
         )  # fmt: skip
         for constraint, kind in kinds:
             if constraint in said:
@@ -199,3 +289,20 @@ class Query:
     def relations(self) -> tuple[Relation, ...]:
         """The constraints that are relations."""
         return tuple(c for c in self.constraints if isinstance(c, Relation))
+
+
+def _flat(constraints: tuple[Constraint, ...]) -> Iterator[Constraint]:
+    """The constraints, and those on a group and its members."""
+    for constraint in constraints:
+        yield constraint
+        if isinstance(constraint, Group):
+            yield from _flat((*constraint.place, *constraint.members))
+
+
+def _inner(constraints: tuple[Constraint, ...]) -> Iterator[Query]:
+    """The queries within constraints."""
+    for constraint in _flat(constraints):
+        if isinstance(constraint, Among):
+            yield constraint.pool
+        elif isinstance(constraint, Relation):
+            yield from constraint.targets

@@ -1,116 +1,215 @@
-"""How well each labelled box meets the conditions of a query, and how likely it holds the place that is asked for."""
+"""How well each candidate meets the conditions of a query, and how likely it holds the place that is asked for.
+
+Everything is soft. A condition gives each candidate a score in [0, 1]; an order ("the leftmost", "the second largest")
+is judged over the candidates that exist and meet the conditions; a group ("in the upper row") is looked for among them,
+and the rest is judged within it, once for each group that may be meant.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 
-from dataset_tools import colors
-from dataset_tools.colors import Rgb
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.candidates import Candidates
+from dataset_tools.expressions.groups import FoundGroup, find_groups
+from dataset_tools.expressions.object_scores import color_scores, part_scores, shape_scores, state_scores
 from dataset_tools.expressions.query import (
     Among,
     Color,
     Constraint,
     Extreme,
+    Group,
+    Part,
+    Place,
     Query,
-    Region,
     Relation,
     Shape,
     Size,
+    State,
 )
+from dataset_tools.expressions.relation_scores import Weigh, distance_to, relation_scores
 from dataset_tools.expressions.spatial_scores import Bools, Floats
-from dataset_tools.geometry import Box
 
-__all__ = ["LabelledBox", "Scene", "fit"]
+__all__ = ["Fit", "fit"]
 
 _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
-_MAX_PAIRS = 66
+_DOUBT_OF_LANDMARKS = 0.35
+_GROUPS = 5
+"""So many groups are considered for one expression."""
+_DOUBT: dict[type, float] = {
+    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
+    Among: 0.03, Group: 0.05,
+}  # fmt: skip
+"""What remains of a candidate that a condition speaks against: people err, and so do measurements."""
 
 
 @dataclass(frozen=True)
-class LabelledBox:
-    """A candidate.
+class Fit:
+    """How candidates fit a query.
 
     Attributes:
-        box: in pixels.
-        category: canonical name.
-        score: probability in [0, 1] that there is such an object; 1 for ground truth.
-        color: as ``dataset_tools.colors`` gives it, or a name; None if not known, which then fits every colour word.
-        area: of the object's mask in square pixels; None where only the box is known, whose area then counts.
+        fits: float64[N], how well each meets all conditions, taken at their word.
+        doubted: float64[N], the same with doubt in each condition.
+        score: float64[N], ``doubted`` times presence and place in the orders.
+        conditions: the scores of each condition, in words of ``explain``; for the annotator.
+        missing: nouns that relations refer to and that are neither among the candidates nor seen in the image.
     """
 
-    box: Box
-    category: str
-    score: float = 1.0
-    color: Rgb | str | None = None
-    area: float | None = None
+    fits: Floats
+    score: Floats
+    doubted: Floats
+    conditions: tuple[tuple[Constraint, Floats], ...] = ()
+    missing: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Scene:
-    """All candidates as arrays.
-
-    Attributes:
-        candidates: as given.
-        boxes: float64[N, 4] (x0, y0, x1, y1) in pixels.
-        presence: float64[N], the candidates' scores clipped to [0, 1].
-        image_size: (height, width) in pixels.
-    """
-
-    candidates: tuple[LabelledBox, ...]
-    boxes: Floats
-    presence: Floats
-    image_size: tuple[int, int]
-
-    @classmethod
-    def of(cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int]) -> Scene:
-        """The arrays of ``candidates``."""
-        boxes = np.array([c.box for c in candidates], np.float64).reshape(-1, 4)
-        presence = np.clip(np.array([c.score for c in candidates], np.float64), 0.0, 1.0)
-        return cls(tuple(candidates), boxes, presence, image_size)
-
-    def sizes(self, measure: str) -> Floats:
-        """float64[N]: as ``spatial_scores.sizes``, with the masks' areas where they are known."""
-        by_box = spatial.sizes(self.boxes, measure)
-        if measure != "area":
-            return by_box
-        known = [candidate.area for candidate in self.candidates]
-        return np.array([size if area is None else max(area, 1e-6) for area, size in zip(known, by_box, strict=True)])
-
-    def of_category(self, category: str | None) -> Floats:
-        """float64[N]: 1 for candidates of a category, else 0."""
-        return np.array([c.category == category for c in self.candidates], np.float64)
+def fit(query: Query, scene: Candidates, within: Bools | None = None) -> Fit:
+    """How the candidates (only those ``within``, if given) fit ``query``."""
+    query = replace(query, category=scene.category_of(query))
+    here = scene.of_category(query.category)
+    if within is not None:
+        here = here * within
+    if not here.any():
+        return Fit(here, here, here)
+    groups = [c for c in query.constraints if isinstance(c, Group) and not c.negated]
+    if groups:
+        return _in_groups(query, groups[0], scene, here)
+    return _flat(query, scene, here)
 
 
-def fit(query: Query, scene: Scene) -> tuple[Floats, Floats]:
-    """How well each candidate meets the conditions; and that times its presence and its place in the orders."""
-    fits = scene.of_category(query.category)
-    if not fits.any():
-        return fits, fits
+def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
+    fits = here.copy()
+    doubted = here.copy()
+    seen: list[tuple[Constraint, Floats]] = []
+    missing: list[str] = []
     for condition in query.constraints:
-        if not _is_order(condition, query):
-            fits = fits * _negated(condition, _condition(condition, query, scene, fits > 0))
-    presence = scene.presence * fits
-    score = presence.copy()
+        if _is_order(condition, query):
+            continue
+        values = _condition(condition, query, scene, fits > 0)
+        if values is None:
+            missing += _nouns(condition)
+            continue
+        values = 1.0 - values if condition.negated else values
+        seen.append((condition, values))
+        fits = fits * values
+        doubt = _DOUBT[type(condition)]
+        if isinstance(condition, Relation) and condition.targets[0].category not in scene.kinds:
+            doubt = _DOUBT_OF_LANDMARKS
+        doubted = doubted * (doubt + (1.0 - doubt) * values)
+    doubted = doubted * _hinted(query.hint, scene, here > 0)
+    most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
+    presence = scene.presence * doubted / most
+    score = scene.presence * doubted
     for order in query.constraints:
-        if _is_order(order, query):
-            place = _place(order, query, scene, presence)
-            if order.negated:
-                place = 1.0 - place
-                fits = fits * place
-            else:  # among many alike each has a slim chance; what counts is which has the best
-                place = np.minimum(place / max(float((place * (presence > 0)).max()), 1e-300), 1.0)
-            if getattr(order, "rank", 1) > (presence >= _NO_PRESENCE).sum():  # "the fifth ship" of three
-                fits = fits * 0.0
-            score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
-    return fits, score
+        if not _is_order(order, query):
+            continue
+        place = _place(order, query, scene, presence, inside=bool(here.sum() < scene.of_category(query.category).sum()))
+        if place is None:
+            missing += _nouns(order)
+            continue
+        if order.negated:
+            place = 1.0 - place
+            fits = fits * place
+        else:  # among many alike each has a slim chance; what counts is which has the best
+            place = np.minimum(place / max(float((place * (presence > 0)).max()), 1e-300), 1.0)
+            if isinstance(order, Relation) and order.targets[0].category not in scene.kinds:
+                place = _DOUBT_OF_LANDMARKS + (1 - _DOUBT_OF_LANDMARKS) * place
+        seen.append((order, place))
+        if getattr(order, "rank", 1) > (presence >= _NO_PRESENCE).sum():  # "the fifth ship" of three
+            fits, doubted = fits * 0.0, doubted * 0.0
+        score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
+    return Fit(fits, score, doubted, tuple(seen), tuple(missing))
+
+
+def _in_groups(query: Query, group: Group, scene: Candidates, here: Floats) -> Fit:
+    """The best of what the rest of the query gives within each group that may be meant."""
+    rest = replace(query, constraints=tuple(c for c in query.constraints if c is not group))
+    own = tuple(c for c in rest.constraints if isinstance(c, Color | Part | State | Shape) and not c.negated)
+    members = fit(replace(query, is_all=True, count=None, constraints=(*group.members, *own)), scene, here > 0)
+    liked = members.score / max(float(members.score.max()), 1e-9) * here
+    found = _likely_groups(group, liked, scene, here)
+    if not found:
+        return _merged_flat(group, rest, scene, here, members)
+    fits: Floats = np.zeros(len(here))
+    score: Floats = np.zeros(len(here))
+    doubted: Floats = np.zeros(len(here))
+    best: Fit | None = None
+    for members_of, weight in found:
+        inner = fit(rest, scene, members_of)
+        if best is None or weight * inner.score.max() > score.max():
+            best = inner
+        fits = np.maximum(fits, weight * inner.fits)
+        score = np.maximum(score, weight * inner.score)
+        doubted = np.maximum(doubted, weight * inner.doubted)
+    belongs = np.zeros(len(here))
+    for members_of, weight in found:
+        belongs = np.maximum(belongs, weight * members_of)
+    missing = (*members.missing, *(best.missing if best else ()))
+    seen = ((group, belongs), *(best.conditions if best else ()))
+    return Fit(fits, score, doubted, seen, missing)
+
+
+def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, members: Fit) -> Fit:
+    """Where no group is seen, its conditions are those of the object: "the left one of the row at the top"."""
+    flat = fit(replace(rest, constraints=(*group.place, *group.members, *rest.constraints)), scene, here > 0)
+    return replace(flat, missing=(*members.missing, *flat.missing))
+
+
+def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
+    """(bool[N], weight in [0, 1]) of the groups that may be meant, best first."""
+    found: dict[tuple[int, ...], float] = {}
+    for least, weight in ((0.5, 1.0), (0.0, 0.8)):
+        peers = (liked >= least) & (here > 0)
+        for one in find_groups(scene.boxes, peers, group.shape, group.count):
+            value = weight * one.fit * float(np.mean(liked[list(one.members)]))
+            found[one.members] = max(found.get(one.members, 0.0), value)
+        if group.shape == "any" and group.count and peers.sum() >= group.count:
+            order = np.argsort(-liked, kind="stable")
+            best = tuple(sorted(int(i) for i in order[: group.count]))
+            behind = float(liked[order[group.count]]) if len(order) > group.count else 0.0
+            lead = float(np.clip(1.0 - behind / max(float(liked[list(best)].min()), 1e-9), 0.0, 1.0))
+            value = (0.1 + 0.8 * lead) * float(np.mean(liked[list(best)]))
+            found[best] = max(found.get(best, 0.0), value)
+    if not found:
+        return []
+    ranked = [FoundGroup(members, value) for members, value in sorted(found.items(), key=lambda item: -item[1])]
+    weights = np.array([one.fit for one in ranked])
+    if group.place and len(ranked) > 1:
+        weights = weights * _group_places(group, ranked, scene)
+    total = max(len(one.members) for one in ranked)
+    if group.count is None:  # "the row": rather the long one
+        weights = weights * np.array([(len(one.members) / total) ** 0.35 for one in ranked])
+    order = np.argsort(-weights, kind="stable")[:_GROUPS]
+    top = float(weights[order[0]])
+    result: list[tuple[Bools, float]] = []
+    for i in order:
+        if weights[i] >= 0.15 * top and top > 0:
+            mask: Bools = np.zeros(len(here), bool)
+            mask[list(ranked[int(i)].members)] = True
+            result.append((mask, float(weights[i] / top)))
+    return result
+
+
+def _group_places(group: Group, found: list[FoundGroup], scene: Candidates) -> Floats:
+    """How well each group, as one thing with a box of its own, meets what is said of it."""
+    boxes = [
+        np.concatenate([scene.boxes[list(g.members), :2].min(axis=0), scene.boxes[list(g.members), 2:].max(axis=0)])
+        for g in found
+    ]
+    things = scene.with_things(boxes, [one.fit for one in found])
+    placed = fit(Query("", category=Candidates.GROUP, constraints=group.place), things)
+    score = placed.score[len(scene.candidates) :] / np.maximum(things.presence[len(scene.candidates) :], 1e-9)
+    return np.asarray(score / max(float(score.max()), 1e-9), np.float64)
+
+
+def _nouns(condition: Constraint) -> list[str]:
+    if isinstance(condition, Relation):
+        return [target.noun for target in condition.targets if target.noun]
+    return []
 
 
 def _is_order(constraint: Constraint, query: Query) -> bool:
@@ -123,43 +222,79 @@ def _is_order(constraint: Constraint, query: Query) -> bool:
             return True
         case Size():
             return constraint.superlative
-        case Region():  # "the largest on the left" is the largest of a side, "the one on the left" the leftmost
-            strong = any(not isinstance(c, Region) and _is_order(c, query) for c in query.constraints)
+        case Place():  # "the largest on the left" is the largest of a side, "the one on the left" the leftmost
+            strong = any(not isinstance(c, Place) and _is_order(c, query) for c in query.constraints)
             return not constraint.of_image and not constraint.negated and not strong
         case Relation():
             return constraint.kind in ("nearest", "farthest")
     return False
 
 
-def _negated(constraint: Constraint, score: Floats) -> Floats:
-    return 1.0 - score if constraint.negated else score
-
-
-def _condition(constraint: Constraint, query: Query, scene: Scene, peers: Bools) -> Floats:
+def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: Bools) -> Floats | None:
+    """float64[N]; None if there is nothing to judge it by."""
     match constraint:
-        case Region() | Extreme():
+        case Place() | Extreme():
             filters = query.is_all or any(_is_order(other, query) for other in query.constraints)
             region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
-            if isinstance(constraint, Region) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
+            if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
+            if not filters and None not in constraint.direction and constraint.direction != (0, 0):
+                key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
+                region = region * (
+                    0.7 + 0.3 * spatial.ranked(key, noise, region * peers)
+                )  # rather nearer to the corner
             return region
         case Size():
             return _relative_size(constraint, scene, peers, single=not query.is_all)
         case Color():
-            return np.array([colors.similarity(constraint.name, c.color) for c in scene.candidates], np.float64)
+            return color_scores(constraint, scene, peers)
+        case Part():
+            return part_scores(constraint, scene, peers)
+        case Shape():
+            return shape_scores(constraint, scene, peers)
+        case State():
+            return state_scores(constraint, scene, peers)
         case Relation():
-            return _relation(constraint, scene, peers, single=not query.is_all)
-        case Shape("vertical" | "horizontal"):
-            width, height = np.maximum(scene.boxes[:, 2:] - scene.boxes[:, :2], 1e-6).T
-            upright = np.log(height / width) * (1 if constraint.name == "vertical" else -1)
-            return spatial.sigmoid(upright / 0.25)
+            return relation_scores(constraint, scene, peers, _weigher(scene), single=not query.is_all)
         case Among():
-            score = fit(replace(constraint.pool, category=query.category), scene)[1]
-            return np.asarray(np.clip(score / np.maximum(scene.presence, 1e-9), 0.0, 1.0), np.float64)
-    return np.ones(len(scene.candidates))
+            return _among(constraint, query, scene, peers)
+    return None
 
 
-def _relative_size(constraint: Size, scene: Scene, peers: Bools, *, single: bool) -> Floats:
+def _among(constraint: Among, query: Query, scene: Candidates, peers: Bools) -> Floats | None:
+    pool = fit(replace(constraint.pool, category=query.category), scene)
+    score = np.clip(pool.score / np.maximum(scene.presence, 1e-9), 0.0, 1.0)
+    if constraint.negated and peers.any():
+        top = float(score[peers].max())
+        if top <= 0 or score[peers].min() > 0.9 * top:  # nothing in it could be read: it excludes nobody
+            return None
+        score = score / top
+    return np.asarray(score, np.float64)
+
+
+def _weigher(scene: Candidates) -> Weigh:
+    def weigh(target: Query) -> Floats | None:
+        found = fit(target, scene)
+        if not found.fits.any() or found.score.max() <= 0:
+            return None
+        if any(_is_order(c, target) or isinstance(c, Group) for c in target.constraints):
+            return np.asarray(
+                found.score / found.score.max() * min(1.0, scene.presence[found.score.argmax()]), np.float64
+            )
+        return found.score
+
+    return weigh
+
+
+def _hinted(hint: str, scene: Candidates, peers: Bools) -> Floats:
+    """ "truck", "car": rather one of the large, of the small ones."""
+    if not hint or peers.sum() < 2:
+        return np.ones(len(peers))
+    logs = np.log(scene.sizes("area")) * (1 if hint == "large" else -1)
+    return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
+
+
+def _relative_size(constraint: Size, scene: Candidates, peers: Bools, *, single: bool) -> Floats:
     """ "large": against the middle of the candidates' sizes; for one object rather the largest than the second."""
     if peers.sum() < 2:
         return np.ones(len(peers))
@@ -171,118 +306,31 @@ def _relative_size(constraint: Size, scene: Scene, peers: Bools, *, single: bool
     return np.asarray(score, np.float64)
 
 
-def _place(constraint: Constraint, query: Query, scene: Scene, presence: Floats) -> Floats:
-    """Probability of the place asked for: the rank-th, or one of the first ``count`` for "the two leftmost"."""
+def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Floats, *, inside: bool) -> Floats | None:
+    """Probability of the place asked for: the rank-th, or one of the first ``count`` for "the two leftmost".
+
+    ``inside``: only a group is considered, whose own middle counts and not the image's.
+    """
     key: Floats
     noise: Floats
     if isinstance(constraint, Size):
         key = np.log(scene.sizes(constraint.measure)) * constraint.sign
         noise = np.full(len(key), 0.04)
     elif isinstance(constraint, Relation):
-        distance = _distance(constraint, scene)
+        distance = distance_to(constraint, scene, _weigher(scene))
         if distance is None:
-            return np.ones(len(presence))
+            return relation_scores(constraint, scene, presence > 0, _weigher(scene), single=True)
         key = -distance if constraint.kind == "nearest" else distance
         noise = 0.03 * np.sqrt(spatial.sizes(scene.boxes, "area")) + 0.5
-    elif isinstance(constraint, Region | Extreme):
+    elif isinstance(constraint, Place | Extreme):
         key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
-        if isinstance(constraint, Region) and constraint.direction == (0, 0):
-            middle = np.average(spatial.centers(scene.boxes), axis=0, weights=presence + 1e-9)
-            key = key - np.hypot(*(spatial.centers(scene.boxes) - middle).T)
+        if isinstance(constraint, Place) and constraint.direction == (0, 0):
+            key = spatial.middleness(scene.boxes, presence) + (0.0 if inside else 1.0) * key
+        elif inside:
+            key = spatial.order_among(scene.boxes, constraint.direction, presence)
     else:
         raise TypeError(f"no order: {constraint}")
     rank = getattr(constraint, "rank", 1)
     last = rank + (query.count or 1) - 1 if query.is_all else rank
     place = sum(spatial.ranked(key, noise, presence, k) for k in range(rank, min(last, len(presence)) + 1))
     return np.clip(np.asarray(place, np.float64), 0.0, 1.0) * np.ones(len(presence))
-
-
-def _targets(target: Query, scene: Scene) -> Floats | None:
-    """Probability of each candidate to be (one of) the target, None if there is none to go by."""
-    fits, score = fit(target, scene)
-    if not fits.any() or score.max() <= 0:
-        return None
-    orders = any(_is_order(c, target) for c in target.constraints)
-    return score / score.max() * min(1.0, scene.presence[score.argmax()]) if orders else score
-
-
-def _distance(relation: Relation, scene: Scene) -> Floats | None:
-    """Pixels to the nearest plausible target: between borders, and a little by the middles to break ties."""
-    weight = _targets(relation.targets[0], scene)
-    if weight is None:
-        return None
-    pairs = spatial.gaps(scene.boxes, scene.boxes)
-    middles = spatial.centers(scene.boxes)
-    pairs = pairs + 0.2 * np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0))
-    np.fill_diagonal(pairs, np.inf)
-    nearest = pairs[:, weight >= 0.5 * weight.max()].min(axis=1)
-    far = 10.0 * float(np.hypot(*scene.image_size))
-    return np.asarray(np.where(np.isfinite(nearest), nearest, far), np.float64)
-
-
-def _relation(relation: Relation, scene: Scene, peers: Bools, *, single: bool) -> Floats:
-    neutral = np.ones(len(scene.candidates))
-    weights = [_targets(target, scene) for target in relation.targets]
-    weight = weights[0]
-    if weight is None or any(w is None for w in weights):
-        return neutral
-    boxes = scene.boxes
-    pairs: Floats
-    match relation.kind:
-        case "between":
-            return _between([w for w in weights if w is not None], scene)
-        case "surrounded":
-            return spatial.surrounded(boxes, boxes, weight)
-        case "direction":
-            pairs = spatial.directed(boxes, boxes, relation.direction)
-            if single:  # the next one in that direction is meant rather than one behind it
-                pairs = pairs * (0.6 + 0.4 * np.exp2(-spatial.gaps(boxes, boxes) / (0.2 * np.hypot(*scene.image_size))))
-        case "near" | "nearest":
-            pairs = spatial.near(boxes, boxes, scene.image_size)
-        case "far" | "farthest":
-            pairs = 1.0 - spatial.near(boxes, boxes, scene.image_size)
-        case "on" | "in":
-            share = spatial.inside(boxes, boxes)
-            pairs = np.maximum(
-                spatial.sigmoid((share - 0.35) / 0.08), 0.3 * spatial.near(boxes, boxes, scene.image_size)
-            )
-            if relation.direction != (None, None):  # "under the bridge" is also said of what lies below it
-                pairs = np.maximum(pairs, 0.9 * spatial.directed(boxes, boxes, relation.direction))
-        case "holds":
-            share = spatial.inside(boxes, boxes).T
-            pairs = np.maximum(
-                spatial.sigmoid((share - 0.35) / 0.08), 0.5 * spatial.near(boxes, boxes, scene.image_size)
-            )
-        case "larger" | "smaller":
-            logs = np.log(scene.sizes("area"))
-            pairs = spatial.sigmoid((logs[:, None] - logs[None]) / 0.15 * (1 if relation.kind == "larger" else -1))
-    pairs = pairs.copy()
-    if single and relation.kind == "near":  # the nearest is meant rather than one that is near as well
-        distance = _distance(relation, scene)
-        if distance is not None:
-            noise = 0.03 * np.sqrt(spatial.sizes(boxes, "area")) + 0.5
-            pairs *= 0.7 + 0.3 * spatial.ranked(-distance, noise, scene.presence * peers)[:, None]
-    np.fill_diagonal(pairs, 0.0)
-    everyone = relation.kind in ("far", "farthest", "larger", "smaller") or (
-        relation.kind == "direction" and relation.targets[0].is_all
-    )
-    if everyone:
-        others = weight[None, :] * (1.0 - np.eye(len(boxes)))
-        return np.asarray((pairs * others).sum(axis=1) / np.maximum(others.sum(axis=1), 1e-9), np.float64)
-    return np.asarray((pairs * weight[None, :]).max(axis=1), np.float64)
-
-
-def _between(weights: list[Floats], scene: Scene) -> Floats:
-    """Between two targets, or between any two of the one plural target ("between the harbors")."""
-    if len(weights) > 1:
-        pairs = [(int(a), int(b)) for a in np.argsort(-weights[0])[:6] for b in np.argsort(-weights[1])[:6] if a != b]
-    else:
-        pairs = list(combinations((int(i) for i in np.argsort(-weights[0])[:12]), 2))[:_MAX_PAIRS]
-    score = np.zeros(len(scene.boxes))
-    for a, b in pairs:
-        chance = weights[0][a] * weights[-1][b]
-        if chance > 0:
-            fits = chance * spatial.between(scene.boxes, scene.boxes[a], scene.boxes[b])
-            fits[[a, b]] = 0.0
-            score = np.maximum(score, fits)
-    return score

@@ -15,19 +15,26 @@ from typing import Literal
 import numpy as np
 
 from dataset_tools.categories import category_named
+from dataset_tools.expressions.appearance import View
+from dataset_tools.expressions.candidates import Candidates, LabelledBox
+from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_plain
 from dataset_tools.expressions.query import Query
-from dataset_tools.expressions.query_scores import LabelledBox, Scene, fit
+from dataset_tools.expressions.query_scores import Fit, fit
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["Choice", "LabelledBox", "choose"]
 
-ChoiceCode = Literal["absent", "ambiguous", "unknown-category", "empty-expression"]
+ChoiceCode = Literal["absent", "ambiguous", "unknown-category", "unknown-word", "empty-expression"]
+MOST_OFFERED = 4
+"""So many candidates are offered at most where there is no answer."""
 
-_ABSENT_BELOW = 0.03
+_ABSENT_BELOW = 0.012
 """No candidate meets the conditions better than this: what the words describe is not there."""
 _ALIKE_IN_WORDS = 0.02
 _ALIKE_IN_PRESENCE = 0.3
 """Two candidates are told apart if the words fit them differently, or one is that much likelier to exist at all."""
+_CLEAR_SET = 0.4
+"""So far the last of several must be ahead of the first left out, where looks and relations tell them apart."""
 _MEMBER = 0.5
 """Meets the conditions well enough for "all the ..."."""
 
@@ -37,13 +44,15 @@ class Choice:
     """What a query describes among the candidates.
 
     Attributes:
-        indices: into the candidates, best first: the one, or all for "all the ..."; for ``ambiguous`` every candidate
-            that fits about as well as the best; else empty.
+        indices: into the candidates, best first: the one, or all for "all the ..."; where there is no answer the
+            objects that come closest, at most four, none if no object is of the kind asked for.
         code: None if there is an answer.
         message: why there is none, for the annotator; empty if there is one.
         margin: how far the best is ahead of the second best (for "all": the last chosen of the first left out), in
             [0, 1].
         scores: how well each candidate fits, in [0, 1], in the candidates' order; 0 for other categories.
+        unread: words that mean something and took no part in the choice.
+        chance: probability in [0, 1] that the chosen object is the one meant, given that all boxes are right.
     """
 
     indices: tuple[int, ...]
@@ -51,18 +60,24 @@ class Choice:
     message: str = ""
     margin: float = 0.0
     scores: tuple[float, ...] = ()
+    unread: tuple[str, ...] = ()
+    chance: float = 0.0
 
 
-def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[int, int]) -> Choice:
+def choose(
+    query: Query, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None
+) -> Choice:
     """The candidates that ``query`` describes.
 
     Args:
         query: from :func:`dataset_tools.expressions.parser.parse`.
         candidates: boxes of any categories; those of other categories serve the relations.
         image_size: (height, width) in pixels.
+        view: what else is seen in the image, for "on the grass" and "by the red roof"; None if it was not looked at.
 
     A query with no noun ("the upper one") takes the candidates if all are of one category. A condition on something
-    that is no candidate ("near the river") is passed over.
+    that is neither a candidate nor seen in the image ("near the lighthouse") counts as unread: it is passed over where
+    the other words single out one object.
     """
     none = tuple(0.0 for _ in candidates)
     if query.is_empty:
@@ -77,32 +92,65 @@ def choose(query: Query, candidates: Sequence[LabelledBox], image_size: tuple[in
         word = " ".join(query.unknown_words)
         what = f"{word!r} is no known category" if word else "The expression names no object"
         return Choice((), "unknown-category", f"{what}: use a word such as 'ship' or 'tennis court'.", 0.0, none)
-    scene = Scene.of(candidates, image_size)
-    fits, score = fit(replace(query, category=category), scene)
+    scene = Candidates.of(candidates, image_size, view)
+    category = scene.category_of(replace(query, category=category)) or category
+    found = fit(replace(query, category=category), scene)
     known = category_named(category)
-    display = known.display
     seen = int(scene.of_category(category).sum())
     if not seen:
-        return Choice((), "absent", f"No {display} was found in the image.", 0.0, none)
-    scores = tuple(float(value) for value in score)
-    if fits.max() < _ABSENT_BELOW or score.max() <= 0:
-        found = f"{seen} found, none fits {query.text.strip()[:120]!r}"
-        return Choice((), "absent", f"No such {display} in the image: {found}.", 0.0, scores)
+        return Choice((), "absent", f"No {known.display} was found in the image.", 0.0, none, query.unread)
+    unread = tuple(dict.fromkeys((*query.unread, *found.missing)))
+    scores = tuple(float(value) for value in found.score)
+    if _is_absent(found):
+        text = f"{seen} found, none fits {_quoted(query)}"
+        return Choice(
+            _offered(found.score), "absent", f"No such {known.display} in the image: {text}.", 0.0, scores, unread
+        )
     if query.is_all:
-        return _several(query, known.plural, fits, score, scene.presence, scores)
-    return _one(query, display, score, scene.presence, scores)
+        return _several(query, known.plural, found, scene.presence, scores, unread)
+    return _one(query, known.display, found, scene, scores, unread)
 
 
-def _one(query: Query, display: str, score: Floats, presence: Floats, scores: tuple[float, ...]) -> Choice:
+def _is_absent(found: Fit) -> bool:
+    """Whether no candidate meets the conditions; the more are said, the less each has to be met."""
+    conditions = max(1.0, 0.5 * len(found.conditions))
+    return bool(found.doubted.max() < _ABSENT_BELOW**conditions or found.score.max() <= 0)
+
+
+def _quoted(query: Query) -> str:
+    return repr(query.text.strip()[:120])
+
+
+def _offered(score: Floats) -> tuple[int, ...]:
+    order = np.argsort(-score, kind="stable")[:MOST_OFFERED]
+    return tuple(int(i) for i in order if score[i] > 0)
+
+
+def _one(
+    query: Query,
+    display: str,
+    found: Fit,
+    scene: Candidates,
+    scores: tuple[float, ...],
+    unread: tuple[str, ...],
+) -> Choice:
+    score = found.score
     order = np.argsort(-score, kind="stable")
     best = int(order[0])
     margin = float(1.0 - score[order[1]] / score[best]) if len(order) > 1 and score[best] > 0 else 1.0
-    rivals = _alike(score, presence, best)
-    alike = tuple(int(i) for i in order if rivals[i])
-    if len(alike) < 2:
-        return Choice((best,), None, "", margin, scores)
-    message = f"{len(alike)} objects fit {query.text.strip()[:120]!r} alike: say which, e.g. 'the leftmost {display}'."
-    return Choice(alike, "ambiguous", message, margin, scores)
+    plain = is_plain(tuple(condition for condition, _ in found.conditions), unread)
+    rivals = _alike(score, scene.presence, best)
+    likely = (score >= 0.3 * score[best]) | (scene.presence >= 0.3)
+    chance = chance_of(margin, len(unread), int(((score > 0) & likely).sum()), plain=plain)
+    if unread and chance < ENOUGH:
+        words = ", ".join(repr(word) for word in unread)
+        message = f"{words} could not be read, and the rest of {_quoted(query)} does not single out one {display}."
+        return Choice(_offered(score), "unknown-word", message, margin, scores, unread, chance)
+    if int(rivals.sum()) < 2 and chance >= ENOUGH:
+        return Choice((best,), None, "", margin, scores, unread, chance)
+    alike = max(int(rivals.sum()), int((score >= 0.5 * score[best]).sum()))
+    message = f"{alike} objects fit {_quoted(query)} about alike: say which, e.g. 'the leftmost {display}'."
+    return Choice(_offered(score), "ambiguous", message, margin, scores, unread, chance)
 
 
 def _alike(score: Floats, presence: Floats, best: int) -> Bools:
@@ -112,22 +160,42 @@ def _alike(score: Floats, presence: Floats, best: int) -> Bools:
     return np.asarray(rivals & (score > 0))
 
 
+def _all_plain(found: Fit, unread: tuple[str, ...]) -> bool:
+    return is_plain(tuple(condition for condition, _ in found.conditions), unread)
+
+
 def _several(
-    query: Query, display: str, fits: Floats, score: Floats, presence: Floats, scores: tuple[float, ...]
+    query: Query,
+    display: str,
+    found: Fit,
+    presence: Floats,
+    scores: tuple[float, ...],
+    unread: tuple[str, ...],
 ) -> Choice:
+    fits, score = found.fits, found.score
     order = np.argsort(-score, kind="stable")
     counted = query.count is not None and query.count > 1
     if counted:
-        chosen = [int(i) for i in order[: query.count] if fits[i] >= 0.4 * _MEMBER]
+        chosen = [int(i) for i in order[: query.count] if score[i] > 0.1 * score[order[0]]]
     else:
         chosen = [int(i) for i in order if fits[i] >= _MEMBER]
     chosen = chosen or [int(i) for i in order if fits[i] >= 0.7 * fits.max()]
     left_out = np.delete(score, chosen).max(initial=0.0)
     margin = float(np.clip(1.0 - left_out / max(score[chosen].min(), 1e-9), 0.0, 1.0))
-    if counted and np.delete(_alike(score, presence, chosen[-1]), chosen).any():
-        alike = tuple(int(i) for i in order if score[i] > 0 and fits[i] >= 0.4 * _MEMBER)
+    if counted and len(chosen) < (query.count or 0):
         message = (
-            f"More than {len(chosen)} objects fit {query.text.strip()[:120]!r}: say which, or 'all the {display}'."
+            f"Only {len(chosen)} of {query.count} {display} were found for {_quoted(query)}: say which, or how many."
         )
-        return Choice(alike, "ambiguous", message, margin, scores)
-    return Choice(tuple(chosen), None, "", margin, scores)
+        return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
+    doubtful = unread if not counted else unread and margin < _CLEAR_SET
+    if doubtful and (len(chosen) > 1 or counted) and (score > 0).sum() > (len(chosen) if counted else 1):
+        words = ", ".join(repr(word) for word in unread)
+        message = f"{words} could not be read: say which {display} in other words, or 'all the {display}'."
+        return Choice(_offered(score), "unknown-word", message, margin, scores, unread)
+    if query.constraints and not _all_plain(found, unread) and margin < _CLEAR_SET:
+        message = f"It is not clear which {display} {_quoted(query)} takes in: say where they are, or how many."
+        return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
+    if counted and np.delete(_alike(score, presence, chosen[-1]), chosen).any():
+        message = f"More than {len(chosen)} objects fit {_quoted(query)}: say which, or 'all the {display}'."
+        return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
+    return Choice(tuple(chosen), None, "", margin, scores, unread, chance_of(margin, len(unread), 1, plain=not unread))

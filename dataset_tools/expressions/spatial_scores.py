@@ -18,7 +18,9 @@ __all__ = [
     "gaps",
     "in_region",
     "inside",
+    "middleness",
     "near",
+    "order_among",
     "order_key",
     "ranked",
     "side",
@@ -96,6 +98,25 @@ def order_key(boxes: Floats, direction: Direction, image_size: tuple[int, int]) 
     else:
         key = middles[:, 1] * (y or 0)
     return np.asarray(key, np.float64), 0.03 * np.sqrt(sizes(boxes, "area")) + 0.5
+
+
+def middleness(boxes: Floats, presence: Floats) -> Floats:
+    """float64[N]: minus the distance of each box to the middle of those that are there, in pixels."""
+    middles = centers(boxes)
+    middle = np.average(middles, axis=0, weights=presence + 1e-9)
+    return np.asarray(-np.hypot(*(middles - middle).T), np.float64)
+
+
+def order_among(boxes: Floats, direction: Direction, presence: Floats) -> Floats:
+    """float64[N]: how far each box lies in a direction within the group of those that are there, in pixels.
+
+    Of a corner both sides count alike, so that a tilted row has an upper left end.
+    """
+    x, y = direction
+    middles = centers(boxes)
+    if (x or 0, y or 0) == (0, 0):
+        return middleness(boxes, presence)
+    return np.asarray(middles[:, 0] * (x or 0) + middles[:, 1] * (y or 0), np.float64)
 
 
 def ranked(key: Floats, noise: Floats, presence: Floats, rank: int = 1) -> Floats:

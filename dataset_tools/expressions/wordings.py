@@ -13,7 +13,7 @@ import numpy as np
 from dataset_tools import colors
 from dataset_tools.categories import CATEGORIES, plural_of
 from dataset_tools.expressions import spatial_scores as spatial
-from dataset_tools.expressions.query_scores import LabelledBox, Scene
+from dataset_tools.expressions.candidates import Candidates, LabelledBox
 
 __all__ = ["Scenery"]
 
@@ -63,7 +63,7 @@ class Scenery:
     """
 
     def __init__(self, objects: Sequence[LabelledBox], image_size: tuple[int, int]) -> None:
-        self.scene = Scene.of(objects, image_size)
+        self.scene = Candidates.of(objects, image_size)
         self.centers = spatial.centers(self.scene.boxes)
         self.areas = self.scene.sizes("area")
         self.clear = (_CLEAR * image_size[1], _CLEAR * image_size[0])

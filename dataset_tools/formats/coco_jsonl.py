@@ -31,6 +31,7 @@ KINDS = ("single", "region", "extreme", "size", "near", "relation", "all", "abse
 """Kinds of expression in the field's rule-made sets; a file may hold others."""
 
 
+_IMAGE_KEYS = {"id", "file_name", "width", "height", "scene"}
 _EXPRESSION_KEYS = {"id", "image", "category", "expression", "kind", "ann_ids", "bbox"}
 
 
@@ -43,6 +44,7 @@ class Annotation:
         category: the category's name as the file spells it.
         height, width: size of the image in pixels.
         segmentation: COCO polygons or RLE, rasterised by :meth:`mask`.
+        crowd: COCO's ``iscrowd``: many objects under one outline.
         box: the file's ``bbox`` as (x0, y0, x1, y1), or the mask's tightest box where the file has none.
         truncated: the border of the image cuts the object; the file's ``truncated``, False where it does not say.
     """
@@ -54,6 +56,7 @@ class Annotation:
     segmentation: Segmentation = field(repr=False)
     box: Box
     truncated: bool = False
+    crowd: bool = False
 
     def mask(self) -> Mask:
         """The object's pixels as bool[height, width], rasterised anew on every call.
@@ -70,7 +73,8 @@ class Annotation:
 @dataclass(frozen=True)
 class ImageEntry:
     """One image: COCO ``id``, ``file_name`` below ``images/`` (the name that expressions and splits use), the file's
-    ``path``, ``width`` and ``height`` in pixels, its annotations, and the name of its scene if the file has one.
+    ``path``, ``width`` and ``height`` in pixels, its annotations, the name of its scene if the file has one, and what
+    else the file says of it (``transform``, ``crs``, ``window``, ``scene_size``...).
     """
 
     id: int
@@ -80,6 +84,7 @@ class ImageEntry:
     height: int
     annotations: tuple[Annotation, ...]
     scene: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -214,6 +219,7 @@ def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageE
     }
     sizes: dict[int, tuple[str, int, int]] = {}
     scenes: dict[int, str] = {}
+    extras: dict[int, dict[str, Any]] = {}
     names: set[str] = set()
     for i, item in enumerate(coco["images"]):
         where = f"{file}: images[{i}]"
@@ -231,6 +237,7 @@ def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageE
             raise DatasetError(f"{where}: image file {folder / 'images' / name} does not exist")
         names.add(name)
         sizes[image_id] = name, width, height
+        extras[image_id] = {key: value for key, value in item.items() if key not in _IMAGE_KEYS}
         if isinstance(item.get("scene"), str):
             scenes[image_id] = item["scene"]
     annotations: dict[int, list[Annotation]] = {image_id: [] for image_id in sizes}
@@ -254,11 +261,20 @@ def _read_images(folder: Path, file: Path, coco: dict[str, Any]) -> tuple[ImageE
                 f"its image {sizes[image_id][0]!r} has [height, width] = {[height, width]}"
             )
         box = _box(item, segmentation, height, width, where)
-        cut = bool(item.get("truncated", False))
-        annotations[image_id].append(Annotation(ann_id, categories[category_id], height, width, segmentation, box, cut))
+        cut, crowd = bool(item.get("truncated", False)), bool(item.get("iscrowd"))
+        annotations[image_id].append(
+            Annotation(ann_id, categories[category_id], height, width, segmentation, box, cut, crowd)
+        )
     return tuple(
         ImageEntry(
-            image_id, name, folder / "images" / name, width, height, tuple(annotations[image_id]), scenes.get(image_id)
+            image_id,
+            name,
+            folder / "images" / name,
+            width,
+            height,
+            tuple(annotations[image_id]),
+            scenes.get(image_id),
+            extras[image_id],
         )
         for image_id, (name, width, height) in sizes.items()
     )

@@ -25,7 +25,7 @@ from dataset_tools.records import Provenance, Record, Sample, SourceImage, Targe
 class CocoJsonlWriter:
     """Writes ``coco_jsonl``."""
 
-    def image_path(self, _number: int, file_name: str) -> str:
+    def image_path(self, _number: int, file_name: str, _split: str) -> str:
         """``images/<file>``."""
         return f"images/{flat_name(file_name)}"
 
@@ -40,10 +40,10 @@ class CocoJsonlWriter:
         lists = {"images": _images(items), "annotations": _annotations(items, ids), "categories": categories}
         write_json(root / "annotations.json", {"info": {"description": "coco_jsonl"}}, lists)
         write_lines(root / "expressions.jsonl", (json.dumps(line) for line in _expressions(items)))
-        if any(record.split for item in items() for record in item.sample.records):
+        if any(split for item in items() for split in item.sample.splits):
             names: dict[str, list[str]] = {split: [] for split in splits_of(items)}
             for item in items():
-                for split in sorted({record.split for record in item.sample.records if record.split}):
+                for split in sorted(split for split in item.sample.splits if split):
                     names[split].append(item.image_path.removeprefix("images/"))
             atomic.write_text(root / "split.json", json.dumps(names, indent=1))
 
@@ -59,6 +59,20 @@ def _numbered_objects(items: Items) -> Iterator[tuple[Item, dict[tuple[str, str]
         yield item, numbers
 
 
+def _number(numbers: dict[tuple[str, str], int], item: Item, category: str, target: Target) -> int:
+    """The annotation id of a target; one outlined anew under another expression has the id of its object."""
+    if (category, target.counts) in numbers:
+        return numbers[category, target.counts]
+    same = (
+        other.counts
+        for record in item.sample.records
+        if record.category == category
+        for other in record.targets
+        if other.id == target.id and (category, other.counts) in numbers
+    )
+    return numbers[category, next(same)]
+
+
 def _images(items: Items) -> Iterator[dict[str, Any]]:
     for item in items():
         image = item.sample.image
@@ -71,12 +85,14 @@ def _images(items: Items) -> Iterator[dict[str, Any]]:
 def _annotations(items: Items, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
     for item, numbers in _numbered_objects(items):
         height, width = item.sample.image.height, item.sample.image.width
+        crowds = {(category, target.counts) for category, target, _ in objects(item) if target.crowd}
         for (category, counts), number in numbers.items():
             code = {"size": [height, width], "counts": counts}
             x0, y0, x1, y1 = box_of(code, height, width)
             yield {
                 "id": number, "image_id": item.number, "category_id": ids[category], "segmentation": code,
-                "area": area_of(code, height, width), "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": 0,
+                "area": area_of(code, height, width), "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "iscrowd": int((category, counts) in crowds),
             }  # fmt: skip
 
 
@@ -89,7 +105,7 @@ def _expressions(items: Items) -> Iterator[dict[str, Any]]:
             yield {
                 "id": item.first + offset, "image": item.image_path.removeprefix("images/"),
                 "category": record.category, "expression": record.expression, "kind": record.kind or usual,
-                "ann_ids": [numbers[record.category, target.counts] for target in record.targets],
+                "ann_ids": list(dict.fromkeys(_number(numbers, item, record.category, t) for t in record.targets)),
                 "bbox": list(item.sample.box(record)) if record.targets else None, "split": record.split,
                 "provenance": {key: value for key, value in asdict(record.provenance).items() if value is not None},
             }  # fmt: skip
@@ -108,7 +124,7 @@ def read(root: Path) -> Iterator[Sample]:
         by_image.setdefault(expression.image, []).append(expression)
     for entry in data.images:
         split = splits.get(entry.file_name)
-        targets = {a.id: Target(str(to_coco_rle(a.mask())["counts"]), a.id) for a in entry.annotations}
+        targets = {a.id: Target(str(to_coco_rle(a.mask())["counts"]), a.id, a.crowd) for a in entry.annotations}
         named: set[int] = set()
         records = []
         for expression in by_image.get(entry.file_name, []):
@@ -129,8 +145,8 @@ def read(root: Path) -> Iterator[Sample]:
                 category = canonical(annotation.category) or annotation.category
                 source = Provenance(source="coco_jsonl")
                 records.append(Record("", category, (targets[annotation.id],), split, provenance=source))
-        image = SourceImage(entry.file_name, entry.width, entry.height, str(entry.path), entry.scene)
-        yield Sample(image, tuple(records))
+        image = SourceImage(entry.file_name, entry.width, entry.height, str(entry.path), entry.scene, entry.extra)
+        yield Sample(image, tuple(records), split=split)
 
 
 def _provenance(expression: coco_jsonl.Expression) -> Provenance:

@@ -26,7 +26,7 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Expression:
+class DescribedObject:
     """One referring expression and its box.
 
     Attributes:
@@ -53,7 +53,7 @@ def is_dior_rsvg(folder: Path) -> bool:
     return (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()
 
 
-def read(folder: str | Path, split: str | Path | None = None) -> list[Expression]:
+def read(folder: str | Path, split: str | Path | None = None) -> list[DescribedObject]:
     """Read a DIOR-RSVG folder; no image is opened.
 
     Args:
@@ -69,7 +69,7 @@ def read(folder: str | Path, split: str | Path | None = None) -> list[Expression
     files = sorted((folder / "Annotations").glob("*.xml"))
     if not files:
         raise DatasetError(f"{folder / 'Annotations'} holds no .xml file")
-    expressions: list[Expression] = []
+    expressions: list[DescribedObject] = []
     for file in files:
         expressions += _read_file(folder, file, len(expressions))
     if split is None:
@@ -77,7 +77,7 @@ def read(folder: str | Path, split: str | Path | None = None) -> list[Expression
     return [expressions[number] for number in _numbers(folder, split, len(expressions))]
 
 
-def _read_file(folder: Path, file: Path, first_number: int) -> Iterator[Expression]:
+def _read_file(folder: Path, file: Path, first_number: int) -> Iterator[DescribedObject]:
     try:
         root = ElementTree.parse(file).getroot()
     except (ParseError, defusedxml.DefusedXmlException, OSError) as error:
@@ -88,7 +88,7 @@ def _read_file(folder: Path, file: Path, first_number: int) -> Iterator[Expressi
         x0, y0, x1, y1 = (float(int(_number(item, f"bndbox/{key}", file))) for key in ("xmin", "ymin", "xmax", "ymax"))
         if x1 <= x0 or y1 <= y0:
             raise DatasetError(f"{file}: object {offset} has the empty box {(x0, y0, x1, y1)}")
-        yield Expression(
+        yield DescribedObject(
             number=first_number + offset,
             image=image,
             width=int(width),

@@ -35,7 +35,7 @@ class HuggingFaceWriter:
     def __init__(self) -> None:
         _pyarrow()  # say at once, not after an hour of export, that the extra is missing
 
-    def image_path(self, number: int, file_name: str) -> str:
+    def image_path(self, number: int, file_name: str, _split: str) -> str:
         """A staging place; :meth:`finish` packs the image."""
         return f"{_STAGED}{number:08d}{PurePosixPath(file_name).suffix}"
 

@@ -51,16 +51,16 @@ Items: TypeAlias = Callable[[], Iterator[Item]]
 class Writer(Protocol):
     """One output format. ``files`` may run in another process; ``finish`` runs once, at the end."""
 
-    def image_path(self, number: int, file_name: str, /) -> str:
-        """Where an image goes, relative to the root; its suffix says how it is encoded."""
+    def image_path(self, number: int, file_name: str, split: str, /) -> str:
+        """Where an image of a split goes, relative to the root; its suffix says how it is encoded."""
         ...
 
     def files(self, item: Item, /) -> Iterator[tuple[str, bytes]]:
         """Files of one sample besides its image: (path relative to the root, content)."""
         ...
 
-    def finish(self, root: Path, items: Items) -> None:
-        """Write the index files of the whole dataset."""
+    def finish(self, root: Path, items: Items) -> str | None:
+        """Write the index files of the whole dataset; returns what the format lost of it, in words for the card."""
         ...
 
 
@@ -74,11 +74,11 @@ class Reference:
     record: Record
 
 
-def references(item: Item) -> list[Reference]:
-    """The records of an image grouped by targets, category and split."""
+def references(item: Item, grouped: bool = True) -> list[Reference]:
+    """The records of an image grouped by targets, category and split; not ``grouped``: one reference per record."""
     groups: dict[tuple[object, ...], list[tuple[int, Record]]] = {}
     for number, record in item.numbered():
-        key = (tuple(t.counts for t in record.targets), record.category, record.split)
+        key = (tuple(t.counts for t in record.targets), record.category, record.split) if grouped else (number,)
         groups.setdefault(key, []).append((number, record))
     return [
         Reference(group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), group[0][1])
@@ -89,7 +89,8 @@ def references(item: Item) -> list[Reference]:
 def category_ids(items: Items) -> dict[str, int]:
     """The canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical order."""
     ids = {name: number for number, name in enumerate(CATEGORIES)}
-    others = {record.category for item in items() for record in item.sample.records} - set(ids)
+    found = {record.category for item in items() for record in item.sample.records}
+    others = (found | {box.category for item in items() for box in item.sample.boxes}) - set(ids)
     return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}
 
 
@@ -152,6 +153,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(value, dict):
                 raise DatasetError(f"{path}, line {number}: a JSON object was expected, got {line[:80]!r}")
             yield number, value
+
+
+def image_split(sample: Sample) -> str:
+    """The one split of an image, for formats that deal whole images: of several the one that is held out furthest, so
+    that nothing that is tested is learnt.
+    """
+    found = {split or "train" for split in sample.splits}
+    return next((split for split in reversed(SPLITS) if split in found), min(found))
 
 
 def split_of(record: Record) -> str:

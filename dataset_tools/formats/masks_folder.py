@@ -21,7 +21,7 @@ from dataset_tools.records import Provenance, Record, Sample, SourceImage, targe
 class MasksFolderWriter:
     """Writes plain masks."""
 
-    def image_path(self, _number: int, file_name: str) -> str:
+    def image_path(self, _number: int, file_name: str, _split: str) -> str:
         """``images/<file>``."""
         return f"images/{flat_name(file_name)}"
 

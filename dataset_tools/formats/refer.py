@@ -24,6 +24,7 @@ from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.formats import coco, safe_pickle
+from dataset_tools.formats.coco_rows import image_size
 from dataset_tools.formats.items import (
     Item,
     Items,
@@ -35,6 +36,7 @@ from dataset_tools.formats.items import (
     split_of,
     write_json,
 )
+from dataset_tools.formats.left_out import LeftOut, Report, refuse
 from dataset_tools.masks import area_of, from_coco, to_coco_rle
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
 
@@ -42,30 +44,63 @@ IMAGES = "images/rrsisd/JPEGImages/"
 
 
 class ReferWriter:
-    """Writes the REFER layout."""
+    """Writes the REFER layout: one sentence per ref as RRSIS-D does, or ``grouped`` by object.
 
-    def image_path(self, _number: int, file_name: str) -> str:
+    Loaders differ on several sentences of a ref: FIANet picks one at random, SegEarth-R1 reads only the first.
+    """
+
+    def __init__(self, grouped: bool = False) -> None:
+        self._grouped = grouped
+
+    def _references(self, item: Item) -> list[Reference]:
+        return references(item, self._grouped)
+
+    def image_path(self, _number: int, file_name: str, _split: str) -> str:
         """``images/rrsisd/JPEGImages/<file>``."""
         return IMAGES + flat_name(file_name)
 
     def files(self, item: Item) -> Iterator[tuple[str, bytes]]:
         """One XML file per ref."""
-        for reference in references(item):
+        for reference in self._references(item):
             yield f"ann_split/{reference.id:05d}.xml", _xml(item, reference).encode()
 
     def finish(self, root: Path, items: Items) -> None:
         """Pickle, REFER's instances and strict COCO."""
         ids = category_ids(items)
-        refs = [_ref(item, reference, ids) for item in items() for reference in references(item)]
+        refs = [_ref(item, reference, ids) for item in items() for reference in self._references(item)]
         atomic.write_bytes(root / "rrsisd" / "refs(unc).p", safe_pickle.dump(refs))
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         write_json(
             root / "rrsisd" / "instances.json",
             {"info": {"description": "RRSIS-D layout"}, "licenses": []},
-            {"images": _images(items), "annotations": _annotations(items, ids), "categories": categories},
+            {
+                "images": self._images(items),
+                "annotations": self._annotations(items, ids),
+                "categories": categories,
+            },
         )
         for split in coco.splits_of(items):
             coco.write_instances(root / "coco" / f"instances_{split}.json", items, split, ids, IMAGES)
+
+    def _images(self, items: Items) -> Iterator[dict[str, Any]]:
+        for item in items():
+            image = item.sample.image
+            for reference in self._references(item):
+                name = item.image_path.removeprefix(IMAGES)
+                yield {"id": reference.id, "file_name": name, "width": image.width, "height": image.height}
+
+    def _annotations(self, items: Items, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+        for item in items():
+            height, width = item.sample.image.height, item.sample.image.width
+            for reference in self._references(item):
+                code = {"size": [height, width], "counts": item.sample.merged(reference.record)}
+                category = ids[reference.record.category]
+                yield {
+                    "id": reference.id, "image_id": reference.id, "ref_id": reference.id, "category_id": category,
+                    "categories_id": category, "segmentation": [code], "iscrowd": 0,
+                    "area": area_of(code, height, width),
+                    "bbox": [int(value) for value in item.sample.box(reference.record)],
+                }  # fmt: skip
 
 
 def _ref(item: Item, reference: Reference, ids: dict[str, int]) -> dict[str, Any]:
@@ -90,28 +125,6 @@ def _ref(item: Item, reference: Reference, ids: dict[str, int]) -> dict[str, Any
     }
 
 
-def _images(items: Items) -> Iterator[dict[str, Any]]:
-    for item in items():
-        image = item.sample.image
-        for reference in references(item):
-            name = item.image_path.removeprefix(IMAGES)
-            yield {"id": reference.id, "file_name": name, "width": image.width, "height": image.height}
-
-
-def _annotations(items: Items, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for item in items():
-        height, width = item.sample.image.height, item.sample.image.width
-        for reference in references(item):
-            code = {"size": [height, width], "counts": item.sample.merged(reference.record)}
-            category = ids[reference.record.category]
-            yield {
-                "id": reference.id, "image_id": reference.id, "ref_id": reference.id, "category_id": category,
-                "categories_id": category, "segmentation": [code], "iscrowd": 0,
-                "area": area_of(code, height, width),
-                "bbox": [int(value) for value in item.sample.box(reference.record)],
-            }  # fmt: skip
-
-
 def _xml(item: Item, reference: Reference) -> str:
     image = item.sample.image
     x0, y0, x1, y1 = (int(value) for value in item.sample.box(reference.record))
@@ -125,16 +138,24 @@ def _xml(item: Item, reference: Reference) -> str:
     )
 
 
-def read(root: Path) -> Iterator[Sample]:
+def read(root: Path, left_out: Report = refuse) -> Iterator[Sample]:
     """Samples of a REFER root: RRSIS-D as released, RRSIS-M-like sets, or what this module writes.
 
-    Takes both dialects: segmentation as a list of RLEs, a dict, or polygons; either spelling of the category id.
-    The pickle goes through a restricted unpickler.
+    Takes both dialects: segmentation as a list of RLEs, a dict, or polygons; either spelling of the category id. A list
+    of ``ann_id`` (gRefCOCO) names several targets, an empty one none. The pickle goes through a restricted unpickler.
+
+    Args:
+        root: the folder.
+        left_out: receives every ref and sentence that cannot be used; by default the first one ends the reading.
 
     Raises:
-        DatasetError: a file is missing or damaged, or ids do not fit; the message names the ref.
+        DatasetError: a file is missing or damaged; the message names it.
     """
     refs = safe_pickle.load(root / "rrsisd" / "refs(unc).p")
+    if not isinstance(refs, list):
+        raise DatasetError(
+            f"{root / 'rrsisd' / 'refs(unc).p'} must hold a list of refs, it holds {type(refs).__name__}"
+        )
     file = root / "rrsisd" / "instances.json"
     try:
         content = json.loads(file.read_bytes())
@@ -143,35 +164,78 @@ def read(root: Path) -> Iterator[Sample]:
         names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
     except FileNotFoundError:
         raise DatasetError(f"{file} does not exist") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DatasetError(f"{file} is not a REFER instances file: {type(error).__name__} {error}") from error
     records: dict[str, list[Record]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    for ref in refs:
+    for position, ref in enumerate(refs):
+        where = ref_name(ref, position)
         try:
-            image, annotation = images[_whole(ref["image_id"])], annotations[_whole(ref["ann_id"])]
-            height, width = int(image["height"]), int(image["width"])
-            code = to_coco_rle(from_coco(annotation["segmentation"], height, width))
-            category = names[
-                _whole(ref.get("category_id", annotation.get("category_id", annotation.get("categories_id"))))
-            ]
-            sentences = [(entry["sent_id"], entry.get("raw") or entry["sent"]) for entry in ref["sentences"]]
-        except (KeyError, TypeError, MaskError) as error:
-            where = ref.get("ref_id") if isinstance(ref, dict) else ref
-            raise DatasetError(f"{root}: ref {where}: {type(error).__name__} {error}") from error
-        name = str(image["file_name"])
-        sizes[name] = height, width
-        for number, text in sentences:
+            image = images[_whole(ref["image_id"])]
+            name, size = str(image["file_name"]), image_size(image["width"], image["height"])
+            if size is None:
+                raise MaskError(f"{name!r} has the size {image['width']!r} x {image['height']!r}")
+            targets, category = _targets(ref, annotations, size[::-1])
+            category = names[_whole(category)]
+            sentences = list(ref.get("sentences") or [])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MaskError) as error:
+            left_out(LeftOut(where, _reason(error)))
+            continue
+        sizes[name] = size[::-1]
+        if not sentences:
+            left_out(LeftOut(where, "sentences is empty", name, "refer-sentences"))
+        for place, sentence in enumerate(sentences):
+            text, number = _sentence(sentence)
+            if not text:
+                why = f"sentence {place + 1} is {sentence!r:.120}"
+                left_out(LeftOut(where, why, name, "expression-empty"))
+                continue
             provenance = Provenance(source="refer")
-            target = Target(code["counts"], int(ref["ann_id"]))
-            record = Record(
-                str(text), canonical(category) or category, (target,), ref.get("split"), None, provenance, int(number)
-            )
+            split = ref.get("split") if isinstance(ref.get("split"), str) else None
+            record = Record(text, canonical(category) or category, targets, split, None, provenance, number)
             records.setdefault(name, []).append(record)
     for name, (height, width) in sizes.items():
-        yield Sample(SourceImage(name, width, height, str(root / IMAGES / name)), tuple(records[name]))
+        if name in records:
+            yield Sample(SourceImage(name, width, height, str(root / IMAGES / name)), tuple(records[name]))
+
+
+def ref_name(ref: Any, position: int) -> str:
+    """How messages call a ref."""
+    return f"ref {ref.get('ref_id', position)}" if isinstance(ref, dict) else f"entry {position}"
+
+
+def _targets(
+    ref: dict[str, Any], annotations: dict[Any, dict[str, Any]], size: tuple[int, int]
+) -> tuple[tuple[Target, ...], Any]:
+    """The targets of a ref, and its category's id."""
+    ids = ref["ann_id"] if isinstance(ref["ann_id"], list | tuple) else [ref["ann_id"]]
+    targets = []
+    category = ref.get("category_id")
+    for identity in map(_whole, ids):
+        annotation = annotations[identity]
+        code = to_coco_rle(from_coco(annotation["segmentation"], *size))
+        targets.append(Target(code["counts"], int(identity)))
+        if category is None:
+            category = annotation.get("category_id", annotation.get("categories_id"))
+    return tuple(targets), category
+
+
+def _sentence(sentence: Any) -> tuple[str, int | None]:
+    """The words of an entry of ``sentences`` and their id; no words where there is nothing usable."""
+    if isinstance(sentence, str):
+        return sentence, None
+    if not isinstance(sentence, dict):
+        return "", None
+    text, number = sentence.get("raw") or sentence.get("sent"), _whole(sentence.get("sent_id"))
+    return text if isinstance(text, str) else "", number if isinstance(number, int) else None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error} is not there"
+    return str(error)
 
 
 def _whole(value: Any) -> Any:
     """Ids that someone wrote as text, as numbers; the validator reports them."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() else value

@@ -25,7 +25,7 @@ from dataset_tools.records import Provenance, Record, Sample, SourceImage, targe
 class RefSegRSWriter:
     """Writes RefSegRS."""
 
-    def image_path(self, number: int, _file_name: str) -> str:
+    def image_path(self, number: int, _file_name: str, _split: str) -> str:
         """A staging name; :meth:`finish` gives each expression its own image."""
         return f"images/image-{number}.tif"
 

@@ -34,7 +34,7 @@ IMAGES = "images/rrsisd/JPEGImages/"
 class RSRefSegWriter:
     """Writes RSRefSeg's JSON lines."""
 
-    def image_path(self, _number: int, file_name: str) -> str:
+    def image_path(self, _number: int, file_name: str, _split: str) -> str:
         """``images/rrsisd/JPEGImages/<file>``."""
         return IMAGES + flat_name(file_name)
 

@@ -30,7 +30,7 @@ _STAGED = "staged/"
 class WebDatasetWriter:
     """Writes tar shards."""
 
-    def image_path(self, number: int, file_name: str) -> str:
+    def image_path(self, number: int, file_name: str, _split: str) -> str:
         """A staging place; :meth:`finish` packs the image."""
         return f"{_STAGED}{number:08d}{PurePosixPath(file_name).suffix}"
 

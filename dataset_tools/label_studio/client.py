@@ -276,6 +276,18 @@ class LabelStudio:
         """Store a prediction for a task."""
         self.call("POST", "/api/predictions/", {"task": task_id, **prediction})
 
+    def predictions_of(self, project: int, model_version: str) -> Iterator[int]:
+        """Ids of the predictions of one model version that a project's tasks hold."""
+        for rows in self.task_pages(project, complete=True):
+            for row in rows:
+                for prediction in row.get("predictions") or []:
+                    if str(prediction.get("model_version")) == model_version:
+                        yield int(prediction["id"])
+
+    def delete_prediction(self, prediction: int) -> None:
+        """Remove a prediction; annotations that began from it stay."""
+        self.call("DELETE", f"/api/predictions/{prediction}/")
+
     def refusal(self, what: str, response: requests.Response) -> str:
         """What a 401 means for this kind of token, and what to set."""
         header = (

@@ -73,7 +73,10 @@ class Downloads:
         Raises:
             ImageError: there is none; the message says why, and what to change.
         """
-        scheme = urlsplit(url).scheme.lower() if "://" in url[:20] else ""
+        try:
+            scheme = urlsplit(url).scheme.lower() if "://" in url[:20] else ""
+        except ValueError as error:
+            raise ImageError(f"the image {shown(url)!r} has no address that can be read: {error}") from None
         if has_odd_characters(url):
             raise ImageError(f"the image {shown(url)!r} has a backslash or a control character in its address")
         if scheme in STORAGE_SCHEMES:

@@ -1,45 +1,55 @@
 """Accepted results of a Label Studio project as samples: from an export file of any size, or from the API.
 
-What counts (seen in Label Studio 1.23): the regions of submitted annotations whose type is ``brushlabels``,
-``polygonlabels`` or ``rectanglelabels``. Skipped annotations (``was_cancelled``) and drafts do not; neither do smart
-clicks, nor the second result of type ``keypointlabels`` that carries the same ``rle`` when labels are kept selected.
+What counts (seen in Label Studio 1.23): the regions of submitted annotations whose type is one of
+``regions.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
+and drafts do not; neither do smart clicks, nor the second result of type ``keypointlabels`` that carries the same
+``rle`` when labels are kept selected.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES
-from dataset_tools.errors import DatasetError, MaskError
+from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.parser import parse
-from dataset_tools.label_studio.regions import WORK, Region, agreement, is_accepted, read_region
-from dataset_tools.records import Origin, Provenance, Record, Sample, SourceImage, target_of
+from dataset_tools.label_studio.images import file_name, image_at, local_file, value_at
+from dataset_tools.label_studio.objects import BOX, objects_of
+from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement
+from dataset_tools.label_studio.results import annotations_of, unread
+from dataset_tools.label_studio.same_images import joined
+from dataset_tools.label_studio.words import words_of
+from dataset_tools.records import Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
 
 __all__ = [
+    "ImageReading",
     "ImportRules",
     "Problem",
     "Reading",
     "chosen_readings",
-    "expression_of",
-    "image_location",
-    "image_path",
     "read_export",
     "read_tasks",
-    "sample_of_task",
     "samples_of",
+    "samples_of_task",
     "task_expressions",
 ]
 
+logger = logging.getLogger(__name__)
+
 Reading: TypeAlias = tuple[Mapping[str, Any], list[Region]]
 """An annotation and its accepted regions."""
+_AS_DRAWN = (
+    "rectangles of {!r} are taken as drawn masks; if that is a smart tool, they are prompts whose suggestion was never"
+    " accepted, and no objects: delete them"
+)
 Annotators: TypeAlias = Literal["ground-truth", "latest", "agreement", "all"]
 
 
@@ -68,10 +78,31 @@ class ImportRules:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that was left out: the task and why."""
+    """Something to be told about a task: that something was left out and why, or that something was assumed.
+
+    Attributes:
+        task: its id.
+        message: what, and what helps.
+        kind: ``left-out``; ``wordless``: an object without words, which the formats that hold objects by themselves
+            keep; ``note``: nothing was left out, it is logged once.
+    """
 
     task: int | str | None
     message: str
+    kind: Literal["left-out", "wordless", "note"] = "left-out"
+
+
+@dataclass
+class ImageReading:
+    """What the annotations of a task that count say of one of its images.
+
+    Attributes:
+        location: the image's address as it stands in the task's data.
+        annotations: the annotations with their objects on this image.
+    """
+
+    location: str
+    annotations: list[Reading] = field(default_factory=list)
 
 
 def read_export(path: Path, rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
@@ -89,15 +120,24 @@ def read_export(path: Path, rules: ImportRules, problems: list[Problem]) -> Iter
 
 
 def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
-    """Samples of tasks as exports and the API hold them; see :func:`read_export`."""
+    """Samples of tasks as exports and the API hold them, one for each image; see :func:`read_export`."""
+    yield from joined(_samples(tasks, rules, problems))
+
+
+def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
+    said: set[str] = set()
     for task in tasks:
+        found: list[Problem] = []
         try:
-            sample = sample_of_task(task, rules, problems)
+            yield from samples_of_task(task, rules, found)
         except (DatasetError, MaskError) as error:
-            problems.append(Problem(task.get("id"), str(error)))
-            continue
-        if sample is not None:
-            yield sample
+            found.append(Problem(task.get("id"), str(error)))
+        for problem in found:
+            if problem.kind != "note":
+                problems.append(problem)
+            elif problem.message not in said:
+                said.add(problem.message)
+                logger.warning("task %s: %s", problem.task, problem.message)
 
 
 def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -110,6 +150,13 @@ def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:
 
     try:
         with path.open("rb") as file:
+            if file.read(3) != b"\xef\xbb\xbf":  # a byte order mark, as some editors write
+                file.seek(0)
+            start = file.tell()
+            first = file.read(4096).lstrip()[:1]
+            if first == b"{":
+                raise DatasetError(f"{path} is an object, no list of tasks; export the project as JSON")
+            file.seek(start)
             for number, task in enumerate(ijson.items(file, "item", use_float=True)):
                 if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
                     raise DatasetError(f"{path}: entry {number} is no task (an object with 'data'); export as JSON")
@@ -120,57 +167,81 @@ def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:
         raise DatasetError(f"{path} is not valid JSON, or cut off: {error}") from error
 
 
-def sample_of_task(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> Sample | None:
-    """The accepted records of one task; None if nothing was accepted.
+def samples_of_task(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
+    """The accepted records of one task, one sample for each of its images; none if nothing was accepted.
+
+    An annotation that was submitted with no result says that the task's expressions name nothing in its image.
 
     Raises:
         DatasetError: the task has no image, or its regions cannot be read as one image.
         MaskError: a mask is damaged.
     """
-    readings = chosen_readings(task, rules, problems)
-    records = [
-        record for annotation, regions in readings for record in _records(task, annotation, regions, rules, problems)
-    ]
-    if not records:
-        return None
-    height, width = next(region.mask.shape for _, regions in readings for region in regions)
-    location = image_location(task, rules)
-    scene = _text(task["data"].get("scene"))
-    image = SourceImage(_file_name(location), width, height, _resolve(location, rules), scene)
-    return Sample(image, tuple(records))
+    for reading in chosen_readings(task, rules, problems):
+        records = [
+            record
+            for annotation, regions in reading.annotations
+            for record in _records(task, annotation, regions, rules, problems)
+        ]
+        if records:
+            yield Sample(_source_image(task, reading, rules), tuple(records))
 
 
-def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> list[Reading]:
-    """The annotations of a task that count by ``rules.annotators``, with their accepted regions, none of them empty.
+def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportRules) -> SourceImage:
+    location = local_file(reading.location, rules.images)
+    name, scene = file_name(reading.location), _text(task["data"].get("scene"))
+    for _, regions in reading.annotations:
+        for region in regions:
+            height, width = region.mask.shape
+            return SourceImage(name, width, height, location, scene)
+    try:
+        height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
+    except (DatasetError, ImageError) as error:
+        raise DatasetError(f"it was submitted empty, and its image is needed for that: {error}") from None
+    return SourceImage(name, width, height, location, scene)
+
+
+def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> list[ImageReading]:
+    """The annotations of a task that count by ``rules.annotators``, with their objects, for each image of the task.
 
     Raises:
-        DatasetError: the annotations carry no results, or their regions are for images of different sizes.
+        DatasetError: the annotations carry no results, it cannot be told on which image they are, or the regions of
+            one image are for images of different sizes.
         MaskError: a mask is damaged.
     """
-    annotations = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
-    # JSON_MIN and other flat exports carry no results.
-    if any(not isinstance(annotation.get("result"), list) for annotation in annotations):
-        raise DatasetError("its annotations have no 'result'; export the project as JSON, not as JSON-MIN")
-    readings = []
-    for annotation in annotations:
-        regions = [read_region(result, annotation) for result in annotation["result"] if is_accepted(result)]
-        readings.append((annotation, [region for region in regions if region.mask.any()]))
-    sizes = {region.mask.shape for _, regions in readings for region in regions}
-    if len(sizes) > 1:
-        raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
-    return _chosen(readings, rules, task, problems) if readings else []
+    readings: list[Reading] = []
+    for annotation in annotations_of(task):
+        if kinds := unread(annotation["result"]):
+            what = f"its regions of type {', '.join(kinds)} are not read; those of {', '.join(SHAPES)} are"
+            problems.append(Problem(task.get("id"), what))
+        readings.append((annotation, objects_of(annotation)))
+    chosen = _chosen(readings, rules, task, problems) if readings else []
+    places = sorted({(region.image, region.item) for _, regions in chosen for region in regions}, key=str)
+    if not places and any(_says_absent(annotation) for annotation, _ in chosen):
+        places = [(None, None)]
+    only = len({tag for tag, _ in places}) < 2
+    found: dict[str, ImageReading] = {}
+    for tag, item in places:
+        try:
+            location = image_at(task["data"], tag, item, rules.image_key, only=only)
+        except DatasetError as error:
+            if len(places) < 2:
+                raise
+            problems.append(Problem(task.get("id"), str(error)))
+            continue
+        reading = found.setdefault(location, ImageReading(location))
+        for annotation, regions in chosen:
+            here = [region for region in regions if (region.image, region.item) == (tag, item)]
+            if here or _says_absent(annotation):
+                reading.annotations.append((annotation, here))
+    for reading in found.values():
+        sizes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        if len(sizes) > 1:
+            raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
+    return list(found.values())
 
 
-def _typed(annotation: Mapping[str, Any], region: str | None) -> list[str]:
-    """Texts typed for a region (a per-region TextArea shares its id), for None those of the prompt; newest first."""
-    shapes = {result.get("id") for result in annotation["result"] if is_accepted(result)}
-    texts: list[str] = []
-    for result in reversed(annotation["result"]):
-        owner = result.get("id") if result.get("id") in shapes else None
-        if result.get("type") == "textarea" and owner == region:
-            text = (result.get("value") or {}).get("text") or []
-            texts += [str(line).strip() for line in reversed([text] if isinstance(text, str) else text)]
-    return [text for text in texts if text]
+def _says_absent(annotation: Mapping[str, Any]) -> bool:
+    return not annotation["result"]
 
 
 def _chosen(
@@ -209,17 +280,21 @@ def _records(
     rules: ImportRules,
     problems: list[Problem],
 ) -> Iterator[Record]:
-    """One record per expression and category of an annotation."""
+    """One record per expression and category of an annotation; objects without words have a record without words."""
+    texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
-    for number, region in enumerate(regions):
-        text = expression_of(task, annotation, regions, number, rules)
+    words = words_of(regions, annotation["result"], texts)
+    for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:
-            problems.append(Problem(task.get("id"), f"region {number + 1} ({region.label}) has no expression"))
-            continue
+            problems.append(Problem(task.get("id"), _wordless(task, number, region, texts, rules), "wordless"))
+        if region.kind == BOX:
+            problems.append(Problem(task.get("id"), _AS_DRAWN.format(region.control), "note"))
         category = region.label or "object"
-        if category not in CATEGORIES:  # a label like "object": the words say what it is
+        if category not in CATEGORIES and text is not None:  # a label like "object": the words say what it is
             category = parse(text).category or category
-        groups.setdefault((text, category), []).append(region)
+        groups.setdefault((text or "", category), []).append(region)
+    if _says_absent(annotation):
+        groups = {(text, parse(text).category or _text(task["data"].get("category")) or "object"): [] for text in texts}
     completed = annotation.get("completed_by")
     annotator = completed.get("id") if isinstance(completed, dict) else completed
     for (text, category), members in groups.items():
@@ -238,7 +313,7 @@ def _records(
             generated=bool(task["data"].get("generated")) or None,
         )
         targets = tuple(dict.fromkeys(target_of(region.mask) for region in members))
-        kind = _text(task["data"].get("kind"))
+        kind = _text(task["data"].get("kind")) or (None if targets else "absent")
         yield Record(text, category, targets, _text(task["data"].get("split")), kind, provenance)
 
 
@@ -247,41 +322,22 @@ def _most_work(regions: Sequence[Region]) -> Origin | None:
     return max(origins, key=lambda origin: WORK[origin], default=None)
 
 
-def expression_of(
-    task: Mapping[str, Any],
-    annotation: Mapping[str, Any],
-    regions: Sequence[Region],
-    number: int,
-    rules: ImportRules,
-) -> str | None:
-    """The words that region ``number`` answers, None if that cannot be told.
-
-    In this order: what the region itself says or what was typed for it; a text of the prompt, then of the task's data,
-    that names the region's category; a prompt that names no known category; the task's only text, or the one in the
-    region's place if there are as many texts as regions.
-    """
-    region = regions[number]
-    own = [region.expression] if region.expression else _typed(annotation, region.id) if region.id else []
-    if own:
-        return own[0]
-    texts = task_expressions(task, rules)
-    prompts = _typed(annotation, None)
-    named = {text: parse(text).category for text in (*prompts, *texts)}
-    for choice in (prompts, texts):
-        naming = [text for text in choice if named[text] == region.label]
-        if naming and (choice is prompts or len(naming) == 1):
-            return naming[0]
-    vague = [text for text in prompts if named[text] is None or region.label not in CATEGORIES]
-    if vague:
-        return vague[0]
-    if len(texts) == 1:
-        return texts[0]
-    return texts[number] if len(texts) == len(regions) else None
+def _wordless(task: Mapping[str, Any], number: int, region: Region, texts: Sequence[str], rules: ImportRules) -> str:
+    """Why a region is without words, and what helps."""
+    begin = f"region {number} ({region.label}) has no expression"
+    if not texts and value_at(task["data"], rules.expression_key) is None:
+        return f"{begin}: no {rules.expression_key!r} in its data {sorted(task['data'])} (--expression-key names it)"
+    if not texts:
+        return f"{begin}: {rules.expression_key!r} is empty in its data, and no text was typed for it"
+    return (
+        f"{begin}: it was clicked, boxed or drawn, and the task's words ({'; '.join(texts)[:80]}) are another region's"
+        " or could mean several; a per-region text says what it is"
+    )
 
 
 def task_expressions(task: Mapping[str, Any], rules: ImportRules) -> list[str]:
     """The expressions in a task's data."""
-    value = task["data"].get(rules.expression_key)
+    value = value_at(task["data"], rules.expression_key)
     given = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     return [text.strip() for text in given if isinstance(text, str) and text.strip()]
 
@@ -294,52 +350,3 @@ def _hashed(annotator: Any, key: str | None) -> int | str | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def image_location(task: Mapping[str, Any], rules: ImportRules) -> str:
-    """The address of a task's image as it stands in its data; raises DatasetError where it has none."""
-    data = task["data"]
-    if rules.image_key is not None:
-        value = data.get(rules.image_key)
-        if not isinstance(value, str):
-            raise DatasetError(f"its data has no image under {rules.image_key!r}; it has {sorted(data)}")
-        return value
-    for key in ("image", *sorted(data)):
-        value = data.get(key)
-        if isinstance(value, str) and re.search(r"(^/data/|://|\.(jpe?g|png|tiff?|webp|bmp)$)", value, re.IGNORECASE):
-            return value
-    raise DatasetError(f"its data holds no image; it has {sorted(data)} (--image-key names one)")
-
-
-def _file_name(location: str) -> str:
-    """A short name for the image: its own, without the random prefix that uploads get."""
-    name = PurePosixPath(image_path(location)).name
-    return re.sub(r"^[0-9a-f]{8}-", "", name) if "/data/upload/" in location else name
-
-
-def image_path(location: str) -> str:
-    """Where a folder of fetched images has this one: under its path, those of other hosts under ``<host>/<path>``.
-
-    Raises:
-        DatasetError: it is no address.
-    """
-    try:
-        parts = urlsplit(location)
-    except ValueError as error:
-        raise DatasetError(f"the address {location!r:.200} of its image cannot be read: {error}") from None
-    path = unquote(parse_qs(parts.query).get("d", [parts.path])[0]).lstrip("/")
-    return f"{parts.netloc}/{path}" if parts.netloc else path
-
-
-def _resolve(location: str, rules: ImportRules) -> str | None:
-    """A local file for the image if ``rules.images`` has it, by its path or by its name; else the location itself."""
-    if rules.images is None:
-        return location
-    full = image_path(location)
-    path = full.removeprefix(f"{urlsplit(location).netloc}/")
-    names = (PurePosixPath(path).name, _file_name(location))
-    for candidate in (full, path, path.removeprefix("data/upload/"), *names):
-        file = (rules.images / candidate).resolve()
-        if file.is_file() and file.is_relative_to(rules.images.resolve()):
-            return str(file)
-    return location

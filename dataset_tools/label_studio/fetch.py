@@ -16,7 +16,8 @@ from dataset_tools import atomic
 from dataset_tools.errors import DatasetError, ImageError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.downloads import Downloads, read_body
-from dataset_tools.label_studio.exports import Problem, image_path
+from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.images import addresses, image_path
 
 __all__ = ["MAX_IMAGE_BYTES", "fetch_images", "fetch_tasks", "fetched_tasks"]
 
@@ -93,17 +94,16 @@ def fetch_images(studio: LabelStudio, folder: Path, image_key: str | None, probl
     for task in fetched_tasks(folder):
         if not task.get("annotations"):
             continue
-        location = task["data"].get(image_key or "image")
-        if not isinstance(location, str):
-            continue
-        try:
-            downloads.address(location, task.get("id"))
-            target = _target(folder / "images", location)
-            if not target.is_file():
-                with downloads.open(location, task.get("id")) as response:
-                    atomic.write_bytes(target, read_body(response, MAX_IMAGE_BYTES, _READ_SECONDS, "images of exports"))
-        except (DatasetError, ImageError, OSError) as error:
-            problems.append(Problem(task.get("id"), f"{location}: {error}"))
+        for location in addresses(task["data"], image_key):
+            try:
+                downloads.address(location, task.get("id"))
+                target = _target(folder / "images", location)
+                if not target.is_file():
+                    with downloads.open(location, task.get("id")) as response:
+                        body = read_body(response, MAX_IMAGE_BYTES, _READ_SECONDS, "images of exports")
+                    atomic.write_bytes(target, body)
+            except (DatasetError, ImageError, OSError) as error:
+                problems.append(Problem(task.get("id"), f"{location}: {error}"))
 
 
 def _target(images: Path, location: str) -> Path:

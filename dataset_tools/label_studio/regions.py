@@ -39,6 +39,7 @@ __all__ = [
     "read_info",
     "read_region",
     "rectangle_corners",
+    "words",
     "written",
 ]
 
@@ -62,6 +63,10 @@ class RegionInfo:
 
     Attributes:
         id: the result's id.
+        image: name of the Image tag that it lies on (``to_name``), None if it says none.
+        item: number of the image in a tag that shows several (``item_index``), None if it says none.
+        control: name of the control that it was made with (``from_name``), None if it says none.
+        kind: its ``type``.
         label: the first label, canonical where it is a known category's name; None without a label.
         expression: of ``meta.text`` (``expression: ...``), None if it says none.
         origin: Label Studio's word for how it came about, None if it says none.
@@ -70,6 +75,10 @@ class RegionInfo:
     """
 
     id: str | None
+    image: str | None
+    item: int | None
+    control: str | None
+    kind: str
     label: str | None
     expression: str | None
     origin: Origin | None
@@ -91,7 +100,7 @@ class Region(RegionInfo):
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
     """Whether a result is an object: smart clicks, texts and choices are not."""
-    return result.get("type") in SHAPES
+    return isinstance(result, dict) and result.get("type") in SHAPES
 
 
 def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Region:
@@ -121,6 +130,10 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
     score = meta.get("score", result.get("score"))
     return RegionInfo(
         id=result.get("id"),
+        image=result["to_name"] if isinstance(result.get("to_name"), str) else None,
+        item=item if isinstance(item := result.get("item_index"), int) else None,
+        control=result["from_name"] if isinstance(result.get("from_name"), str) else None,
+        kind=result["type"],
         label=(canonical(str(labels[0])) or str(labels[0])) if labels else None,
         expression=meta.get("expression"),
         origin=origin if origin in WORK else None,
@@ -184,6 +197,11 @@ def new_id() -> str:
 def provenance(model_version: str, clicks: int, score: float) -> str:
     """Where a region comes from, for its ``meta.text``; kept by Label Studio through accept, submit and export."""
     return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
+
+
+def words(expression: str) -> str:
+    """The expression that a region answers, for its ``meta.text`` beside :func:`provenance`; read as ``expression``."""
+    return f"expression: {' '.join(expression.split())}"
 
 
 def brush_code(value: Mapping[str, Any]) -> list[int]:
@@ -292,9 +310,11 @@ def _meta(result: Mapping[str, Any]) -> dict[str, str]:
     """``model``, ``clicks``, ``score`` and ``expression`` from the region's ``meta.text``."""
     text = (result.get("meta") or {}).get("text") or []
     found: dict[str, str] = {}
-    for line in [text] if isinstance(text, str) else text:
+    parts = [text] if isinstance(text, str) else text if isinstance(text, list) else []
+    # Whoever adds a note in the editor gets one text of several lines back.
+    for line in "\n".join(map(str, parts)).splitlines():
         for pattern in (_META, _EXPRESSION_META):
-            match = pattern.match(str(line).strip())
+            match = pattern.match(line.strip())
             if match:
                 found.update({"expression": match["text"]} if pattern is _EXPRESSION_META else match.groupdict())
     return found

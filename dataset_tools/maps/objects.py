@@ -13,11 +13,11 @@ from scipy.cluster.hierarchy import DisjointSet
 from dataset_tools.errors import DatasetError
 from dataset_tools.maps.georeference import Georeference
 from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.tiles import read_index
 from dataset_tools.masks import Mask
 from dataset_tools.records import Sample
-from dataset_tools.tiles import read_index
 
-__all__ = ["MapObject", "Place", "Places", "joined", "objects_of"]
+__all__ = ["MapObject", "TilePlace", "TilePlaces", "joined", "objects_of"]
 
 _SAME_OBJECT = 0.5
 """IoU inside the overlap of two tiles from which masks there are taken for one object."""
@@ -26,7 +26,7 @@ _UPLOAD_PREFIX = 9
 
 
 @dataclass(frozen=True)
-class Place:
+class TilePlace:
     """Where an image lies in its scene.
 
     Attributes:
@@ -56,7 +56,7 @@ class MapObject:
         annotator, model_version, task, origin: as ``dataset_tools.records.Provenance`` has them.
     """
 
-    place: Place
+    place: TilePlace
     x: int
     y: int
     mask: Mask
@@ -81,7 +81,7 @@ class MapObject:
         return part
 
 
-class Places:
+class TilePlaces:
     """Knows where images lie: from what a dataset says of them, a folder of tiles, or the images themselves.
 
     Args:
@@ -93,7 +93,7 @@ class Places:
         if tiles is not None and not self._index:
             raise DatasetError(f"{tiles} has no tiles.jsonl with tiles: name the folder that `pslg dataset tile` wrote")
 
-    def of(self, sample: Sample) -> Place:
+    def of(self, sample: Sample) -> TilePlace:
         """Where the image of ``sample`` lies.
 
         Raises:
@@ -120,18 +120,18 @@ class Places:
         return place
 
 
-def _of_line(line: Mapping[str, Any], scene: str, size: tuple[int, int]) -> Place | None:
+def _of_line(line: Mapping[str, Any], scene: str, size: tuple[int, int]) -> TilePlace | None:
     own = Georeference.from_json(line)
     if own is None:
         return None
     x, y, width, height = line.get("window") or (0, 0, *size)
     whole = line.get("scene_size") or (x + width, y + height)
-    return Place(
+    return TilePlace(
         str(line.get("scene") or scene), (int(whole[0]), int(whole[1])), (x, y, width, height), own.shifted(-x, -y)
     )
 
 
-def objects_of(samples: Iterable[Sample], places: Places, left_out: list[str]) -> Iterator[MapObject]:
+def objects_of(samples: Iterable[Sample], places: TilePlaces, left_out: list[str]) -> Iterator[MapObject]:
     """Every object of ``samples`` once, its expressions joined; what cannot be placed is named in ``left_out``."""
     from dataset_tools.categories import category_named
 

@@ -1,7 +1,8 @@
 """A scene of any size, read window by window as 8-bit RGB with transparency where it holds nothing.
 
 8-bit values are taken as they are. Deeper ones (16-bit, float) are stretched between the 0.5 and 99.5 percentiles of
-the chosen bands, ONCE for the whole scene, estimated on a grid of samples: neighbouring tiles look alike, and a tile of
+the chosen bands (by the rules of ``image_files``), ONCE for the whole scene, of a large one estimated on a grid of
+samples: neighbouring tiles look alike, and a tile of
 sea does not become noise. Memory does not grow with the scene.
 """
 
@@ -18,22 +19,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import image_files
+from dataset_tools import band_pictures, image_files, tiff_bands
 from dataset_tools.errors import DatasetError
 from dataset_tools.maps.georeference import Georeference, of_world_file
 from dataset_tools.maps.raster import is_map_file, opened
 
-__all__ = ["Scene", "Window", "open_scene"]
+__all__ = ["MapScene", "Window", "open_scene"]
 
 Window: TypeAlias = tuple[int, int, int, int]
 """(x, y, width, height) in pixels of the scene as it is read, that is after ``gsd``."""
 
-_PERCENTILES = (0.5, 99.5)
 _SAMPLES = 8
 """The stretch is estimated on this many times this many windows, spread evenly."""
 _SAMPLE_SIDE = 256
-_ALPHA_EXTREMES = 0.98
-"""A band tagged as alpha is transparency if at least this share of its values is 0 or the largest."""
 _METRES_PER_DEGREE = 111_320.0
 
 
@@ -48,7 +46,7 @@ class _Reading:
     palette: npt.NDArray[np.uint8] | None
 
 
-class Scene:
+class MapScene:
     """An open scene.
 
     Attributes:
@@ -102,9 +100,7 @@ class Scene:
         else:
             if self.stretch is not None:
                 low, high = self.stretch
-                # A float per value of one window; NaN is nothing and was taken out by _seen.
-                scaled = (np.nan_to_num(values.astype(np.float32)) - low) * (255 / (high - low))
-                values = np.clip(np.round(scaled), 0, 255).astype(np.uint8)
+                values = band_pictures.levels(values, low, high)  # NaN is nothing and was taken out by _seen
             result[..., :3] = values.transpose(1, 2, 0)  # one band fills all three channels
         result[..., 3] = np.where(seen, 255, 0)
         result[~seen] = 0
@@ -165,6 +161,11 @@ class Scene:
             return (0.0, 1.0) if one_bit else None
         if any(np.issubdtype(kind, np.complexfloating) for kind in kinds):
             raise DatasetError(f"{self.source} holds complex numbers, which are no picture; take their magnitude first")
+        if self.width * self.height <= (_SAMPLES * _SAMPLE_SIDE) ** 2:
+            whole = (0, 0, self.width, self.height)
+            values = self._values(whole)
+            samples = values[:, self._seen(values, whole)]
+            return band_pictures.black_and_white(samples) if samples.size else (0.0, 1.0)
         side = min(_SAMPLE_SIDE, self.width, self.height)
         seen = []
         for row in range(_SAMPLES):
@@ -177,11 +178,10 @@ class Scene:
         samples = np.concatenate(seen)
         if not samples.size:
             return 0.0, 1.0
-        low, high = (float(value) for value in np.percentile(samples, _PERCENTILES))
-        return (low, high) if high > low else (low, low + 1.0)
+        return band_pictures.black_and_white(samples)
 
 
-class _Picture(Scene):
+class _Picture(MapScene):
     """An ordinary picture (PNG, JPEG, WebP), read whole as everywhere else in this project."""
 
     def __init__(self, path: Path, gsd: float | None) -> None:
@@ -194,6 +194,8 @@ class _Picture(Scene):
         self.bands = (1, 2, 3)
         self.stretch = None
         self.notes = []
+        if tiff_bands.orientation(path) != 1:
+            self.notes.append("its orientation tag turns it: it is read whole, without the georeference of its tags")
 
     def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
         x, y, width, height = window
@@ -204,7 +206,7 @@ class _Picture(Scene):
 
 
 @contextmanager
-def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | None = None) -> Iterator[Scene]:
+def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | None = None) -> Iterator[MapScene]:
     """The scene in a file.
 
     Args:
@@ -217,12 +219,12 @@ def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | N
     Raises:
         DatasetError: the file is missing, empty, damaged, or cannot be read so; the message says what to do.
     """
-    if not is_map_file(path):
+    if not is_map_file(path) or (gsd is None and tiff_bands.orientation(path) != 1):
         yield _Picture(path, gsd)
         return
     bands = image_files.default_bands() if bands is None else bands
     with opened(path) as dataset:
-        yield Scene(dataset, path, bands, gsd)
+        yield MapScene(dataset, path, bands, gsd)
 
 
 def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | None:
@@ -278,7 +280,7 @@ def _reading(dataset: Any, bands: Sequence[int] | None, path: Path, notes: list[
         shape = (max(1, dataset.height // scale), max(1, dataset.width // scale))
         values = dataset.read(alpha, out_shape=shape, resampling=Resampling.nearest)
         largest = values.max()
-        if np.mean((values == 0) | (values == largest)) < _ALPHA_EXTREMES:
+        if np.mean((values == 0) | (values == largest)) < band_pictures.TRANSPARENT:
             notes.append(f"band {alpha} is tagged as transparency but holds picture values: it is taken for a band")
             alpha = None
     if bands is None:

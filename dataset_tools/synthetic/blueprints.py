@@ -22,7 +22,7 @@ Draw: TypeAlias = "Callable[[np.random.Generator, float, Points], Blueprint]"
 
 
 @dataclass(frozen=True)
-class Part:
+class BlueprintPart:
     """One polygon: its corners, its colour (None adds to the mask without paint) and whether the mask includes it."""
 
     points: Points
@@ -45,11 +45,11 @@ class Blueprint:
     category: str
     color: str | None = None
     height: float = 0.0
-    parts: list[Part] = field(default_factory=list)
+    parts: list[BlueprintPart] = field(default_factory=list)
 
     def add(self, points: Points, rgb: Rgb | None, in_mask: bool = True, opacity: float = 1.0) -> None:
         """Paint one more polygon."""
-        self.parts.append(Part(points, rgb, in_mask, opacity))
+        self.parts.append(BlueprintPart(points, rgb, in_mask, opacity))
 
     def extent(self) -> tuple[float, float, float, float]:
         """(x0, y0, x1, y1) around all parts in the object's frame."""

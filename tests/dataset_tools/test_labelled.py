@@ -71,7 +71,7 @@ def asked(images: list[LabelledImage]) -> list[tuple[str, bytes]]:
     ]
 
 
-@pytest.mark.parametrize("name", formats.WRITTEN)
+@pytest.mark.parametrize("name", formats.READ)
 def test_every_format_gives_objects_once_and_expressions_with_what_they_name(
     name: str, samples: list[Sample], tmp_path: Path
 ) -> None:
@@ -240,6 +240,9 @@ def test_a_key_follows_the_file(tmp_path: Path) -> None:
     path.write_bytes(b"two, longer")
     assert image.key != first
     assert replace(image, sha256="ab").key == "ab"
+    path.unlink()
+    with pytest.raises(ImageError, match=r"a\.png: No such file"):
+        _ = image.key
 
 
 def test_a_limit_keeps_every_part_of_the_dataset() -> None:

@@ -73,6 +73,8 @@ def server(state: Path, **settings: str) -> BackendProcess:
         "PSLG_TRAIN_STEPS": "8",
         "PSLG_TRAIN_NICE": "0",
         "PSLG_TRAIN_HELD_OUT": "0.35",
+        "PSLG_GATE_OBJECTS": "1",
+        "PSLG_GATE_IMAGES": "1",
         "PSLG_TRAIN_REPLAY": str(replay(state / "small")),
         **settings,
     }

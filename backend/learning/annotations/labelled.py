@@ -7,32 +7,32 @@ was submitted with no result says that its expression names nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from backend.learning.annotations.changes import MASK_TYPES
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.exports import (
+    ImageReading,
     ImportRules,
     Problem,
     chosen_readings,
-    expression_of,
-    image_location,
     task_expressions,
 )
+from dataset_tools.label_studio.objects import BOX, SAME_OBJECT
+from dataset_tools.label_studio.words import words_of
 from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, category_name
 
-__all__ = ["ImageFile", "labelled_images"]
+__all__ = ["ImageFile", "labelled_images", "project_categories"]
 
-_SAME_OBJECT = 0.6  # IoU from which two outlines of one category are taken for the same object
 _RULES = ImportRules()
 
 
@@ -52,21 +52,31 @@ FetchImage = Callable[[str, int], ImageFile]
 
 @dataclass
 class _Gathered:
-    """What the tasks seen so far say about one image."""
+    """What the tasks seen so far say about one image.
+
+    Attributes:
+        single: categories of which an expression says that there is exactly one.
+    """
 
     file: ImageFile
     objects: list[LabelledObject] = field(default_factory=list)
     expressions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
+    single: set[str] = field(default_factory=set)
 
     def add(self, found: LabelledObject) -> int:
         """The object's index; that of the same object if an earlier task outlined it (the later outline stays)."""
         for index, known in enumerate(self.objects):
-            if known.category == found.category and _overlap(known, found) >= _SAME_OBJECT:
+            if known.category == found.category and _overlap(known, found) >= SAME_OBJECT:
                 self.objects[index] = found
                 return index
         self.objects.append(found)
         return len(self.objects) - 1
+
+    def all_complete(self) -> frozenset[str]:
+        """The categories of which every object is outlined; "the X" counts while all tasks together outline one X."""
+        counts = Counter(item.category for item in self.objects)
+        return frozenset(self.complete | {name for name in self.single if counts[name] == 1})
 
 
 def labelled_images(
@@ -86,11 +96,12 @@ def labelled_images(
         progress: called with 1 after every task.
     """
     gathered: dict[str, _Gathered] = {}
+    own = project_categories(store, project)
     for rows in store.annotated_tasks(project):
         submitted = [row for row in rows if not row.skipped]
         if submitted:
             try:
-                _gather(gathered, submitted, fetch, problems)
+                _gather(gathered, submitted, fetch, problems, own)
             except (DatasetError, MaskError, ImageError, OSError) as error:
                 problems.append(Problem(rows[0].task, str(error)))
         progress(1)
@@ -101,62 +112,77 @@ def labelled_images(
             width=found.file.width,
             objects=tuple(found.objects),
             expressions=tuple(LabelledExpression(text, objects) for text, objects in found.expressions.items()),
-            complete=frozenset(found.complete),
+            complete=found.all_complete(),
             sha256=key,
         )
         for key, found in sorted(gathered.items())
     ]
 
 
+def project_categories(store: AnnotationStore, project: int) -> frozenset[str]:
+    """Names of what the project's accepted regions are labelled as, "Solar_Panel" as "solar panel".
+
+    The parser knows them as nouns beside the canonical ones. A label that says nothing ("object") is no name.
+    """
+    labels = {region.label for row in store.annotations(project) if not row.skipped for region in row.regions}
+    return frozenset(name for name in map(category_name, filter(None, labels)) if not says_nothing(name))
+
+
 def _gather(
-    gathered: dict[str, _Gathered], rows: Sequence[AnnotationRow], fetch: FetchImage, problems: list[Problem]
+    gathered: dict[str, _Gathered],
+    rows: Sequence[AnnotationRow],
+    fetch: FetchImage,
+    problems: list[Problem],
+    own: Collection[str],
 ) -> None:
     """Add what one task says to its image."""
     task: dict[str, Any] = {
         "id": rows[0].task,
         "data": rows[0].data,
-        "annotations": [_outlines(row.body) for row in rows],
+        "annotations": [row.body for row in rows],
     }
-    readings = chosen_readings(task, _RULES, problems)
-    empty = [row for row in rows if not row.body["result"]]
-    if not any(regions for _, regions in readings) and not empty:
-        return  # a click that was never accepted, say: that says nothing
-    file = fetch(image_location(task, _RULES), rows[0].task)
-    sizes = {region.mask.shape for _, regions in readings for region in regions} - {(file.height, file.width)}
-    if sizes:
-        problems.append(Problem(task["id"], f"its masks have the size {sizes}, its image {file.height, file.width}"))
-        return
-    image = gathered.setdefault(file.key, _Gathered(file))
-    texts = task_expressions(task, _RULES)
-    for annotation, regions in readings:
+    for reading in chosen_readings(task, _RULES, problems):
+        # A rectangle that is no outlined object's box may be left over from a smart box: it outlines nothing.
+        reading.annotations = [(found, [r for r in each if r.kind != BOX]) for found, each in reading.annotations]
+        if not any(regions or not annotation["result"] for annotation, regions in reading.annotations):
+            continue  # a click that was never accepted, say: that says nothing
+        file = fetch(reading.location, rows[0].task)
+        shapes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        sizes = shapes - {(file.height, file.width)}
+        if sizes:
+            message = f"its masks have the size {sizes}, its image {file.height, file.width}"
+            problems.append(Problem(task["id"], message))
+            continue
+        image = gathered.setdefault(file.key, _Gathered(file))
+        _gather_image(image, reading, task_expressions(task, _RULES), own)
+
+
+def _gather_image(image: _Gathered, reading: ImageReading, texts: Sequence[str], own: Collection[str]) -> None:
+    """Add what a task's annotations say about one image."""
+    for annotation, regions in reading.annotations:
         named: dict[str, list[int]] = {}
-        for number, region in enumerate(regions):
-            text = expression_of(task, annotation, regions, number, _RULES)
-            category = _category(region.label, text)
+        for region, text in zip(regions, words_of(regions, annotation["result"], texts, own), strict=True):
+            category = _category(region.label, text, own)
             index = image.add(LabelledObject.of(category, region.mask))
-            if text is not None and parse(text).category in (None, category):
+            if text is not None and parse(text, own).category in (None, category):
                 named.setdefault(text, []).append(index)
-        if not regions and any(row.id == annotation.get("id") for row in empty):
+        if not annotation["result"]:
             named = {text: [] for text in texts}
         for text, indices in named.items():
             image.expressions[text] = tuple(dict.fromkeys(indices))
-            query = parse(text)
+            query = parse(text, own)
+            if query.category is not None and query.says_one and len(image.expressions[text]) == 1:
+                image.single.add(query.category)
             if query.category is not None and not query.constraints and (query.is_all or not indices):
                 image.complete.add(query.category)
 
 
-def _outlines(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The annotation without rectangles: one that is left over from a smart box outlines nothing."""
-    kept = [item for item in body["result"] if item.get("type") in MASK_TYPES or item.get("type") == "textarea"]
-    return {**body, "result": kept}
-
-
-def _category(label: str | None, text: str | None) -> str:
+def _category(label: str | None, text: str | None, own: Collection[str]) -> str:
     """The label's category; that of the words where the label says nothing."""
     name = category_name(label or "object")
     if name in CATEGORIES or not says_nothing(name):
         return name
-    return (parse(text).category if text is not None else None) or name
+    return (parse(text, own).category if text is not None else None) or name
 
 
 def _overlap(first: LabelledObject, second: LabelledObject) -> float:

@@ -19,13 +19,13 @@ from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Image
 from dataset_tools import duplicates
 
-__all__ = ["ImageFeatures", "Look", "feature_segmenter", "look", "same_look"]
+__all__ = ["ImageFeatures", "ImageLook", "feature_segmenter", "look", "same_look"]
 
 Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ImageLook:
     """What an image looks like.
 
     Attributes:
@@ -37,14 +37,14 @@ class Look:
     hash: duplicates.Bits | None
 
 
-def look(segmenter: Segmenter, image: Image) -> Look:
+def look(segmenter: Segmenter, image: Image) -> ImageLook:
     """What ``image`` uint8[H, W, 3] RGB looks like: mean and standard deviation of each of C channels, D = 2 C."""
     features = segmenter.embed(image).features.astype(np.float32)
     vector = np.concatenate([features.mean(axis=(1, 2)), features.std(axis=(1, 2))])
-    return Look(vector, duplicates.perceptual_hash(image))
+    return ImageLook(vector, duplicates.perceptual_hash(image))
 
 
-def same_look(looks: Mapping[str, Look]) -> dict[str, str]:
+def same_look(looks: Mapping[str, ImageLook]) -> dict[str, str]:
     """Image -> first image of its group of near-duplicates by perceptual hash; itself where it has none."""
     pairs = duplicates.near_duplicates((name, item.hash) for name, item in looks.items())
     return duplicates.scenes_of(looks, lambda _: None, pairs)
@@ -70,7 +70,7 @@ class ImageFeatures:
         self._database = database
         self._segmenter = segmenter
 
-    def of(self, sha256: str, image: Callable[[], Image]) -> Look:
+    def of(self, sha256: str, image: Callable[[], Image]) -> ImageLook:
         """The look of the image with this hash; ``image`` gives its pixels uint8[H, W, 3], called if it is not kept."""
         encoder = self._segmenter.encoder_hash
         with self._database.transaction() as connection:
@@ -79,7 +79,7 @@ class ImageFeatures:
             ).fetchone()
         if row is not None:
             bits = None if row[1] is None else np.frombuffer(row[1], np.uint8)
-            return Look(np.frombuffer(row[0], np.float32), bits)
+            return ImageLook(np.frombuffer(row[0], np.float32), bits)
         found = look(self._segmenter, image())
         bits_kept = None if found.hash is None else found.hash.tobytes()
         with self._database.transaction() as connection:

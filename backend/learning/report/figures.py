@@ -15,7 +15,7 @@ that of an annotation at most ``Costs.longest`` seconds per label are counted.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -24,7 +24,9 @@ import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
-from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info, read_region
+from dataset_tools.label_studio.objects import objects_of
+from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
+from dataset_tools.label_studio.results import annotations_of, results_of
 
 __all__ = ["FATES", "Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
 
@@ -205,13 +207,16 @@ def labelling_of(tasks: Iterable[Mapping[str, Any]]) -> Labelling:
     for task in tasks:
         found.tasks += 1
         submitted = []
-        for annotation in task.get("annotations") or []:
-            if annotation.get("was_cancelled"):
+        for given in task.get("annotations") or task.get("completions") or []:
+            if isinstance(given, dict) and given.get("was_cancelled"):
                 found.skipped += 1
                 continue
             try:
+                if isinstance(given, dict):
+                    annotation_seen(given)
+                (annotation,) = annotations_of({"annotations": [given]})
                 _add_annotation(found, annotation)
-            except ProtocolError as error:
+            except (ProtocolError, DatasetError) as error:
                 found.damaged.append(f"task {task.get('id')}: {error}")
                 continue
             submitted.append(annotation)
@@ -234,7 +239,11 @@ def median(values: list[float]) -> float | None:
 def _add_annotation(found: Labelling, annotation: Mapping[str, Any]) -> None:
     seen = annotation_seen(annotation)
     day = datetime.fromtimestamp(seen.created_at / 1e6, UTC).date()
-    regions = [read_info(result, annotation) for result in annotation["result"] if is_accepted(result)]
+    regions: Sequence[RegionInfo]
+    try:
+        regions = objects_of(annotation)
+    except (DatasetError, MaskError):  # _add_quality says so
+        regions = [read_info(result, annotation) for result in annotation["result"] if is_accepted(result)]
     found.annotations += 1
     found.empty += not regions
     lead_time = annotation.get("lead_time")
@@ -277,4 +286,4 @@ def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[
 
 
 def _regions(body: Mapping[str, Any]) -> list[Region]:
-    return [read_region(result, body) for result in body.get("result") or [] if is_accepted(result)]
+    return objects_of({**body, "result": list(results_of(body.get("result") or []))})

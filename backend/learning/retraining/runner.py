@@ -224,7 +224,7 @@ class TrainingRunner:
 
     def _judge(self, job: Job, staging: Path, replay: Replay, training: Sequence[LabelledImage]) -> Manifest:
         """Compare with what serves the project now."""
-        from backend.learning.retraining.gate import compare
+        from backend.learning.retraining.gate import Rules, compare
         from backend.pipeline import load_config, load_pipeline
         from backend.pipeline.weights import model_version
 
@@ -237,7 +237,13 @@ class TrainingRunner:
         old = load_pipeline(self._settings.config if active is None else self._versions.config_path(active))
         new = load_pipeline(staging / "model" / CONFIG)
         held_out = read_labelled(staging / HELD_OUT, self._settings.state.images)
-        report = compare(old, new, held_out, replay.gate, progress=progress)
+        rules = Rules(
+            objects=self._settings.gate_objects,
+            images=self._settings.gate_images,
+            share=self._settings.train_held_out,
+            most_objects=self._settings.max_objects,
+        )
+        report = compare(old, new, held_out, replay.gate, training=training, rules=rules, progress=progress)
         return Manifest(
             version=new.model_version,
             config=self._config,
@@ -260,7 +266,7 @@ class TrainingRunner:
             if manifest.accepted:
                 insert_promotion(connection, manifest, manifest.reason)
             finish(connection, job.id, manifest.version, manifest.reason)
-        verb = "promoted" if manifest.accepted else "not promoted"
+        verb = "promoted" if manifest.accepted else "waits" if manifest.gate.get("waits") else "not promoted"
         logger.info("job %d: %s %s: %s", job.id, manifest.version, verb, manifest.reason)
 
     def _report(self, job: Job, progress: float, message: str) -> None:

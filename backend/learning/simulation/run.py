@@ -155,6 +155,7 @@ class Simulation:
     ) -> None:
         self.world, self.known, self.out, self.settings, self.progress = world, known, out, settings, progress
         self.pool = tasks_of(pool)
+        self.labels = frozenset(item.category for image in pool for item in image.objects)
         self.replay = [_without(image, known) for image in spread(pool, settings.replay)]
         easy = [task for task in tasks_of(test) if task.category in known]
         strange = [task for task in tasks_of(test) if task.category not in known]
@@ -258,7 +259,7 @@ class Simulation:
 
     def _place(self, task: OracleTask, score: float | None, disputed: float) -> Candidate:
         # What the words name is all that a strategy may know of the category.
-        named = expression_parser.parse(task.expression.text).category
+        named = expression_parser.parse(task.expression.text, self.labels).category
         return Candidate(task.key, score, disputed, named, self.world.features(task.image), task.image.key)
 
     def _label(

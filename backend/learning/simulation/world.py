@@ -6,6 +6,7 @@ features, the boxes of categories that the base model knows, and embeddings of w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,7 +24,7 @@ from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
-from backend.training.adapter.views import FeatureCache, View, adapted_output
+from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.image_files import read
 from dataset_tools.labelled import LabelledExpression, LabelledImage
@@ -102,8 +103,10 @@ def tasks_of(images: Sequence[LabelledImage]) -> list[OracleTask]:
 def training_set(labelled: Sequence[OracleTask]) -> list[LabelledImage]:
     """What the project holds once ``labelled`` are: per image the objects that its tasks named, and nothing else.
 
-    "all the ships" says that there are no other ships; every other expression leaves that open.
+    "all the ships" says that there are no other ships, and so does "the ship" where one was outlined; every other
+    expression leaves that open. Labels are words of the project, whether or not the lexicon knows them.
     """
+    own = frozenset(item.category for task in labelled for item in task.image.objects)
     by_image: dict[str, list[OracleTask]] = {}
     for task in labelled:
         by_image.setdefault(task.image.key, []).append(task)
@@ -112,8 +115,14 @@ def training_set(labelled: Sequence[OracleTask]) -> list[LabelledImage]:
         image = tasks[0].image
         kept = sorted({index for task in tasks for index in task.expression.objects})
         place = {index: number for number, index in enumerate(kept)}
-        queries = [(task, expression_parser.parse(task.expression.text)) for task in tasks]
-        complete = frozenset(task.category for task, query in queries if query.is_all and not query.constraints)
+        queries = [(task, expression_parser.parse(task.expression.text, own)) for task in tasks]
+        counts = Counter(image.objects[index].category for index in kept)
+        complete = frozenset(
+            task.category
+            for task, query in queries
+            if (query.is_all and not query.constraints)
+            or (query.says_one and len(task.expression.objects) == counts[task.category] == 1)
+        )
         expressions = tuple(
             LabelledExpression(task.expression.text, tuple(place[index] for index in task.expression.objects))
             for task in tasks
@@ -166,7 +175,7 @@ class World:
         outputs = {}
         for side in self._sides(image):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                output = adapted_output(detector, self.cache.reading(image, View(side)))
+                output = adapted_output(detector, self.cache.reading(image, FeatureView(side)))
             heat = [level[:, -new:] for level in output.heat]
             outputs[side] = DetectorOutput(heat, output.own_sides or output.sides, None)
         size = (image.height, image.width)
@@ -174,7 +183,7 @@ class World:
 
     def features(self, image: LabelledImage) -> npt.NDArray[np.float32]:
         """float32[D] of unit length: what the image looks like to the base detector, coarsest level, pooled."""
-        maps = self.cache.reading(image, View(self._sides(image)[0])).features[-1].astype(np.float32)
+        maps = self.cache.reading(image, FeatureView(self._sides(image)[0])).features[-1].astype(np.float32)
         pooled = np.concatenate([maps.mean(axis=(0, 1)), maps.max(axis=(0, 1))])
         return np.asarray(pooled / max(float(np.linalg.norm(pooled)), 1e-6), np.float32)
 
@@ -186,7 +195,7 @@ class World:
         return reading_sides(self.calibration.scales, max(image.height, image.width))
 
     def _base_output(self, image: LabelledImage, side: int) -> DetectorOutput:
-        reading = self.cache.reading(image, View(side))
+        reading = self.cache.reading(image, FeatureView(side))
         heat, sides = (
             [torch.from_numpy(np.asarray(level, np.float32)).permute(2, 0, 1)[None] for level in part]
             for part in (reading.heat, reading.sides)

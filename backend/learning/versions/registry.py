@@ -49,10 +49,14 @@ class VersionRow:
 
     @property
     def status(self) -> str:
-        """``active``, ``earlier`` (served once), ``rejected`` (by the gate) or ``accepted`` (but never promoted)."""
+        """``active``, ``earlier`` (served once), ``waits`` (for labels to be judged with), ``rejected`` (by the gate)
+        or ``accepted`` (but never promoted).
+        """
         if self.active:
             return "active"
-        return "earlier" if self.served else "accepted" if self.manifest.accepted else "rejected"
+        if self.served:
+            return "earlier"
+        return "accepted" if self.manifest.accepted else "waits" if self.manifest.gate.get("waits") else "rejected"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import WeightsError
+from dataset_tools.expressions.appearance import look_at, view_of
+from dataset_tools.expressions.landmarks import mentions_surroundings
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Among, Constraint, Query, Relation
+from dataset_tools.expressions.query import Among, Constraint, Group, Query, Relation
 from dataset_tools.expressions.relations import LabelledBox, choose
 from dataset_tools.geometry import Box
 
@@ -84,12 +86,16 @@ class GroundingDinoGrounder:
         candidates = [] if query.category is None else self.detect(image, phrases_of(query))
         if query.mentions_color:
             candidates = [replace(found, color=color_in_box(image, found.box)) for found in candidates]
-        choice = choose(query, candidates, (image.shape[0], image.shape[1]))
+        if query.mentions_looks:
+            candidates = [replace(found, look=look_at(image, found.box)) for found in candidates]
+        view = view_of(image) if mentions_surroundings(query) else None
+        choice = choose(query, candidates, (image.shape[0], image.shape[1]), view)
         groundings = [Grounding(c.box, c.score, c.category if c.category in CATEGORIES else None) for c in candidates]
         considered = tuple(g for g, c in zip(groundings, candidates, strict=True) if c.category == query.category)
         if choice.code is not None:
             closest = tuple(groundings[i] for i in choice.indices) or considered
-            return GroundingResult((), Abstention(choice.code, choice.message, closest), considered)
+            unread = choice.unread if choice.code == "unknown-word" else ()
+            return GroundingResult((), Abstention(choice.code, choice.message, closest, unread), considered)
         return GroundingResult(tuple(groundings[i] for i in choice.indices), None, considered)
 
     @torch.inference_mode()
@@ -140,29 +146,27 @@ def phrases_of(query: Query) -> tuple[Phrase, ...]:
         usual = (category.display, category.plural) if category else ()
         found += [Phrase(query.noun, query.category)] if query.noun and query.noun not in usual else []
         found += [Phrase(category.display, query.category)] if category else []
-    for constraint in query.constraints:
-        for part in _parts(constraint):
-            found += phrases_of(part)
+    for part in query.parts:
+        found += phrases_of(part)
     return tuple(dict.fromkeys(found))
-
-
-def _parts(constraint: Constraint) -> tuple[Query, ...]:
-    if isinstance(constraint, Among):
-        return (constraint.pool,)
-    return constraint.targets if isinstance(constraint, Relation) else ()
 
 
 def _with_nouns_as_categories(query: Query) -> Query:
     """The query with every unknown noun taken as a category of its own: an open vocabulary knows it."""
-    constraints: list[Constraint] = []
-    for constraint in query.constraints:
-        if isinstance(constraint, Among):
-            constraint = replace(constraint, pool=_with_nouns_as_categories(constraint.pool))
-        elif isinstance(constraint, Relation):
-            constraint = replace(constraint, targets=tuple(map(_with_nouns_as_categories, constraint.targets)))
-        constraints.append(constraint)
     category = query.category or query.noun or None
-    return replace(query, category=category, unknown_words=(), constraints=tuple(constraints))
+    constraints = tuple(map(_with_nouns_in, query.constraints))
+    return replace(query, category=category, unknown_words=(), constraints=constraints)
+
+
+def _with_nouns_in(constraint: Constraint) -> Constraint:
+    if isinstance(constraint, Among):
+        return replace(constraint, pool=_with_nouns_as_categories(constraint.pool))
+    if isinstance(constraint, Relation):
+        return replace(constraint, targets=tuple(map(_with_nouns_as_categories, constraint.targets)))
+    if isinstance(constraint, Group):
+        place, members = (tuple(map(_with_nouns_in, part)) for part in (constraint.place, constraint.members))
+        return replace(constraint, place=place, members=members)
+    return constraint
 
 
 def load_grounding_dino(

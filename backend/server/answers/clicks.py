@@ -176,6 +176,7 @@ class Clicks:
     def _answer(self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig) -> Prediction:
         task, context = request.tasks[0], request.context
         assert context is not None  # noqa: S101 - answer() sees to it
+        config = config.on(context.result)
         query = read_task(task, config)
         image = self._images.load(query.url, query.task_id)
         prompts = read_prompts(context.result, task, config, image.size)
@@ -229,6 +230,7 @@ class Clicks:
             self._settings.polygon_tolerance,
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
+            config.item,
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
@@ -236,6 +238,7 @@ class Clicks:
             prompt.label,
             controls if region is None else [region.control],
             score=score,
+            expression=None if region is None else region.expression,
             clicks=len(prompt.clicks),
             region_id=None if region is None else region.id,
         )

@@ -27,14 +27,16 @@ class LatePredictions:
         self._tickets: dict[int | str, object] = {}
         self._lock = threading.Lock()
 
-    def push(self, task_id: int | str, wait: Callable[[], Prediction]) -> None:
-        """Push what ``wait`` returns, once it returns; it is called in another thread."""
+    def push(
+        self, task_id: int | str, wait: Callable[[], Prediction], wanted: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Push what ``wait`` returns, once it returns, if it is ``wanted`` then; both are called in another thread."""
         if self._label_studio is None:
             return
         label_studio, ticket = self._label_studio, object()
         with self._lock:
             self._tickets[task_id] = ticket
-        self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, ticket, wait))
+        self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, ticket, wait, wanted))
 
     def forget(self, task_id: int | str) -> None:
         """Label Studio has asked for this task again and gets the prediction itself: do not push it too."""
@@ -51,10 +53,16 @@ class LatePredictions:
         self._jobs.close()
 
     def _push(
-        self, label_studio: LabelStudio, task_id: int | str, ticket: object, wait: Callable[[], Prediction]
+        self,
+        label_studio: LabelStudio,
+        task_id: int | str,
+        ticket: object,
+        wait: Callable[[], Prediction],
+        wanted: Callable[[], bool],
     ) -> None:
         try:
             prediction = wait()
+            stays = wanted()
         except Exception as error:
             # Whatever a model raises ends this task's push, not the thread that pushes the others.
             logger.warning("task %s: not computed: %s", task_id, error)
@@ -64,6 +72,10 @@ class LatePredictions:
             if self._tickets.get(task_id) is not ticket:
                 return
             del self._tickets[task_id]
+        if not stays:
+            version = prediction["model_version"]
+            logger.info("task %s: not pushed: %s no longer serves its project", task_id, version)
+            return
         try:
             if not label_studio.has_prediction(task_id, prediction["model_version"]):
                 label_studio.add_prediction(task_id, prediction)

@@ -19,9 +19,14 @@ __all__ = ["PrelabelCache"]
 
 
 class PrelabelCache:
-    """At most ``max_rows`` answers; the oldest go first."""
+    """At most ``max_rows`` answers; the oldest go first.
 
-    def __init__(self, database: Database, max_rows: int) -> None:
+    Args:
+        most: objects of an answer; one that was cut by another bound, or has more objects, counts as not computed.
+    """
+
+    def __init__(self, database: Database, max_rows: int, most: int) -> None:
+        self.most = most
         self._database = database
         self._max_rows = max_rows
 
@@ -30,14 +35,17 @@ class PrelabelCache:
         key = _key(image, expression, default_category, model_version)
         with self._database.transaction() as connection:
             row = connection.execute("SELECT body FROM prelabels WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _from_json(row[0], expression)
+        if row is None:
+            return None
+        bound, answer = _from_json(row[0], expression)
+        return None if len(answer) > self.most or (answer.left_out and bound != self.most) else answer
 
     def put(
         self, image: str, expression: str, default_category: str | None, model_version: str, answer: Prelabels
     ) -> None:
         """Keep an answer."""
         key = _key(image, expression, default_category, model_version)
-        row = (key, model_version, time.time(), _to_json(answer))
+        row = (key, model_version, time.time(), _to_json(answer, self.most))
         with self._database.transaction() as connection:
             cursor = connection.execute(
                 "INSERT OR REPLACE INTO prelabels (key, model_version, computed_at, body) VALUES (?, ?, ?, ?)", row
@@ -58,7 +66,7 @@ def _key(image: str, expression: str, default_category: str | None, model_versio
     return hashlib.sha256(orjson.dumps([image, expression, default_category, model_version])).hexdigest()
 
 
-def _to_json(answer: Prelabels) -> bytes:
+def _to_json(answer: Prelabels, most: int) -> bytes:
     abstained = answer.abstained
     return orjson.dumps(
         {
@@ -73,16 +81,19 @@ def _to_json(answer: Prelabels) -> bytes:
                 }
                 for item in answer
             ],
+            "left_out": answer.left_out,
+            "most": most,
             "abstained": None if abstained is None else [abstained.code, abstained.message],
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
 
 
-def _from_json(body: bytes, expression: str) -> Prelabels:
+def _from_json(body: bytes, expression: str) -> tuple[int | None, Prelabels]:
+    """The bound that the answer was computed under (None: an earlier release's, without one), and the answer."""
     value = orjson.loads(body)
     abstained = None if value["abstained"] is None else Abstention(*value["abstained"])
-    return Prelabels(
+    answer = Prelabels(
         tuple(
             Prelabel(
                 mask=masks.from_coco(item["mask"], *item["mask"]["size"]),
@@ -96,4 +107,6 @@ def _from_json(body: bytes, expression: str) -> Prelabels:
             for item in value["items"]
         ),
         abstained,
+        int(value.get("left_out", 0)),
     )
+    return value.get("most"), answer

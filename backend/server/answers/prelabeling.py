@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from functools import partial
 
 from backend.pipeline import PslgSam
@@ -31,9 +32,31 @@ from backend.settings import Settings
 from dataset_tools.errors import ImageError, PslgError
 from dataset_tools.label_studio.client import LabelStudio
 
-__all__ = ["Prelabeler"]
+__all__ = ["Prelabeler", "Serving"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Whether what was asked for is still wanted when its turn comes.
+
+    Attributes:
+        answers: the pipeline still answers the project; what waits is dropped when it does not.
+        stays: nothing else was promoted, not even what is still being loaded; what came late is pushed only then.
+        scope: the project, so that one project's switch drops nothing of another.
+    """
+
+    answers: Callable[[], bool] = lambda: True
+    stays: Callable[[], bool] = lambda: True
+    scope: int | None = None
+
+
+class _SwitchedError(PslgError):
+    """The project is answered by another version now."""
+
+
+_ALWAYS = Serving()
 
 
 class Prelabeler:
@@ -60,12 +83,14 @@ class Prelabeler:
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
         self._compute = threading.Lock()
 
-    def batch(self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig) -> list[Slot]:
+    def batch(
+        self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig, serving: Serving = _ALWAYS
+    ) -> list[Slot]:
         """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
-        started = [self._start(pipeline, task, config, priority) for task in tasks]
-        return [self._slot(pipeline, job, config, until) for job in started]
+        started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
+        return [self._slot(pipeline, job, config, until, serving) for job in started]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
@@ -95,8 +120,10 @@ class Prelabeler:
             PslgError: the image cannot be had.
         """
         identity = self._images.load(query.url, query.task_id).identity
-        default = default_category(query, config)
-        found = [self._cache.get(identity, text, default, pipeline.model_version) for text in query.expressions]
+        found = [
+            self._cache.get(identity, text, default_category(query, config, text), pipeline.model_version)
+            for text in query.expressions
+        ]
         answers = [pipeline.rescored(answer) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
@@ -126,7 +153,7 @@ class Prelabeler:
         self.late.close()
 
     def _start(
-        self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority
+        self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority, serving: Serving
     ) -> tuple[TaskQuery, list[Future[Prelabels]]] | None:
         if task.id is not None:
             self.late.forget(task.id)  # Label Studio asks itself again
@@ -135,7 +162,7 @@ class Prelabeler:
         except ImageError as error:
             self._failed(task.id, error)
             return None
-        return query, [self._submit(pipeline, query, text, config, priority) for text in query.expressions]
+        return query, [self._submit(pipeline, query, text, config, priority, serving) for text in query.expressions]
 
     def _slot(
         self,
@@ -143,6 +170,7 @@ class Prelabeler:
         job: tuple[TaskQuery, list[Future[Prelabels]]] | None,
         config: LabelingConfig,
         until: float,
+        serving: Serving,
     ) -> Slot:
         if job is None:
             return []
@@ -156,6 +184,7 @@ class Prelabeler:
                 self.late.push(
                     query.task_id,
                     lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
+                    serving.stays,
                 )
             return []
         except Exception as error:
@@ -172,14 +201,25 @@ class Prelabeler:
             logger.error("task %s: not computed", task_id, exc_info=error)
 
     def _submit(
-        self, pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig, priority: Priority
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        expression: str,
+        config: LabelingConfig,
+        priority: Priority,
+        serving: Serving = _ALWAYS,
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
-        default = default_category(query, config)
-        key = (query.url, expression, default or "", pipeline.model_version)
+        default = default_category(query, config, expression)
+        key = (query.url, expression, default or "", pipeline.model_version, str(serving.scope))
 
         def run() -> Prelabels:
             try:
+                if not serving.answers():
+                    raise _SwitchedError(
+                        f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
+                        " dropped: retrieve predictions again"
+                    )
                 return self._compute_one(pipeline, query, expression, default)
             finally:
                 with self._lock:
@@ -203,16 +243,20 @@ class Prelabeler:
         pixels = image.pixels()
         embed = partial(self._embeddings.embed, pipeline.segmenter, image.identity, lambda: pixels)
         with self._compute:
+            until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
                 expression,
                 default_category=default_category,
                 key=image.identity,
                 embed=lambda _, window: embed(window),
+                most=self._cache.most,
+                until=until,
             )
             for item in answer:
                 embed(self._click_window(pipeline, item))
-        self._cache.put(*wanted, answer)
+        if not answer.left_out or time.monotonic() < until:
+            self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
         return answer
 
     def _click_window(self, pipeline: PslgSam, item: Prelabel) -> Box:
@@ -232,6 +276,7 @@ class Prelabeler:
             self._settings.polygon_tolerance,
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
+            config.item,
         )
         regions: list[Region] = []
         scores: list[float] = []
@@ -245,6 +290,17 @@ class Prelabeler:
                     answer.abstained.code,
                     answer.abstained.message,
                 )
+            if answer.left_out:
+                logger.warning(
+                    "task %s: %d objects found for %r: the %d most certain go to Label Studio (PSLG_MAX_OBJECTS is %d,"
+                    " PSLG_DEADLINE %g s)",
+                    query.task_id,
+                    len(answer) + answer.left_out,
+                    expression[:200],
+                    len(answer),
+                    self._settings.max_objects,
+                    self._settings.deadline,
+                )
             for item in answer:
                 label = label_of(item, query, config)
                 if label is None:
@@ -257,7 +313,9 @@ class Prelabeler:
                     )
                     labelled = False
                     continue
-                regions += writer.regions(self._clean(item), label, config.controls_for(label), score=item.score)
+                regions += writer.regions(
+                    self._clean(item), label, config.controls_for(label), score=item.score, expression=expression
+                )
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0

@@ -7,10 +7,10 @@ one, else under its ``value``; ``predicted_values`` (comma separated) are furthe
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
@@ -18,6 +18,8 @@ from defusedxml.ElementTree import ParseError, fromstring
 from dataset_tools import categories
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.label_studio.images import variables
+from dataset_tools.labelled import category_name
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -26,7 +28,8 @@ __all__ = ["Control", "Label", "LabelingConfig", "parse_labeling_config"]
 
 OUTPUT_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 PROMPT_TAGS = ("KeyPointLabels", "RectangleLabels", "BrushLabels")
-_VARIABLE = re.compile(r"\$\{?(\w+)")
+_WORDS = ("expression", "phrase", "sentence", "caption", "query", "referring_expression", "referring", "description")
+"""Names of data keys that hold the words, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,49 @@ class LabelingConfig:
 
     Attributes:
         image: name of the Image tag, a region's ``to_name``.
-        image_key: the task's data key that holds the image.
-        expression_key: the task's data key that holds the expression.
+        image_key: the task's data key that holds the image, maybe a path (``a.b``, ``a[0].url``).
+        image_value: the Image tag's ``value`` or ``valueList``, in which the key stands.
+        expression_key: the task's data key that holds the expression, maybe a path.
         controls: all controls with labels for the image, in document order.
         text_controls: names of the TextArea tags for the image.
         notes: problems that do not depend on what the model knows.
+        others: the same for the further images of the labeling config.
+        item: which image of a list (``valueList``) is meant, None where the tag shows one.
     """
 
     image: str
     image_key: str
+    image_value: str
     expression_key: str
     controls: tuple[Control, ...]
     text_controls: tuple[str, ...]
     notes: tuple[str, ...]
+    others: tuple[LabelingConfig, ...] = ()
+    item: int | None = None
+
+    def on(self, items: Iterable[Any]) -> LabelingConfig:
+        """The parts for the image that an annotator's items (points, boxes, texts) lie on.
+
+        Raises:
+            ProtocolError: they lie on several images, or on none of the labeling config's.
+        """
+        places = {
+            (item.get("to_name"), item.get("item_index"))
+            for item in items
+            if isinstance(item, dict) and isinstance(item.get("to_name"), str)
+        }
+        if not places:
+            return self
+        known = {found.image: found for found in (self, *self.others)}
+        name, number = next(iter(places))
+        if len(places) > 1 or (name not in known and self.others):
+            where = ", ".join(sorted(f"{tag} {number}" if number is not None else str(tag) for tag, number in places))
+            raise ProtocolError(f"on which image this is cannot be told: {where}; there are {', '.join(known)}")
+        return replace(known.get(str(name), self), item=number if isinstance(number, int) else None)
+
+    def shows(self, region: Mapping[str, Any]) -> bool:
+        """Whether a region lies on this image; one that does not say where it lies does."""
+        return region.get("to_name", self.image) == self.image and region.get("item_index") in (None, self.item)
 
     @property
     def outputs(self) -> tuple[Control, ...]:
@@ -132,6 +165,12 @@ class LabelingConfig:
     def takes_any_category(self) -> bool:
         """Whether the only label is a word like ``object``, which says nothing of a category."""
         return len(self.labels) == 1 and says_nothing(self.labels[0].names[0])
+
+    @property
+    def own_categories(self) -> frozenset[str]:
+        """Words of the labels that are no canonical category, "Solar_Panel" as "solar panel": nouns for the parser."""
+        names = {category_name(name) for label in self.labels for name in label.names}
+        return frozenset(name for name in names if name not in categories.CATEGORIES and not says_nothing(name))
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""
@@ -185,21 +224,43 @@ def parse_labeling_config(xml: str) -> LabelingConfig:
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise ProtocolError(f"the labeling config is not well-formed XML: {error}") from error
     elements = list(root.iter())
-    targets = {e.get("toName", "") for e in elements if e.tag in (*OUTPUT_TAGS, *PROMPT_TAGS)}
-    images = [e for e in elements if e.tag == "Image" and e.get("name") and _VARIABLE.search(e.get("value", ""))]
+    targets = [name for e in elements if e.tag in (*OUTPUT_TAGS, *PROMPT_TAGS) for name in _targets(e)]
+    images = [e for e in elements if e.tag == "Image" and e.get("name") and variables(_value(e))]
     if not images:
         raise ProtocolError('the labeling config has no <Image name="image" value="$image"/>')
-    image = next((e for e in images if e.get("name") in targets), images[0])
-    name, image_key = image.attrib["name"], _VARIABLE.findall(image.attrib["value"])[0]
-    controls = tuple(_control(e) for e in elements if _has_labels(e) and name in e.get("toName", "").split(","))
+    labelled = [e for e in images if e.get("name") in targets] or images[:1]
+    first, *others = (_of_image(element, elements) for element in labelled)
+    notes = first.notes
+    if others:
+        names = ", ".join(found.image for found in (first, *others))
+        notes += (
+            f"{len(labelled)} images are labelled ({names}): clicks are answered on the image they lie on,"
+            f" expressions are pre-labelled on {first.image!r} only",
+        )
+    return replace(first, notes=notes, others=tuple(others))
+
+
+def _of_image(image: Element, elements: list[Element]) -> LabelingConfig:
+    name, keys = image.attrib["name"], variables(_value(image))
+    controls = tuple(_control(e) for e in elements if _has_labels(e) and name in _targets(e))
+    expression_key, doubts = _expression_key(elements, keys)
     return LabelingConfig(
         image=name,
-        image_key=image_key,
-        expression_key=_expression_key(elements, image_key),
+        image_key=keys[0],
+        image_value=_value(image),
+        expression_key=expression_key,
         controls=controls,
-        text_controls=tuple(e.attrib["name"] for e in elements if e.tag == "TextArea" and e.get("toName") == name),
-        notes=tuple(_notes(image, controls, elements)),
+        text_controls=tuple(e.attrib["name"] for e in elements if e.tag == "TextArea" and name in _targets(e)),
+        notes=(*_notes(image, controls, elements), *doubts),
     )
+
+
+def _value(image: Element) -> str:
+    return image.get("valueList") or image.get("value") or ""
+
+
+def _targets(control: Element) -> list[str]:
+    return [name.strip() for name in control.get("toName", "").split(",")]
 
 
 def _has_labels(element: Element) -> bool:
@@ -220,17 +281,30 @@ def _control(element: Element) -> Control:
     return Control(str(element.tag), element.attrib["name"], tuple(labels), smart, smart_only)
 
 
-def _expression_key(elements: list[Element], image_key: str) -> str:
-    """The key shown by a Header or Text (or proposed by a TextArea); one called ``expression`` before any other."""
+def _expression_key(elements: list[Element], image_keys: list[str]) -> tuple[str, list[str]]:
+    """The key shown by a Header or Text (or proposed by a TextArea), and what is doubtful about it.
+
+    One called like words goes before any other; of several others none is taken.
+    """
     keys = [
         key
         for tag in ("Header", "Text", "TextArea")
         for element in elements
         if element.tag == tag
-        for key in _VARIABLE.findall(element.get("value", ""))
-        if key != image_key
+        for key in variables(element.get("value", ""))
+        if key not in image_keys
     ]
-    return "expression" if "expression" in keys or not keys else str(keys[0])
+    for word in _WORDS:
+        for key in keys:
+            if re.split(r"[.\[\]]+", key.rstrip("]"))[-1].lower() == word:
+                return key, []
+    if len(set(keys)) < 2:
+        return (keys[0] if keys else "expression"), []
+    shown = ", ".join(f"${key}" for key in dict.fromkeys(keys))
+    return "expression", [
+        f"which of {shown} is the expression cannot be told, the key 'expression' is read; call one of them"
+        f" {', '.join(_WORDS[:4])}"
+    ]
 
 
 def _notes(image: Element, controls: tuple[Control, ...], elements: list[Element]) -> list[str]:
@@ -264,7 +338,7 @@ def _notes(image: Element, controls: tuple[Control, ...], elements: list[Element
         notes.append('the Image has rotateControl="true": masks are for the image as it is stored; set it to "false"')
     for element in elements:
         if element.tag in ("Text", "TextArea") and "$" in element.get("value", ""):
-            key = _VARIABLE.findall(element.attrib["value"])
+            key = variables(element.attrib["value"])
             notes.append(
                 f'<{element.tag} value="{element.get("value")}"> makes the key {", ".join(key)} required, images'
                 ' without it cannot be imported; <Header value="Expression: $expression"/> keeps it optional'

@@ -18,8 +18,11 @@ from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
 from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
+from dataset_tools.label_studio.images import filled, value_at
 from dataset_tools.label_studio.regions import brush_code, rectangle_corners
+from dataset_tools.labelled import category_name
 
 __all__ = [
     "EditorPrompts",
@@ -61,26 +64,44 @@ def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | N
         expressions: to be used in place of the task's own (a text prompt).
 
     Raises:
-        ImageError: the image's data key is missing or holds no text.
+        ImageError: the image's data key is missing or holds no text, or it cannot be told which of its images is meant.
     """
-    url = task.data.get(config.image_key)
+    url = filled(config.image_value, task.data)
+    if isinstance(url, list):
+        number = 0 if config.item is None and len(url) == 1 else config.item
+        if number is None or not 0 <= number < len(url):
+            raise ImageError(
+                f"the task has {len(url)} images under {config.image_key!r}, and it cannot be told which one is meant;"
+                " clicks say so, expressions do not"
+            )
+        url = url[number]
     if not isinstance(url, str) or not url.strip():
         keys = ", ".join(map(repr, task.data)) or "none"
         raise ImageError(f"the task has no image under the data key {config.image_key!r} (keys: {keys})")
     if expressions is None:
-        value = task.data.get(config.expression_key)
+        value = value_at(task.data, config.expression_key)
         given = value if isinstance(value, list) else [value]
         expressions = [item for item in given if isinstance(item, str)] or [""]
     category = task.data.get("category")
     return TaskQuery(task.id, url.strip(), tuple(expressions), category if isinstance(category, str) else None)
 
 
-def default_category(query: TaskQuery, config: LabelingConfig) -> str | None:
-    """Canonical category for an expression that names none: the task's own, else that of the only label."""
+def default_category(query: TaskQuery, config: LabelingConfig, expression: str) -> str | None:
+    """Category of what is found where neither the words' canonical nouns nor the grounder name one.
+
+    The label of the project that the words name ("solar panel"), else the task's own category, else that of the only
+    label.
+    """
+    own = config.own_categories
+    named = parse(expression, own).category if own else None
+    if named in own:
+        return named
     if query.category is not None:
-        return categories.canonical(query.category)
+        name = category_name(query.category)
+        return name if name in own else categories.canonical(query.category)
     if len(config.labels) == 1:
-        return next(iter(sorted(config.labels[0].categories)), None)
+        name = category_name(config.labels[0].names[0])
+        return name if name in own else next(iter(sorted(config.labels[0].categories)), None)
     return None
 
 
@@ -256,7 +277,12 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
     tools = {control.name for control in config.controls if control.tag == "RectangleLabels" and control.smart}
     boxes = []
     for item in draft["result"] if draft is not None else ():
-        if isinstance(item, dict) and isinstance(item.get("value"), dict) and item.get("from_name") in tools:
+        if (
+            isinstance(item, dict)
+            and isinstance(item.get("value"), dict)
+            and item.get("from_name") in tools
+            and config.shows(item)
+        ):
             box = _box(item, image_size)
             if box is not None and _label(item) == found.label and box.contains(found.clicks[0].point):
                 boxes.append(box)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from backend.server.editor.prompts import newest_draft
 from backend.server.protocol import Region, Task
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError, MaskError
-from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, written
+from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, read_info, words, written
 
 __all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
 
@@ -43,12 +43,14 @@ class FoundRegion:
         control: the control it belongs to.
         digest: of its content, for caches.
         mask: bool[H, W].
+        expression: the words it was found for, which its refinement answers too; None if it says none.
     """
 
     id: str
     control: Control
     digest: str
     mask: Mask
+    expression: str | None = None
 
 
 class RegionLookup:
@@ -78,7 +80,12 @@ class RegionLookup:
                 if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
                     continue
                 control = outputs.get(str(region.get("from_name")))
-                if control is None or region.get("type") != control.type or not region.get("id"):
+                if (
+                    control is None
+                    or region.get("type") != control.type
+                    or not region.get("id")
+                    or not config.shows(region)
+                ):
                     continue
                 labels = region["value"].get(control.type)
                 if not isinstance(labels, list) or label not in labels:
@@ -88,7 +95,7 @@ class RegionLookup:
                 except (DatasetError, MaskError, TypeError, ValueError):
                     continue  # a damaged region is not under any click
                 if found is not None:
-                    return found
+                    return replace(found, expression=read_info(region, {}).expression)
         return None
 
     def _holds(
@@ -152,6 +159,7 @@ class RegionWriter:
         polygon_tolerance: largest distance in pixels between contour and polygon.
         rle_warning_bytes: JSON size of a brush code above which a warning is logged.
         report_bytes: called with the JSON size of every brush code.
+        item: number of the image where the tag shows several (``item_index``), else None.
     """
 
     image: str
@@ -159,6 +167,7 @@ class RegionWriter:
     polygon_tolerance: float = 1.0
     rle_warning_bytes: int = 1_000_000
     report_bytes: Callable[[int], None] = lambda _: None
+    item: int | None = None
 
     def regions(
         self,
@@ -167,6 +176,7 @@ class RegionWriter:
         controls: Sequence[Control],
         *,
         score: float,
+        expression: str | None = None,
         clicks: int = 0,
         region_id: str | None = None,
     ) -> list[Region]:
@@ -177,6 +187,7 @@ class RegionWriter:
             label: the stored text of a label that each of ``controls`` has.
             controls: where to put the object.
             score: in [0, 1].
+            expression: the words that the object was found for; None for one that was clicked or boxed only.
             clicks: how many clicks led to the mask.
             region_id: id of the region that the first one replaces; the others get fresh ids.
         """
@@ -185,6 +196,9 @@ class RegionWriter:
         values = [(control, value) for control in controls for value in self._values(mask, control)]
         ids = [region_id or new_id(), *(new_id() for _ in values)][: len(values)]
         height, width = mask.shape
+        said = [provenance(self.model_version, clicks, score)]
+        if expression and expression.strip():
+            said.append(words(expression))
         return [
             {
                 "id": identity,
@@ -197,7 +211,8 @@ class RegionWriter:
                 "image_rotation": 0,
                 "score": score,
                 "value": {**value, control.type: [label]},
-                "meta": {"text": [provenance(self.model_version, clicks, score)]},
+                "meta": {"text": list(said)},
+                **({} if self.item is None else {"item_index": self.item}),
             }
             for identity, (control, value) in zip(ids, values, strict=True)
         ]

@@ -186,6 +186,11 @@ class ProjectModels:
             except FutureTimeoutError:
                 raise UnavailableError(f"the model version of project {project} is being loaded") from None
 
+    def serves(self, project: int | None, version: str) -> bool:
+        """Whether ``version`` answers the project now, and nothing else was promoted for it (and is being loaded)."""
+        wanted = None if project is None else self._versions.active(project, self._config)
+        return (wanted or self._base.version) == version and self.version(project) == version
+
     def versions(self) -> list[str]:
         """Model versions in memory, the base config's first."""
         with self._lock:
@@ -198,6 +203,13 @@ class ProjectModels:
         with self._lock:
             if project is None or wanted is None:
                 if project is not None:
+                    if self._serving.get(project) is not None:
+                        logger.info(
+                            "project %d is answered by %s now, no longer by %s",
+                            project,
+                            self._base.version,
+                            self._serving[project],
+                        )
                     self._serving[project] = None
                 return self._base.pipeline(), None
             if wanted in self._held:

@@ -11,7 +11,7 @@ import numpy as np
 from backend.pipeline.grounding.compact.network import Calibration, Detector
 from backend.training.adapter.calibration import cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
-from backend.training.adapter.views import FeatureCache, View, training_views
+from backend.training.adapter.views import FeatureCache, FeatureView, training_views
 from dataset_tools.labelled import LabelledImage
 
 __all__ = ["AdaptationOptions", "adapt_grounder", "categories_to_learn"]
@@ -109,5 +109,5 @@ def adapt_grounder(
     return adapted, calibration
 
 
-def _seen(images: Sequence[LabelledImage], views: Sequence[View]) -> list[tuple[LabelledImage, View]]:
+def _seen(images: Sequence[LabelledImage], views: Sequence[FeatureView]) -> list[tuple[LabelledImage, FeatureView]]:
     return [(image, view) for image in images for view in views]

@@ -9,8 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.grounding.compact.network import HEAT_BIAS, STRIDES
-from backend.training.adapter.views import FeatureCache, Levels, Reading, View, box_array, quarter_mask, view_size
-from backend.training.grounder.augmentation import UNLABELLED, Sample
+from backend.training.adapter.views import (
+    FeatureCache,
+    FeatureView,
+    Levels,
+    Reading,
+    box_array,
+    quarter_mask,
+    view_size,
+)
+from backend.training.grounder.augmentation import UNLABELLED, DetectorSample
 from backend.training.grounder.losses import make_targets
 from dataset_tools.categories import KINDS, kind_of
 from dataset_tools.labelled import LabelledImage
@@ -78,7 +86,7 @@ class ViewCells:
         self,
         cache: FeatureCache,
         image: LabelledImage,
-        view: View,
+        view: FeatureView,
         categories: Sequence[str],
         trained: npt.NDArray[np.int64],
         unlabelled: float,
@@ -157,11 +165,11 @@ def neighbourhoods(
 
 def _sample(
     image: LabelledImage,
-    view: View,
+    view: FeatureView,
     categories: Sequence[str],
     reading: Reading,
     unlabelled: float,
-) -> Sample:
+) -> DetectorSample:
     """The labels in pixels of the view; its picture is not needed."""
     size = view_size(image, view)
     index = {category: number for number, category in enumerate(categories)}
@@ -191,7 +199,7 @@ def _sample(
     kinds = np.array([index.get(kind_of(item.label) or "", -1) for item in objects], np.int64)
     picture = np.broadcast_to(np.zeros((), np.uint8), (*size, 3))
     semantic = np.broadcast_to(np.uint8(UNLABELLED), background.shape[1:])
-    return Sample(picture, boxes, labels, kinds, semantic, background)
+    return DetectorSample(picture, boxes, labels, kinds, semantic, background)
 
 
 def _plain(level: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:

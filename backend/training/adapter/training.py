@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, Head
 from backend.training.adapter.rows import Rows, ViewCells
-from backend.training.adapter.views import FeatureCache, View, adapted_output
+from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
 from backend.training.boxes import generalized_iou
 from backend.training.grounder.losses import focal
 from dataset_tools.labelled import LabelledImage
@@ -148,8 +148,8 @@ class AdapterData:
         cache: FeatureCache,
         categories: Sequence[str],
         trained: Sequence[str],
-        project: Sequence[tuple[LabelledImage, View]],
-        replay: Sequence[tuple[LabelledImage, View]],
+        project: Sequence[tuple[LabelledImage, FeatureView]],
+        replay: Sequence[tuple[LabelledImage, FeatureView]],
         options: AdapterOptions,
         progress: Callable[[float], None] = lambda _: None,
     ) -> None:

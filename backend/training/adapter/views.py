@@ -28,7 +28,7 @@ from dataset_tools.geometry import Box
 from dataset_tools.image_files import read
 from dataset_tools.labelled import LabelledImage
 
-__all__ = ["FeatureCache", "Levels", "Reading", "View", "detections_of", "frozen_hash", "training_views"]
+__all__ = ["FeatureCache", "FeatureView", "Levels", "Reading", "detections_of", "frozen_hash", "training_views"]
 
 Levels: TypeAlias = list[npt.NDArray[np.float16]]
 """One float16[h, w, channels] per level of ``STRIDES``."""
@@ -38,7 +38,7 @@ _FREE_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class View:
+class FeatureView:
     """How an image is looked at: flipped left to right or not, then quarter turns, its long side in pixels."""
 
     side: int
@@ -70,11 +70,11 @@ class Reading:
     sides: Levels
 
 
-def training_views(scales: Sequence[int], count: int) -> list[View]:
+def training_views(scales: Sequence[int], count: int) -> list[FeatureView]:
     """``count`` views for training: the sizes that inference reads and sizes between and around, in all positions."""
     fine, coarse = max(scales), min(scales)
     sides = (fine, coarse, round(0.8 * fine), round(1.25 * coarse), round(1.2 * fine), round(0.8 * coarse))
-    return [View(sides[k % len(sides)], (k * 3) % 4, k % 2 == 1) for k in range(count)]
+    return [FeatureView(sides[k % len(sides)], (k * 3) % 4, k % 2 == 1) for k in range(count)]
 
 
 def frozen_hash(detector: Detector) -> str:
@@ -109,7 +109,7 @@ class FeatureCache:
                 sizes = {self.folder: sizes.get(self.folder, 0)}
             self._left -= sum(sizes.values())
 
-    def reading(self, image: LabelledImage, view: View) -> Reading:
+    def reading(self, image: LabelledImage, view: FeatureView) -> Reading:
         """``image`` seen as ``view``; memory-mapped where it is kept."""
         path = None
         if self.folder is not None:
@@ -121,7 +121,7 @@ class FeatureCache:
             self._keep(path, flat)
         return self._split(flat, image, view)
 
-    def _compute(self, image: Image, view: View) -> npt.NDArray[np.float16]:
+    def _compute(self, image: Image, view: FeatureView) -> npt.NDArray[np.float16]:
         """float16[cells of all levels, features + heat + sides]."""
         turned = np.ascontiguousarray(view.apply(image)).astype(np.uint8)
         inputs = prepare(turned, view.side / max(image.shape[:2])).to(self.detector.mean.device)
@@ -139,7 +139,7 @@ class FeatureCache:
         with atomic.open_bytes(path) as file:
             np.save(file, flat)
 
-    def _split(self, flat: npt.NDArray[np.float16], image: LabelledImage, view: View) -> Reading:
+    def _split(self, flat: npt.NDArray[np.float16], image: LabelledImage, view: FeatureView) -> Reading:
         config = self.detector.config
         known = len(config.categories) - config.adapted
         cuts = (0, config.pyramid_width, config.pyramid_width + known, config.pyramid_width + known + 4)
@@ -158,13 +158,13 @@ def _places(folder: Path) -> list[Path]:
     return [place for place in folder.parent.glob("*") if re.fullmatch(r"[0-9a-f]{16}", place.name) and place.is_dir()]
 
 
-def map_sizes(image: LabelledImage, view: View) -> list[tuple[int, int]]:
+def map_sizes(image: LabelledImage, view: FeatureView) -> list[tuple[int, int]]:
     """(height, width) of each level's maps."""
     height, width = view_size(image, view)
     return [(height // stride, width // stride) for stride in STRIDES]
 
 
-def view_size(image: LabelledImage, view: View) -> tuple[int, int]:
+def view_size(image: LabelledImage, view: FeatureView) -> tuple[int, int]:
     """(height, width) in pixels of the network's input, padding included."""
     factor = view.side / max(image.height, image.width)
     sides = (image.width, image.height) if view.turns % 2 else (image.height, image.width)
@@ -181,7 +181,7 @@ def detections_of(
     """
     outputs = {}
     for side in reading_sides(scales, max(image.height, image.width)):
-        reading = cache.reading(image, View(side))
+        reading = cache.reading(image, FeatureView(side))
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             outputs[side] = adapted_output(detector, reading)
     size = (image.height, image.width)
@@ -204,7 +204,7 @@ def box_array(boxes: Sequence[Box]) -> npt.NDArray[np.float32]:
     return np.array(boxes, np.float32).reshape(-1, 4)
 
 
-def quarter_mask(view: View, mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def quarter_mask(view: FeatureView, mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """``mask`` bool[H, W] of the image at a quarter of the view's input ``size``, True where half is covered."""
     turned = np.ascontiguousarray(view.apply(mask)).astype(np.uint8)
     factor = view.side / max(mask.shape) / 4

@@ -22,9 +22,9 @@ from dataset_tools.categories import KINDS
 SEMANTIC_STRIDE = 4
 """Masks and weight maps are drawn at a quarter of the sample's side."""
 UNLABELLED = 255
-"""Value of ``Sample.semantic`` where there is no object."""
+"""Value of ``DetectorSample.semantic`` where there is no object."""
 SHAPELESS = 254
-"""Value of ``Sample.semantic`` in a box whose object has no outline: what is object there is not known."""
+"""Value of ``DetectorSample.semantic`` in a box whose object has no outline: what is object there is not known."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class DetectorSample:
     """One training sample of side S.
 
     Attributes:
@@ -139,11 +139,11 @@ class _Canvas:
             self.labels.append(label)
             self.kinds.append(kind)
 
-    def sample(self, image: Image) -> Sample:
+    def sample(self, image: Image) -> DetectorSample:
         # An outlined object is nothing else: there, even labels that are incomplete elsewhere say something.
         own = self.semantic == self.own[:, None, None]
         other = (self.semantic < SHAPELESS) & ~own
-        return Sample(
+        return DetectorSample(
             image,
             np.array(self.boxes, np.float32).reshape(-1, 4),
             np.array(self.labels, np.int64),
@@ -173,7 +173,7 @@ class SampleMaker:
         }
         self._donors = {category: donors for category, donors in self._donors.items() if donors}
 
-    def draw(self, rng: np.random.Generator) -> Sample:
+    def draw(self, rng: np.random.Generator) -> DetectorSample:
         """One sample; the same generator state gives the same sample."""
         config = self.config
         canvas = _Canvas(config.size, self.categories, config.visible)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from backend.pipeline.grounding.compact.detections import cell_boxes
 from backend.pipeline.grounding.compact.network import STRIDES, DetectorOutput
 from backend.training.boxes import generalized_iou
-from backend.training.grounder.augmentation import SEMANTIC_STRIDE, SHAPELESS, Sample
+from backend.training.grounder.augmentation import SEMANTIC_STRIDE, SHAPELESS, DetectorSample
 
 LEVEL_SIDES = ((0.0, 48.0), (28.0, 120.0), (80.0, float("inf")))
 """Longer sides in pixels of the boxes that each level of ``STRIDES`` learns; overlapping, so that no size is new."""
@@ -42,7 +42,7 @@ class Targets:
     objects: int
 
 
-def make_targets(samples: Sequence[Sample], categories: int) -> Targets:
+def make_targets(samples: Sequence[DetectorSample], categories: int) -> Targets:
     """Targets of ``samples`` (all of one size, a multiple of 32) for ``categories`` heat channels."""
     size = samples[0].image.shape[:2]
     heats, boxes, weights, backgrounds = [], [], [], []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.expressions.lexicon import lexemes
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Among, Color, Constraint, Extreme, Query, Region, Relation, Shape, Size
+from dataset_tools.expressions.query import Color, Constraint, Extreme, Group, Place, Query, Relation, Shape, Size
 
 _WORDS = (
     "the a all every both two 3 second ship ships left right of from to the upper lower most closest nearest farthest "
@@ -38,19 +38,19 @@ def target(query: Query) -> Query:
         ("the ship nearest to the top-left corner of the image", of(Extreme((-1, -1)))),
         ("the third ship from the top", of(Extreme((None, -1), 3))),
         ("second largest ship", of(Size(1, True, rank=2))),
-        ("the upper ship", of(Region((None, -1), of_image=False))),
-        ("the ship on the right side", of(Region((1, None), of_image=False))),
-        ("the ship on the right side of the image", of(Region((1, None), of_image=True))),
-        ("the ship in the upper left corner", of(Region((-1, -1), of_image=True))),
-        ("the ship not on the left", of(Region((-1, None), of_image=False, negated=True))),
-        ("on the left there is a ship", of(Region((-1, None), of_image=False))),
+        ("the upper ship", of(Place((None, -1), of_image=False))),
+        ("the ship on the right side", of(Place((1, None), of_image=False))),
+        ("the ship on the right side of the image", of(Place((1, None), of_image=True))),
+        ("the ship in the upper left corner", of(Place((-1, -1), of_image=True))),
+        ("the ship not on the left", of(Place((-1, None), of_image=False, negated=True))),
+        ("on the left there is a ship", of(Place((-1, None), of_image=False))),
         ("a long white ship", of(Size(1, False, "length"), Color("white"))),
         ("a circular oil tank", of(Shape("round"), category="storagetank")),
         ("a dark-colored car", of(Color("dark"), category="vehicle")),
         ("the ship whose bow points to the left", of()),
         ("the basketball court, not the ground track field", of(category="basketballcourt")),
-        ("the ships lined up along the bottom", of(Region((None, 1), of_image=False))),
-        ("the tanks set up on the left", of(Region((-1, None), of_image=False), category="storagetank")),
+        ("the ships lined up along the bottom", of(Place((None, 1), of_image=False))),
+        ("the tanks set up on the left", of(Place((-1, None), of_image=False), category="storagetank")),
     ],
 )
 def test_conditions(expression: str, expected: tuple[str, tuple[Constraint, ...]]) -> None:
@@ -86,7 +86,7 @@ def test_relations(expression: str, kind: str, direction: object, noun: str, cat
 def test_words_after_a_target_belong_to_the_target() -> None:
     query = parse("the ship left of the largest harbor on the right")
     assert len(query.constraints) == 1
-    assert target(query).constraints == (Size(1, True), Region((1, None), of_image=False))
+    assert target(query).constraints == (Size(1, True), Place((1, None), of_image=False))
 
 
 def test_a_comma_leads_back_to_what_is_asked_for() -> None:
@@ -95,10 +95,9 @@ def test_a_comma_leads_back_to_what_is_asked_for() -> None:
     assert target(query).constraints == ()
 
 
-def test_a_pool_is_a_query_of_its_own() -> None:
-    (among, size) = parse("the larger of the two ships on the left").constraints
-    assert isinstance(among, Among)
-    assert among.pool.count == 2
+def test_a_counted_pool_is_a_group() -> None:
+    (group, size) = parse("the larger of the two ships on the left").constraints
+    assert group == Group("any", 2, members=(Place((-1, None), of_image=False),))
     assert size == Size(1, True)
 
 

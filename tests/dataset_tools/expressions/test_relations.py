@@ -391,8 +391,10 @@ def test_what_the_words_describe_may_not_be_there_although_its_kind_is() -> None
 def test_relation_to_something_that_is_no_candidate_is_passed_over() -> None:
     assert outcome(PLANT, "the chimney near the river")[0] == "stack"
     found, choice = outcome(PORT, "the ship nearest to the lighthouse")
-    assert found == "ambiguous"
-    assert len(choice.indices) == 5
+    assert found == "unknown-word"
+    assert choice.unread == ("lighthouse",)
+    assert "lighthouse" in choice.message
+    assert len(choice.indices) == 4
 
 
 def test_a_doubtful_detection_at_the_border_does_not_take_the_place_of_the_leftmost() -> None:
@@ -444,7 +446,9 @@ def test_any_layout_gives_a_consistent_choice(
     assert all(0.0 <= score <= 1.0 for score in choice.scores)
     assert 0.0 <= choice.margin <= 1.0
     assert len(set(choice.indices)) == len(choice.indices)
-    assert bool(choice.indices) == (choice.code in (None, "ambiguous"))
+    assert choice.indices or choice.code not in (None, "ambiguous", "unknown-word")
+    assert choice.code is None or len(choice.indices) <= 4
+    assert 0.0 <= choice.chance <= 1.0
     assert (choice.code is None) == (choice.message == "")
     if query.category:
         assert all(candidates[i].category == query.category for i in choice.indices)

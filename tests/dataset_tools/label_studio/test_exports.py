@@ -39,6 +39,10 @@ def text(words: str, identity: str = "t1") -> dict[str, Any]:
     return {"id": identity, "from_name": "prompt", "to_name": "image", "type": "textarea", "value": {"text": [words]}}
 
 
+def found_for(words: str) -> dict[str, Any]:
+    return {"text": ["pslg model=compact-0a1b2c3d clicks=0 score=0.910", f"expression: {words}"]}
+
+
 def annotation(*results: dict[str, Any], **changes: Any) -> dict[str, Any]:
     base = {"id": 5, "completed_by": 3, "result": list(results), "was_cancelled": False, "ground_truth": False}
     return {**base, "lead_time": 12.5, "updated_at": "2026-01-01T00:00:00Z", **changes}
@@ -103,9 +107,9 @@ def test_polygons_and_rotated_rectangles(tmp_path: Path) -> None:
     ("results", "data", "expected"),
     [
         ([region(square(4, 5))], {}, ["the ship on the left"]),
-        ([region(square(4, 5)), text("the red ship")], {}, ["the red ship"]),
+        ([region(square(4, 5)), text("the red ship")], {}, ["the ship on the left"]),
         ([region(square(4, 5)), text("the lake")], {}, ["the ship on the left"]),
-        ([region(square(4, 5), "water"), text("the lake")], {}, ["the lake"]),
+        ([region(square(4, 5), "water"), text("the lake")], {"expression": ""}, ["the lake"]),
         ([region(square(4, 5)), text("the bridge")], {}, ["the ship on the left"]),
         ([region(square(4, 5)), text("my ship", region(square(4, 5))["id"])], {}, ["my ship"]),
         ([region(square(4, 5), meta={"text": ["expression: the tug"]})], {}, ["the tug"]),
@@ -115,9 +119,12 @@ def test_polygons_and_rotated_rectangles(tmp_path: Path) -> None:
             ["the ship", "the building"],
         ),
         (
-            [region(square(4, 5)), region(square(30, 5))],
+            [
+                region(square(4, 5), meta=found_for("the ship on the right")),
+                region(square(30, 5), meta=found_for("the tug")),
+            ],
             {"expression": ["the ship on the left", "the ship on the right"]},
-            ["the ship on the left", "the ship on the right"],
+            ["the ship on the right", "the tug"],
         ),
         ([region(square(4, 5), "object")], {"expression": "the tennis court"}, ["the tennis court"]),
     ],
@@ -144,10 +151,42 @@ def test_several_regions_of_one_expression_are_several_targets(tmp_path: Path) -
     assert (record.provenance.origin, record.provenance.clicks, record.provenance.score) == ("manual", 7, 0.5)
 
 
-def test_region_without_words_is_reported(tmp_path: Path) -> None:
-    samples, problems = read(tmp_path, task(annotation(region(square(4, 5))), expression=""))
-    assert samples == []
-    assert problems == [Problem(9, "region 1 (ship) has no expression")]
+def test_region_without_words_is_reported_and_kept_as_an_object(tmp_path: Path) -> None:
+    (sample,), problems = read(tmp_path, task(annotation(region(square(4, 5))), expression=""))
+    (record,) = sample.records
+    assert (record.expression, record.category, len(record.targets)) == ("", "ship", 1)
+    (problem,) = problems
+    assert problem.message.startswith("region 1 (ship) has no expression: 'expression' is empty in its data")
+    assert problem.kind == "wordless"
+
+
+def test_words_stay_with_the_region_that_they_were_found_for(tmp_path: Path) -> None:
+    """Pre-label, accepted text, rejected text, box, click, and a click that refined the pre-label."""
+    prelabel = region(square(4, 5), meta=found_for("the ship on the left"))
+    typed = region(square(20, 5), meta=found_for("the ship in the middle"))
+    boxed = region(square(40, 5), meta={"text": ["pslg model=compact-0a1b2c3d clicks=0 score=0.9"]})
+    clicked = region(square(60, 5), origin="manual")
+    texts = (text("the ship in the middle", "t1"), text("the ship at the pier", "t2"))
+    (sample,), problems = read(tmp_path, task(annotation(prelabel, typed, boxed, clicked, *texts)))
+    assert {r.expression: len(r.targets) for r in sample.records} == {
+        "the ship on the left": 1, "the ship in the middle": 1, "": 2
+    }  # fmt: skip
+    assert [problem.message.split(" has")[0] for problem in problems] == ["region 3 (ship)", "region 4 (ship)"]
+
+
+def test_a_note_of_the_annotator_does_not_cost_a_region_its_words(tmp_path: Path) -> None:
+    noted = region(square(4, 5), meta={"text": ["\n".join([*found_for("the tug")["text"], "blurred"])]})
+    (sample,), _ = read(tmp_path, task(annotation(noted)))
+    assert sample.records[0].expression == "the tug"
+    assert sample.records[0].provenance.model_version == "compact-0a1b2c3d"
+
+
+def test_two_hand_made_regions_of_one_expression_are_not_guessed_apart(tmp_path: Path) -> None:
+    drawn = [region(square(x, 5), origin="manual", meta={}) for x in (4, 30)]
+    (sample,), problems = read(tmp_path, task(annotation(*drawn)))
+    assert [(r.expression, len(r.targets)) for r in sample.records] == [("", 2)]
+    assert len(problems) == 2
+    assert "a per-region text says what it is" in problems[0].message
 
 
 A, B, C = (

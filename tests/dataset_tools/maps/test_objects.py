@@ -17,12 +17,11 @@ from PIL import Image
 from rasterio.warp import transform as warp
 from rasterio.warp import transform_geom
 
-from dataset_tools import tiles
 from dataset_tools.cli import dataset as dataset_command
 from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
-from dataset_tools.maps import files
-from dataset_tools.maps.objects import MapObject, Places, joined, objects_of
+from dataset_tools.maps import files, tiles
+from dataset_tools.maps.objects import MapObject, TilePlaces, joined, objects_of
 from dataset_tools.maps.polygons import area_m2, polygon
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 from tests.dataset_tools.maps.geotiffs import PLACES, noise, write
@@ -62,7 +61,7 @@ def samples(tmp_path: Path, place: str, prefix: str = "") -> list[Sample]:
 @pytest.mark.parametrize("place", list(PLACES))
 def test_objects_come_back_where_they_were(tmp_path: Path, place: str) -> None:
     left_out: list[str] = []
-    parts = list(objects_of(samples(tmp_path, place, "0123abcd-"), Places(tmp_path / "tiles"), left_out))
+    parts = list(objects_of(samples(tmp_path, place, "0123abcd-"), TilePlaces(tmp_path / "tiles"), left_out))
     whole = sorted(joined(parts), key=lambda item: item.expression)
     assert left_out == []
     assert len(parts) > len(whole) == 5
@@ -93,12 +92,12 @@ def test_neighbours_that_touch_and_parts_without_overlap_stay_apart(tmp_path: Pa
         mask = np.zeros((h, w), bool)
         mask[40:60, -20 if x == 0 else 0 : None if x == 0 else 20] = True
         found.append(Sample(SourceImage(name, w, h), (Record("it", "ship", (target_of(mask),)),)))
-    parts = list(objects_of(found, Places(tmp_path / "tiles"), []))
+    parts = list(objects_of(found, TilePlaces(tmp_path / "tiles"), []))
     assert len(joined(parts)) == len(parts)
 
 
 def test_other_categories_are_not_joined(tmp_path: Path) -> None:
-    parts = list(objects_of(samples(tmp_path, "utm"), Places(tmp_path / "tiles"), []))
+    parts = list(objects_of(samples(tmp_path, "utm"), TilePlaces(tmp_path / "tiles"), []))
     other = [MapObject(**{**vars(part), "category": "harbor"}) for part in parts]
     assert len(joined(parts + other)) == 10
 
@@ -108,27 +107,27 @@ def test_one_object_under_two_expressions_is_one(tmp_path: Path) -> None:
     mask[5:20, 5:30] = True
     records = tuple(Record(words, "ship", (target_of(mask),)) for words in ("the ship", "the only ship"))
     extra = {"crs": "EPSG:32633", "transform": [0.5, 0, 5e5, 0, -0.5, 4e6]}
-    (found,) = objects_of([Sample(SourceImage("a.png", 60, 50, extra=extra), records)], Places(), [])
+    (found,) = objects_of([Sample(SourceImage("a.png", 60, 50, extra=extra), records)], TilePlaces(), [])
     assert found.expression == "the ship; the only ship"
 
 
 def test_what_cannot_be_placed_is_said(tmp_path: Path) -> None:
     left_out: list[str] = []
     plain = Sample(SourceImage("a.png", 60, 50), (Record("it", "ship", (target_of(np.ones((50, 60), bool)),)),))
-    assert list(objects_of([plain], Places(), left_out)) == []
+    assert list(objects_of([plain], TilePlaces(), left_out)) == []
     assert "a.png" in left_out[0]
     assert "--tiles" in left_out[0]
     tile = samples(tmp_path, "utm")[0].image.file_name
     wrong = Sample(SourceImage(tile, 60, 50), plain.records)
-    assert list(objects_of([wrong], Places(tmp_path / "tiles"), left_out)) == []
+    assert list(objects_of([wrong], TilePlaces(tmp_path / "tiles"), left_out)) == []
     assert "these are not the tiles that were labelled" in left_out[1]
     with pytest.raises(DatasetError, match=r"no tiles\.jsonl"):
-        Places(tmp_path)
+        TilePlaces(tmp_path)
 
 
 @pytest.mark.parametrize("place", list(PLACES))
 def test_a_gis_reads_back_what_was_written(tmp_path: Path, place: str) -> None:
-    objects = joined(list(objects_of(samples(tmp_path, place), Places(tmp_path / "tiles"), [])))
+    objects = joined(list(objects_of(samples(tmp_path, place), TilePlaces(tmp_path / "tiles"), [])))
     crs, transform = PLACES[place]
     files.write(tmp_path / "a.gpkg", objects, "gpkg")
     info = pyogrio.read_info(tmp_path / "a.gpkg")
@@ -164,7 +163,7 @@ def test_simplified_outlines_stay_within_the_tolerance(tmp_path: Path) -> None:
     disc = (rows - 60) ** 2 + (columns - 60) ** 2 < 55**2
     extra = {"crs": "EPSG:32633", "transform": [0.5, 0, 5e5, 0, -0.5, 4e6]}
     sample = Sample(SourceImage("a.png", 120, 120, extra=extra), (Record("it", "storagetank", (target_of(disc),)),))
-    (item,) = objects_of([sample], Places(), [])
+    (item,) = objects_of([sample], TilePlaces(), [])
     exact, simple = polygon(item), polygon(item, 1.0)
     assert len(simple.geoms[0].exterior.coords) < 0.2 * len(exact.geoms[0].exterior.coords)
     assert exact.boundary.hausdorff_distance(simple.boundary) <= 1.0 + 1e-6
@@ -175,7 +174,7 @@ def test_across_the_antimeridian_the_parts_are_cut(tmp_path: Path) -> None:
     extra = {"crs": "EPSG:32601", "transform": [10, 0, 166_000, 0, -10, 10_000]}
     mask = np.ones((40, 400), bool)
     sample = Sample(SourceImage("a.png", 400, 40, extra=extra), (Record("it", "ship", (target_of(mask),)),))
-    files.write(tmp_path / "a.geojson", list(objects_of([sample], Places(), [])), "geojson")
+    files.write(tmp_path / "a.geojson", list(objects_of([sample], TilePlaces(), [])), "geojson")
     geometry = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["geometry"]
     found = shapely.geometry.shape(geometry)
     assert len(found.geoms) == 2

@@ -13,7 +13,8 @@ import rasterio
 from click.testing import CliRunner
 
 from backend.cli import pslg
-from dataset_tools import brush_rle, synthetic, tiles
+from dataset_tools import brush_rle, synthetic
+from dataset_tools.maps import tiles
 from tests.conftest import REPOSITORY
 from tests.dataset_tools.maps.geotiffs import UTM, write
 

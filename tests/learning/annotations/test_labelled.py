@@ -12,10 +12,13 @@ import pytest
 from backend.database import Database
 from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
+from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools import brush_rle
+from dataset_tools.categories import canonical
 from dataset_tools.errors import ImageError
+from dataset_tools.expressions.lexicon import EMPTY_NOUNS
 from dataset_tools.label_studio.exports import Problem
-from dataset_tools.labelled import LabelledImage
+from dataset_tools.labelled import LabelledImage, category_name
 from dataset_tools.masks import Mask
 from tests.learning.annotations.test_store import annotation, event
 
@@ -78,7 +81,7 @@ def test_tasks_on_one_image_are_joined_and_an_object_is_there_once(store: Annota
         "the harbor": (),
         "the red car": (),
     }
-    assert image.complete == {"ship", "harbor"}
+    assert image.complete == {"ship", "harbor", "bridge"}
     assert (image.height, image.width) == (HEIGHT, WIDTH)
 
 
@@ -116,3 +119,61 @@ def test_what_cannot_be_had_is_reported_and_left_out(store: AnnotationStore) -> 
     assert image.path == Path("/two.png")
     assert [problem.task for problem in problems] == [101, 102, 103, 104]
     assert "404" in problems[0].message
+
+
+@pytest.mark.parametrize("label", [*sorted(EMPTY_NOUNS), "Referred_Object", "Thing"])
+def test_a_label_that_says_nothing_says_so_to_labelling_and_to_learning(store: AnnotationStore, label: str) -> None:
+    """What is labelled whatever the expression names is learnt under the category that the expression names."""
+    config = f"""<View><Image name="image" value="$image"/><BrushLabels name="mask" toName="image">
+        <Label value="{label}"/></BrushLabels></View>"""
+    assert parse_labeling_config(config).takes_any_category
+    submit(store, 1, "the ship on the left", outline(label, square(1, 1)))
+    (image,) = read(store)
+    assert [item.category for item in image.objects] == ["ship"]
+
+
+NEW_WORDS = {
+    "solar panel": ("all the solar panels", "the solar panel"),
+    "Solar_Panel": ("all the solar panels", "the Solar Panel"),
+    "zorbleflux": ("all the zorblefluxes", "the zorbleflux"),
+    "солнечная панель": ("all the солнечная панель", "the солнечная панель"),
+    "太陽光パネル": ("all 太陽光パネル", "the 太陽光パネル"),
+}
+"""Labels outside the lexicon, with words that ask for all of them and for the only one."""
+
+
+@pytest.mark.parametrize("label", NEW_WORDS)
+def test_a_new_word_is_complete_like_a_known_one(store: AnnotationStore, label: str) -> None:
+    assert canonical(label) is None, f"{label} has become a canonical category: test with another new word"
+    everything, single = NEW_WORDS[label]
+    submit(store, 1, everything, outline(label, square(1, 1)), outline(label, square(20, 1)))
+    submit(store, 2, single, outline(label, square(10, 10)), image="/two.png")
+    submit(store, 3, everything, image="/three.png")
+    images = read(store)
+    name = category_name(label)
+    assert [image.complete for image in images] == [{name}] * 3
+    assert sorted(len(image.objects) for image in images) == [0, 1, 2]
+    assert {item.text: len(item.objects) for image in images for item in image.expressions if item.objects} == {
+        everything: 2,
+        single: 1,
+    }
+
+
+def test_a_new_word_that_tasks_contradict_is_not_complete(store: AnnotationStore) -> None:
+    submit(store, 1, "the zorbleflux", outline("zorbleflux", square(1, 1)))
+    submit(store, 2, "the zorbleflux on the right", outline("zorbleflux", square(20, 1)))
+    submit(store, 3, "a zorbleflux", outline("zorbleflux", square(20, 1)), image="/two.png")
+    submit(store, 4, "the ship", outline("zorbleflux", square(20, 1)), image="/three.png")
+    assert [image.complete for image in read(store)] == [frozenset()] * 3
+
+
+def test_a_new_word_among_several_expressions_of_a_task_gets_its_own_objects(store: AnnotationStore) -> None:
+    found = (
+        outline("Solar_Panel", square(1, 1)),
+        outline("Solar_Panel", square(10, 1)),
+        outline("ship", square(20, 1)),
+    )
+    submit(store, 1, ["all the solar panels", "the ship"], *found)
+    (image,) = read(store)
+    assert {item.text: item.objects for item in image.expressions} == {"all the solar panels": (0, 1), "the ship": (2,)}
+    assert image.complete == {"solar panel", "ship"}

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from backend.learning.retraining.gate import compare
+from backend.learning.retraining.gate import Rules, compare
 from backend.learning.retraining.project import ProjectTrainingOptions, train_project
 from backend.learning.retraining.replay import drawn_scenes
 from backend.pipeline import load_pipeline
 from backend.training.adapter.adaptation import AdaptationOptions
 from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.training import DecoderOptions
+from dataset_tools.categories import canonical
 from dataset_tools.errors import ConfigError
 from tests.learning.project_scenes import LABEL, panels, tiny_config
 
@@ -29,7 +30,8 @@ class KilledError(Exception):
     """Stands for a kill between two steps."""
 
 
-def test_a_killed_training_ends_as_if_it_had_not_been_and_the_gate_promotes_it(tmp_path: Path) -> None:
+def test_a_new_word_survives_a_killed_training_and_the_gate_promotes_it(tmp_path: Path) -> None:
+    assert canonical(LABEL) is None, f"{LABEL} has become a canonical category: test with another new word"
     base = tiny_config(tmp_path)
     training = panels(tmp_path / "train", 8)
     replay = drawn_scenes(tmp_path / "replay", 2, width=192, height=160)
@@ -55,13 +57,23 @@ def test_a_killed_training_ends_as_if_it_had_not_been_and_the_gate_promotes_it(t
     old, new = load_pipeline(base), load_pipeline(moved / "config.yaml")
     assert old.model_version != new.model_version
     assert new.model_version.startswith("tiny-")
-    report = compare(old, new, panels(tmp_path / "held_out", 3, seed=5), replay)
+    held_out = panels(tmp_path / "held_out", 10, seed=5)
+    report = compare(old, new, held_out, replay)
     assert report.held_out_old == 0.0
     assert report.held_out_new is not None
     assert report.held_out_new > 0.0
     assert report.replay_old == report.replay_new
     assert report.promoted, report.reason
-    assert not compare(new, old, panels(tmp_path / "held_out", 3, seed=5), replay).promoted
+    assert (report.objects, report.images, report.most_labelled) == (10, 10, 1)
+    assert report.gain_low is not None
+    assert report.gain_low > 0
+    assert not compare(new, old, held_out, replay).promoted
+    waiting = compare(old, new, held_out[:9], replay)
+    assert waiting.waits
+    assert waiting.held_out_new is None
+    crowded = compare(old, new, held_out, replay, rules=Rules(most_objects=1, crowd_floor=0, crowd=0.5))
+    assert not crowded.promoted
+    assert "too many false detections" in crowded.reason
 
     with pytest.raises(ConfigError, match="something else"):
         train_project(base, training[1:], replay, tmp_path / "cut", OPTIONS)

@@ -30,7 +30,15 @@ def manifest(version: str, project: int = 2, config: str = "tiny") -> Manifest:
         options={"seed": 5},
         training_keys=["a" * 64],
         replay="drawn scenes",
-        gate={"held_out_old": 0.4, "held_out_new": 0.5, "replay_old": 0.7, "replay_new": 0.7},
+        gate={
+            "held_out_old": 0.4,
+            "held_out_new": 0.5,
+            "replay_old": 0.7,
+            "replay_new": 0.7,
+            "objects": 12,
+            "images": 6,
+            "replay_expressions": 40,
+        },
         accepted=True,
         reason="better",
     )

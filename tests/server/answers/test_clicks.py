@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools import brush_rle
+from tests.conftest import REPOSITORY
 from tests.server.conftest import LABEL_CONFIG, Site, interactive, make_site, png, task
 from tests.server.editor.test_region_lookup import stored
 from tests.server.tiny import VERSION, tiny_pipeline
@@ -121,6 +123,34 @@ def test_a_click_on_a_region_refines_it_under_its_own_id(service: LabelingServic
     assert refined["id"] == "19051e04eb"
     assert refined["from_name"] == "mask"
     assert refined["meta"]["text"][0].startswith(f"pslg model={VERSION} clicks=2 score=")
+
+
+def test_a_refined_region_keeps_its_words_and_a_new_one_has_none(service: LabelingService, url: str) -> None:
+    prelabel = {**region("19051e04eb", rectangle(20, 15, 60, 45)), "meta": {"text": ["expression: the ship"]}}
+    (refined,) = ask(service, interactive(task(1, url, predictions=[stored(prelabel)]), [click(40, 30)]))["result"]
+    assert refined["meta"]["text"][1:] == ["expression: the ship"]
+    (new,) = ask(service, interactive(task(1, url), [click(40, 30)]))["result"]
+    assert len(new["meta"]["text"]) == 1
+
+
+def test_a_click_is_answered_on_the_image_it_lies_on(service: LabelingService, site: Site) -> None:
+    body = json.loads((REPOSITORY / "tests/data/cases/two_images_config_predict.json").read_text())
+    body["tasks"][0]["data"] |= {"pre": site.put("/pre.png", png(50, 40)), "post": site.put("/post.png", png(120, 90))}
+    (found,) = ask(service, body)["result"]
+    assert (found["from_name"], found["to_name"]) == ("mask2", "after")
+    assert (found["original_width"], found["original_height"]) == (120, 90)
+    assert brush_rle.decode(found["value"]["rle"], 90, 120).any()
+    body["params"]["context"]["result"][0]["to_name"] = "elsewhere"
+    assert ask(service, body)["result"] == []
+
+
+def test_a_click_on_a_page_of_a_list_stays_on_that_page(service: LabelingService, site: Site) -> None:
+    pages = [site.put("/0.png", png(50, 40)), site.put("/1.png", png(120, 90))]
+    config = LABEL_CONFIG.replace('value="$image"', 'valueList="$pages"')
+    found = {"id": 1, "data": {"pages": pages, "expression": "x"}}
+    item = {**click(40, 30), "item_index": 1}
+    (region,) = ask(service, interactive(found, [item], config))["result"]
+    assert (region["item_index"], region["original_width"]) == (1, 120)
 
 
 def test_the_region_itself_is_a_prompt(service: LabelingService, url: str) -> None:

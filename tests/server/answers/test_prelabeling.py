@@ -14,8 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from backend.pipeline import PslgSam
-from backend.pipeline.types import GroundingResult, Image
-from backend.server.protocol import PredictRequest, validate
+from backend.pipeline.types import Box, Grounding, GroundingResult, Image
+from backend.server.answers.background import Priority
+from backend.server.editor.labeling_config import parse_labeling_config
+from backend.server.editor.prompts import read_task
+from backend.server.protocol import PredictRequest, Task, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools import brush_rle
@@ -53,6 +56,8 @@ def test_several_objects_and_several_expressions(service: LabelingService, site:
     slot, listed = predict(service, task(1, url, "two ships"), task(2, url, ["the building", "two ships"]))
     assert labels(slot) == ["ship", "ship"]
     assert labels(listed) == ["building", "ship", "ship"]
+    words = [region["meta"]["text"][1] for region in listed["result"]]
+    assert words == ["expression: the building", "expression: two ships", "expression: two ships"]
 
 
 def test_ids_are_fresh_although_the_answer_is_kept(service: LabelingService, site: Site) -> None:
@@ -363,3 +368,45 @@ def test_state_is_kept_in_the_state_folder(service: LabelingService, settings: S
     predict(service, task(1, site.put("/a.png", png())))
     assert (Path(settings.state_dir) / "server.sqlite3").is_file()
     assert list((Path(settings.state_dir) / "embeddings").glob("*/*.embedding"))
+
+
+class CrowdGrounder(WordGrounder):
+    """Finds eight boxes of rising certainty, whatever is asked for."""
+
+    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+        height, width = image.shape[:2]
+        boxes = [Box(width * n / 8, 0, width * (n + 1) / 8, height) for n in range(8)]
+        return GroundingResult(tuple(Grounding(box, 0.1 + 0.1 * n, "ship") for n, box in enumerate(boxes)))
+
+
+@pytest.mark.parametrize(("most", "deadline", "found"), [(3, 80.0, 3), (100, 80.0, 8), (100, 1e-6, 1)])
+def test_only_the_most_certain_objects_go_to_label_studio_and_the_log_says_so(
+    settings: Settings, site: Site, caplog: pytest.LogCaptureFixture, most: int, deadline: float, found: int
+) -> None:
+    def load() -> PslgSam:
+        pipeline = tiny_pipeline()
+        pipeline.grounder = CrowdGrounder()
+        return pipeline
+
+    service = LabelingService(settings.model_copy(update={"max_objects": most, "deadline": deadline}), load)
+    service.start()
+    assert service.model.wait(60)
+    labeling = parse_labeling_config(LABEL_CONFIG)
+    query = read_task(Task.model_validate(task(1, site.put("/a.png", png()), "all the ships")), labeling)
+    pipeline = service.model.pipeline()
+    with caplog.at_level(logging.WARNING):
+        prediction = service.prelabeler.answer(pipeline, query, labeling)
+        (answer,) = service.prelabeler.answers(pipeline, query, labeling, Priority.EDITOR)
+    assert (len(answer), answer.left_out) == (found, 8 - found)
+    assert len(prediction["result"]) == found
+    certain = [0.1 + 0.1 * n for n in range(8)]
+    if deadline > 1:
+        assert [item.scores["grounding"] for item in answer] == certain[8 - found :]
+    assert ("8 objects found" in caplog.text) == (found < 8)
+    kept = service.prelabeler.kept_answers(pipeline, query, labeling)
+    assert (kept is not None) == (deadline > 1)  # what time cut off is computed when somebody asks again
+    if kept is not None:
+        assert kept[0].left_out == 8 - found
+    service.cache.most = 2  # the server is started with another PSLG_MAX_OBJECTS
+    assert service.prelabeler.kept_answers(pipeline, query, labeling) is None
+    service.close()

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backend.labeling_configs import labeling_config_names, read_labeling_config
 from backend.server.editor.labeling_config import parse_labeling_config
+from backend.server.editor.prompts import read_task
+from backend.server.protocol import Task
 from dataset_tools import categories
-from dataset_tools.errors import ProtocolError
+from dataset_tools.errors import ImageError, ProtocolError
 from tests.server.conftest import LABEL_CONFIG
 
 
@@ -30,7 +34,10 @@ def test_a_usual_config() -> None:
     [
         ('<Header value="Expression: $expression"/>', "expression"),
         ('<Text name="t" value="$sentence"/>', "sentence"),
-        ('<Header value="Scene $scene, find ${phrase}"/>', "scene"),
+        ('<Header value="Scene $scene, find ${phrase}"/>', "phrase"),
+        ('<Header value="$scene"/><Header value="$meta.caption"/>', "meta.caption"),
+        ('<Header value="Find: $meta.expression."/>', "meta.expression"),
+        ('<Header value="$scene"/><Header value="$title"/>', "expression"),
         ('<Header value="$title"/><Text name="t" value="$expression"/>', "expression"),
         ("", "expression"),
         ('<Header value="$image"/>', "expression"),
@@ -104,6 +111,55 @@ def test_controls_of_another_image_do_not_count() -> None:
 def test_what_cannot_work_is_explained(body: str, problem: str) -> None:
     found = parse_labeling_config(config(body)).problems(frozenset({"building", "ship"}))
     assert any(problem in line for line in found), found
+
+
+TWO = (
+    '<View><Image name="before" value="$pre"/><Image name="after" value="$post"/>'
+    '<BrushLabels name="m1" toName="before" smart="false"><Label value="ship"/></BrushLabels>'
+    '<BrushLabels name="m2" toName="after" smart="false"><Label value="ship"/></BrushLabels></View>'
+)
+
+
+def test_the_parts_of_the_image_that_the_items_lie_on() -> None:
+    found = parse_labeling_config(TWO)
+    after = found.on([{"to_name": "after"}])
+    assert (after.image, after.image_key, [control.name for control in after.outputs]) == ("after", "post", ["m2"])
+    assert found.on([{"to_name": "before"}]).image == "before"
+    assert any("2 images are labelled (before, after)" in note for note in found.problems(None))
+    for items in ([{"to_name": "middle"}], [{"to_name": "before"}, {"to_name": "after"}]):
+        with pytest.raises(ProtocolError, match="on which image this is cannot be told"):
+            found.on(items)
+
+
+def test_texts_of_which_none_is_called_like_words_are_no_expression() -> None:
+    notes = parse_labeling_config(config('<Header value="$scene"/><Header value="$title"/>' + BRUSH)).notes
+    assert any("which of $scene, $title is the expression cannot be told" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("image", "data", "url"),
+    [
+        ('value="$a.b"', {"a": {"b": "/data/x.png"}}, "/data/x.png"),
+        ('value="$a[1].url"', {"a": [{}, {"url": "/data/x.png"}]}, "/data/x.png"),
+        ('value="${a}"', {"a": "/data/x.png"}, "/data/x.png"),
+        ('value="https://host/$a/$b.png"', {"a": "x", "b": {"png": 7}}, "https://host/x/7"),
+        ('valueList="$pages"', {"pages": ["/data/x.png"]}, "/data/x.png"),
+    ],
+)
+def test_every_form_of_a_value_is_read(image: str, data: dict[str, Any], url: str) -> None:
+    found = parse_labeling_config(config(BRUSH, f'<Image name="image" {image}/>'))
+    assert read_task(Task(data=data), found).url == url
+
+
+def test_a_page_of_a_list_is_named_by_the_items() -> None:
+    found = parse_labeling_config(config(BRUSH, '<Image name="image" valueList="$pages"/>'))
+    task = Task(data={"pages": ["/data/x.png", "/data/y.png"], "meta": {}})
+    assert read_task(task, found.on([{"to_name": "image", "item_index": 1}])).url == "/data/y.png"
+    with pytest.raises(ImageError, match="2 images under 'pages', and it cannot be told"):
+        read_task(task, found)
+    second = found.on([{"to_name": "image", "item_index": 1}])
+    assert second.shows({"to_name": "image", "item_index": 1})
+    assert not second.shows({"to_name": "image", "item_index": 0})
 
 
 @pytest.mark.parametrize(

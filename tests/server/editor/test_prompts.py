@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.prompts import EditorPrompts, read_prompts
+from backend.server.editor.prompts import EditorPrompts, TaskQuery, default_category, read_prompts
 from backend.server.protocol import PredictRequest, validate
 from dataset_tools import brush_rle
+from dataset_tools.categories import canonical
 from dataset_tools.geometry import Box, Point
+from dataset_tools.labelled import category_name
 from tests.conftest import REPOSITORY
 
 CAPTURES = REPOSITORY / "tests" / "data" / "captures"
@@ -178,3 +180,17 @@ def test_what_cannot_be_a_prompt_is_left_out(broken: Any) -> None:
 def test_a_box_reaching_over_the_image_is_cut() -> None:
     (single,) = with_items(item("rectanglelabels", "ship", x=90, y=90, width=30, height=30)).objects
     assert single.box == Box(720, 540, 800, 600)
+
+
+@pytest.mark.parametrize("label", ["solar panel", "Solar_Panel", "zorbleflux", "太陽光パネル"])
+def test_the_words_name_a_new_word_among_the_labels(label: str) -> None:
+    assert canonical(label) is None, f"{label} has become a canonical category: test with another new word"
+    config = parse_labeling_config(
+        f'''<View><Image name="image" value="$image"/><BrushLabels name="label" toName="image">
+        <Label value="ship"/><Label value="{label}"/></BrushLabels></View>'''
+    )
+    name = category_name(label)
+    query = TaskQuery(1, "/a.png", (f"all the {name}",), None)
+    assert default_category(query, config, query.expressions[0]) == name
+    assert config.label_for(name) == label
+    assert default_category(query, config, "the ship") is None

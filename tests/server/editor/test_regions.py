@@ -85,3 +85,10 @@ def test_a_large_code_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         writer.regions(noise, "ship", [BRUSH], score=0.5)
     assert "PSLG_SPECK_AREA" in caplog.text
+
+
+def test_a_region_carries_the_words_that_it_was_found_for() -> None:
+    mask = np.ones((4, 4), np.bool_)
+    (found,) = WRITER.regions(mask, "ship", [BRUSH], score=0.5, expression=" the ship\n on the left ")
+    assert found["meta"]["text"][1:] == ["expression: the ship on the left"]
+    assert len(WRITER.regions(mask, "ship", [BRUSH], score=0.5, expression=" ")[0]["meta"]["text"]) == 1

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -14,10 +15,12 @@ from backend.database import Database
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
 from backend.server.app import create_app
+from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools.errors import WeightsError
 from tests.learning.versions.test_registry import add
+from tests.server.answers.test_prelabeling import Gate, pushing, wait_for
 from tests.server.conftest import Site, batch, interactive, png, task
 from tests.server.tiny import VERSION, tiny_pipeline
 
@@ -179,3 +182,35 @@ def test_the_version_used_longest_ago_leaves_the_memory_and_comes_back(
         assert service.models.pipeline(project).model_version == version
         assert service.models.versions() == [VERSION, version]
     service.close()
+
+
+def test_a_rollback_drops_what_waits_and_pushes_nothing_of_what_was_begun(
+    settings: Settings, versions: ModelVersions, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, stored = Gate(), list[dict[str, Any]]()
+
+    def load(config: Path) -> PslgSam:
+        pipeline = tiny_pipeline(version=config.parent.name)
+        pipeline.grounder = gate
+        return pipeline
+
+    one = pushing(settings, site, stored).model_copy(update={"prelabel_fetchers": 1})
+    service = LabelingService(one, tiny_pipeline, load)
+    service.start()
+    assert service.model.wait(60)
+    versions.promote(FIRST, "better")
+    assert service.models.pipeline(2).model_version == FIRST
+    url = site.put("/a.png", png())
+    tasks = [task(number, url, words) for number, words in ((2, "the ship"), (3, "the bridge"), (4, "the harbor"))]
+    with caplog.at_level(logging.INFO):
+        request = validate(PredictRequest, {**batch(*tasks), "project": "2.1"})
+        assert service.predict(request) == [[], [], []]
+        wait_for(lambda: gate.asked)
+        versions.rollback(2, "compact")
+        gate.opened.set()
+        wait_for(lambda: not any(service.prelabeler.late.waiting(item["id"]) for item in tasks))
+    service.close()
+    assert gate.asked == ["the ship"]  # in work when the switch came; the others were dropped
+    assert stored == []
+    assert f"project 2 is answered by {VERSION} now, no longer by {FIRST}" in caplog.text
+    assert f"task 2: not pushed: {FIRST} no longer serves its project" in caplog.text

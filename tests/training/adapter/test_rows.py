@@ -11,7 +11,7 @@ import pytest
 from backend.pipeline.grounding.compact.network import load_detector
 from backend.training.adapter.adaptation import AdaptationOptions, categories_to_learn
 from backend.training.adapter.rows import ViewCells, neighbourhoods
-from backend.training.adapter.views import FeatureCache, Levels, View
+from backend.training.adapter.views import FeatureCache, FeatureView, Levels
 from dataset_tools.labelled import LabelledImage, LabelledObject
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
@@ -23,7 +23,7 @@ FAR = 0
 def cells(tmp_path: Path, image: LabelledImage) -> ViewCells:
     detector, _ = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
     categories = (*detector.config.categories, LABEL)
-    return ViewCells(FeatureCache(detector, None), image, View(SIDE), categories, np.array([2]), 0.1)
+    return ViewCells(FeatureCache(detector, None), image, FeatureView(SIDE), categories, np.array([2]), 0.1)
 
 
 def middle(image: LabelledImage) -> int:

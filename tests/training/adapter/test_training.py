@@ -13,7 +13,7 @@ from backend.pipeline.grounding.compact.grounder import load_compact_grounder
 from backend.pipeline.grounding.compact.network import load_detector, save_adapted
 from backend.training.adapter.calibration import cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
-from backend.training.adapter.views import FeatureCache, View, detections_of, training_views
+from backend.training.adapter.views import FeatureCache, FeatureView, detections_of, training_views
 from dataset_tools.image_files import read
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
@@ -70,16 +70,16 @@ def test_a_full_folder_gives_up_what_other_detectors_left_and_then_keeps_nothing
     assert not stale.exists()
     assert (tmp_path / "features" / "windows").is_dir()
     for side in (64, 96, 128, 192, 256):
-        cache.reading(image, View(side))
+        cache.reading(image, FeatureView(side))
     kept = sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.npy"))
     assert 0 < kept <= 200_000
     again = FeatureCache(detector, tmp_path / "features", limit_bytes=kept)
-    again.reading(image, View(320))
+    again.reading(image, FeatureView(320))
     assert sum(path.stat().st_size for path in (tmp_path / "features").rglob("*.npy")) == kept
 
 
-@pytest.mark.parametrize("view", [View(192, turns, flip) for turns in range(4) for flip in (False, True)])
-def test_boxes_follow_the_turned_pixels(view: View) -> None:
+@pytest.mark.parametrize("view", [FeatureView(192, turns, flip) for turns in range(4) for flip in (False, True)])
+def test_boxes_follow_the_turned_pixels(view: FeatureView) -> None:
     mask = np.zeros((96, 192), np.bool_)
     mask[10:30, 50:110] = True
     rows, columns = np.nonzero(view.apply(mask))

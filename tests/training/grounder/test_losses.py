@@ -8,7 +8,7 @@ import torch
 
 from backend.pipeline.grounding.compact.detections import peaks
 from backend.pipeline.grounding.compact.network import STRIDES, DetectorOutput
-from backend.training.grounder.augmentation import SHAPELESS, UNLABELLED, Sample
+from backend.training.grounder.augmentation import SHAPELESS, UNLABELLED, DetectorSample
 from backend.training.grounder.losses import Targets, losses, make_targets
 
 SIDE = 128
@@ -19,8 +19,8 @@ def sample(
     labels: list[int],
     background: float = 1.0,
     kinds: list[int] | None = None,
-) -> Sample:
-    return Sample(
+) -> DetectorSample:
+    return DetectorSample(
         np.zeros((SIDE, SIDE, 3), np.uint8),
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(labels, np.int64),

@@ -7,6 +7,7 @@ every object of the categories it knows, ``relations`` picks the ones that the q
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,12 @@ from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions import relations
-from dataset_tools.expressions.query import Color, Query
+from dataset_tools.expressions.appearance import View, look_at, view_of
+from dataset_tools.expressions.candidates import Candidates
+from dataset_tools.expressions.certainty import ENOUGH
+from dataset_tools.expressions.explanation import Explanation, explain, in_words
+from dataset_tools.expressions.landmarks import mentions_surroundings
+from dataset_tools.expressions.query import Query
 from dataset_tools.geometry import Box
 
 _LOWEST_SCORE = 0.05
@@ -89,13 +95,28 @@ class CompactGrounder:
         if refusal is not None:
             return GroundingResult((), refusal)
         size = (image.shape[0], image.shape[1])
-        return answer(query, self.detections(image, key=key), self.calibration, size, partial(color_in_box, image))
+        colors = partial(color_in_box, image)
+        return answer(query, self.detections(image, key=key), self.calibration, size, colors, image)
+
+    def explain(self, image: Image, expression: str) -> Explanation:
+        """How ``ground`` reads ``expression`` and how each detection fares."""
+        query = expression_parser.parse(expression, self.known_categories)
+        refusal = self.refusal(query)
+        if refusal is not None:
+            return Explanation((f"understood: {in_words(query)}", f"no answer ({refusal.code}): {refusal.message}"), {})
+        size = (image.shape[0], image.shape[1])
+        colors = partial(color_in_box, image)
+        choice, groundings, _ = chosen(query, self.detections(image), self.calibration, size, colors, image)
+        boxes = _labelled(query, groundings, colors, image)
+        return explain(query, choice, boxes, size, _view(query, image))
 
     def refusal(self, query: Query) -> Abstention | None:
         """An abstention for what no image could change: nothing asked for, or a category that is not known."""
         if query.is_empty:
             return Abstention("empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.")
-        if query.category in self.known_categories or (query.category is None and not query.unknown_words):
+        if self.known_categories.intersection(Candidates.categories_of(query)) or (
+            query.category is None and not query.unknown_words
+        ):
             return None
         unknown = category_named(query.category).display if query.category else " ".join(query.unknown_words)
         return Abstention(
@@ -112,6 +133,7 @@ def answer(
     calibration: Calibration,
     image_size: tuple[int, int],
     color_of: Callable[[Box], Rgb | None] | None = None,
+    image: Image | None = None,
 ) -> GroundingResult:
     """Pick the detections that ``query`` describes; pure, so that it can be measured with true boxes.
 
@@ -121,38 +143,73 @@ def answer(
         calibration: what their scores mean.
         image_size: (height, width) in pixels.
         color_of: colour of what is in a box; None to pass over colour words.
+        image: where further looks and the surroundings are measured, if the words ask for them; None not to.
     """
-    named = {query.category, *query.target_categories}
+    choice, candidates, considered = chosen(query, detections, calibration, image_size, color_of, image)
+    alike = choice.code == "ambiguous" and choice.chance >= ENOUGH
+    if alike and sum(candidates[i].score >= _CERTAIN for i in choice.indices) < 2:
+        # "the airplane" says that there is one: of a good detection and doubtful ones the good one is meant.
+        return GroundingResult((candidates[choice.indices[0]],), None, considered)
+    if choice.code is not None:
+        closest = tuple(candidates[i] for i in choice.indices) or considered
+        unread = choice.unread if choice.code == "unknown-word" else ()
+        return GroundingResult((), Abstention(choice.code, choice.message, closest, unread), considered)
+    certainty = choice.chance if choice.unread else 1.0
+    found = (replace(candidates[i], score=candidates[i].score * certainty) for i in choice.indices)
+    return GroundingResult(tuple(found), None, considered)
+
+
+def chosen(
+    query: Query,
+    detections: Sequence[Detection],
+    calibration: Calibration,
+    image_size: tuple[int, int],
+    color_of: Callable[[Box], Rgb | None] | None = None,
+    image: Image | None = None,
+) -> tuple[relations.Choice, list[Grounding], tuple[Grounding, ...]]:
+    """As :func:`answer`: the choice, the candidates that its indices mean, and all detections of the category."""
+
+    named = Candidates.categories_of(query)
+    wanted = {*named, *query.target_categories}
     # A kind is found once more as what it is a kind of: without its word it is no object of its own.
     groundings = [
         Grounding(d.box, calibration.probability(d.category, d.score), d.category)
         for d in detections
-        if d.category not in KINDS or d.category in named
+        if d.category not in KINDS or d.category in wanted
     ]
-    subjects = [g for g in groundings if query.category in (g.category, None) and g.score >= _PLAUSIBLE]
+    subjects = [g for g in groundings if (not named or g.category in named) and g.score >= _PLAUSIBLE]
     considered = tuple(subjects)
     if query.is_all or query.category is None:
         # Orders weigh doubtful objects by their probability; a list of objects has to draw the line.
         subjects = [g for g in subjects if g.score >= max(calibration.answer, _EVEN)]
     elif max((g.score for g in subjects), default=0.0) < calibration.answer:
         subjects = []
-    targets = [
-        g for g in groundings if g.category in query.target_categories - {query.category} and g.score >= _PLAUSIBLE
-    ]
+    targets = [g for g in groundings if g.category in query.target_categories - set(named) and g.score >= _PLAUSIBLE]
     candidates = subjects + targets
-    name_color = color_of if color_of is not None and _mentions_color(query) else None
-    labelled = [
-        relations.LabelledBox(g.box, g.category or "", g.score, name_color(g.box) if name_color else None)
-        for g in candidates
+    labelled = _labelled(query, candidates, color_of, image)
+    return relations.choose(query, labelled, image_size, _view(query, image)), candidates, considered
+
+
+def _labelled(
+    query: Query, groundings: Sequence[Grounding], color_of: Callable[[Box], Rgb | None] | None, image: Image | None
+) -> list[relations.LabelledBox]:
+    """The candidates with as much measured of them as the words ask for."""
+    name_color = color_of if color_of is not None and query.mentions_color else None
+    seen = image if query.mentions_looks else None
+    return [
+        relations.LabelledBox(
+            g.box,
+            g.category or "",
+            g.score,
+            name_color(g.box) if name_color else None,
+            look=None if seen is None else look_at(seen, g.box),
+        )
+        for g in groundings
     ]
-    choice = relations.choose(query, labelled, image_size)
-    if choice.code == "ambiguous" and sum(candidates[i].score >= _CERTAIN for i in choice.indices) < 2:
-        # "the airplane" says that there is one: of a good detection and doubtful ones the good one is meant.
-        return GroundingResult((candidates[choice.indices[0]],), None, considered)
-    if choice.code is not None:
-        closest = tuple(candidates[i] for i in choice.indices) or considered
-        return GroundingResult((), Abstention(choice.code, choice.message, closest), considered)
-    return GroundingResult(tuple(candidates[i] for i in choice.indices), None, considered)
+
+
+def _view(query: Query, image: Image | None) -> View | None:
+    return view_of(image) if image is not None and mentions_surroundings(query) else None
 
 
 def load_compact_grounder(
@@ -175,12 +232,6 @@ def load_compact_grounder(
 
 def _has_native_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-
-
-def _mentions_color(query: Query) -> bool:
-    return any(isinstance(constraint, Color) for constraint in query.constraints) or any(
-        _mentions_color(target) for relation in query.relations for target in relation.targets
-    )
 
 
 def _shortened(text: str, length: int = 60) -> str:

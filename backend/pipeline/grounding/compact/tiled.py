@@ -14,7 +14,7 @@ from backend.pipeline.grounding.compact.detections import Detection, detect
 from backend.pipeline.grounding.compact.network import Detector
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
-from dataset_tools.tiles import windows
+from dataset_tools.maps.tiles import windows
 
 __all__ = ["LARGEST_WHOLE", "detect_anywhere"]
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError
-from dataset_tools.maps.scene import Scene, Window, open_scene
+from dataset_tools.maps.scene import MapScene, Window, open_scene
 
 __all__ = ["INDEX", "read_index", "tile", "windows"]
 
@@ -127,7 +127,7 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _line(scene: Scene, window: tuple[int, int, int, int], gsd: float | None) -> dict[str, Any]:
+def _line(scene: MapScene, window: tuple[int, int, int, int], gsd: float | None) -> dict[str, Any]:
     x, y, _, _ = window
     reference = scene.reference.shifted(x, y) if scene.reference else None
     return {
@@ -138,7 +138,7 @@ def _line(scene: Scene, window: tuple[int, int, int, int], gsd: float | None) ->
     }  # fmt: skip
 
 
-def _refuse_another(scene: Scene, there: dict[str, dict[str, Any]], folder: Path) -> None:
+def _refuse_another(scene: MapScene, there: dict[str, dict[str, Any]], folder: Path) -> None:
     """Two scenes with one name would overwrite each other's tiles."""
     crs = scene.reference.crs if scene.reference else None
     for line in there.values():

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset_tools import tiles
 from dataset_tools.commands.inspect import tile_command
 from dataset_tools.errors import DatasetError
+from dataset_tools.maps import tiles
 from tests.dataset_tools.maps.geotiffs import MERCATOR, noise, write
 from tests.pictures import scene, tiff
 

@@ -1,0 +1,109 @@
+"""The candidates of one image, with what was measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from dataset_tools.colors import Rgb
+from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.appearance import Look, View
+from dataset_tools.expressions.query import Query
+from dataset_tools.expressions.spatial_scores import Floats
+from dataset_tools.expressions.vocabulary import GENERAL_NOUNS
+from dataset_tools.geometry import Box
+
+__all__ = ["Candidates", "LabelledBox"]
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """A candidate.
+
+    Attributes:
+        box: in pixels.
+        category: canonical name.
+        score: probability in [0, 1] that there is such an object; 1 for ground truth.
+        color: as ``dataset_tools.colors`` gives it, or a name; None if not known, which then fits every colour word.
+        area: of the object's mask in square pixels; None where only the box is known, whose area then counts.
+        look: what was measured of it in the image, None if nothing was.
+    """
+
+    box: Box
+    category: str
+    score: float = 1.0
+    color: Rgb | str | None = None
+    area: float | None = None
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All candidates as arrays.
+
+    Attributes:
+        candidates: as given.
+        boxes: float64[N, 4] (x0, y0, x1, y1) in pixels.
+        presence: float64[N], the candidates' scores clipped to [0, 1].
+        image_size: (height, width) in pixels.
+        view: what else is seen in the image, None if that was not looked at.
+    """
+
+    candidates: tuple[LabelledBox, ...]
+    boxes: Floats
+    presence: Floats
+    image_size: tuple[int, int]
+    view: View | None = None
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Categories of the candidates."""
+        return frozenset(c.category for c in self.candidates)
+
+    @classmethod
+    def of(cls, candidates: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None) -> Candidates:
+        """The arrays of ``candidates``."""
+        boxes = np.array([c.box for c in candidates], np.float64).reshape(-1, 4)
+        presence = np.clip(np.array([c.score for c in candidates], np.float64), 0.0, 1.0)
+        return cls(tuple(candidates), boxes, presence, image_size, view)
+
+    def sizes(self, measure: str) -> Floats:
+        """float64[N]: as ``spatial_scores.sizes``, with the masks' areas where they are known."""
+        by_box = spatial.sizes(self.boxes, measure)
+        if measure != "area":
+            return by_box
+        known = [candidate.area for candidate in self.candidates]
+        return np.array([size if area is None else max(area, 1e-6) for area, size in zip(known, by_box, strict=True)])
+
+    @staticmethod
+    def categories_of(query: Query) -> tuple[str, ...]:
+        """What the query's noun may name: its category, or several for a noun such as "court"."""
+        names = GENERAL_NOUNS.get(query.noun) or GENERAL_NOUNS.get(query.noun.removesuffix("s"), ())
+        return names or ((query.category,) if query.category else ())
+
+    def category_of(self, query: Query) -> str | None:
+        """The query's category; for a noun of several ("court") the most frequent of them."""
+        names = self.categories_of(query)
+        kinds = [c.category for c in self.candidates if c.category in names]
+        return max(kinds, key=kinds.count) if kinds else query.category
+
+    def of_category(self, category: str | None) -> Floats:
+        """float64[N]: 1 for candidates of a category, else 0."""
+        return np.array([c.category == category for c in self.candidates], np.float64)
+
+    GROUP: ClassVar[str] = "(group)"
+    """Category of the things that :meth:`with_things` adds."""
+
+    def with_things(self, boxes: Sequence[Floats], presence: Sequence[float]) -> Candidates:
+        """The scene with further boxes (x0, y0, x1, y1), such as those of groups, after its candidates."""
+        things = [LabelledBox(Box(*(float(v) for v in box)), Candidates.GROUP) for box in boxes]
+        return Candidates(
+            (*self.candidates, *things),
+            np.concatenate([self.boxes, np.array(boxes, np.float64).reshape(-1, 4)]),
+            np.concatenate([self.presence, np.array(presence, np.float64)]),
+            self.image_size,
+            self.view,
+        )

@@ -1,0 +1,166 @@
+"""Groups that objects of one kind form in an image: rows (also tilted ones), columns, pairs and clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.query import GroupShape
+from dataset_tools.expressions.spatial_scores import Bools, Floats
+
+__all__ = ["FoundGroup", "find_groups"]
+
+_REACHES = (0.35, 0.8, 1.5, 3.0)
+"""Gaps, in mean object sizes, up to which neighbours belong to one cluster."""
+_ROW_GAP = 3.5
+_MOST = 60
+
+
+@dataclass(frozen=True)
+class FoundGroup:
+    """Objects that belong together.
+
+    Attributes:
+        members: indices of the objects, in no order.
+        fit: how well they have the shape and the number asked for, in [0, 1].
+    """
+
+    members: tuple[int, ...]
+    fit: float
+
+
+def find_groups(boxes: Floats, peers: Bools, shape: GroupShape, count: int | None) -> list[FoundGroup]:
+    """Groups of the shape among the ``peers``, best first.
+
+    Args:
+        boxes: float64[N, 4] in pixels.
+        peers: bool[N], those of the kind asked for.
+        shape: see :class:`dataset_tools.expressions.query.Group`.
+        count: how many it should have, None if any number will do.
+    """
+    here = np.flatnonzero(peers)
+    if len(here) < 2:
+        return []
+    own = boxes[here]
+    found: dict[tuple[int, ...], float] = {}
+    for indices, fit in _candidates(own, shape):
+        fit = fit * _counted(len(indices), count, shape)
+        key = tuple(sorted(int(here[i]) for i in indices))
+        found[key] = max(found.get(key, 0.0), fit)
+    if shape in ("any", "cluster", "pair") and (count is None or len(here) == count):
+        found.setdefault(tuple(int(i) for i in here), 0.9 * _counted(len(here), count, shape))
+    ordered = sorted(found.items(), key=lambda item: -item[1])[:_MOST]
+    return [FoundGroup(members, fit) for members, fit in ordered if fit > 0.02]
+
+
+def _counted(size: int, count: int | None, shape: GroupShape) -> float:
+    if shape == "pair":
+        count = 2
+    if count is None:
+        return 1.0 if size > 1 else 0.0
+    return (1.0, 0.25, 0.1)[min(abs(size - count), 2)] if size > 1 else 0.0
+
+
+def _candidates(boxes: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
+    gaps = spatial.gaps(boxes, boxes)
+    if shape in ("any", "pair", "cluster"):
+        yield from _clusters(boxes, gaps)
+    if shape == "row":
+        for angle, liking in _angles(boxes):
+            yield from _lines(boxes, angle, liking)
+    elif shape == "column":
+        for angle, liking in _angles(boxes):
+            upright = abs(np.sin(angle))
+            yield from _lines(boxes, angle, liking * float(spatial.sigmoid(np.array((upright - 0.6) / 0.1))))
+    elif shape == "any":
+        for angle, liking in _angles(boxes):
+            yield from ((line, 0.6 * fit) for line, fit in _lines(boxes, angle, liking))
+
+
+def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
+    """Connected by small gaps; the better the further away the others are."""
+    size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
+    for reach in _REACHES:
+        for part in _connected(gaps <= reach * size):
+            if len(part) < 2:
+                continue
+            others = np.setdiff1d(np.arange(len(boxes)), part)
+            inner = max(float(_widest_link(gaps, part)), 0.2 * size)
+            outer = float(gaps[part][:, others].min()) if len(others) else 4 * inner
+            yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
+
+
+def _widest_link(gaps: Floats, part: list[int]) -> float:
+    """The largest gap that has to be crossed to reach all members from one another."""
+    inside, outside, widest = [part[0]], list(part[1:]), 0.0
+    while outside:
+        block = gaps[inside][:, outside].min(axis=0)
+        nearest = int(block.argmin())
+        widest = max(widest, float(block[nearest]))
+        inside.append(outside.pop(nearest))
+    return widest
+
+
+def _angles(boxes: Floats) -> list[tuple[float, float]]:
+    """Directions in which neighbours follow one another, in radians in [0, pi), with a liking in [0, 1]."""
+    middles = spatial.centers(boxes)
+    angles = [(0.0, 1.0), (np.pi / 2, 0.75)]
+    if len(boxes) < 3:
+        return angles
+    distance = np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0))
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.argmin(axis=1)
+    offset = middles[nearest] - middles
+    turned = np.arctan2(offset[:, 1], offset[:, 0]) % np.pi
+    doubled = np.exp(2j * turned)
+    modes = []
+    for start in np.linspace(0.0, np.pi, 8, endpoint=False):  # rows of different directions each have their own
+        near = np.abs(np.angle(doubled * np.exp(-2j * start))) < 0.5
+        if near.sum() >= 3:
+            modes.append((int(near.sum()), float(np.angle(doubled[near].mean()) / 2 % np.pi)))
+    for _, main in sorted(modes, reverse=True)[:4]:
+        if all(_turn(main, known) > 0.12 for known, _ in angles):
+            angles.append((main, 0.95))
+    return angles
+
+
+def _turn(angle: float, other: float) -> float:
+    """Between two directions of a line, in radians in [0, pi / 2]."""
+    apart = abs(angle - other) % np.pi
+    return float(min(apart, np.pi - apart))
+
+
+def _lines(boxes: Floats, angle: float, liking: float) -> Iterator[tuple[list[int], float]]:
+    """Chains of boxes side by side along ``angle``."""
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = np.array([-along[1], along[0]])
+    middles, extent = spatial.centers(boxes), boxes[:, 2:] - boxes[:, :2]
+    depth = (extent * np.abs(across)).sum(axis=1)
+    width = (extent * np.abs(along)).sum(axis=1)
+    aside = np.abs((middles @ across)[:, None] - (middles @ across)[None])
+    ahead = np.abs((middles @ along)[:, None] - (middles @ along)[None]) - (width[:, None] + width[None]) / 2
+    level = aside <= 0.45 * np.minimum(depth[:, None], depth[None])
+    for reach in (1.2, _ROW_GAP):
+        for part in _connected(level & (ahead <= reach * np.maximum(width[:, None], width[None]))):
+            if len(part) < 2:
+                continue
+            spread = np.ptp(middles[part] @ along) / max(float(np.ptp(middles[part] @ across)), 1e-6)
+            yield part, liking * float(spatial.sigmoid(np.array((spread - 1.5) / 0.4)))
+
+
+def _connected(linked: Bools) -> list[list[int]]:
+    """Connected components of a symmetric relation bool[N, N]."""
+    left, parts = set(range(len(linked))), []
+    while left:
+        part, edge = [], [left.pop()]
+        while edge:
+            node = edge.pop()
+            part.append(node)
+            reached = [int(i) for i in np.flatnonzero(linked[node]) if int(i) in left]
+            left.difference_update(reached)
+            edge += reached
+        parts.append(sorted(part))
+    return parts

@@ -1,0 +1,136 @@
+"""How objects stand to what is no candidate but can be seen: grass, water, pavement, a red roof."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from dataset_tools.colors import NAMES
+from dataset_tools.expressions.appearance import View
+from dataset_tools.expressions.candidates import Candidates
+from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
+from dataset_tools.expressions.spatial_scores import Bools, Floats
+from dataset_tools.expressions.vocabulary import SURFACES
+
+__all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
+
+_SHORTEST_RING = 4.0
+_REACH = 0.22
+"""Share of the image's diagonal up to which something lies "left of" a landmark."""
+
+
+def surface_of(target: Query) -> tuple[str | None, str | None] | None:
+    """(surface, colour) by which a target can be told in the image; None if it cannot."""
+    words = target.noun.split()
+    surface = next((SURFACES[word] for word in reversed(words) if word in SURFACES), None)
+    color = next((c.name for c in target.constraints if isinstance(c, Color) and c.name in NAMES), None)
+    if target.category not in (None, "building") or (surface is None and color is None):
+        return None
+    if target.category is None and surface is None and not words:
+        return None
+    return surface, color
+
+
+def mentions_surroundings(query: Query) -> bool:
+    """Whether something that it refers to may have to be looked for in the image (see ``appearance.view_of``)."""
+    return any(surface_of(part) is not None or mentions_surroundings(part) for part in query.parts)
+
+
+def landmark_scores(
+    target: Query, kind: RelationKind, direction: Direction, scene: Candidates, peers: Bools
+) -> Floats | None:
+    """float64[N] in [0, 1], relative to the best of the ``peers``; None if the image cannot tell."""
+    what = surface_of(target)
+    if scene.view is None or what is None or not peers.any():
+        return None
+    layer = _without_objects(scene, scene.view.layer(*what)) if what[0] is None else scene.view.layer(*what)
+    here = np.flatnonzero(peers)
+    scores = np.zeros(len(peers))
+    match kind:
+        case "on" | "in" | "surrounded" if direction == (None, None):
+            scores[here] = [_around(layer, box, scene.view) for box in scene.boxes[here]]
+        case "near" | "nearest" | "far" | "farthest" | "on" | "in" | "surrounded" | "holds":
+            distance = _distances(layer, scene)
+            if distance is None:
+                return None
+            scores[here] = np.exp2(-distance[here] / (0.05 * float(np.hypot(*scene.image_size))))
+            if kind in ("far", "farthest"):
+                scores[here] = 1.05 - scores[here]
+        case "direction":
+            scores[here] = [_beyond(layer, box, direction, scene) for box in scene.boxes[here]]
+        case _:
+            return None
+    most = float(scores.max())
+    return None if most < 0.08 else scores / most
+
+
+def _cells(box: Floats, view: View, *, margin: float = 0.0) -> tuple[int, int, int, int]:
+    """Cells (x0, y0, x1, y1) that a box widened by ``margin`` pixels covers, at least one."""
+    _, height, width = view.surfaces.shape
+    x0, y0 = (box[0] - margin) * view.scale[0], (box[1] - margin) * view.scale[1]
+    x1, y1 = (box[2] + margin) * view.scale[0], (box[3] + margin) * view.scale[1]
+    left, top = int(np.clip(round(x0), 0, width - 1)), int(np.clip(round(y0), 0, height - 1))
+    return left, top, int(np.clip(round(x1), left + 1, width)), int(np.clip(round(y1), top + 1, height))
+
+
+def _around(layer: Floats, box: Floats, view: View) -> float:
+    """Mean of the layer in a ring around the box."""
+    size = float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 1.0)))
+    cell = 1.0 / min(view.scale)
+    x0, y0, x1, y1 = _cells(box, view, margin=max(_SHORTEST_RING, cell, 0.25 * size))
+    outer = layer[y0:y1, x0:x1]
+    ix0, iy0, ix1, iy1 = _cells(box, view)
+    inner = layer[iy0:iy1, ix0:ix1]
+    count = outer.size - inner.size
+    return float((outer.sum() - inner.sum()) / count) if count > 0 else float(outer.mean())
+
+
+def _distances(layer: Floats, scene: Candidates) -> Floats | None:
+    """Pixels from each box to the nearest patch of the layer; None if there is no patch."""
+    patches = (layer > 0.45).astype(np.uint8)
+    number, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=4)
+    small = [i for i in range(1, number) if stats[i, cv2.CC_STAT_AREA] < 3]
+    patches[np.isin(labels, small)] = 0
+    if not patches.any() or scene.view is None:
+        return None
+    away = cv2.distanceTransform(1 - patches, cv2.DIST_L2, 3)
+    cell = 1.0 / min(scene.view.scale)
+    found = []
+    for box in scene.boxes:
+        x0, y0, x1, y1 = _cells(box, scene.view)
+        found.append(float(away[y0:y1, x0:x1].min()) * cell)
+    return np.array(found, np.float64)
+
+
+def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Candidates) -> float:
+    """How much of the layer lies next to the box on the side that is opposite to ``direction``."""
+    view = scene.view
+    if view is None:
+        return 0.0
+    reach = _REACH * float(np.hypot(*scene.image_size))
+    x, y = direction[0] or 0, direction[1] or 0
+    area = box.copy()
+    if x:
+        area[0], area[2] = (box[0] - reach, box[0]) if x > 0 else (box[2], box[2] + reach)
+    if y:
+        area[1], area[3] = (box[1] - reach, box[1]) if y > 0 else (box[3], box[3] + reach)
+    x0, y0, x1, y1 = _cells(area, view)
+    part = layer[y0:y1, x0:x1]
+    depth = np.ones(part.shape)
+    if x:
+        fade = np.linspace(0.2, 1.0, part.shape[1])
+        depth = depth * (fade if x > 0 else fade[::-1])
+    if y:
+        fade = np.linspace(0.2, 1.0, part.shape[0])[:, None]
+        depth = depth * (fade if y > 0 else fade[::-1])
+    return float((part * depth).sum() / depth.sum())
+
+
+def _without_objects(scene: Candidates, layer: Floats) -> Floats:
+    """The layer without the candidates' own cells: a white car is no white roof."""
+    left = layer.copy()
+    if scene.view is not None:
+        for box in scene.boxes:
+            x0, y0, x1, y1 = _cells(box, scene.view)
+            left[y0:y1, x0:x1] *= 0.3
+    return left

@@ -1,0 +1,355 @@
+"""Reads prepositions, relations and possessives, with the noun phrases that follow them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dataset_tools.expressions.lexicon import Lexeme
+from dataset_tools.expressions.noun_phrase import NounPhrase
+from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
+from dataset_tools.expressions.query import (
+    Among,
+    Color,
+    Direction,
+    Part,
+    Place,
+    Query,
+    Relation,
+    RelationKind,
+    State,
+    opposite,
+)
+from dataset_tools.expressions.vocabulary import SURFACES
+
+__all__ = ["Links"]
+
+_RELATIONS: dict[str, RelationKind] = {
+    "near": "near",
+    "far_from": "far",
+    "on": "on",
+    "in": "in",
+    "surrounded": "surrounded",
+    "holds": "holds",
+    "similar": "similar",
+}
+_SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
+            "sort",
+            "partword")  # fmt: skip
+_ROOFED = ("building", "stadium", "trainstation", "airport")
+_PARTS = frozenset(
+    [
+        "roof",
+        "rooftop",
+        "cabin",
+        "cover",
+        "tarp",
+        "deck",
+        "tail",
+        "hull",
+        "stern",
+        "bow",
+        "top",
+        "cap",
+        "tarpaulin",
+        "nose",
+        "cab",
+        "wing",
+        "wings",
+        "rotor",
+        "engines",
+        "blades",
+        "surround",
+        "surroundings",
+        "border",
+        "outline",
+        "lines",
+        "stripes",
+        "markings",
+        "infield",
+        "cargo",
+        "load",
+        "body",
+        "fuselage",
+        "hood",
+        "windshield",
+        "bonnet",
+        "box",
+        "bed",
+    ]
+)
+"""Nouns of what belongs to the object itself, even where they may name a building."""
+_MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
+
+
+class Links(Places):
+    """What ties one noun phrase to another."""
+
+    def link(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
+        """A preposition or relation, with the noun phrase that follows."""
+        kind = lexeme.kind
+        if kind in _SKIPPED:
+            if lexeme.text in ("that", "which", "located", "there"):
+                phrase.close_pending()
+            return
+        if kind == "heading":  # where an object points to is not where it lies; what it faces is near
+            if not self.take_heading() and lexeme.text in ("facing", "faces"):
+                self.relate(phrase, "near", depth)
+            return
+        phrase.close_pending()
+        if (kind in ("in", "of", "on") or lexeme.text in ("at", "along", "at the end of")) and self.group_ahead():
+            phrase.plural = phrase.plural and phrase.has_noun
+            self.take_group(phrase, depth, partitive=not phrase.has_noun)
+        elif kind == "category":  # a second noun without a link: "ship harbor", "house whose roof is red"
+            self.at -= 1
+            self._possessor(phrase, depth)
+        elif kind == "of":
+            self._partitive(phrase, depth)
+        elif kind == "relative" and phrase.rank is not None and lexeme.text in ("up from", "down from"):
+            self.place(phrase, depth, extreme=True)  # "the third one up from the bottom"
+        elif kind == "relative":
+            direction = self.more_direction(lexeme.value)
+            if not self.relate(phrase, "direction", depth, direction):  # "the ship below", "lower than the other"
+                phrase.add(Place(direction, of_image=False))
+        elif kind == "over":
+            if not self.relate(phrase, "on", depth, lexeme.value):
+                phrase.add(Place(lexeme.value, of_image=False))
+        elif kind == "than":  # "closer to the bridge than the other ships"
+            self.target(depth)
+        elif kind == "between":
+            self.relate(phrase, "between", depth)
+        elif kind == "with":
+            self._with(phrase, depth)
+        elif kind == "without":
+            self._without(phrase, depth)
+        elif kind == "own":
+            self._own_part(phrase, depth)
+        elif kind in ("nearest", "farthest"):
+            self._ranked_distance(phrase, lexeme, depth)
+        elif kind in ("from", "to"):
+            if not self.place(phrase, depth, extreme=kind == "from"):
+                self._resume(phrase, depth)
+        elif kind == "holds" and not self.starts_noun(or_unknown=True):
+            pass  # "that has the largest wingspan": its own measure
+        elif kind in _RELATIONS and not self.place(phrase, depth):
+            self.relate(phrase, _RELATIONS[kind], depth)
+
+    def _ranked_distance(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
+        """ "closest to the left edge" is an extreme; "closest to the bridge" and "the closest ship to ..." relate."""
+        start = self.at
+        nearest = lexeme.kind == "nearest"
+        self.skip("to", "from", "article")
+        if self.peek().kind == "frame" and self.peek(1).kind in ("direction", "extreme"):  # "the image's left edge"
+            self.at += 1
+        if self.is_place() and self.take_position(phrase, depth, extreme=nearest, reverse=not nearest):
+            return
+        self.at = start
+        self.skip("to", "from")
+        kind: RelationKind = "nearest" if nearest else "farthest"
+        if not phrase.has_noun and phrase.root and lexeme.text in ("nearest", "closest", "closer", "nearer"):
+            phrase.constraints.append(Relation(kind, ()))
+        else:
+            self.relate(phrase, kind, depth)
+
+    def _resume(self, phrase: NounPhrase, depth: int) -> None:
+        """The "to the bridge" of "the nearest ship to the bridge"."""
+        waiting = next((c for c in phrase.constraints if isinstance(c, Relation) and not c.targets), None)
+        if waiting:
+            phrase.constraints.remove(waiting)
+            self.relate(phrase, waiting.kind, depth)
+
+    def relate(self, phrase: NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
+        """Reads the target, and more targets after "and"; whether there was one."""
+        found = False
+        while True:
+            targets = [self.target(depth, one_of_two=kind == "between")]
+            if kind == "between" and self._take_and_before_second():
+                targets.append(self.target(depth))
+                if not targets[0].noun:  # "between the red and the blue ship"
+                    targets[0] = replace(targets[0], category=targets[1].category, noun=targets[1].noun)
+            covered = kind in ("on", "in") and direction != (None, None)
+            if covered and len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
+                self._part(phrase, targets[0])  # "under a dark tarp"
+                return True
+            known = tuple(
+                t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
+            )
+            if known:
+                found = True
+                phrase.add(Relation(kind, known, direction))
+            elif targets[0].count:  # "between the two"
+                found = True
+                phrase.add(Relation(kind, (replace(targets[0], category=phrase.category),), direction))
+            if not (phrase.has_noun and self.take_and_before_noun()):
+                return found
+
+    def _take_and_before_second(self) -> bool:
+        """Past the "and" of "between the first one and the third"."""
+        if self.take_and_before_noun(or_unknown=True, or_one=True):
+            return True
+        ahead = 2 if self.peek(1).kind == "article" else 1
+        if self.peek().kind == "and" and self.peek(ahead).kind in ("ordinal", "extreme", "direction"):
+            self.at += 1
+            return True
+        return False
+
+    def _with(self, phrase: NounPhrase, depth: int) -> None:
+        """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
+        self.skip("image_part")
+        while self.starts_noun(or_unknown=True):
+            target = self.target(depth)
+            if target.category is None or self._is_roof(target, phrase):
+                self._part(phrase, target)
+            elif target.category == phrase.category and not target.count:  # "the house with a red roof"
+                phrase.constraints += target.constraints
+            else:
+                self._beside(phrase, target)
+            if not (self.peek().kind == "and" and self._noun_after_and()):
+                return
+            self.at += 1
+
+    def _noun_after_and(self) -> bool:
+        self.at += 1
+        found = self.starts_noun(or_unknown=True)
+        self.at -= 1
+        return found
+
+    @staticmethod
+    def _is_roof(target: Query, phrase: NounPhrase) -> bool:
+        return target.noun.split()[-1:] != [] and target.noun.split()[-1] in _PARTS and phrase.category not in _ROOFED
+
+    def _beside(self, phrase: NounPhrase, target: Query) -> None:
+        direction = self.take().value if self.peek().kind == "inverse" else None
+        if direction is None:
+            phrase.add(Relation("near", (target,)))
+        while direction:
+            phrase.add(Relation("direction", (target,), opposite(direction)))
+            direction = None
+            if self.peek().kind == "and" and self.peek(1).kind in ("direction", "inverse"):  # "to its left and right"
+                self.at += 1
+                direction = self.take().value
+
+    def _part(self, phrase: NounPhrase, part: Query) -> None:
+        """ "with a red tail": the colours of a part; what else is said of it is not read."""
+        if any(word in _MEASURES for word in part.noun.split()):
+            phrase.constraints += part.constraints
+            return
+        colors = [c.name for c in part.constraints if isinstance(c, Color) and not c.negated]
+        for color in colors:
+            phrase.add(Part(color, part.noun))
+        if not colors:
+            surface = next((SURFACES[w] for w in reversed(part.noun.split()) if w in SURFACES), None)
+            if surface in ("trees", "grass", "water"):
+                phrase.add(Relation("near", (part,)))
+            elif part.noun:
+                phrase.unread.append(part.noun)
+        phrase.unread += part.unread
+
+    def _without(self, phrase: NounPhrase, depth: int) -> None:
+        """ "without boats": others that are not on or at it; "without the short ones": not these."""
+        if self.exclusion(phrase, depth, same_only=True):
+            return
+        if not self.starts_noun(or_unknown=True):
+            self._unnamed_part(depth)
+            return
+        target = self.target(depth)
+        if target.category is None:
+            before = len(phrase.constraints)
+            self._part(phrase, target)
+            phrase.constraints[before:] = [replace(c, negated=True) for c in phrase.constraints[before:]]
+        elif target.category == "ship" and phrase.category == "harbor":
+            phrase.add(State("empty"))
+        else:
+            phrase.add(Relation("holds", (target,), negated=True))
+
+    def exclusion(self, phrase: NounPhrase, depth: int, *, same_only: bool = False) -> bool:
+        """Past "the one on the runway" after "not" or "except": none of these; False if no such thing comes next.
+
+        ``same_only``: only if it is of the phrase's own kind.
+        """
+        start = self.at
+        if self.peek().kind not in ("article", "indefinite", "all", "both") or not self._is_noun_phrase(1):
+            return False
+        target = self.target(depth)
+        other = target.category is not None and target.category != phrase.category and phrase.category is not None
+        if other and same_only:
+            self.at = start
+            return False
+        if not other and target.constraints:
+            phrase.constraints.append(Among(replace(target, category=None), negated=True))
+        return True
+
+    def _is_noun_phrase(self, ahead: int) -> bool:
+        kinds = (
+            "category",
+            "one",
+            "extreme",
+            "size",
+            "ordinal",
+            "color",
+            "number",
+            "direction",
+            "most",
+            "nearest",
+            "shape",
+        )
+        return self.peek(ahead).kind in kinds
+
+    def _own_part(self, phrase: NounPhrase, depth: int) -> None:
+        """ "its tail is red", "whose white top ..."."""
+        target = self.target(depth) if self.starts_noun(or_unknown=True) else self._unnamed_part(depth)
+        if self.peek().kind == "copula" and self.peek(1).kind == "color":
+            self.at += 1
+            colors = []
+            while self.peek().kind == "color" or (self.peek().kind == "and" and self.peek(1).kind == "color"):
+                word = self.take()
+                colors += [Color(word.value)] if word.kind == "color" else []
+            target = replace(target, constraints=(*target.constraints, *colors))
+        if target.category == phrase.category:
+            phrase.constraints += target.constraints
+        elif target.category is None or self._is_roof(target, phrase):
+            self._part(phrase, target)
+
+    def _unnamed_part(self, depth: int) -> Query:
+        """ "its white top": the part has no noun of its own."""
+        scratch = NounPhrase(root=False)
+        while self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part"):
+            before = self.at
+            self.modifier(scratch, depth)
+            self.at = max(self.at, before + 1)
+        return replace(scratch.query(), constraints=tuple(c for c in scratch.constraints if isinstance(c, Color)))
+
+    def _partitive(self, phrase: NounPhrase, depth: int) -> None:
+        """ "the largest of the ships", "a group of ships"; otherwise ("the ships of the harbor") nearness."""
+        if self.peek().kind == "frame" or depth >= MAX_DEPTH:
+            return
+        if phrase.category is not None or phrase.noun:
+            self._possessor(phrase, depth)
+            return
+        partitive = phrase.selects and not phrase.all and phrase.count in (None, 1)
+        pool = self.noun_phrase(root=False, depth=depth + 1)
+        pool.close_pending()
+        phrase.category, phrase.noun, phrase.has_noun = pool.category, pool.noun, True
+        phrase.plural, phrase.partitive, phrase.hint = pool.plural, partitive, pool.hint
+        phrase.unread += pool.unread
+        if partitive and pool.count is not None and pool.count > 1:
+            phrase.constraints.insert(0, as_members(pool.query()))
+        else:
+            phrase.constraints[:0] = pool.constraints
+        if not partitive and phrase.count is None:
+            phrase.count = pool.count
+
+    def _possessor(self, phrase: NounPhrase, depth: int) -> None:
+        """ "of" after a noun: "the ship, the largest of all the ships", "roof of the house", "ships of the port"."""
+        if self.place(phrase, depth):
+            return
+        target = self.target(depth)
+        if target.category == phrase.category or not target.noun:  # "of the smallest size", "of the three at the right"
+            if target.count and target.count > 1 and phrase.count is None:
+                phrase.constraints.insert(0, as_members(target))
+                phrase.all, phrase.partitive = False, True
+            else:
+                phrase.constraints[:0] = target.constraints
+        elif any(word in _MEASURES for word in target.noun.split()):
+            phrase.constraints[:0] = target.constraints
+        elif target.noun:
+            phrase.add(Relation("near", (target,)))

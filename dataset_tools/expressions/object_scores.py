@@ -1,0 +1,141 @@
+"""How well candidates fit what is said of their own looks: colour, parts, shape, state."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dataset_tools import colors
+from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.candidates import Candidates, LabelledBox
+from dataset_tools.expressions.query import Color, Part, Shape, State
+from dataset_tools.expressions.spatial_scores import Bools, Floats
+
+__all__ = ["color_scores", "part_scores", "shape_scores", "state_scores"]
+
+_AT_BORDER = 1.5
+"""Pixels from the image's border up to which an object is cut by it."""
+
+
+def color_scores(condition: Color, scene: Candidates, peers: Bools) -> Floats:
+    """float64[N]: by the object's main colour, and how much of it has the colour beside that of its peers."""
+    main = np.array([colors.similarity(condition.name, c.color) for c in scene.candidates], np.float64)
+    share = _shares(condition.name, scene)
+    if share is None or not peers.any():
+        return main
+    most = max(float(share[peers].max()), 0.15)
+    named = np.maximum(main, 0.05 + 0.85 * np.clip(share / most, 0.0, 1.0) ** 0.7)
+    beside = _beside_peers(condition.name, scene, peers)
+    if beside is None:
+        return np.asarray(named, np.float64)
+    trust = min(float(main[peers].max()), 0.9)  # no one is plainly purple: the most purple one is meant
+    return np.asarray(named * trust + beside * (1.0 - trust), np.float64)
+
+
+def _beside_peers(name: str, scene: Candidates, peers: Bools) -> Floats | None:
+    """float64[N] in [0, 1]: who is nearest to a colour word's hue or lightness, 1 for the first of the peers."""
+    direction = colors.DIRECTIONS.get(name)
+    if direction is None or any(c.look is None for c, p in zip(scene.candidates, peers, strict=True) if p):
+        return None
+    values = np.array([(0.0, 0.0, 0.0) if c.look is None else c.look.mean for c in scene.candidates])
+    along = values @ np.array(direction)
+    return np.asarray(np.exp(np.minimum(along - along[peers].max(), 0.0) / 4.0), np.float64)
+
+
+def part_scores(condition: Part, scene: Candidates, peers: Bools) -> Floats | None:
+    """float64[N]: who has most of the colour; None if nothing was measured."""
+    share = _shares(condition.color, scene)
+    if share is None or not peers.any():
+        known = [c.color for c in scene.candidates]
+        if all(color is None for color in known):
+            return None
+        return np.array([colors.similarity(condition.color, color) for color in known], np.float64)
+    most = max(float(share[peers].max()), 0.04)
+    return np.asarray(np.clip(share / most, 0.0, 1.0) ** 0.6, np.float64)
+
+
+def _shares(name: str, scene: Candidates) -> Floats | None:
+    if all(c.look is None for c in scene.candidates):
+        return None
+    return np.array([0.0 if c.look is None else c.look.share(name) for c in scene.candidates], np.float64)
+
+
+def shape_scores(condition: Shape, scene: Candidates, peers: Bools) -> Floats | None:
+    """float64[N]; None if the shape cannot be told from what is known."""
+    width, height = np.maximum(scene.boxes[:, 2:] - scene.boxes[:, :2], 1e-6).T
+    ratio = np.log(height / width)
+    outlines = [None if c.look is None else c.look.outline for c in scene.candidates]
+    known = all(o is not None for o, p in zip(outlines, peers, strict=True) if p)
+    fill = np.array([0.8 if o is None else o.fill for o in outlines])
+    solidity = np.array([0.9 if o is None else o.solidity for o in outlines])
+    angle = np.array(
+        [_upright_angle(c) if o is None else o.angle for o, c in zip(outlines, scene.candidates, strict=True)]
+    )
+    longish = np.array([np.exp(abs(r)) if o is None else o.elongation for o, r in zip(outlines, ratio, strict=True)])
+    match condition.name:
+        case "vertical":
+            return _upright(angle, longish, ratio) if known else spatial.sigmoid(ratio / 0.25)
+        case "horizontal":
+            return 1.0 - _upright(angle, longish, ratio) if known else spatial.sigmoid(-ratio / 0.25)
+        case "diagonal" if known:
+            return np.asarray(np.abs(np.sin(2 * angle)), np.float64)
+        case "square" | "round" if known or condition.name == "square":
+            return np.asarray(np.exp(-np.log(longish) / 0.25), np.float64)
+        case "l-shaped" | "t-shaped" | "u-shaped" | "irregular" | "curved" if known:
+            low = solidity[peers].min() if peers.any() else 0.0
+            return spatial.sigmoid((low + 0.12 - solidity) / 0.05) if condition.name != "curved" else 1.2 - fill
+        case "straight" if known:
+            return spatial.sigmoid((longish - 3.0) / 0.8)
+    return None
+
+
+def _upright_angle(candidate: LabelledBox) -> float:
+    return float(np.pi / 2) if candidate.box.height > candidate.box.width else 0.0
+
+
+def _upright(angle: Floats, longish: Floats, ratio: Floats) -> Floats:
+    """By the longer axis where there is one, else by the box."""
+    by_axis = np.abs(np.sin(angle)) ** 2
+    trust = np.clip((longish - 1.1) / 0.4, 0.0, 1.0)
+    return np.asarray(trust * by_axis + (1 - trust) * spatial.sigmoid(ratio / 0.25), np.float64)
+
+
+def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | None:
+    """float64[N]; None if nothing that tells the state is among the candidates."""
+    height, width = scene.image_size
+    boxes = scene.boxes
+    touches = np.stack(
+        [boxes[:, 0] <= _AT_BORDER, boxes[:, 1] <= _AT_BORDER, boxes[:, 2] >= width - _AT_BORDER,
+         boxes[:, 3] >= height - _AT_BORDER], axis=1
+    )  # fmt: skip
+    match condition.name:
+        case "cut":
+            x, y = condition.direction
+            said = (x == -1, y == -1, x == 1, y == 1)
+            wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
+            return np.asarray(touches[:, wanted].any(axis=1), np.float64)
+        case "whole":
+            return np.asarray(1.0 - touches.any(axis=1), np.float64)
+        case "alone":
+            return _alone(scene, peers)
+        case "empty" | "occupied":
+            ships = scene.of_category("ship") + scene.of_category("vehicle") + scene.of_category("airplane")
+            if not ships.any():
+                return None
+            held = (spatial.near(boxes, boxes, scene.image_size) * (spatial.gaps(boxes, boxes) <= 12.0) * ships).sum(
+                axis=1
+            )
+            taken = 1.0 - np.exp2(-held)
+            return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
+
+
+def _alone(scene: Candidates, peers: Bools) -> Floats:
+    """The further from the nearest of its kind, beside that of its peers, the more."""
+    here = np.flatnonzero(peers)
+    score = np.ones(len(peers))
+    if len(here) < 2:
+        return score
+    gaps = spatial.gaps(scene.boxes[here], scene.boxes[here])
+    np.fill_diagonal(gaps, np.inf)
+    nearest = gaps.min(axis=1)
+    score[here] = np.clip(nearest / max(float(nearest.max()), 1.0), 0.05, 1.0)
+    return score

@@ -1,0 +1,170 @@
+"""Reads where something lies: directions, parts of the image, and groups of the same kind of object."""
+
+from __future__ import annotations
+
+from dataset_tools.expressions.cursor import Cursor, Position
+from dataset_tools.expressions.noun_phrase import NounPhrase, ranked
+from dataset_tools.expressions.query import (
+    Constraint,
+    Direction,
+    Extreme,
+    Group,
+    Place,
+    Query,
+    Relation,
+    RelationKind,
+    opposite,
+)
+
+__all__ = ["MAX_DEPTH", "Places", "as_members"]
+
+MAX_DEPTH = 6
+"""Targets within targets; deeper ones are passed over."""
+
+
+class Places(Cursor):
+    """Positions and groups; what is mutually recursive with them comes from the parser."""
+
+    def noun_phrase(self, *, root: bool, depth: int = 0, one_of_two: bool = False) -> NounPhrase:
+        """See :mod:`dataset_tools.expressions.parser`."""
+        raise NotImplementedError
+
+    def modifier(self, phrase: NounPhrase, depth: int) -> None:
+        """See :mod:`dataset_tools.expressions.parser`."""
+        raise NotImplementedError
+
+    def relate(self, phrase: NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
+        """See :mod:`dataset_tools.expressions.links`."""
+        raise NotImplementedError
+
+    def target(self, depth: int, *, one_of_two: bool = False) -> Query:
+        """A noun phrase of its own, below ``depth``."""
+        if depth >= MAX_DEPTH:
+            return Query("")
+        return self.noun_phrase(root=False, depth=depth + 1, one_of_two=one_of_two).query()
+
+    def take_position(self, phrase: NounPhrase, depth: int, *, extreme: bool = False, reverse: bool = False) -> bool:
+        """A direction and what it refers to: the image, another noun ("left of the bridge"), or the candidates.
+
+        Args:
+            phrase: what lies there.
+            depth: of the phrase.
+            extreme: the words before ("closest to") make it one.
+            reverse: so do they, and turn it around ("farthest from the left edge").
+        """
+        position = self.position(extreme=extreme or reverse)
+        if position is None:
+            return False
+        if self.peek().kind in ("of", "from") and self._is_center(1):  # "right of centre"
+            self.at += 3 if self.peek(1).kind == "article" else 2
+            phrase.add(Place(position.direction, of_image=True))
+            return True
+        of_image = self.take_frame() or position.in_image or self.before(position.start).kind == "frame"
+        if not of_image and self.peek().kind in ("of", "from", "to", "in") and self.group_ahead(1):
+            self.at += 1
+            self.take_group(phrase, depth, partitive=True)
+            phrase.add(
+                Extreme(position.direction)
+                if position.is_end or position.extreme
+                else Place(position.direction, of_image=False)
+            )
+        elif not of_image and self.peek().kind in ("of", "from", "to") and self._refers(phrase, position):
+            self.at += 1
+            if position.direction == (0, 0):
+                self._middle_of(phrase, depth)
+            else:
+                self.relate(phrase, "direction", depth, position.direction)
+        elif position.extreme:
+            phrase.add(Extreme(opposite(position.direction) if reverse else position.direction))
+        else:
+            phrase.add(Place(position.direction, of_image))
+        return True
+
+    def _is_center(self, ahead: int) -> bool:
+        ahead += self.peek(ahead).kind == "article"
+        return self.peek(ahead).value == (0, 0) and self.peek(ahead + 1).kind in ("end", "break", "and", "frame")
+
+    def _refers(self, phrase: NounPhrase, position: Position) -> bool:
+        """Whether "left of ..." is a relation: not for "the leftmost of the ships", "the upper of the two"."""
+        following = [self.peek(n).kind for n in range(1, 5)]
+        if position.extreme or following[0] in ("end", "break", "direction"):
+            return False
+        counted = "number" in following[:2] or "both" in following[:2]
+        if counted and self.before(position.start).kind not in ("to", "on", "copula") and self.peek().kind == "of":
+            ahead = 2 if self.peek(1).kind == "article" else 1
+            if self.peek(ahead).kind == "number" and self.peek(ahead + 1).kind in ("end", "break"):
+                return False  # "the tank left of the two"
+        bare = self.before(position.start).kind == "article" and self.before(position.start - 1).kind != "to"
+        return phrase.has_noun or not (bare and counted)
+
+    def _middle_of(self, phrase: NounPhrase, depth: int) -> None:
+        """ "in the middle of": of its own kind a place in their midst, of several others between them, else inside."""
+        target = self.target(depth)
+        if target.category == phrase.category or (not target.noun and target.count):
+            if target.count and target.count > 1:
+                phrase.constraints.append(Group("any", target.count, (), target.constraints))
+            phrase.add(Place((0, 0), of_image=False))
+        elif target.noun:
+            phrase.add(Relation("between" if target.is_all else "in", (target,)))
+
+    def place(self, phrase: NounPhrase, depth: int, *, extreme: bool = False) -> bool:
+        """ "[in] the upper left corner", "[in] the image": a place that is not a noun phrase of its own."""
+        start = self.at
+        self.skip("article", "indefinite", "filler")
+        if self.peek().kind == "frame":
+            self.at += 1
+            return True
+        if (self.is_place() or not phrase.has_noun) and self.take_position(phrase, depth, extreme=extreme):
+            return True
+        if self.peek().kind in ("part", "image_part"):
+            self.at += 1
+            return True
+        self.at = start
+        return False
+
+    def take_group(self, phrase: NounPhrase, depth: int, *, partitive: bool = False) -> None:
+        """ "the upper row (of four ships)": which group the phrase's object belongs to.
+
+        ``partitive``: it was said in which group the object is; else the group itself may be what is asked for.
+        """
+        scratch = NounPhrase(root=False)
+        while self.peek().kind != "group":
+            before = self.at
+            self.modifier(scratch, depth)
+            self.at = max(self.at, before + 1)
+        shape, count = self.take().value
+        several = scratch.count is not None and scratch.count > 1
+        if scratch.rank is not None and shape == "row" and not scratch.constraints:
+            scratch.constraints.append(Extreme((None, -1)))  # "the second row" is read from above
+        place = tuple(ranked(scratch.constraints, scratch.rank))
+        phrase.unread += [*scratch.unread, *scratch.pending]
+        members: tuple[Constraint, ...] = ()
+        if self.peek().kind == "of" and depth < MAX_DEPTH and self.peek(1).kind != "frame":
+            start = self.at
+            self.at += 1
+            pool = self.noun_phrase(root=False, depth=depth + 1)
+            pool.close_pending()
+            own = pool.category is not None and pool.category == phrase.category
+            if phrase.category is None and not phrase.noun and not own:
+                phrase.category, phrase.noun, phrase.hint = pool.category, pool.noun, pool.hint
+                phrase.plural = not partitive and not phrase.selects
+                phrase.partitive |= not phrase.plural
+                phrase.has_noun, own = True, True
+            if not own and pool.noun:  # "at the end of the row of houses"
+                self.at = start + 1
+                self.relate(phrase, "near", depth)
+                return
+            count = pool.count if pool.count and pool.count > 1 else count
+            members = tuple(ranked(pool.constraints, pool.rank))
+            phrase.unread += pool.unread
+        elif not phrase.has_noun and not phrase.root:
+            phrase.has_noun = phrase.plural = True
+        group = Group(shape, None if several else count, place, members)
+        if phrase.plural and phrase.count is None and phrase.root and not phrase.selects:
+            phrase.count = group.count
+        phrase.add(group)
+
+
+def as_members(query: Query) -> Group:
+    """A counted query ("the two on the left") as the group that it describes."""
+    return Group("any", query.count, (), query.constraints)

@@ -1,0 +1,501 @@
+"""The phrase tables of the lexicon: every word that the parser understands, by grammatical kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dataset_tools.categories import OTHER_COMPOUNDS, plural_of
+from dataset_tools.expressions.query import Direction
+
+__all__ = ["GENERAL_NOUNS", "HARMLESS", "KIND_HINTS", "SURFACES", "TABLE", "combine"]
+
+_COMPASS: dict[str, Direction] = {
+    "left": (-1, None),
+    "leftish": (-1, None),
+    "rightish": (1, None),
+    "lefthand": (-1, None),
+    "leftward": (-1, None),
+    "leftwards": (-1, None),
+    "right": (1, None),
+    "righthand": (1, None),
+    "rightward": (1, None),
+    "rightwards": (1, None),
+    "top": (None, -1),
+    "upper": (None, -1),
+    "up": (None, -1),
+    "upward": (None, -1),
+    "upwards": (None, -1),
+    "upside": (None, -1),
+    "bottom": (None, 1),
+    "lower": (None, 1),
+    "down": (None, 1),
+    "downward": (None, 1),
+    "downwards": (None, 1),
+    "underside": (None, 1),
+    "west": (-1, None),
+    "western": (-1, None),
+    "westerly": (-1, None),
+    "east": (1, None),
+    "easterly": (1, None),
+    "eastern": (1, None),
+    "north": (None, -1),
+    "northerly": (None, -1),
+    "southerly": (None, 1),
+    "northern": (None, -1),
+    "south": (None, 1),
+    "southern": (None, 1),
+    "center": (0, 0),
+    "centre": (0, 0),
+    "central": (0, 0),
+    "middle": (0, 0),
+    "mid": (0, 0),
+    "midst": (0, 0),
+    "centrally": (0, 0),
+    "nw": (-1, -1),
+    "ne": (1, -1),
+    "sw": (-1, 1),
+    "se": (1, 1),
+    "northwesterly": (-1, -1),
+    "northeasterly": (1, -1),
+    "southwesterly": (-1, 1),
+    "southeasterly": (1, 1),
+}
+
+
+def combine(first: Direction, second: Direction) -> Direction:
+    """Both directions at once: "upper" and "left" -> upper left; "middle" and "left" -> left, at half height."""
+    if second == (0, 0):
+        first, second = second, first
+    if first == (0, 0):
+        return (second[0] if second[0] is not None else 0, second[1] if second[1] is not None else 0)
+    return (first[0] if first[0] is not None else second[0], first[1] if first[1] is not None else second[1])
+
+
+def _directions() -> dict[str, Direction]:
+    joined = dict(_COMPASS)
+    for vertical in ("top", "upper", "bottom", "lower", "north", "south"):
+        for horizontal in ("left", "right", "east", "west", "eastern", "western", "center", "centre", "middle"):
+            joined[vertical + horizontal] = combine(_COMPASS[vertical], _COMPASS[horizontal])
+    return joined
+
+
+_DIRECTIONS = _directions()
+
+# kind -> phrases separated by commas; the value is the phrase itself.
+_PLAIN: dict[str, str] = {
+    "article": "the, this, these, those, your, our, my, his, her",
+    "indefinite": "a, an, any, some",
+    "all": "all, every, each, entire set of, whole set of, all of, each of, every one of, every single, any and all",
+    "both": "both, both of",
+    "one": "one, ones, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
+    "items, other one, "
+    "entity, entities, specimen, example",
+    "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, "
+    "aerial image, "
+    "satellite image, remote sensing image, aerial photo, whole image, entire image, whole picture, canvas, shot, "
+    "pic, "
+    "whole scene, field of view, snapshot, images, photo frame, image frame, given image",
+    "part": "side, sides, hand side, hand edge, hand end, part way, edges, ends, tip, side end, way, extremity, "
+    "edge, border, end, direction, boundary, margin, rim, hand, rim, most side, "
+    "position",
+    "image_part": "part, corner, half, third, quadrant, portion, section, region, area, zone, quarter, parts, "
+    "sector, "
+    "corner area, corner region, hand corner, edge area, hand part, hand half, location, place",
+    "most": "most, more, further, farther, furthest, farthest, utmost, extreme, very, extremely, outermost, "
+    "all the way, absolute, "
+    "nearest most, all the way over, way over, way up, way down, way, all the way up, all the way down",
+    "far": "far, distant, far away, remote",
+    "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, "
+    "most distant, farthest away, furthest away, most remote from, most far from, farther from, further from, "
+    "farther away from, further away from, remotest from",
+    "far_from": "far from, far away from, away from, distant from, at a distance from, a long way from, remote from",
+    "nearest": "nearest, closest, closer, nearer, nearest to, closest to, closer to, nearer to, most near, "
+    "nearest from, closest from, nearest neighbor of, nearest neighbour of, least far from, most close to, "
+    "in closest proximity to, immediately next to, right next to, directly adjacent to, immediately adjacent to, "
+    "directly next to, next closest to, right beside, right by, directly beside, immediately beside",
+    "near": "near, near to, before, after, just before, just after, right before, right after, just past, ahead of, "
+    "just off, "
+    "in front, just behind, right in front of, right in front, right outside, right inside, right behind, "
+    "next one to, next after, following, tied to, up against, hugging, facing the, "
+    "leaned on, parked by, parked at, tucked against, tucked between, served by,  next to, beside, besides, "
+    "close to, close by, by, adjacent to, alongside, alongside of, "
+    "along, at, in the vicinity of, in proximity to, neighboring, neighbouring, bordering, adjoining, "
+    "by the side of, "
+    "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, "
+    "opposite to, "
+    "across from, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
+    "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
+    "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
+    "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, "
+    "on the bank of, on the edge of, on the shore of, past, beyond, via",
+    "between": "between, in between, in the middle of the two, in the gap between, flanked by, sandwiched between, "
+    "halfway between, midway between, sandwiched by, situated between, amid, amidst, bracketed by",
+    "on": "on, upon, onto, across, crossing, spanning, through, passing over, straddling",
+    "in": "in, inside, within, inside of, into, enclosed in, contained in",
+    "surrounded": "surrounded by, encircled by, enclosed by, ringed by, encompassed by, bordered by, "
+    "in the midst of, "
+    "surrounded with, surrounded on all sides by, circled by",
+    "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
+    "covered with, lined with, that has, which has, having, that have, that contains, which contains, including",
+    "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose",
+    "with": "with",
+    "of": "of, out of, among, amongst",
+    "from": "from, starting from, counting from, counted from, starting at, as seen from, beginning from, viewed from",
+    "to": "to",
+    "than": "than",
+    "non": "non",
+    "not": "not, neither, isn't, aren't, never, isn t, aren t, doesn t",
+    "and": "and, as well as, but, while, plus, also, or, nor",
+    "copula": "is, are, was, were, be, s, lies, lie, stands, sits, appears, comes, exists, resides",
+    "there": "there, where, you can see, we can see, we see, you see, one can see, here",
+    "sort": "number, lot, lots, majority, rest, plurality, kind, type, kinds, types, sort",
+    "possessive": "'s",
+    "own": "its, whose, their",
+    "similar": "similar in size to, same size as, of the same size as, as big as, as large as, equal in size to, "
+    "of similar size to, of similar size as, as small as, as long as, similar in size with, similar size as, "
+    "similar in shape to, similar to",
+    "no": "no, zero",
+    "without": "without, with no, without any, has no, have no, having no, not having, lacking, with neither",
+    "exclusion": "except, except for, excluding, but not, other than, rather than, apart from, instead of, all but, "
+    "not counting, and not, leaving out, ignoring",
+    "filler": "that, which, who, whose, it, located, situated, positioned, placed, lying, sitting, standing, parked, "
+    "docked, moored, anchored, seen, found, visible, shown, can, could, has, have, been, being, as, please, find, "
+    "show, me, locate, detect, select, mark, label, highlight, segment, want, need, see, identify, point, give, get, "
+    "look, for, i, we, you, what, only, just, directly, immediately, exactly, slightly, roughly, approximately, "
+    "almost, nearly, pretty, somewhat, quite, rather, relatively, less, them, they, colored, coloured, "
+    "color, colour, shaped, shape, size, sized, in size, in color, in colour, by size, in area, in shape, in length, "
+    "by area, surface area, diameter, wingspan, dimension, dimensions, length, width, extent, "
+    "so, then, will, would, should, must, do, does, out, single, particular, certain, specific, "
+    "shows, showing, extract, outline, draw, pick, choose, "
+    "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
+    "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
+    "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
+    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, "
+    "in terms of, compared, comparison, "
+    "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, "
+    "arranged, "
+    "clustered together, grouped together, scattered, laid out, set up, close together, take, go for, grab, mean, "
+    "meant, "
+    "looking, spot, counting, counted, there s, that s, it s, got, too, count, still, all over, up close, real, "
+    "okay, ok, "
+    "also, again, now, ll, m, re, d, ve, am, my, using, use, side by side, together, standing, sits, sit, sitting, "
+    "lies, stand, stands, runs, run, in view, in question, here, actually, about, maybe, probably, trying, mine, "
+    "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, "
+    "double sided, kind of, sort of, a bit, a little, "
+    "a little bit, bit, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
+    "stretching, reaching, extending, leading, going, sort",
+}
+
+_VALUED: dict[str, dict[str, Any]] = {
+    "direction": {
+        "higher up": (None, -1),
+        "lower down": (None, 1),
+        "further up": (None, -1),
+        "further down": (None, 1),
+    },
+    "extreme": {
+        "highest": (None, -1),
+        "lowest": (None, 1),
+        "upmost": (None, -1),
+        "highest up": (None, -1),
+        "lowest down": (None, 1),
+        "from left to right": (-1, None),
+        "from right to left": (1, None),
+        "from top to bottom": (None, -1),
+        "from bottom to top": (None, 1),
+        "from west to east": (-1, None),
+        "from east to west": (1, None),
+        "from north to south": (None, -1),
+        "from south to north": (None, 1),
+    },
+    "relative": {  # prepositions that are a direction from the target
+        "above": (None, -1),
+        "higher than": (None, -1),
+        "higher up than": (None, -1),
+        "up from": (None, -1),
+        "more to the left than": (-1, None),
+        "more to the right than": (1, None),
+        "below": (None, 1),
+        "lower than": (None, 1),
+        "lower down than": (None, 1),
+        "down from": (None, 1),
+    },
+    "over": {  # one covers the other, or they are that way apart in the picture
+        "over": (None, -1),
+        "on top of": (None, -1),
+        "atop": (None, -1),
+        "under": (None, 1),
+        "beneath": (None, 1),
+        "underneath": (None, 1),
+    },
+    "size": {},
+    "color": {},
+    "shape": {},
+    "ordinal": {  # negative: counted from the other end
+        "last": 1,
+        "penultimate": -2,
+        "second to last": -2,
+        "second from last": -2,
+        "second last": -2,
+        "next to last": -2,
+        "last but one": -2,
+        "third to last": -3,
+        "third last": -3,
+        "last but two": -3,
+    },
+    "number": {},
+}
+
+# (sign, measure, positives, comparatives, superlatives)
+_SIZES = (
+    (
+        1,
+        "area",
+        "large, big, huge, giant, enormous, sizable, sizeable, massive, great, vast, biggish, jumbo, larger sized, "
+        "large sized, "
+        "big sized, large scale, gigantic, spacious, oversized",
+        "larger, bigger, greater, huger",
+        "largest, biggest, hugest, greatest, most massive, most enormous, most sizable, most huge, maximum",
+    ),
+    (
+        -1,
+        "area",
+        "small, little, tiny, mini, short and small, smallish,  compact, minor, small sized, small scale, "
+        "minuscule, miniature",
+        "smaller, tinier, littler, lesser",
+        "smallest, tiniest, littlest, least large, minimum, most compact, least big, most tiny",
+    ),
+    (
+        1,
+        "length",
+        "long, tall, elongated, lengthy, high, very long",
+        "longer, taller, higher",
+        "longest, tallest, most elongated",
+    ),
+    (-1, "length", "short", "shorter", "shortest"),
+    (1, "width", "wide, broad, thick", "wider, broader, thicker", "widest, broadest, thickest"),
+    (-1, "width", "narrow, thin, slim, slender", "narrower, thinner", "narrowest, thinnest, slimmest, most slender"),
+)
+
+_COLORS = {
+    "white": "white, snow white, whitish, off white, ivory, cream, cream coloured, cream colored, creamy",
+    "black": "black, blackish, jet black",
+    "gray": "gray, grey, silver, silvery, greyish, grayish, metallic, silver grey, silver gray, slate, "
+    "concrete coloured, dull grey, "
+    "dull gray, dirty grey, dirty gray",
+    "red": "red, reddish, crimson, maroon, scarlet, brick red, burgundy, rusty red, wine red, rust red",
+    "orange": "orange, terracotta, clay, orangey, orangish, rust coloured, clay coloured",
+    "brown": "brown, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, sand coloured, "
+    "sand colored, wooden, "
+    "all dirt, dirt, all sand, earthen, muddy, rusty, bronze, chocolate, rust, tan coloured",
+    "yellow": "yellow, golden, gold, yellowish",
+    "green": "green, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, gray green",
+    "cyan": "cyan, turquoise, teal, aqua, aquamarine",
+    "blue": "blue, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, blue grey, blue gray, "
+    "grey blue",
+    "purple": "purple, violet, lilac, magenta, purplish, mauve, lavender, lilac coloured, lilac colored",
+    "pink": "pink, rose, pinkish, salmon",
+    "dark": "dark, darker, darkest, dark colored, dark coloured, darkish, shadowy, deep",
+    "light": "light, bright, pale, paler, palest, pale coloured, pale colored, lighter, brighter, brightest, "
+    "lightest, light colored, light coloured, "
+    "bright colored",
+}
+
+_SHAPES = {
+    "round": "frustum of a cone, frustum of cone, round, circular, rounded, circle, ring shaped, annular, "
+    "disc shaped, circle shaped, spherical, "
+    "cylindrical",
+    "square": "square, squared, cubic, square shaped",
+    "rectangular": "rectangular, rectangle, oblong, rectangle shaped",
+    "oval": "oval, elliptical, ellipse, oval shaped",
+    "triangular": "triangular, triangle",
+    "curved": "curved, arched, bent, winding, curving, arc shaped",
+    "straight": "straight, linear",
+    "vertical": "vertical, vertically, upright, vertically oriented, north south, north to south, "
+    "running north south, "
+    "running north to south, up and down, straight up and down, pointing up, pointing down, nose up, nose down, "
+    "pointing straight up, pointing straight down, pointing up and down, pointing straight up and down, "
+    "facing up, facing down, facing north, facing south, pointing north, pointing south",
+    "horizontal": "horizontal, horizontally, horizontally oriented, east west, east to west, running east west, "
+    "running east to west, sideways, crosswise, lying sideways, left to right, facing left, facing right, "
+    "facing east, facing west, pointing left, pointing right, facing straight left, facing straight right, "
+    "nose left, "
+    "nose right, nose pointing left, nose pointing right, facing sideways, pointing west, pointing east",
+    "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle",
+    "irregular": "irregular, irregularly shaped, y shaped, cross shaped, fan shaped, "
+    "x shaped, irregular shaped, cruciform, curved shaped",
+    "l-shaped": "l shaped, l shape",
+    "t-shaped": "t shaped, t shape",
+    "u-shaped": "u shaped, u shape, horseshoe shaped, h shaped",
+}
+
+_GROUPS: dict[tuple[str, int | None], str] = {
+    ("row", None): "row, rows, line, lines, string, series, queue, chain, ranks",
+    ("column", None): "column, columns, stack, file",
+    ("pair", 2): "pair, pairs, couple, duo, twins, twin pair, twosome",
+    ("cluster", None): "group, groups, cluster, clusters, bunch, set, block, fleet, array, batch, crowd, squadron, "
+    "formation, collection, huddle, knot, gathering, complex",
+    ("cluster", 3): "trio, threesome, triplet",
+    ("cluster", 4): "quartet, foursome",
+}
+
+_STATES = {
+    "cut": "cut, cut off, cut by, cropped, cropped off, clipped, truncated, running off, runs off, poking in, "
+    "partial, "
+    "partially visible, partly visible, half visible, only partly visible, half out of, sticking out of, going off, "
+    "incomplete, not complete, not whole, not entirely visible, sliced, only half visible, half cut off, "
+    "partly cut off, "
+    "cut away, cut through, partially cut off, extending off, extends off",
+    "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, "
+    "completely in view, "
+    "see entirely, see completely, see whole, shows completely, shown completely, shown fully, fully in view, "
+    "uncut, uncropped, complete one, see fully, see nearly all of, see almost whole, entirely in view, not cut off, "
+    "not cut, in full, completely shown, fully shown, visible in full, whole one",
+    "alone": "alone, lone, isolated, on its own, by itself, solitary, sole, all alone, a bit apart, apart, "
+    "standing apart, "
+    "all by itself, lonely, stand alone, standalone, detached, separate, only one, set apart, lonesome",
+    "empty": "empty, vacant, unoccupied, deserted",
+    "occupied": "occupied, boat filled, ship filled, busy, crowded",
+}
+
+_PARTWORDS = (
+    "roofed, topped, covered, tiled, decked, tailed, hulled, nosed, winged, painted, walled, bordered, tinted, "
+    "striped, "
+    "rimmed, stained, surfaced, floored, toned, hued, cabined"
+)
+"""After a colour: the colour of a part, or just a colour."""
+
+_ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_NUMBERS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
+    entries: dict[str, tuple[str, Any]] = {}
+    for kind, phrases in _PLAIN.items():
+        for phrase in phrases.split(","):
+            entries.setdefault(phrase.strip(), (kind, phrase.strip()))
+    for kind, values in _VALUED.items():
+        entries.update({phrase: (kind, value) for phrase, value in values.items()})
+    for sign, measure, positives, comparatives, superlatives in _SIZES:
+        for degree, words in (("positive", positives), ("comparative", comparatives), ("superlative", superlatives)):
+            entries.update({w.strip(): ("size", (sign, measure, degree)) for w in words.split(",")})
+    for kind, groups in (("color", _COLORS), ("shape", _SHAPES)):
+        for name, words in groups.items():
+            entries.update({w.strip(): (kind, name) for w in words.split(",")})
+    for group, words in _GROUPS.items():
+        entries.update({w.strip(): ("group", group) for w in words.split(",")})
+    for state, words in _STATES.items():
+        entries.update({w.strip(): ("state", state) for w in words.split(",")})
+    entries.update({w.strip(): ("partword", w.strip()) for w in _PARTWORDS.split(",")})
+    for rank, word in enumerate(_ORDINALS, 1):
+        suffix = {1: "st", 2: "nd", 3: "rd"}.get(rank, "th")
+        entries[word] = entries[f"{rank}{suffix}"] = ("ordinal", rank)
+    for number, word in enumerate(_NUMBERS, 2):
+        entries[word] = ("number", number)
+    for word, direction in _DIRECTIONS.items():
+        entries[word] = ("direction", direction)
+        entries[f"{word}most"] = entries[f"{word} most"] = ("extreme", direction)
+    entries["right on"] = entries["right at"] = ("on", "on")
+    for word in ("above", "below", "under", "beneath", "underneath"):
+        entries[f"right {word}"] = entries[f"just {word}"] = entries[word]
+    for inverse, target_direction in _inverses().items():
+        entries[inverse] = ("inverse", target_direction)
+    for compound in OTHER_COMPOUNDS:
+        entries[compound] = ("unknown", compound)
+        entries[plural_of(compound)] = ("unknown", compound)
+    return {tuple(phrase.split()): entry for phrase, entry in entries.items()}
+
+
+def _inverses() -> dict[str, Direction | None]:
+    """ "with a bridge to its left": where the TARGET lies from the object; None is just near."""
+    phrases: dict[str, Direction | None] = {"above it": (None, -1), "below it": (None, 1), "under it": (None, 1)}
+    for near in (
+        "next to it",
+        "beside it",
+        "near it",
+        "by its side",
+        "nearby",
+        "close to it",
+        "around it",
+        "alongside",
+    ):
+        phrases[near] = None
+    for word, direction in _COMPASS.items():
+        for pattern in ("to its {}", "on its {}", "on its {} side", "to the {} of it", "on the {} of it", "at its {}"):
+            phrases[pattern.format(word)] = direction
+    return phrases
+
+
+_SURFACES = {
+    "grass": "grass, lawn, grassland, meadow, turf, grassy, field, pasture, green, verge, infield",
+    "trees": "tree, trees, wood, woods, forest, bush, bushes, hedge, hedges, treeline, vegetation, shrubs, wooded, "
+    "grove, "
+    "palms, foliage, woodland, branches, shrubbery",
+    "water": "water, sea, river, lake, pond, canal, bay, ocean, lagoon, creek, stream, channel, basin",
+    "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, driveway, yard, lane, "
+    "concrete, "
+    "parking, car park, path, footpath, drive, junction, intersection, motorway, lot, plaza, square, alley, roadway, "
+    "crossing, sidewalk, walkway",
+    "bare": "sand, beach, dirt, soil, sandpit, ground, earth, gravel, mud, clay",
+    "shadow": "shadow, shade, shadows, shaded",
+    "land": "shore, bank, shoreline, coast, land, shoreside, waterfront, headland, riverbank, embankment",
+}
+_KIND_HINTS = {
+    "large": "truck, bus, lorry, coach, trailer, ferry, tanker, freighter, airliner, jumbo, liner, warship, barge, "
+    "caravan",
+    "small": "car, sedan, dinghy, kayak, rowboat, motorboat, powerboat, speedboat, van, pickup, suv, taxi, cart, canoe",
+}
+KIND_HINTS = {word.strip(): hint for hint, words in _KIND_HINTS.items() for word in words.split(",")}
+"""Nouns for the large or the small ones of a category."""
+GENERAL_NOUNS: dict[str, tuple[str, ...]] = {
+    "court": ("tenniscourt", "basketballcourt"),
+    "pitch": ("soccerfield", "groundtrackfield"),
+    "ballpark": ("baseballfield",),
+    "infield": ("baseballfield",),
+}
+"""Nouns of several categories, the likeliest first."""
+HARMLESS = frozenset(
+    [
+        "private",
+        "typical",
+        "typically",
+        "ordinary",
+        "simple",
+        "common",
+        "usual",
+        "obvious",
+        "obviously",
+        "nice",
+        "neat",
+        "visible",
+        "somewhere",
+        "kinda",
+        "basically",
+        "exact",
+        "exactly",
+        "entirely",
+        "completely",
+        "really",
+        "truly",
+        "fairly",
+        "bottommost",
+        "overview",
+        "shaped",
+        "looking",
+        "known",
+        "another",
+        "whichever",
+        "indeed",
+        "precisely",
+        "slightly",
+        "loosely",
+        "tightly",
+        "neatly",
+        "clear",
+    ]
+)
+"""Words that tell no object from another; ``filler`` in the table are those with a place in the grammar."""
+SURFACES = {word.strip(): surface for surface, words in _SURFACES.items() for word in words.split(",")}
+"""Nouns of what is no category but can be told by colour and texture -> kind of surface."""
+TABLE = _table()
+"""Words of a phrase -> (kind, value)."""

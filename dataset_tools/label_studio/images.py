@@ -1,0 +1,160 @@
+"""Which image of a task's data a region lies on, and where that image is to be had."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from dataset_tools.errors import DatasetError
+
+__all__ = ["addresses", "file_name", "filled", "image_at", "image_path", "local_file", "value_at", "variables"]
+
+_PATH = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
+_VARIABLE = re.compile(r"\$\{?(\w+(?:\.\w+|\[\d+\])*)")
+_ADDRESS = re.compile(r"(^/data/|^[a-z][a-z0-9_-]*://|\.(jpe?g|png|tiff?|webp|bmp)$)", re.IGNORECASE)
+_PICTURE = re.compile(r"(^/data/(upload|local-files)/|\.(jpe?g|png|tiff?|webp|bmp)([?#]|$))", re.IGNORECASE)
+"""What is surely a picture's address, whatever its key; a page's address is not."""
+
+
+def value_at(data: Any, path: str) -> Any:
+    """What stands under ``path`` (``a``, ``a.b``, ``a[0].url``) in a task's data, None where nothing does."""
+    if isinstance(data, dict) and path in data:
+        return data[path]
+    if not _PATH.fullmatch(path):
+        return None
+    for part in re.findall(r"\w+", path):
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isdecimal() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return None
+    return data
+
+
+def variables(value: str) -> list[str]:
+    """The paths that a tag's ``value`` names with a $: ``$a``, ``${a}``, ``$a.b``, ``$a[0].url``, ``https://x/$a``."""
+    return [str(path) for path in _VARIABLE.findall(value)]
+
+
+def filled(value: str, data: Mapping[str, Any]) -> Any:
+    """What a tag's ``value`` is for a task's data: a lone variable's value as it is, else the text with them filled in.
+
+    None where a variable of a text has no value.
+    """
+    paths = variables(value)
+    if len(paths) == 1 and _VARIABLE.fullmatch(value.strip().rstrip("}")):
+        return value_at(data, paths[0])
+    values = {path: value_at(data, path) for path in paths}
+    if not all(isinstance(found, str | int | float) for found in values.values()):
+        return None
+    return re.sub(_VARIABLE.pattern + r"\}?", lambda match: str(values[match[1]]), value)
+
+
+def image_at(data: Mapping[str, Any], tag: str | None, item: int | None, key: str | None, *, only: bool = True) -> str:
+    """The address of the image that a region lies on.
+
+    Where all regions of the task lie on one tag: what ``key`` names; without a key, the value under the tag's own name,
+    or the one called ``image``, or the only one that is a picture's address. Else the value under the tag's own name.
+
+    Args:
+        data: the task's data.
+        tag: the region's ``to_name``.
+        item: its ``item_index``.
+        key: where the data has the image, as the labeling config's ``value`` says it (without the $).
+        only: whether all regions of the task lie on one tag.
+
+    Raises:
+        DatasetError: it cannot be told, or there is none.
+    """
+    if key is not None and only:
+        value = value_at(data, key)
+        if not value or not isinstance(value, str | list):
+            raise DatasetError(f"its data has no image under {key!r}; it has {sorted(data)}")
+        return _item(value, item, key)
+    for path in filter(None, (tag, "image" if only else None)):
+        if _all_match(_ADDRESS, value := value_at(data, path)):
+            return _item(value, item, path)
+    found = list(_pictures(data))
+    if len(found) == 1 and only:
+        return _item(value_at(data, found[0]), item, found[0])
+    if not found:
+        raise DatasetError(f"its data holds no image; it has {sorted(data)} (--image-key names one)")
+    raise DatasetError(
+        f"which image its regions on {tag!r} belong to cannot be told: its data has {', '.join(found)}"
+        + (" (--image-key names one)" if only else ", none of them under that name")
+    )
+
+
+def addresses(data: Mapping[str, Any], key: str | None) -> list[str]:
+    """The addresses of all images that regions of a task may lie on; see :func:`image_at`."""
+    paths = [key] if key is not None else ["image", *_pictures(data)]
+    values = [value_at(data, path) for path in dict.fromkeys(paths)]
+    found = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(item for item in found if isinstance(item, str) and item))
+
+
+def _item(value: Any, item: int | None, path: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not all(isinstance(entry, str) for entry in value):
+        raise DatasetError(f"its data has no list of images under {path!r}")
+    number = 0 if item is None and len(value) == 1 else item
+    if number is None or not 0 <= number < len(value):
+        raise DatasetError(f"its data has {len(value)} images under {path!r}, and its regions do not say on which")
+    return str(value[number])
+
+
+def _all_match(pattern: re.Pattern[str], value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return bool(items) and all(isinstance(item, str) and pattern.search(item) for item in items)
+
+
+def _pictures(data: Any, path: str = "") -> Iterator[str]:
+    """Paths of everything that is surely a picture's address, at any depth."""
+    if path and _all_match(_PICTURE, data):
+        yield path
+    elif isinstance(data, dict):
+        for key in sorted(data, key=str):
+            yield from _pictures(data[key], f"{path}.{key}" if path else str(key))
+    elif isinstance(data, list):
+        for number, item in enumerate(data):
+            yield from _pictures(item, f"{path}[{number}]")
+
+
+def file_name(location: str) -> str:
+    """A short name for the image: its own, without the random prefix that uploads get."""
+    name = PurePosixPath(image_path(location)).name
+    return re.sub(r"^[0-9a-f]{8}-", "", name) if "/data/upload/" in location else name
+
+
+def image_path(location: str) -> str:
+    """Where a folder of fetched images has this one: under its path, those of other hosts under ``<host>/<path>``.
+
+    Raises:
+        DatasetError: it is no address.
+    """
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise DatasetError(f"the address {location!r:.200} of its image cannot be read: {error}") from None
+    named = parse_qs(parts.query).get("d")  # which undoes the percent signs itself
+    path = (named[0] if named else unquote(parts.path)).lstrip("/")
+    return f"{parts.netloc}/{path}" if parts.netloc else path
+
+
+def local_file(location: str, images: Path | None) -> str:
+    """A local file for the image if the folder ``images`` has it, by its path or by its name; else the location."""
+    if images is None:
+        return location
+    full = image_path(location)
+    path = full.removeprefix(f"{urlsplit(location).netloc}/")
+    names = (PurePosixPath(path).name, file_name(location))
+    for candidate in (full, path, path.removeprefix("data/upload/"), *names):
+        file = (images / candidate).resolve()
+        if file.is_file() and file.is_relative_to(images.resolve()):
+            return str(file)
+    return location
