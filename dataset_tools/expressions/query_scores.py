@@ -238,11 +238,6 @@ def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: B
             region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
             if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
-            if not filters and None not in constraint.direction and constraint.direction != (0, 0):
-                key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
-                region = region * (
-                    0.7 + 0.3 * spatial.ranked(key, noise, region * peers)
-                )  # rather nearer to the corner
             return region
         case Size():
             return _relative_size(constraint, scene, peers, single=not query.is_all)
