@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +120,7 @@ def load_folder(
     *,
     boxes_only: bool = False,
     every: int = 1,
+    complete_where_present: Collection[str] = (),
 ) -> list[TrainingImage]:
     """Decode a dataset folder.
 
@@ -131,6 +132,8 @@ def load_folder(
         names: keep only these file names.
         boxes_only: see ``TrainingImage``.
         every: keep only each so many-th image.
+        complete_where_present: categories (and kinds) of ``unlabelled`` that are outlined without gaps in every image
+            in which one of them is outlined: there they are not unlabelled.
 
     Raises:
         ImageError: an image cannot be read.
@@ -155,7 +158,11 @@ def load_folder(
             outlines = outlines_of(item, scale)
             if outlines:
                 objects.append(OutlinedObject(category, outlines, kind_of(item.label)))
-        result.append(TrainingImage(entry.name, image, tuple(objects), unlabelled, boxes_only))
+        present = {name for item in objects for name in (item.category, item.kind)}
+        silent = unlabelled
+        if not present.isdisjoint(complete_where_present):
+            silent = {name: weight for name, weight in unlabelled.items() if name not in complete_where_present}
+        result.append(TrainingImage(entry.name, image, tuple(objects), silent, boxes_only))
     return result
 
 

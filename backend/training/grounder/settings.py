@@ -22,6 +22,7 @@ class SourceSettings:
         names: only these file names.
         every: only each so many-th image.
         unlabelled: weight in [0, 1] of "no such object here" by category, where labels are not complete.
+        complete_where_present: categories of ``unlabelled`` that have no gaps in an image with one of them outlined.
         boxes_only: its outlines are only boxes.
         scenes: number of drawn scenes, in place of a folder.
         seed: of the first of them.
@@ -34,6 +35,7 @@ class SourceSettings:
     names: tuple[str, ...] | None = None
     every: int = 1
     unlabelled: Mapping[str, float] = field(default_factory=dict)
+    complete_where_present: tuple[str, ...] = ()
     boxes_only: bool = False
     scenes: int = 0
     seed: int = 0

@@ -60,6 +60,7 @@ def load_sources(config: Mapping[str, Mapping[str, Any]], data: Path, max_side: 
                 source.get("names"),
                 boxes_only=source.get("boxes_only", False),
                 every=source.get("every", 1),
+                complete_where_present=source.get("complete_where_present", ()),
             )
         else:
             images = draw_scenes(source["scenes"], source["seed"])

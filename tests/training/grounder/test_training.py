@@ -152,3 +152,17 @@ def test_an_efficientnet_learns_with_its_first_blocks_and_depthwise_kernels_kept
     blocks = {int(name.split(".")[2]) for name in moved}
     assert blocks == set(range(config["frozen_blocks"], 16))
     assert not any("depthwise" in name for name in moved)
+
+
+def test_a_category_may_be_complete_only_in_the_images_that_have_it(data: Path) -> None:
+    source = {
+        "folder": "scenes",
+        "unlabelled": {"ship": 0.0, "vehicle": 0.3},
+        "complete_where_present": ["vehicle"],
+    }
+    images = load_sources({"scenes": source}, data, 128)[0].images
+    having = [any(item.category == "vehicle" for item in image.objects) for image in images]
+    assert [image.unlabelled for image in images] == [
+        {"ship": 0.0} if has else {"ship": 0.0, "vehicle": 0.3} for has in having
+    ]
+    assert any(having)
