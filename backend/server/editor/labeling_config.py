@@ -16,10 +16,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from dataset_tools import categories
+from dataset_tools.categories import category_name
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.label_studio.images import variables
-from dataset_tools.labelled import category_name
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
