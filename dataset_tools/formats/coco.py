@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools.formats.coco_rows import read
-from dataset_tools.formats.items import SPLITS, Item, Items, category_ids, display_name, flat_name, split_of, write_json
+from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, split_of, write_json
 from dataset_tools.formats.outlines import Loss
 from dataset_tools.masks import area_of, box_of, from_coco, to_polygons
 from dataset_tools.records import Target
 
-__all__ = ["CocoWriter", "objects", "read", "splits_of", "write_instances"]
+__all__ = ["CocoWriter", "objects", "read", "write_instances"]
 
 
 def objects(item: Item) -> Iterator[tuple[str, Target, str]]:
@@ -36,12 +36,6 @@ def objects(item: Item) -> Iterator[tuple[str, Target, str]]:
                 newest = target if target.id is None else last[record.category, target.id]
                 yield record.category, newest, split_of(record)
             seen |= keys
-
-
-def splits_of(items: Items) -> list[str]:
-    """The splits that occur, the known ones first; an image that names none is in ``train``."""
-    found = {split or "train" for item in items() for split in item.sample.splits}
-    return [*(s for s in SPLITS if s in found), *sorted(found - set(SPLITS))]
 
 
 def write_instances(
@@ -120,7 +114,8 @@ class CocoWriter:
 
     def finish(self, root: Path, items: Items) -> str | None:
         """``annotations/instances_<split>.json`` for every split that occurs."""
-        ids = category_ids(items)
-        for split in splits_of(items):
-            write_instances(root / "annotations" / f"instances_{split}.json", items, split, ids, "images/", self._loss)
+        contents = Contents.of(items)
+        for split in contents.splits:
+            file = root / "annotations" / f"instances_{split}.json"
+            write_instances(file, items, split, contents.category_ids, "images/", self._loss)
         return None if self._loss is None else str(self._loss)

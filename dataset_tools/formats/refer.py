@@ -28,10 +28,10 @@ from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.formats import coco
 from dataset_tools.formats.coco_rows import image_size
 from dataset_tools.formats.items import (
+    Contents,
     Item,
     Items,
     Reference,
-    category_ids,
     display_name,
     flat_name,
     references,
@@ -68,28 +68,28 @@ class ReferWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """Pickle, REFER's instances and strict COCO."""
-        ids = category_ids(items)
-        refs = [_ref(item, reference, ids) for item in items() for reference in self._references(item)]
+        contents = Contents.of(items)
+        ids = contents.category_ids
+        refs, images = [], []
+        for item in items():
+            width, height = item.sample.image.width, item.sample.image.height
+            for reference in self._references(item):
+                ref = _ref(item, reference, ids)
+                refs.append(ref)
+                images.append({"id": reference.id, "file_name": ref["file_name"], "width": width, "height": height})
         atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         write_json(
             root / "rrsisd" / "instances.json",
             {"info": {"description": "RRSIS-D layout"}, "licenses": []},
             {
-                "images": self._images(items),
+                "images": images,
                 "annotations": self._annotations(items, ids),
                 "categories": categories,
             },
         )
-        for split in coco.splits_of(items):
+        for split in contents.splits:
             coco.write_instances(root / "coco" / f"instances_{split}.json", items, split, ids, IMAGES)
-
-    def _images(self, items: Items) -> Iterator[dict[str, Any]]:
-        for item in items():
-            image = item.sample.image
-            for reference in self._references(item):
-                name = item.image_path.removeprefix(IMAGES)
-                yield {"id": reference.id, "file_name": name, "width": image.width, "height": image.height}
 
     def _annotations(self, items: Items, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
         for item in items():
