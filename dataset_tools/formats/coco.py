@@ -53,19 +53,16 @@ def write_instances(
         polygons: write polygons, not run-length codes (crowds excepted), and count here what they lose.
     """
 
-    def members() -> Iterator[Item]:
-        return (item for item in items() if split in {name or "train" for name in item.sample.splits})
-
-    def images() -> Iterator[dict[str, Any]]:
-        for item in members():
-            image = item.sample.image
-            name = item.image_path.removeprefix(strip)
-            yield {"id": item.number, "file_name": name, "width": image.width, "height": image.height}
+    images: list[dict[str, Any]] = []
 
     def annotations() -> Iterator[dict[str, Any]]:
         number = 0
-        for item in members():
+        for item in items():
+            if split not in {name or "train" for name in item.sample.splits}:
+                continue
             height, width = item.sample.image.height, item.sample.image.width
+            name = item.image_path.removeprefix(strip)
+            images.append({"id": item.number, "file_name": name, "width": width, "height": height})
             for category, target, where in objects(item):
                 if where != split:
                     continue
@@ -93,8 +90,9 @@ def write_instances(
                 }  # fmt: skip
 
     categories = [{"id": number + 1, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
+    # The images are known when the annotations are through: the export is read once, not twice.
     write_json(
-        path, {"info": {}, "licenses": []}, {"images": images(), "annotations": annotations(), "categories": categories}
+        path, {"info": {}, "licenses": []}, {"annotations": annotations(), "images": images, "categories": categories}
     )
 
 

@@ -106,9 +106,9 @@ class Contents:
         categories: set[str] = set()
         splits: set[str] = set()
         for item in items():
+            splits.update(split or "train" for split in item.sample.splits)
             categories.update(record.category for record in item.sample.records)
             categories.update(box.category for box in item.sample.boxes)
-            splits.update(split or "train" for split in item.sample.splits)
         ids.update({name: len(ids) + number for number, name in enumerate(sorted(categories - set(ids)))})
         return cls(ids, [*(split for split in SPLITS if split in splits), *sorted(splits - set(SPLITS))])
 

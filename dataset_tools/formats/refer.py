@@ -70,33 +70,31 @@ class ReferWriter:
         """Pickle, REFER's instances and strict COCO."""
         contents = Contents.of(items)
         ids = contents.category_ids
-        refs, images = [], []
+        categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
+        refs: list[dict[str, Any]] = []
+        images: list[dict[str, Any]] = []
+        # Refs and images are small and known when the annotations are through: the export is read once, not thrice.
+        write_json(
+            root / "rrsisd" / "instances.json",
+            {"info": {"description": "RRSIS-D layout"}, "licenses": []},
+            {"annotations": self._annotations(items, ids, refs, images), "images": images, "categories": categories},
+        )
+        atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
+        for split in contents.splits:
+            coco.write_instances(root / "coco" / f"instances_{split}.json", items, split, ids, IMAGES)
+
+    def _annotations(
+        self, items: Items, ids: dict[str, int], refs: list[dict[str, Any]], images: list[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """The annotation of every ref; ``refs`` and ``images`` receive what belongs to it."""
         for item in items():
-            width, height = item.sample.image.width, item.sample.image.height
+            height, width = item.sample.image.height, item.sample.image.width
             for reference in self._references(item):
                 ref = _ref(item, reference, ids)
                 refs.append(ref)
                 images.append({"id": reference.id, "file_name": ref["file_name"], "width": width, "height": height})
-        atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
-        categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
-        write_json(
-            root / "rrsisd" / "instances.json",
-            {"info": {"description": "RRSIS-D layout"}, "licenses": []},
-            {
-                "images": images,
-                "annotations": self._annotations(items, ids),
-                "categories": categories,
-            },
-        )
-        for split in contents.splits:
-            coco.write_instances(root / "coco" / f"instances_{split}.json", items, split, ids, IMAGES)
-
-    def _annotations(self, items: Items, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
-        for item in items():
-            height, width = item.sample.image.height, item.sample.image.width
-            for reference in self._references(item):
                 code = {"size": [height, width], "counts": item.sample.merged(reference.record)}
-                category = ids[reference.record.category]
+                category = ref["category_id"]
                 yield {
                     "id": reference.id, "image_id": reference.id, "ref_id": reference.id, "category_id": category,
                     "categories_id": category, "segmentation": [code], "iscrowd": 0,
