@@ -18,12 +18,12 @@ __all__ = [
     "AbstentionCode",
     "Box",
     "Embedding",
+    "GroundedMask",
     "Grounding",
     "GroundingResult",
     "Image",
     "Mask",
     "MaskPrediction",
-    "Outline",
     "Point",
     "Prelabel",
     "Prelabels",
@@ -51,7 +51,7 @@ AbstentionCode = Literal["absent", "ambiguous", "unknown-category", "unknown-wor
 
 
 @dataclass(frozen=True, eq=False)
-class Outline:
+class GroundedMask:
     """An object's outline as a grounder sees it that finds masks as well as boxes.
 
     Attributes:
@@ -79,7 +79,7 @@ class Grounding:
     box: Box
     score: float
     category: str | None = None
-    outline: Callable[[], Outline] | None = field(default=None, compare=False, repr=False)
+    outline: Callable[[], GroundedMask] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from backend.pipeline.grounding.box_colors import color_in_box
-from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, Outline
+from backend.pipeline.types import Abstention, GroundedMask, Grounding, GroundingResult, Image
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.expressions.appearance import look_at, view_of
 from dataset_tools.expressions.landmarks import mentions_surroundings
@@ -60,7 +60,7 @@ class Found:
     """
 
     boxes: Sequence[LabelledBox]
-    outlines: Sequence[Callable[[], Outline]] = ()
+    outlines: Sequence[Callable[[], GroundedMask]] = ()
     absent: dict[str, float] | None = None
 
 
