@@ -121,7 +121,12 @@ def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
 
 
 def _refused(refusal: Refusal) -> Response:
-    logger.warning("%s from %s refused: %s", request.path[:80].encode("unicode_escape").decode(), request.remote_addr, refusal.message)
+    logger.warning(
+        "%s from %s refused: %s",
+        request.path[:80].encode("unicode_escape").decode(),
+        request.remote_addr,
+        refusal.message,
+    )
     response = _json({"error": refusal.message}, refusal.status)
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="pslg"'

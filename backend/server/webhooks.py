@@ -34,12 +34,14 @@ class Webhook:
         url: where it goes.
         headers: what it sends along; None where Label Studio does not say.
         active: whether it sends anything.
+        actions: what it is for; empty for everything.
     """
 
     id: int
     url: str
     headers: Mapping[str, str] | None
     active: bool
+    actions: tuple[str, ...] = ()
 
     def sends(self, headers: Mapping[str, str]) -> bool:
         """Whether it sends these headers."""
@@ -63,7 +65,8 @@ def backend_webhooks(studio: LabelStudio, project: int) -> Iterator[tuple[str, W
 def _webhook(row: Mapping[str, Any]) -> Webhook:
     headers = row.get("headers")
     known = {str(name): str(value) for name, value in headers.items()} if isinstance(headers, dict) else None
-    return Webhook(int(row["id"]), str(row.get("url")), known, bool(row.get("is_active", True)))
+    actions = tuple(map(str, row.get("actions") or ()))
+    return Webhook(int(row["id"]), str(row.get("url")), known, bool(row.get("is_active", True)), actions)
 
 
 class WebhookSetup:
@@ -116,6 +119,7 @@ class WebhookSetup:
                 continue
             found = True
             if not hook.sends(self._headers):
-                studio.set_webhook_headers(project, hook.id, {**(hook.headers or {}), **self._headers})
+                headers = {**(hook.headers or {}), **self._headers}
+                studio.set_webhook_headers(project, hook.id, headers, hook.actions)
                 logger.info("project %d: the webhook %s sends %s now", project, url, ", ".join(self._headers))
         return found

@@ -12,7 +12,7 @@ import binascii
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -257,9 +257,12 @@ class LabelStudio:
         found = self.call("GET", f"/api/webhooks/?project={project}")
         return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
-    def set_webhook_headers(self, project: int, webhook: int, headers: Mapping[str, str]) -> None:
-        """Replace what a webhook sends along."""
-        self.call("PATCH", f"/api/webhooks/{webhook}/?project={project}", {"headers": dict(headers)})
+    def set_webhook_headers(
+        self, project: int, webhook: int, headers: Mapping[str, str], actions: Sequence[str] = ()
+    ) -> None:
+        """Replace what a webhook sends along; ``actions`` are those it is for, which Label Studio would forget."""
+        body = {"headers": dict(headers), "actions": list(actions)}
+        self.call("PATCH", f"/api/webhooks/{webhook}/?project={project}", body)
 
     def projects(self) -> list[dict[str, Any]]:
         """The projects that the token's user sees, with their labeling configs."""
