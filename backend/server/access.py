@@ -11,12 +11,11 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import SecretStr
-from werkzeug.datastructures import Authorization
+from werkzeug.datastructures import Authorization, Headers
 
 from backend.settings import Settings
 
@@ -62,7 +61,7 @@ class Access:
         """Whether Label Studio's button "Start Training" can work: it can send Basic credentials or nothing."""
         return self._user is not None or (self._key is None and self._secret is None)
 
-    def caller(self, authorization: Authorization | None, headers: Mapping[str, str]) -> Caller:
+    def caller(self, authorization: Authorization | None, headers: Headers) -> Caller:
         """What the credentials of a request are good for."""
         known: Caller = "anyone"
         if _equal(headers.get(SECRET_HEADER) or "", self._secret):

@@ -88,6 +88,7 @@ class LabelingService:
         def loaded(*args: P.args, **kwargs: P.kwargs) -> PslgSam:
             pipeline = load(*args, **kwargs)
             pipeline.count_memory_fallbacks(self.metrics.memory_fallbacks.inc)
+            pipeline.count_model_calls(self.metrics.observe_model_call)
             return pipeline
 
         return loaded
