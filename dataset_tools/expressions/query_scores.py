@@ -162,8 +162,11 @@ def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, mem
 def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
     """(bool[N], weight in [0, 1]) of the groups that may be meant, best first."""
     found: dict[tuple[int, ...], float] = {}
-    for least, weight in ((0.5, 1.0), (0.0, 0.8)):
-        peers = (liked >= least) & (here > 0)
+    everyone = here > 0
+    chosen = (liked >= 0.5) & everyone
+    for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
+        if weight < 1.0 and (chosen == everyone).all():
+            break
         for one in find_groups(scene.boxes, peers, group.shape, group.count):
             value = weight * one.fit * float(np.mean(liked[list(one.members)]))
             found[one.members] = max(found.get(one.members, 0.0), value)
@@ -327,5 +330,8 @@ def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Fl
         raise TypeError(f"no order: {constraint}")
     rank = getattr(constraint, "rank", 1)
     last = rank + (query.count or 1) - 1 if query.is_all else rank
-    place = sum(spatial.ranked(key, noise, presence, k) for k in range(rank, min(last, len(presence)) + 1))
-    return np.clip(np.asarray(place, np.float64), 0.0, 1.0) * np.ones(len(presence))
+    last = min(last, len(presence))
+    if last < rank:
+        return np.zeros(len(presence))
+    place = spatial.places(key, noise, presence, last)[:, rank - 1 :].sum(axis=1)
+    return np.asarray(np.clip(place, 0.0, 1.0), np.float64)
