@@ -64,6 +64,12 @@ class NounPhrase:
             self.unread += self.pending
         self.pending = []
 
+    def restart(self) -> None:
+        """What was described so far is only a landmark: the object asked for comes now."""
+        self.unread += self.noun.split()
+        self.noun, self.has_noun, self.plural, self.rank = "", False, None, None
+        self.constraints, self.context = [], None
+
     @property
     def selects(self) -> bool:
         """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""

@@ -114,27 +114,23 @@ def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | 
     """float64[N]; None if nothing that tells the state is among the candidates."""
     height, width = scene.image_size
     boxes = scene.boxes
-    touches = np.stack(
-        [boxes[:, 0] <= _AT_BORDER, boxes[:, 1] <= _AT_BORDER, boxes[:, 2] >= width - _AT_BORDER,
-         boxes[:, 3] >= height - _AT_BORDER], axis=1
-    )  # fmt: skip
+    away = np.stack([boxes[:, 0], boxes[:, 1], width - boxes[:, 2], height - boxes[:, 3]], axis=1)
+    touches = np.exp(-np.maximum(away - _AT_BORDER, 0.0) / _AT_BORDER)
     match condition.name:
         case "cut":
             x, y = condition.direction
             said = (x == -1, y == -1, x == 1, y == 1)
             wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
-            return np.asarray(touches[:, wanted].any(axis=1), np.float64)
+            return np.asarray(touches[:, wanted].max(axis=1), np.float64)
         case "whole":
-            return np.asarray(1.0 - touches.any(axis=1), np.float64)
+            return np.asarray(1.0 - touches.max(axis=1), np.float64)
         case "alone":
             return _alone(scene, peers)
         case "empty" | "occupied":
             ships = scene.of_category("ship") + scene.of_category("vehicle") + scene.of_category("airplane")
             if not ships.any():
                 return None
-            held = (spatial.near(boxes, boxes, scene.image_size) * (scene.gaps <= 12.0) * ships).sum(
-                axis=1
-            )
+            held = (spatial.near(boxes, boxes, scene.image_size) * (scene.gaps <= 12.0) * ships).sum(axis=1)
             taken = 1.0 - np.exp2(-held)
             return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
 

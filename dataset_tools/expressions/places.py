@@ -153,6 +153,8 @@ class Places(Cursor):
             if not own and pool.noun:  # "at the end of the row of houses"
                 self.at = start + 1
                 self.relate(phrase, "near", depth)
+                if place:
+                    phrase.unread.append("row")  # which row of houses cannot be told
                 return
             count = pool.count if pool.count and pool.count > 1 else count
             members = tuple(ranked(pool.constraints, pool.rank))

@@ -36,6 +36,8 @@ __all__ = ["Fit", "fit"]
 
 _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
+_SAME_SIDE = 0.3
+"""What remains of a candidate that lies on the side that is asked for, where another lies further that way."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
 _DOUBT_OF_LANDMARKS = 0.35
@@ -89,7 +91,7 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
     for condition in query.constraints:
         if _is_order(condition, query):
             continue
-        values = _condition(condition, query, scene, fits > 0)
+        values = _condition(condition, query, scene, fits > 0, missing)
         if values is None:
             missing += _nouns(condition)
             continue
@@ -121,6 +123,10 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
         seen.append((order, place))
         if getattr(order, "rank", 1) > (presence >= _NO_PRESENCE).sum():  # "the fifth ship" of three
             fits, doubted = fits * 0.0, doubted * 0.0
+        if isinstance(order, Place) and not order.negated:  # both may lie "at the bottom", one further than the other
+            place = np.maximum(
+                place, _SAME_SIDE * spatial.in_region(scene.boxes, order.direction, scene.image_size, single=False)
+            )
         score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return Fit(fits, score, doubted, tuple(seen), tuple(missing))
 
@@ -233,8 +239,10 @@ def _is_order(constraint: Constraint, query: Query) -> bool:
     return False
 
 
-def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: Bools) -> Floats | None:
-    """float64[N]; None if there is nothing to judge it by."""
+def _condition(
+    constraint: Constraint, query: Query, scene: Candidates, peers: Bools, missing: list[str]
+) -> Floats | None:
+    """float64[N]; None if there is nothing to judge it by. What its targets lack is added to ``missing``."""
     match constraint:
         case Place() | Extreme():
             filters = query.is_all or any(_is_order(other, query) for other in query.constraints)
@@ -253,7 +261,7 @@ def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: B
         case State():
             return state_scores(constraint, scene, peers)
         case Relation():
-            return relation_scores(constraint, scene, peers, _weigher(scene), single=not query.is_all)
+            return relation_scores(constraint, scene, peers, _weigher(scene, missing), single=not query.is_all)
         case Among():
             return _among(constraint, query, scene, peers)
     return None
@@ -270,9 +278,11 @@ def _among(constraint: Among, query: Query, scene: Candidates, peers: Bools) -> 
     return np.asarray(score, np.float64)
 
 
-def _weigher(scene: Candidates) -> Weigh:
+def _weigher(scene: Candidates, missing: list[str] | None = None) -> Weigh:
     def weigh(target: Query) -> Floats | None:
         found = fit(target, scene)
+        if missing is not None:
+            missing.extend(noun for noun in found.missing if noun not in missing)
         if not found.fits.any() or found.score.max() <= 0:
             return None
         if any(_is_order(c, target) or isinstance(c, Group) for c in target.constraints):
