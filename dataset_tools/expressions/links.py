@@ -209,9 +209,11 @@ class Links(Places):
     def _with(self, phrase: NounPhrase, depth: int) -> None:
         """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
         self.skip("image_part")
-        while self.starts_noun(or_unknown=True):
+        while self.starts_noun(or_unknown=True, or_one=True):
             target = self.target(depth)
-            if target.category is None or self._is_roof(target, phrase):
+            if not target.noun and phrase.category is not None and self.peek().kind == "inverse":
+                self._beside(phrase, replace(target, category=phrase.category))  # "with a white one beside it"
+            elif target.category is None or self._is_roof(target, phrase):
                 self._part(phrase, target)
             elif target.category == phrase.category and not target.count:  # "the house with a red roof"
                 phrase.constraints += target.constraints

@@ -129,6 +129,9 @@ class Places(Cursor):
         """
         scratch = NounPhrase(root=False)
         while self.peek().kind != "group":
+            if self.peek().text in ("up", "down") and self.peek(1).kind == "article":  # "going up the row"
+                self.at += 1
+                continue
             before = self.at
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)

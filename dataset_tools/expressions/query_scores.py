@@ -36,8 +36,6 @@ __all__ = ["Fit", "fit"]
 
 _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
-_SAME_SIDE = 0.3
-"""What remains of a candidate that lies on the side that is asked for, where another lies further that way."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
 _DOUBT_OF_LANDMARKS = 0.35
@@ -123,10 +121,6 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
         seen.append((order, place))
         if getattr(order, "rank", 1) > (presence >= _NO_PRESENCE).sum():  # "the fifth ship" of three
             fits, doubted = fits * 0.0, doubted * 0.0
-        if isinstance(order, Place) and not order.negated:  # both may lie "at the bottom", one further than the other
-            place = np.maximum(
-                place, _SAME_SIDE * spatial.in_region(scene.boxes, order.direction, scene.image_size, single=False)
-            )
         score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return Fit(fits, score, doubted, tuple(seen), tuple(missing))
 

@@ -426,6 +426,16 @@ def _inverses() -> dict[str, Direction | None]:
     for near in (
         "next to it",
         "beside it",
+        "right beside it",
+        "behind it",
+        "just behind it",
+        "in front of it",
+        "opposite it",
+        "alongside it",
+        "along it",
+        "right next to it",
+        "directly beside it",
+        "just beside it",
         "near it",
         "by its side",
         "nearby",
@@ -506,6 +516,9 @@ HARMLESS = frozenset(
         "tightly",
         "neatly",
         "clear",
+        "dull",
+        "lashed",
+        "rafted",
     ]
 )
 """Words that tell no object from another; ``filler`` in the table are those with a place in the grammar."""
