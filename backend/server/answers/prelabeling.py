@@ -181,6 +181,7 @@ class Prelabeler:
             if query.task_id is not None:
                 self.late.push(
                     query.task_id,
+                    serving.scope,
                     lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
                     serving.stays,
                 )
