@@ -2,10 +2,10 @@
 
     python -m benchmarks.harmless_words FILE... [--part tune] [--examples 1]
 
-Each FILE has one JSON object per line with an ``expression`` (or, as in RRSIS-D, ``sent``). Every word of every sentence is left out once; where the
-query stays the same, the word took no part in it. Printed are these words, the most frequent first, each with how often
-that was so, out of how many times it was said, and a sentence. A word such as "please" belongs there; a word such as
-"striped" does not: it would be passed over in silence.
+Each FILE has one JSON object per line with an ``expression`` (or, as in RRSIS-D, ``sent``). Every word of every
+sentence is left out once; where the query stays the same, the word took no part in it. Printed are these words, the
+most frequent first, each with how often that was so, out of how many times it was said, and a sentence. A word such as
+"please" belongs there; a word such as "striped" does not: it would be passed over in silence.
 """
 
 from __future__ import annotations
