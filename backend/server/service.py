@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from backend.database import Database
+from backend.learning.annotations.events import ACTIONS
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
@@ -22,6 +23,7 @@ from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
+from backend.server.limits import check_prompts
 from backend.server.metrics import Metrics
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
@@ -136,6 +138,8 @@ class LabelingService:
             ProtocolError: the labeling config cannot carry a mask, or an interactive request has no task.
             UnavailableError: no models, or too many requests at once.
         """
+        if request.context is not None:
+            check_prompts(request.context.result)
         config = parse_labeling_config(request.label_config)
         if not config.outputs:
             raise ProtocolError(NO_OUTPUT)
@@ -159,7 +163,7 @@ class LabelingService:
                 f"a webhook ({body.get('action')}) cannot be stored in {self._database.path}: {error}; free disk space,"
                 " then fetch what was missed with `pslg sync`"
             ) from error
-        self.metrics.events.labels(str(body["action"])[:40]).inc()
+        self.metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         self.training.wake()
         return number
 
