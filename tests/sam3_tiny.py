@@ -89,6 +89,7 @@ def write_sam3(folder: Path) -> Path:
     model = transformers.Sam3VideoModel(config)
     for module in (model.detector_model.detr_decoder, model.detector_model.mask_decoder):
         _livelier(module)
+    torch.nn.init.constant_(model.detector_model.detr_decoder.presence_head.layer3.bias, 6.0)  # sees whatever is asked
     model.save_pretrained(folder)
     # transformers 5.23 writes the tracker's prefix twice; the published file has it once.
     tensors = load_file(folder / "model.safetensors")
