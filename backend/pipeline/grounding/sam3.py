@@ -21,7 +21,7 @@ from torch.nn import functional
 from torchvision.ops import batched_nms
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.grounding.compact.tiled import is_cut
+from backend.pipeline.grounding.compact.detections import Detection, is_cut, without_repeats
 from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase
 from backend.pipeline.memory_fallback import placed
 from backend.pipeline.sam3_vision import DETECTORS, FEATURE_MEMORY, load_sam3_part, share_backbone
@@ -35,8 +35,6 @@ __all__ = ["Sam3Grounder", "load_sam3"]
 
 _TEXT_MEMORY = 8_000_000
 _STABILITY_LOGIT = 1.0
-_INSIDE = 0.8
-"""A box that lies by so much in a better one of its name, found in a tile, is a part of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ class Sam3Grounder(OpenVocabularyGrounder):
         processor: ``Sam3Processor``.
         threshold: lowest score of an instance, in [0, 1].
         presence_threshold: presence below which a noun counts as absent, whatever instances there seem to be.
-        overlap_threshold: IoU above which the weaker of two boxes of one name is dropped.
+        overlap_threshold: IoU above which the weaker of two boxes of one name is dropped, where there are no tiles.
         largest_whole: longest side in pixels of images that are not read in tiles as well.
         tile_overlap: of neighbouring tiles, in pixels; objects up to this long are whole in one.
     """
@@ -196,25 +194,15 @@ class Sam3Grounder(OpenVocabularyGrounder):
         """Each object once, best first."""
         if not found:
             return []
+        if tiled:
+            detections = [Detection(one.box, one.name, one.score) for one in found]
+            instances = {id(detection): one for detection, one in zip(detections, found, strict=True)}
+            return [instances[id(detection)] for detection in without_repeats(detections)]
         names = sorted({one.name for one in found})
         boxes = torch.tensor([list(one.box) for one in found])
         scores = torch.tensor([one.score for one in found])
         kinds = torch.tensor([names.index(one.name) for one in found])
-        best = [found[i] for i in batched_nms(boxes, scores, kinds, self._overlap_threshold).tolist()]
-        if not tiled:
-            return best
-        kept: list[_Instance] = []
-        for one in best:
-            if not any(other.name == one.name and _shared(one.box, other.box) >= _INSIDE for other in kept):
-                kept.append(one)
-        return kept
-
-
-def _shared(box: Box, other: Box) -> float:
-    """The share of ``box`` that lies in ``other``."""
-    width = min(box.x1, other.x1) - max(box.x0, other.x0)
-    height = min(box.y1, other.y1) - max(box.y0, other.y0)
-    return max(0.0, width) * max(0.0, height) / box.area
+        return [found[i] for i in batched_nms(boxes, scores, kinds, self._overlap_threshold).tolist()]
 
 
 def _area(one: _Instance) -> float:
