@@ -47,7 +47,7 @@ ARROWS = {
     "backend.server.protocol": _BASE,
     "backend.server.guarded_session": _BASE,
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",
-    "backend.learning.report": f"{_BASE} backend.learning.annotations backend.learning.versions "
+    "backend.learning.report": f"{_BASE} dataset_tools.expressions backend.learning.annotations backend.learning.versions "
     "dataset_tools.label_studio",
     "backend.learning.retraining": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.annotations "
     "backend.learning.versions dataset_tools.label_studio",

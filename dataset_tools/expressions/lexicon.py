@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
+from dataset_tools.expressions.noun_words import GENERAL_NOUNS
 from dataset_tools.expressions.spelling import corrected
-from dataset_tools.expressions.vocabulary import GENERAL_NOUNS, TABLE, combine
+from dataset_tools.expressions.vocabulary import TABLE, combine
 
 __all__ = ["EMPTY_NOUNS", "Lexeme", "combine", "lexemes", "says_nothing"]
 
@@ -63,13 +64,13 @@ def lexemes(expression: str, own: Collection[str] = (), learnt: Mapping[str, str
     words = _words(expression)
     mentions = {mention.start: mention for mention in find_mentions(words, own)}
     if learnt:
-        for mention in find_mentions(words, {*own, *learnt}):
-            if mention.category in learnt:
-                mentions.setdefault(mention.start, replace(mention, category=learnt[mention.category]))
+        for other in find_mentions(words, {*own, *learnt}):
+            if other.category in learnt:
+                mentions.setdefault(other.start, replace(other, category=learnt[other.category]))
     found: list[Lexeme] = []
     start = 0
     while start < len(words):
-        mention = mentions.get(start)
+        mention: Mention | None = mentions.get(start)
         if words[start] == "'s" and found and found[-1].kind == "frame":  # "the image's left edge"
             start += 1
             continue

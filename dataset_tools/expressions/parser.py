@@ -23,6 +23,7 @@ from dataset_tools.expressions.cursor import OPENS_NOUN
 from dataset_tools.expressions.lexicon import Lexeme, lexemes
 from dataset_tools.expressions.links import Links
 from dataset_tools.expressions.noun_phrase import NounPhrase
+from dataset_tools.expressions.noun_words import HARMLESS, KIND_HINTS
 from dataset_tools.expressions.query import (
     Among,
     Color,
@@ -36,7 +37,6 @@ from dataset_tools.expressions.query import (
     State,
     opposite,
 )
-from dataset_tools.expressions.vocabulary import HARMLESS, KIND_HINTS
 
 __all__ = ["Query", "parse"]
 
@@ -45,7 +45,7 @@ def parse(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] 
     """What ``expression`` asks for. Never raises; words that it cannot read are in ``unread`` (see :class:`Query`).
 
     ``own`` are names of categories beside the canonical ones ("solar panel"), as a project's labels give them.
-    ``learnt`` are nouns that a project's annotators use -> category (see ``learnt_words``); the lexicon goes before them.
+    ``learnt`` are nouns that a project's annotators use -> category (see ``learnt_words``); the lexicon goes first.
     """
     if not any(character.isalnum() for character in expression):
         return Query(expression, is_empty=True)
