@@ -47,8 +47,8 @@ ARROWS = {
     "backend.server.protocol": f"{_BASE} backend.server.limits",
     "backend.server.limits": _BASE,
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",
-    "backend.learning.report": f"{_BASE} backend.learning.annotations backend.learning.versions "
-    "dataset_tools.label_studio",
+    "backend.learning.report": f"{_BASE} dataset_tools.expressions backend.learning.annotations "
+    "backend.learning.versions dataset_tools.label_studio",
     "backend.learning.retraining": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.annotations "
     "backend.learning.versions dataset_tools.label_studio",
     "backend.learning.ranking": f"{_BASE} {_NETWORKS}",

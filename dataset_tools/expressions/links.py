@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.noun_phrase import NounPhrase
+from dataset_tools.expressions.noun_words import SURFACES
 from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
 from dataset_tools.expressions.query import (
     Among,
@@ -20,7 +21,6 @@ from dataset_tools.expressions.query import (
     State,
     opposite,
 )
-from dataset_tools.expressions.vocabulary import SURFACES
 
 __all__ = ["Links"]
 
