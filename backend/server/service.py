@@ -62,7 +62,7 @@ class LabelingService:
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
         self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
-        self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects)
+        self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
         self.embeddings = EmbeddingStore(

@@ -24,6 +24,7 @@ import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
+from dataset_tools.label_studio.notes import answered
 from dataset_tools.label_studio.objects import objects_of
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
 from dataset_tools.label_studio.results import annotations_of, results_of
@@ -274,7 +275,7 @@ def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[
     for prediction in predictions:
         version = str(prediction.get("model_version") or "(no version)")
         try:
-            iou = agreement(_regions(prediction), accepted)
+            iou = agreement(_regions({**prediction, "result": answered(prediction.get("result") or [])}), accepted)
         except (DatasetError, MaskError) as error:
             found.damaged.append(f"task {task.get('id')}, prediction of {version}: {error}")
             continue

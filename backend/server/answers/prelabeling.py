@@ -22,6 +22,7 @@ from backend.pipeline.types import Box, Mask, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, Priority
 from backend.server.answers.late_predictions import LatePredictions
 from backend.server.answers.prelabel_cache import PrelabelCache
+from backend.server.answers.task_notes import TaskNotes, note_region, notes_of
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
@@ -31,6 +32,7 @@ from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
 from dataset_tools.errors import ImageError, PslgError
 from dataset_tools.label_studio.client import LabelStudio
+from dataset_tools.label_studio.notes import Note, candidate
 
 __all__ = ["Prelabeler", "Serving"]
 
@@ -78,6 +80,7 @@ class Prelabeler:
         self._metrics = metrics
         self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
         self.late = LatePredictions(label_studio, metrics)
+        self.notes = TaskNotes(label_studio)
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
@@ -90,7 +93,9 @@ class Prelabeler:
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
         started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
-        return [self._slot(pipeline, job, config, until, serving) for job in started]
+        return [
+            self._slot(pipeline, task, job, config, until, serving) for task, job in zip(tasks, started, strict=True)
+        ]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
@@ -100,7 +105,7 @@ class Prelabeler:
         Raises:
             PslgError: the image cannot be had.
         """
-        return self._prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+        return self.prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
 
     def answers(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
@@ -127,8 +132,8 @@ class Prelabeler:
         answers = [pipeline.rescored(answer) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
-    def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> Prediction:
-        """The prediction for a task, with everything on disk that makes its first click a warm one.
+    def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> tuple[Prediction, tuple[Note, ...]]:
+        """Prediction and notes for a task, with everything on disk that makes its first click a warm one.
 
         Raises:
             PslgError: the image cannot be had.
@@ -138,19 +143,20 @@ class Prelabeler:
         image = self._images.load(query.url, query.task_id)
         height, width = image.size
         whole = Box(0.0, 0.0, float(width), float(height))
-        windows = [self._click_window(pipeline, item) for answer in answers for item in answer]
+        windows = [self._click_window(pipeline, item) for answer in answers for item in (*answer, *answer.candidates)]
         if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), image.size) == whole:
             windows.append(whole)  # a model of whole images is warm for any click
         for window in dict.fromkeys(windows):
             address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
-        return self._prediction(pipeline, query, answers, config)
+        return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
 
     def close(self) -> None:
         """Cancel what waits."""
         self._jobs.close()
         self.late.close()
+        self.notes.close()
 
     def _start(
         self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority, serving: Serving
@@ -167,6 +173,7 @@ class Prelabeler:
     def _slot(
         self,
         pipeline: PslgSam,
+        task: Task,
         job: tuple[TaskQuery, list[Future[Prelabels]]] | None,
         config: LabelingConfig,
         until: float,
@@ -183,7 +190,7 @@ class Prelabeler:
             if query.task_id is not None:
                 self.late.push(
                     query.task_id,
-                    lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
+                    lambda: self._noted(pipeline, task, query, [future.result() for future in futures], config),
                     serving.stays,
                 )
             return []
@@ -191,7 +198,18 @@ class Prelabeler:
             # One task's failure, of whatever kind, must not cost the others their answers.
             self._failed(query.task_id, error)
             return []
-        return self._prediction(pipeline, query, answers, config)
+        return self._noted(pipeline, task, query, answers, config)
+
+    def _noted(
+        self,
+        pipeline: PslgSam,
+        task: Task,
+        query: TaskQuery,
+        answers: Sequence[Prelabels],
+        config: LabelingConfig,
+    ) -> Prediction:
+        self.notes.keep(task, notes_of(query, answers, config))
+        return self.prediction(pipeline, query, answers, config)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
@@ -252,8 +270,9 @@ class Prelabeler:
                 embed=lambda _, window: embed(window),
                 most=self._cache.most,
                 until=until,
+                candidates=self._cache.candidates,
             )
-            for item in answer:
+            for item in (*answer, *answer.candidates):
                 embed(self._click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
@@ -267,9 +286,10 @@ class Prelabeler:
     def _clean(self, item: Prelabel) -> Mask:
         return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)
 
-    def _prediction(
+    def prediction(
         self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
     ) -> Prediction:
+        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
         writer = RegionWriter(
             config.image,
             pipeline.model_version,
@@ -280,16 +300,10 @@ class Prelabeler:
         )
         regions: list[Region] = []
         scores: list[float] = []
+        notes = notes_of(query, answers, config)
+        for note in notes:
+            logger.info("task %s: %s", query.task_id, note)
         for expression, answer in zip(query.expressions, answers, strict=True):
-            labelled = True
-            if answer.abstained is not None:
-                logger.info(
-                    "task %s: no mask for %r (%s): %s",
-                    query.task_id,
-                    expression[:200],
-                    answer.abstained.code,
-                    answer.abstained.message,
-                )
             if answer.left_out:
                 logger.warning(
                     "task %s: %d objects found for %r: the %d most certain go to Label Studio (PSLG_MAX_OBJECTS is %d,"
@@ -301,16 +315,10 @@ class Prelabeler:
                     self._settings.max_objects,
                     self._settings.deadline,
                 )
+            labelled = True
             for item in answer:
                 label = label_of(item, query, config)
                 if label is None:
-                    logger.warning(
-                        "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
-                        query.task_id,
-                        expression[:200],
-                        item.category or query.category or "an expression without a known category",
-                        ", ".join(found.stored for found in config.labels),
-                    )
                     labelled = False
                     continue
                 regions += writer.regions(
@@ -318,5 +326,28 @@ class Prelabeler:
                 )
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
+        self._metrics.count_notes(notes)
         score = sum(scores) / len(scores) if regions else 0.0
+        regions += self._candidates(writer, query, answers, config)
+        regions += note_region(notes, config)
         return {"result": regions, "score": score, "model_version": pipeline.model_version}
+
+    def _candidates(
+        self, writer: RegionWriter, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+    ) -> list[Region]:
+        """The objects that fit alike, marked as candidates; what has no label is none."""
+        regions: list[Region] = []
+        for expression, answer in zip(query.expressions, answers, strict=True):
+            shown = [
+                (item, label) for item in answer.candidates if (label := label_of(item, query, config)) is not None
+            ]
+            for number, (item, label) in enumerate(shown, 1):
+                regions += writer.regions(
+                    self._clean(item),
+                    label,
+                    config.controls_for(label),
+                    score=item.score,
+                    expression=expression,
+                    mark=candidate(number, len(shown)),
+                )
+        return regions
