@@ -1,7 +1,8 @@
 """What a pre-label says beside its objects: notes on expressions without an answer, and candidates to choose from.
 
 A note is a text in the field ``pslg_note`` of the labeling config and of the task's data; a candidate is a region
-whose ``meta.text`` says so. Neither states anything about the image: :func:`stated` is what an annotation states.
+whose ``meta.text`` says so. Neither states anything about the image: :func:`stated` is what an annotation states
+without them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
-from dataset_tools.label_studio.notes import answered
+from dataset_tools.label_studio.note_counts import NoteCounts
+from dataset_tools.label_studio.notes import NOTE, answered, read_notes
 from dataset_tools.label_studio.objects import objects_of
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
 from dataset_tools.label_studio.results import annotations_of, results_of
@@ -140,6 +141,7 @@ class Labelling:
         labels: every accepted region.
         quality: model version -> predictions beside accepted masks.
         damaged: regions that could not be compared, each with the reason.
+        notes: expressions that had no answer, of the tasks' field ``pslg_note``.
     """
 
     tasks: int = 0
@@ -149,6 +151,7 @@ class Labelling:
     labels: list[CountedLabel] = field(default_factory=list)
     quality: dict[str, Quality] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    notes: NoteCounts = field(default_factory=NoteCounts)
 
     def fates(self) -> Counter[Fate]:
         """Labels by what they cost."""
@@ -197,6 +200,8 @@ class Labelling:
                 version: {"tasks": len(row.ious), "mIoU": row.iou, "good": row.good, "score": row.score}
                 for version, row in self.quality.items()
             },
+            "abstentions": dict(self.notes.reasons),
+            "unknown_words": dict(self.notes.words),
             "saving": {**asdict(saving), "saved_seconds": saving.saved_seconds, "share": saving.share},
             "costs": asdict(costs),
         }
@@ -207,6 +212,7 @@ def labelling_of(tasks: Iterable[Mapping[str, Any]]) -> Labelling:
     found = Labelling()
     for task in tasks:
         found.tasks += 1
+        found.notes.add(read_notes((task.get("data") or {}).get(NOTE)))
         submitted = []
         for given in task.get("annotations") or task.get("completions") or []:
             if isinstance(given, dict) and given.get("was_cancelled"):
