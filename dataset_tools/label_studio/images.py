@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.notes import NOTE
 
 __all__ = ["addresses", "file_name", "filled", "image_at", "image_path", "local_file", "value_at", "variables"]
 
@@ -118,7 +119,7 @@ def _pictures(data: Any, path: str = "") -> Iterator[str]:
     if path and _all_match(_PICTURE, data):
         yield path
     elif isinstance(data, dict):
-        for key in sorted(data, key=str):
+        for key in sorted(data.keys() - {NOTE}, key=str):
             yield from _pictures(data[key], f"{path}.{key}" if path else str(key))
     elif isinstance(data, list):
         for number, item in enumerate(data):

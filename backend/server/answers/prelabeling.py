@@ -22,7 +22,7 @@ from backend.pipeline.types import Box, Mask, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, Priority
 from backend.server.answers.late_predictions import LatePredictions
 from backend.server.answers.prelabel_cache import PrelabelCache
-from backend.server.answers.task_notes import TaskNotes, note_region, notes_of
+from backend.server.answers.task_notes import NO_LABEL, TaskNotes, note_region, notes_of
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
@@ -302,7 +302,8 @@ class Prelabeler:
         scores: list[float] = []
         notes = notes_of(query, answers, config)
         for note in notes:
-            logger.info("task %s: %s", query.task_id, note)
+            level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
+            logger.log(level, "task %s: no mask for %s", query.task_id, note)
         for expression, answer in zip(query.expressions, answers, strict=True):
             if answer.left_out:
                 logger.warning(

@@ -15,9 +15,12 @@ from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import NOTE, Note, note_lines
 from dataset_tools.label_studio.regions import new_id
 
-__all__ = ["TaskNotes", "note_region", "notes_of"]
+__all__ = ["NO_LABEL", "TaskNotes", "note_region", "notes_of"]
 
 logger = logging.getLogger(__name__)
+
+NO_LABEL = "no-label"
+"""Reason of a note: the labeling config has no label for what was found. The others are the pipeline's codes."""
 
 
 def notes_of(query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig) -> tuple[Note, ...]:
@@ -36,7 +39,7 @@ def notes_of(query: TaskQuery, answers: Sequence[Prelabels], config: LabelingCon
             what = repr(category) if category else "an expression without a known category"
             labels = ", ".join(label.stored for label in config.labels)
             found.append(
-                Note(expression, "no-label", f"the labeling config has no label for {what} (labels: {labels})")
+                Note(expression, NO_LABEL, f"the labeling config has no label for {what} (labels: {labels})")
             )
     return tuple(found)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_task
+from dataset_tools.label_studio.images import addresses, image_at
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, UNDECIDED, Note, answered, candidate, note_lines, read_notes, stated
 from dataset_tools.label_studio.regions import provenance, words, written
@@ -64,6 +65,12 @@ def test_a_note_is_neither_words_nor_an_object() -> None:
     assert [item["type"] for item in stated(result)] == ["brushlabels"]
     assert prompt_texts(stated(result)) == []
     assert samples(result, **{NOTE: str(AMBIGUOUS)}) == [("the airplane",)]
+
+
+def test_a_note_names_no_image() -> None:
+    task = {"picture": "http://a/b.png", NOTE: "/data/upload/1/x.png"}
+    assert addresses(task, None) == ["http://a/b.png"]
+    assert image_at(task, "image", None, None) == "http://a/b.png"
 
 
 def test_a_typed_expression_without_an_answer_is_not_kept_as_true() -> None:
