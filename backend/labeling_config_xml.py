@@ -31,8 +31,11 @@ COLORS = (
 )  # fmt: skip
 """Each farthest in CIE Lab from those before it, among colours with a contrast of 4.5 as text on white and, drawn at
 half opacity, a distance of at least 20 from every ground."""
-HOTKEYS = tuple("1234567890qwtyasdfgjkcnx")
-"""Keys of the labels to click with, in their order. None is one of a tool of the editor (B, E, H, M, R, V, Z...)."""
+HOTKEYS = tuple("1234567890qtyasdfgjcnxzil")
+"""Keys of the labels to click with, in their order; none is a tool's: those are B E H K M O P R U V W in 1.23."""
+_NO_HOTKEY = "ctrl+alt+shift+f19"
+"""Label Studio gives every label without a key a free one, tools' keys included. So the others have one that nobody
+presses; it is not shown."""
 
 _STYLE = """
     .rs-row { display: flex; gap: 10px; align-items: flex-start; }
@@ -40,6 +43,7 @@ _STYLE = """
     .rs-side { width: 216px; flex: none; position: sticky; top: 0; max-height: 94vh; overflow-y: auto; }
     .rs-side .lsf-labels { display: flex; flex-wrap: wrap; gap: 2px 3px; margin: 2px 0; }
     .rs-side .lsf-label { margin: 0; font-size: 12px; line-height: 20px; }
+    .rs-side .ant-collapse .lsf-label__hotkey { display: none; }
     .rs-note { font-size: 12px; }
     .rs-note form, .rs-note input, .rs-note textarea, .rs-note button { display: none; }
     .rs-prompt { position: relative; }
@@ -80,7 +84,7 @@ def labeling_config_xml(labels: Sequence[ConfigLabel], output: Output = "brush",
         raise ConfigError(f"each label once: {', '.join(map(repr, twice))} is there more than once")
     tag, name, title = _SIDE[output]
     smart = 'smart="true" smartOnly="true"'
-    search = '\n      <Filter toName="point" minlength="0" placeholder="find a label"/>' if len(values) > 12 else ""
+    search = '\n      <Filter name="find" toName="point" minlength="0" hotkey="shift+f" placeholder="find a label"/>' if len(values) > 12 else ""
     comment = f"<!-- {about} -->\n" if about else ""
     return f"""{comment}<View>
   <Style>{_STYLE}</Style>
@@ -126,9 +130,8 @@ def _labels(labels: Sequence[ConfigLabel], hotkeys: Sequence[str] = ()) -> str:
         line = f"{indent}<Label value={quoteattr(label.value.strip())} background=\"{COLORS[number % len(COLORS)]}\""
         if label.names:
             line += f" predicted_values={quoteattr(','.join(label.names))}"
-        if number < len(hotkeys):
-            line += f' hotkey="{hotkeys[number]}"'
-        lines.append(line + "/>")
+        key = hotkeys[number] if number < len(hotkeys) else _NO_HOTKEY
+        lines.append(f'{line} hotkey="{key}"/>')
     return "\n".join(lines)
 
 
