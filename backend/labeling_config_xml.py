@@ -40,16 +40,20 @@ presses; it is not shown."""
 _STYLE = """
     .rs-row { display: flex; gap: 10px; align-items: flex-start; }
     .rs-main { flex: 1; min-width: 0; }
-    .rs-side { width: 216px; flex: none; position: sticky; top: 0; max-height: 94vh; overflow-y: auto; }
+    .rs-side { width: 204px; flex: none; position: sticky; top: 0; max-height: 94vh; overflow-y: auto; }
     .rs-side .lsf-labels { display: flex; flex-wrap: wrap; gap: 2px 3px; margin: 2px 0; }
     .rs-side .lsf-label { margin: 0; font-size: 12px; line-height: 20px; }
     .rs-side .ant-collapse .lsf-label__hotkey { display: none; }
-    .rs-note { font-size: 12px; }
+    .rs-note { max-height: 18vh; overflow-y: auto; }
+    .rs-note *, .rs-prompt * { font-size: 12px; line-height: 15px; }
+    .rs-note .lsf-textarea-tag__item, .rs-prompt .lsf-textarea-tag__item { padding: 2px 4px; margin: 2px 0; }
+    .rs-prompt .text-neutral-content-subtler { display: none; }
     .rs-note form, .rs-note input, .rs-note textarea, .rs-note button { display: none; }
     .rs-prompt { position: relative; }
     .lsf-main-content.lsf-requesting .rs-prompt::before { content: 'model is working...'; color: #808080;
       position: absolute; right: 4px; top: -16px; font-size: 11px; }
   """
+_MANY = 12
 _SIDE = {
     "brush": ("BrushLabels", "mask", "Brush, by hand"),
     "polygon": ("PolygonLabels", "polygon", "Polygon, by hand"),
@@ -84,7 +88,11 @@ def labeling_config_xml(labels: Sequence[ConfigLabel], output: Output = "brush",
         raise ConfigError(f"each label once: {', '.join(map(repr, twice))} is there more than once")
     tag, name, title = _SIDE[output]
     smart = 'smart="true" smartOnly="true"'
-    search = '\n      <Filter name="find" toName="point" minlength="0" hotkey="shift+f" placeholder="find a label"/>' if len(values) > 12 else ""
+    search = ""
+    if len(values) > _MANY:
+        search = (
+            '\n      <Filter name="find" toName="point" minlength="0" hotkey="shift+f" placeholder="find a label"/>'
+        )
     comment = f"<!-- {about} -->\n" if about else ""
     return f"""{comment}<View>
   <Style>{_STYLE}</Style>
@@ -127,7 +135,7 @@ def _labels(labels: Sequence[ConfigLabel], hotkeys: Sequence[str] = ()) -> str:
     indent = " " * (8 if hotkeys else 12)
     lines = []
     for number, label in enumerate(labels):
-        line = f"{indent}<Label value={quoteattr(label.value.strip())} background=\"{COLORS[number % len(COLORS)]}\""
+        line = f'{indent}<Label value={quoteattr(label.value.strip())} background="{COLORS[number % len(COLORS)]}"'
         if label.names:
             line += f" predicted_values={quoteattr(','.join(label.names))}"
         key = hotkeys[number] if number < len(hotkeys) else _NO_HOTKEY

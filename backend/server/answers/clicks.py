@@ -184,8 +184,7 @@ class Clicks:
         regions: list[Region] = []
         scores: list[float] = []
         if prompts.texts:
-            texts = read_task(task, config, prompts.texts)
-            prediction = self._prelabeler.answer(pipeline, texts, config)
+            prediction = self._prelabeler.answer_newest(pipeline, read_task(task, config, prompts.texts), config)
             regions += prediction["result"]
             scores.append(prediction["score"])
         for prompt in prompts.objects:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from backend.pipeline import PslgSam
@@ -32,7 +32,7 @@ from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
 from dataset_tools.errors import ImageError, PslgError
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.notes import Note, candidate
+from dataset_tools.label_studio.notes import Note, candidate, is_note
 
 __all__ = ["Prelabeler", "Serving"]
 
@@ -106,6 +106,21 @@ class Prelabeler:
             PslgError: the image cannot be had.
         """
         return self.prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+
+    def answer_newest(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> Prediction:
+        """The prediction for the last of the texts typed in the editor, with notes on all of them.
+
+        The editor sends every text of a sitting each time: the objects of the earlier ones were suggested already.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        answers = self.answers(pipeline, query, config, Priority.EDITOR)
+        newest = replace(query, expressions=query.expressions[-1:])
+        prediction = self.prediction(pipeline, newest, answers[-1:], config)
+        objects = [region for region in prediction["result"] if not is_note(region)]
+        notes = note_region(notes_of(query, answers, config), config)
+        return {**prediction, "result": objects + notes}
 
     def answers(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority

@@ -38,9 +38,7 @@ def notes_of(query: TaskQuery, answers: Sequence[Prelabels], config: LabelingCon
         for category in sorted(strange, key=str):
             what = repr(category) if category else "an expression without a known category"
             labels = ", ".join(label.stored for label in config.labels)
-            found.append(
-                Note(expression, NO_LABEL, f"the labeling config has no label for {what} (labels: {labels})")
-            )
+            found.append(Note(expression, NO_LABEL, f"the labeling config has no label for {what} (labels: {labels})"))
     return tuple(found)
 
 

@@ -130,6 +130,19 @@ def test_a_typed_expression_that_is_not_answered_says_so(start: Callable[..., La
     assert note_of(answer) == ["“the foobar” (unknown-category): no category word in 'the foobar'"]
 
 
+def test_of_several_typed_expressions_the_newest_is_outlined_and_all_are_noted(
+    start: Callable[..., LabelingService], site: Site
+) -> None:
+    texts = ["two buildings", "the foobar", "the building"]
+    typed = {"id": "t", "type": "textarea", "from_name": "prompt", "to_name": "image", "value": {"text": texts}}
+    body = {**batch(task(1, site.put("/a.png", png()))), "label_config": WITH_NOTE}
+    body["params"] = {"context": {"result": [typed]}}
+    (answer,) = start().predict(validate(PredictRequest, body))
+    (region,) = answered(answer["result"])
+    assert region["meta"]["text"][1] == "expression: the building"
+    assert [line.split(":")[0] for line in note_of(answer)] == ["“the foobar” (unknown-category)"]
+
+
 def test_the_note_is_no_expression(site: Site) -> None:
     config = parse_labeling_config(WITH_NOTE.replace('name="prompt"', 'name="words"'))
     said = {"id": "n", "type": "textarea", "from_name": NOTE, "to_name": "image", "value": {"text": ["the ship"]}}
