@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from backend.learning.retraining.replay import check_replay
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
+from backend.server.status_page import status_page
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
@@ -64,6 +65,10 @@ def _add_routes(app: Flask, service: LabelingService) -> None:
     def webhook() -> Response:
         body = parse_body(request.get_data(cache=False), request.content_type)
         return _json({"status": "stored", "event": service.record_event(body)}, 201)
+
+    @app.get("/")
+    def status() -> Response:
+        return Response(status_page(service), content_type="text/html; charset=utf-8")
 
     @app.get("/versions")
     def versions() -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,14 @@ from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
+from backend.server.last_requests import LastRequests
 from backend.server.metrics import Metrics
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings
-from dataset_tools.errors import ProtocolError, UnavailableError
+from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
+from dataset_tools.label_studio.notes import answered
 
 __all__ = ["LabelingService"]
 
@@ -51,6 +54,7 @@ class LabelingService:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.last_requests = LastRequests()
         self.model = Model(
             settings.config, self._watched(load or partial(load_pipeline, settings.config)), settings.model_threads
         )
@@ -125,6 +129,11 @@ class LabelingService:
         """The model versions in use, then those whose answers are still kept."""
         return list(dict.fromkeys([*self.models.versions(), *self.cache.versions()]))
 
+    @property
+    def clicks_waiting(self) -> int:
+        """Interactive requests that wait or are being answered."""
+        return len(self._queue)
+
     def predict(self, request: PredictRequest) -> list[Slot]:
         """Answer a batch (one slot per task) or an interactive request (one prediction).
 
@@ -132,6 +141,22 @@ class LabelingService:
             ProtocolError: the labeling config cannot carry a mask, or an interactive request has no task.
             UnavailableError: no models, or too many requests at once.
         """
+        began = time.monotonic()
+        kind = "pre-labels" if request.context is None else "click or text"
+        outcome = "refused"
+        try:
+            slots = self._predict(request)
+            objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
+            missing = sum(isinstance(slot, list) for slot in slots)
+            outcome = f"{objects} objects" + (f", {missing} tasks not computed" if missing else "")
+            return slots
+        except PslgError as error:
+            outcome = type(error).__name__.removesuffix("Error").lower()
+            raise
+        finally:
+            self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, time.monotonic() - began)
+
+    def _predict(self, request: PredictRequest) -> list[Slot]:
         config = parse_labeling_config(request.label_config)
         if not config.outputs:
             raise ProtocolError(NO_OUTPUT)

@@ -167,6 +167,11 @@ class Prelabeler:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
         return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
 
+    @property
+    def waiting(self) -> int:
+        """Expressions that no thread has taken yet."""
+        return self._jobs.waiting()
+
     def close(self) -> None:
         """Cancel what waits."""
         self._jobs.close()
