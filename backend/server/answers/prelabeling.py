@@ -9,21 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
-from functools import partial
 
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
-from backend.pipeline.types import Box, Mask, Prelabel, Prelabels
-from backend.server.answers.background import JobPool, Priority
-from backend.server.answers.late_predictions import LatePredictions
+from backend.pipeline.types import Box, Prelabel, Prelabels
+from backend.server.answers.background import JobPool, LatePredictions, Priority
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.task_notes import NO_LABEL, TaskNotes, note_region, notes_of
-from backend.server.editor.labeling_config import LabelingConfig
+from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
 from backend.server.images import TaskImages
@@ -125,7 +123,7 @@ class Prelabeler:
     def answers(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
     ) -> list[Prelabels]:
-        """The pipeline's answer to each expression, in their order, however long it takes.
+        """The pipeline's answer to each expression, its masks cleaned, in their order, however long it takes.
 
         Raises:
             PslgError: the image cannot be had.
@@ -144,7 +142,7 @@ class Prelabeler:
             self._cache.get(identity, text, default_category(query, config, text), pipeline.model_version)
             for text in query.expressions
         ]
-        answers = [pipeline.rescored(answer) for answer in found if answer is not None]
+        answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
     def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> tuple[Prediction, tuple[Note, ...]]:
@@ -158,7 +156,7 @@ class Prelabeler:
         image = self._images.load(query.url, query.task_id)
         height, width = image.size
         whole = Box(0.0, 0.0, float(width), float(height))
-        windows = [self._click_window(pipeline, item) for answer in answers for item in (*answer, *answer.candidates)]
+        windows = [_click_window(pipeline, item) for answer in answers for item in (*answer, *answer.candidates)]
         if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), image.size) == whole:
             windows.append(whole)  # a model of whole images is warm for any click
         for window in dict.fromkeys(windows):
@@ -210,6 +208,7 @@ class Prelabeler:
             if query.task_id is not None:
                 self.late.push(
                     query.task_id,
+                    serving.scope,
                     lambda: self._noted(pipeline, task, query, [future.result() for future in futures], config),
                     serving.stays,
                 )
@@ -277,9 +276,9 @@ class Prelabeler:
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
-            return pipeline.rescored(found)
+            return self._cleaned(pipeline.rescored(found))
         pixels = image.pixels()
-        embed = partial(self._embeddings.embed, pipeline.segmenter, image.identity, lambda: pixels)
+        embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
         with self._compute:
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
@@ -287,24 +286,25 @@ class Prelabeler:
                 expression,
                 default_category=default_category,
                 key=image.identity,
-                embed=lambda _, window: embed(window),
+                embed=embed,
                 most=self._cache.most,
                 until=until,
                 candidates=self._cache.candidates,
             )
-            for item in (*answer, *answer.candidates):
-                embed(self._click_window(pipeline, item))
+            cleaned = self._cleaned(answer)
+            for item in (*cleaned, *cleaned.candidates):
+                embed(pixels, _click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
-        return answer
+        return cleaned
 
-    def _click_window(self, pipeline: PslgSam, item: Prelabel) -> Box:
-        """The window that a click on this object's region will want: around its mask, not around its box."""
-        height, width = item.mask.shape
-        return pipeline.segmenter.window_for(Box.of_mask(self._clean(item)), (height, width))
+    def _cleaned(self, answer: Prelabels) -> Prelabels:
+        specks, holes = self._settings.speck_area, self._settings.hole_area
 
-    def _clean(self, item: Prelabel) -> Mask:
-        return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)
+        def cleaned(items: Iterable[Prelabel]) -> tuple[Prelabel, ...]:
+            return tuple(replace(item, mask=clean_mask(item.mask, specks, holes)) for item in items)
+
+        return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
 
     def prediction(
         self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
@@ -325,6 +325,7 @@ class Prelabeler:
             level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
             logger.log(level, "task %s: no mask for %s", query.task_id, note)
         for expression, answer in zip(query.expressions, answers, strict=True):
+            places: dict[str | None, tuple[str, tuple[Control, ...]] | None] = {}
             if answer.left_out:
                 logger.warning(
                     "task %s: %d objects found for %r: the %d most certain go to Label Studio (PSLG_MAX_OBJECTS is %d,"
@@ -338,13 +339,14 @@ class Prelabeler:
                 )
             labelled = True
             for item in answer:
-                label = label_of(item, query, config)
-                if label is None:
+                if item.category not in places:
+                    label = label_of(item, query, config)
+                    places[item.category] = None if label is None else (label, config.controls_for(label))
+                place = places[item.category]
+                if place is None:
                     labelled = False
                     continue
-                regions += writer.regions(
-                    self._clean(item), label, config.controls_for(label), score=item.score, expression=expression
-                )
+                regions += writer.regions(item.mask, *place, score=item.score, expression=expression)
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         self._metrics.count_notes(notes)
@@ -364,7 +366,7 @@ class Prelabeler:
             ]
             for number, (item, label) in enumerate(shown, 1):
                 regions += writer.regions(
-                    self._clean(item),
+                    item.mask,
                     label,
                     config.controls_for(label),
                     score=item.score,
@@ -372,3 +374,9 @@ class Prelabeler:
                     mark=candidate(number, len(shown)),
                 )
         return regions
+
+
+def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:
+    """The window that a click on this object's region will want: around its cleaned mask, not around its box."""
+    height, width = item.mask.shape
+    return pipeline.segmenter.window_for(Box.of_mask(item.mask), (height, width))

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataset_tools.label_studio.annotations import prompt_texts
 from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_task
 from dataset_tools.label_studio.images import addresses, image_at
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, UNDECIDED, Note, answered, candidate, note_lines, read_notes, stated
 from dataset_tools.label_studio.regions import provenance, words, written
-from dataset_tools.label_studio.words import prompt_texts
 
 AMBIGUOUS = Note("the airplane", "ambiguous", "2 objects fit 'the airplane' alike: say which.")
 
