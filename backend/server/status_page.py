@@ -91,8 +91,8 @@ def _requests(service: LabelingService) -> Markup:
 
 
 def _counts(counter: Counter, label: str) -> Markup:
-    found = [
-        (sample.labels[label], int(sample.value))
+    found: list[tuple[str, int]] = [
+        (str(sample.labels[label]), int(sample.value))
         for metric in counter.collect()
         for sample in metric.samples
         if sample.name.endswith("_total")

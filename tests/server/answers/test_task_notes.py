@@ -137,7 +137,7 @@ def test_of_several_typed_expressions_the_newest_is_outlined_and_all_are_noted(
     typed = {"id": "t", "type": "textarea", "from_name": "prompt", "to_name": "image", "value": {"text": texts}}
     body = {**batch(task(1, site.put("/a.png", png()))), "label_config": WITH_NOTE}
     body["params"] = {"context": {"result": [typed]}}
-    (answer,) = start().predict(validate(PredictRequest, body))
+    answer: Any = start().predict(validate(PredictRequest, body))[0]
     (region,) = answered(answer["result"])
     assert region["meta"]["text"][1] == "expression: the building"
     assert [line.split(":")[0] for line in note_of(answer)] == ["“the foobar” (unknown-category)"]
