@@ -31,7 +31,7 @@ ARROWS = {
     "backend.commands": f"{_DATA} {_LEARNING} {_NETWORKS} {_SERVER_BASE} {_TRAINING} backend.cli backend.batch "
     "backend.demo backend.evaluation backend.learning.ranking backend.learning.report backend.learning.simulation "
     "backend.server backend.server.editor dataset_tools.label_studio",
-    "backend.demo": f"{_DATA} backend.pipeline",
+    "backend.demo": f"{_DATA} backend.pipeline dataset_tools.label_studio",
     "backend.batch": f"{_DATA} {_SERVER_BASE} backend.learning.ranking backend.pipeline backend.server "
     "backend.server.answers backend.server.editor dataset_tools.label_studio",
     # app, wsgi, label_studio_ml, service: what puts the rooms of the server together
@@ -43,7 +43,7 @@ ARROWS = {
     "dataset_tools.label_studio dataset_tools.expressions",
     "backend.server.models": f"{_BASE} backend.pipeline backend.learning.annotations backend.learning.versions",
     "backend.server.images": f"{_BASE} backend.pipeline dataset_tools.label_studio",
-    "backend.server.metrics": f"{_BASE} backend.learning.versions",
+    "backend.server.metrics": f"{_BASE} backend.learning.versions dataset_tools.label_studio",
     "backend.server.protocol": f"{_BASE} backend.server.limits",
     "backend.server.limits": _BASE,
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",

@@ -15,6 +15,8 @@ from backend.server.protocol import Prediction
 from backend.settings import Settings
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, PslgError
+from dataset_tools.label_studio.note_counts import NoteCounts
+from dataset_tools.label_studio.notes import NOTE, answered
 
 __all__ = ["prelabel_tasks", "read_tasks"]
 
@@ -38,6 +40,8 @@ def prelabel_tasks(
     tasks: Path, labeling_config: str, out: Path, config: str, engine: str = "local", workers: int | None = None
 ) -> None:
     """Write ``tasks`` with one prediction each to ``out``, in their order, as Label Studio imports them.
+
+    What an expression without an answer lacks stands in each task's field ``pslg_note``.
 
     What was computed is kept beside ``out`` until all of it is there, so that an interrupted run goes on where it
     stopped, on whatever machines.
@@ -64,7 +68,7 @@ def prelabel_tasks(
     with ENGINES[engine](settings, xml, workers) as running:
         journal = _PartialOutput(out, running.version, xml)
         kept = {number: journal.get(row) for number, row in enumerate(rows)}
-        predictions = {number: prediction for number, prediction in kept.items() if prediction is not None}
+        predictions = {number: found for number, found in kept.items() if found is not None}
         missing = {number: row for number, row in enumerate(rows) if number not in predictions}
         with tqdm(total=len(rows), initial=len(predictions), unit="task") as bar, journal:
             for answer in running.compute(missing):
@@ -73,17 +77,23 @@ def prelabel_tasks(
                     name = rows[answer.number].get("id", f"number {answer.number + 1}")
                     failures.append((answer.number, f"task {name}: {answer.failure}"))
                 else:
-                    predictions[answer.number] = answer.prediction
-                    journal.append(rows[answer.number], answer.prediction)
-    labelled = [{**rows[number], "predictions": [predictions[number]]} for number in sorted(predictions)]
+                    predictions[answer.number] = answer.prediction, answer.note
+                    journal.append(rows[answer.number], answer.prediction, answer.note)
+    labelled = [_with_prediction(rows[number], *predictions[number]) for number in sorted(predictions)]
     atomic.write_text(out, json.dumps(labelled))
     if not failures:
         journal.remove()
-    masks = sum(len(prediction["result"]) for prediction in predictions.values())
-    click.echo(f"{len(labelled)} tasks with {masks} regions are in {out}")
+    masks = sum(len(answered(prediction["result"])) for prediction, _ in predictions.values())
+    counts = NoteCounts.of(note for _, note in predictions.values())
+    click.echo("\n".join([f"{len(labelled)} tasks with {masks} regions are in {out}", *counts.lines()]))
     if failures:
         lines = [text for _, text in sorted(failures)]
         raise PslgError("\n".join([f"{len(failures)} of {len(rows)} tasks failed:", *lines]))
+
+
+def _with_prediction(row: dict[str, Any], prediction: Prediction, note: str) -> dict[str, Any]:
+    data = {key: value for key, value in row["data"].items() if key != NOTE}
+    return {**row, "data": {**data, NOTE: note} if note else data, "predictions": [prediction]}
 
 
 class _PartialOutput:
@@ -98,39 +108,39 @@ class _PartialOutput:
     def __init__(self, out: Path, version: str, labeling_config: str) -> None:
         self._path = out.with_name(f".{out.name}.partial")
         self._prefix = f"{version}\n{labeling_config}\n"
-        self._kept: dict[str, Prediction] = {}
+        self._kept: dict[str, tuple[Prediction, str]] = {}
         if self._path.exists():
             for line in self._path.read_text(encoding="utf-8").splitlines():
                 try:
                     entry = json.loads(line)
-                    self._kept[entry["key"]] = entry["prediction"]
+                    self._kept[entry["key"]] = entry["prediction"], str(entry.get("note", ""))
                 except (ValueError, KeyError, TypeError):
                     break  # the line that was being written when the run was stopped
 
     def __enter__(self) -> _PartialOutput:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("w", encoding="utf-8")
-        for key, prediction in self._kept.items():
-            self._write(key, prediction)
+        for key, found in self._kept.items():
+            self._write(key, *found)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def get(self, row: dict[str, Any]) -> Prediction | None:
-        """The prediction that an interrupted run made for a task."""
+    def get(self, row: dict[str, Any]) -> tuple[Prediction, str] | None:
+        """The prediction that an interrupted run made for a task, and its note."""
         return self._kept.get(self._key(row))
 
-    def append(self, row: dict[str, Any], prediction: Prediction) -> None:
-        """Keep a prediction."""
-        self._write(self._key(row), prediction)
+    def append(self, row: dict[str, Any], prediction: Prediction, note: str) -> None:
+        """Keep a prediction and its note."""
+        self._write(self._key(row), prediction, note)
 
     def remove(self) -> None:
         """Everything is in the output."""
         self._path.unlink(missing_ok=True)
 
-    def _write(self, key: str, prediction: Prediction) -> None:
-        self._file.write(json.dumps({"key": key, "prediction": prediction}) + "\n")
+    def _write(self, key: str, prediction: Prediction, note: str) -> None:
+        self._file.write(json.dumps({"key": key, "prediction": prediction, "note": note}) + "\n")
         self._file.flush()
 
     def _key(self, row: dict[str, Any]) -> str:

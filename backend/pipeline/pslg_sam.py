@@ -26,6 +26,7 @@ from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import (
     Abstention,
+    AbstentionCode,
     Box,
     Embedding,
     GroundedMask,
@@ -42,7 +43,7 @@ from backend.pipeline.weights import registry as weight_files
 from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
-__all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
+__all__ = ["OFFERING", "EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
 
 _OWN_KEYWORDS = (
     "weights",
@@ -52,6 +53,9 @@ _OWN_KEYWORDS = (
     "engine",
     "shared",
 )  # the config has keys of its own for them
+
+OFFERING: tuple[AbstentionCode, ...] = ("ambiguous", "unknown-word")
+"""Abstentions whose candidates may each be what was meant; those of others came close but do not fit."""
 
 EmbedWindow = Callable[[Image, Box], Embedding]
 """Features of an image's window; a store's ``get or compute`` has this form."""
@@ -83,6 +87,7 @@ class PslgSam:
         embed: EmbedWindow | None = None,
         most: int | None = None,
         until: float = math.inf,
+        candidates: int = 0,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
 
@@ -93,6 +98,8 @@ class PslgSam:
             key: names the image's content (its file's sha256, say), so that nothing hashes its pixels.
             embed: makes (or finds) the embeddings in place of ``self.embed``: where a caller wants to keep them.
             most, until: bounds, see ``segment``.
+            candidates: so many objects at most are outlined as ``Prelabels.candidates`` where several may be meant (the
+                answer is ``ambiguous`` or ``unknown-word``).
 
         Raises:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
@@ -101,21 +108,25 @@ class PslgSam:
         if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
         grounding = self.ground(image, expression, key=key)
-        if grounding.abstention is not None:
-            return Prelabels((), grounding.abstention)
-        if any(found.category is None for found in grounding.groundings):
+        abstained = grounding.abstention
+        offered: tuple[Grounding, ...] = ()
+        if abstained is not None and abstained.code in OFFERING:
+            offered = abstained.candidates[:candidates]
+        if any(found.category is None for found in (*grounding.groundings, *offered)):
             own = self.grounder.known_categories or ()
             default_category = expression_parser.parse(expression, own).category or default_category
-        return self.segment(
+        outline = partial(
+            self.segment,
             image,
-            grounding.groundings,
-            expression,
+            expression=expression,
             default_category=default_category,
             key=key,
             embed=embed,
-            most=most,
             until=until,
         )
+        if abstained is None:
+            return outline(grounding.groundings, most=most)
+        return Prelabels((), abstained, candidates=outline(offered).items if offered else ())
 
     def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
@@ -185,7 +196,7 @@ class PslgSam:
     def rescored(self, answer: Prelabels) -> Prelabels:
         """An answer of this model version with the scores that the config gives now: a calibration makes no version."""
         items = tuple(replace(item, score=combine_scores(item.scores, self.config.score)) for item in answer)
-        return Prelabels(items, answer.abstained, answer.left_out)
+        return replace(answer, items=items)
 
     def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts.

@@ -17,6 +17,7 @@ from backend.server.access import Access, Refusal
 from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
+from backend.server.status_page import status_page
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
@@ -83,6 +84,10 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
             if refusal is not None:
                 return _refused(refusal)
             return _json({"status": "stored", "event": service.record_event(sent)}, 201)
+
+    @app.get("/")
+    def status() -> Response:
+        return Response(status_page(service), content_type="text/html; charset=utf-8")
 
     @app.get("/versions")
     def versions() -> Response:

@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.annotations import SAME_OBJECT
+from dataset_tools.label_studio.notes import NOTE
 from dataset_tools.records import Record, Sample, Target
 
 __all__ = [
@@ -142,7 +143,7 @@ def _pictures(data: Any, path: str = "") -> Iterator[str]:
     if path and _all_match(_PICTURE, data):
         yield path
     elif isinstance(data, dict):
-        for key in sorted(data, key=str):
+        for key in sorted(data.keys() - {NOTE}, key=str):
             yield from _pictures(data[key], f"{path}.{key}" if path else str(key))
     elif isinstance(data, list):
         for number, item in enumerate(data):

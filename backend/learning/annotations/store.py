@@ -27,6 +27,7 @@ from backend.learning.annotations import folding as annotation_folding
 from backend.learning.annotations.changes import Change, changes
 from backend.learning.annotations.events import Event, EventLog
 from dataset_tools.errors import ProtocolError
+from dataset_tools.label_studio.notes import stated
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted, read_info
 
 __all__ = ["AnnotationRow", "AnnotationStore", "Project"]
@@ -92,7 +93,7 @@ class AnnotationRow:
     @property
     def regions(self) -> tuple[RegionInfo, ...]:
         """What its accepted regions say of themselves: label, origin, model, clicks, score. No mask is decoded."""
-        return tuple(read_info(result, self.body) for result in self.body["result"] if is_accepted(result))
+        return tuple(read_info(result, self.body) for result in stated(self.body["result"]) if is_accepted(result))
 
 
 class AnnotationStore:

@@ -27,6 +27,8 @@ from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.expressions.learnt_words import LearntNoun, learnt_nouns
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
+from dataset_tools.label_studio.note_counts import NoteCounts
+from dataset_tools.label_studio.notes import NOTE, answered, read_notes
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
 from dataset_tools.labelled import category_name
 
@@ -142,6 +144,7 @@ class Labelling:
         quality: model version -> predictions beside accepted masks.
         accepted: (expression, category) of every accepted region that has words and a label.
         damaged: regions that could not be compared, each with the reason.
+        notes: expressions that had no answer, of the tasks' field ``pslg_note``.
     """
 
     tasks: int = 0
@@ -152,6 +155,7 @@ class Labelling:
     quality: dict[str, Quality] = field(default_factory=dict)
     accepted: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    notes: NoteCounts = field(default_factory=NoteCounts)
 
     def nouns(self) -> dict[str, LearntNoun]:
         """Nouns that no lexicon holds and that annotators use for a label."""
@@ -205,6 +209,8 @@ class Labelling:
                 for version, row in self.quality.items()
             },
             "nouns": {noun: asdict(learnt) for noun, learnt in self.nouns().items()},
+            "abstentions": dict(self.notes.reasons),
+            "unknown_words": dict(self.notes.words),
             "saving": {**asdict(saving), "saved_seconds": saving.saved_seconds, "share": saving.share},
             "costs": asdict(costs),
         }
@@ -215,6 +221,7 @@ def labelling_of(tasks: Iterable[Mapping[str, Any]]) -> Labelling:
     found = Labelling()
     for task in tasks:
         found.tasks += 1
+        found.notes.add(read_notes((task.get("data") or {}).get(NOTE)))
         submitted = []
         for given in task.get("annotations") or task.get("completions") or []:
             if isinstance(given, dict) and given.get("was_cancelled"):
@@ -285,7 +292,7 @@ def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[
     for prediction in predictions:
         version = str(prediction.get("model_version") or "(no version)")
         try:
-            iou = agreement(_regions(prediction), accepted)
+            iou = agreement(_regions({**prediction, "result": answered(prediction.get("result") or [])}), accepted)
         except (DatasetError, MaskError) as error:
             found.damaged.append(f"task {task.get('id')}, prediction of {version}: {error}")
             continue

@@ -29,6 +29,7 @@ _MEANING: dict[Fate, str] = {
     "manual": "drawn by hand",
 }
 _MOST_BARS = 60
+_MOST_WORDS = 20
 _GAP = Markup("<p></p>")
 
 
@@ -54,6 +55,7 @@ def page(title: str, source: str, found: Labelling, costs: Costs, history: Model
         ("Summary", _summary(found, costs)),
         ("Labels over time", _over_time(found)),
         ("Acceptance", _acceptance(found)),
+        ("Expressions without an answer", _abstentions(found)),
         ("Clicks per label", _clicks(found)),
         ("Time per label", _time(found, costs)),
         ("Cost saved against drawing by hand", _saving(found, costs)),
@@ -144,6 +146,16 @@ def _acceptance(found: Labelling) -> Markup:
 def _nouns(found: Labelling) -> Markup:
     rows = [(one.noun, one.category, one.times, one.used) for one in found.nouns().values()]
     return html_page.table(("noun", "stands for", "accepted", "used"), rows)
+
+
+def _abstentions(found: Labelling) -> Markup:
+    reasons, words = found.notes.reasons, found.notes.words
+    if not reasons:
+        return _nothing("no task's field pslg_note says that an expression was not answered")
+    tables = html_page.table(("reason", "expressions"), reasons.most_common())
+    if words:
+        tables += _GAP + html_page.table(("word that is not known", "expressions"), words.most_common(_MOST_WORDS))
+    return tables + _note("As of the newest pre-label of each task; the sentences are in the tasks' field pslg_note.")
 
 
 def _clicks(found: Labelling) -> Markup:

@@ -179,6 +179,7 @@ class RegionWriter:
         expression: str | None = None,
         clicks: int = 0,
         region_id: str | None = None,
+        mark: str | None = None,
     ) -> list[Region]:
         """The regions of one object, one per control (a polygon control: one per part of the mask).
 
@@ -190,6 +191,7 @@ class RegionWriter:
             expression: the words that the object was found for; None for one that was clicked or boxed only.
             clicks: how many clicks led to the mask.
             region_id: id of the region that the first one replaces; the others get fresh ids.
+            mark: a further line of ``meta.text``, for a candidate.
         """
         if not mask.any():
             return []
@@ -201,6 +203,8 @@ class RegionWriter:
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():
             said.append(words(expression))
+        if mark is not None:
+            said.append(mark)
         return [
             {
                 "id": identity,
