@@ -29,6 +29,7 @@ from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
+from dataset_tools.categories import category_named
 from dataset_tools.errors import ImageError, PslgError
 from dataset_tools.label_studio.client import LabelStudio
 
@@ -308,7 +309,9 @@ class Prelabeler:
                         "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
                         query.task_id,
                         expression[:200],
-                        item.category or query.category or "an expression without a known category",
+                        category_named(
+                            item.category or query.category or "an expression without a known category"
+                        ).display,
                         ", ".join(found.stored for found in config.labels),
                     )
                     labelled = False

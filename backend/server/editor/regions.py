@@ -66,7 +66,8 @@ class RegionLookup:
         """The topmost region with this label under ``point`` (x, y in pixels), None without one.
 
         The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
-        prediction. Regions of smart tools are prompts and do not count.
+        prediction; where several people have annotated the task, a prediction, never another annotator's region.
+        Regions of smart tools are prompts and do not count.
         """
         return self.holding(task, [point], label, config, image_size)
 
@@ -144,6 +145,9 @@ def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
         return
     for group in (task.annotations, task.predictions):
         usable = [item for item in group if isinstance(item, dict) and isinstance(item.get("result"), list)]
+        people = {str(item.get("completed_by")) for item in usable if not item.get("was_cancelled")}
+        if group is task.annotations and len(people) > 1:
+            continue  # the request does not say whose click it is: what all of them began from is what is seen for sure
         for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
             if not item.get("was_cancelled"):
                 yield item["result"]
