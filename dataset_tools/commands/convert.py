@@ -56,6 +56,11 @@ from dataset_tools.progress import progress_bar
 @click.option("--split-from", type=PATH, help="Earlier version of the dataset, whose splits must not change.")
 @click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the dealing.")
+@click.option(
+    "--read-fully",
+    is_flag=True,
+    help="Only expressions that were read fully: no word guessed or passed over; objects of the others stay, wordless.",
+)
 @click.option("--licence", help="Goes into the dataset card.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION once everything is written.")
@@ -63,8 +68,8 @@ from dataset_tools.progress import progress_bar
 @source_options
 def export_command(
     source: str, destination: Path, name: str, refs: str, polygons: bool, tiles: Path | None, simplify: float,
-    split: bool, split_from: Path | None, shares: str, seed: int, licence: str | None, workers: int,
-    overwrite: bool, restart: bool, **options: Any,
+    split: bool, split_from: Path | None, shares: str, seed: int, read_fully: bool, licence: str | None,
+    workers: int, overwrite: bool, restart: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write SOURCE as a dataset that the field's loaders read.
 
@@ -92,6 +97,9 @@ def export_command(
             )
         samples = sources.with_splits(samples, parts)
     problems.clear()
+    not_read: dict[str, int] = {}
+    if read_fully:
+        samples = sources.read_fully(samples, not_read)
     details = {"licence": licence, "source": str(source), "command": "pslg dataset export"}
     if split or split_from:
         details["split_rule"] = f"by scene, stratified by category and mask size, shares {shares}, seed {seed}"
@@ -103,6 +111,8 @@ def export_command(
             options={key: True for key, on in (("grouped", refs == "grouped"), ("polygons", polygons)) if on},
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
+    if not_read:
+        click.echo(f"{sum(not_read.values()):,} expressions were not read fully and stay behind (--read-fully)")
     if report.without_target:
         click.echo(f"{report.without_target:,} expressions for absent objects stay behind: {name} cannot hold them")
     if report.wordless:

@@ -46,6 +46,7 @@ def test_counts_by_hand() -> None:
     assert summary["top_words"] == {"ship": 3, "left": 2, "right": 1}
     assert summary["masks"] == {"prediction": 1, "prediction-changed": 1, "manual": 1}
     assert summary["accepted_unchanged"] == pytest.approx(1 / 3, abs=1e-4)
+    assert summary["fates"] == {"unchanged": 1, "clicked": 1, "changed": 1, "manual": 0}
     assert summary["clicks"] == {"0": 1, "3": 1}
     assert summary["lead_time_seconds"] == {"7": {"n": 2, "median": 15.0}, "8": {"n": 1, "median": 30.0}}
     assert summary["annotator_agreement_iou"] == pytest.approx(15 / 25, abs=1e-4)

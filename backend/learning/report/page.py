@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from backend.learning.report.figures import FATES, GOOD_IOU, Costs, CountedLabel, Fate, Labelling, mean, median
+from backend.learning.report.figures import ENOUGH_BY_HAND, GOOD_IOU, Costs, CountedLabel, Labelling, mean, median
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import html_page
 from dataset_tools.html_page import Markup
+from dataset_tools.records import FATES, Fate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,20 +188,22 @@ def _saving(found: Labelling, costs: Costs) -> Markup:
     saving = found.saving(costs)
     formula = (
         "saved = labels × seconds by hand − seconds spent"
-        f" = {saving.labels:,} × {costs.manual_seconds:g} s − {saving.seconds:,.0f} s"
+        f" = {saving.labels:,} × {saving.baseline:g} s − {saving.seconds:,.0f} s"
         f" = {saving.saved_seconds:,.0f} s = {_duration(saving.saved_seconds)}"
     )
     if saving.price is not None:
         formula += f"; at {costs.hourly:g} an hour {saving.price:,.2f}"
-    own = [label.seconds for label in found.labels if label.fate == "manual" and label.seconds is not None]
-    measured = ""
-    if len(own) >= 5:
-        measured = f" Labels drawn by hand in this project took {np.median(own):.0f} s (median of {len(own)})."
+    by_hand = (
+        f"Seconds by hand are the mean of this project's {saving.measured} labels whose annotations were drawn by hand."
+        if saving.measured
+        else f"Seconds by hand are a parameter (--manual-seconds) until {ENOUGH_BY_HAND} labels were drawn by hand;"
+        " 79 s is what COCO's polygons took (22 hours for 1,000 objects, Lin et al. 2014)."
+    )
     notes = (
-        f"Labels whose time is known: {saving.labels:,} of {len(found.labels):,}; the others are on neither side. "
+        f"Labels made with the model whose time is known: {saving.labels:,} of {len(found.labels):,}; the others are on"
+        " neither side. "
         f"Seconds spent are Label Studio's lead_time, at most {costs.longest:g} s a label (--longest): more was a "
-        f"pause. Seconds by hand are a parameter (--manual-seconds); 79 s is what COCO's polygons took (22 hours for "
-        f"1,000 objects, Lin et al. 2014).{measured} Time for skipped tasks and for review is not in it."
+        f"pause. {by_hand} Time for skipped tasks and for review is not in it."
     )
     return Markup("<p><b>{}</b></p>").format(formula) + _note(notes)
 

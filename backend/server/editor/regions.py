@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,6 +164,7 @@ class RegionWriter:
         rle_warning_bytes: JSON size of a brush code above which a warning is logged.
         report_bytes: called with the JSON size of every brush code.
         item: number of the image where the tag shows several (``item_index``), else None.
+        own: the config's labels that are no canonical category, which words may name.
     """
 
     image: str
@@ -172,6 +173,7 @@ class RegionWriter:
     rle_warning_bytes: int = 1_000_000
     report_bytes: Callable[[int], None] = lambda _: None
     item: int | None = None
+    own: Collection[str] = ()
 
     def regions(
         self,
@@ -192,7 +194,7 @@ class RegionWriter:
             controls: where to put the object.
             score: in [0, 1].
             expression: the words that the object was found for; None for one that was clicked or boxed only.
-            clicks: how many clicks led to the mask.
+            clicks: how many clicks and drawn boxes led to the mask.
             region_id: id of the region that the first one replaces; the others get fresh ids.
         """
         if not mask.any():
@@ -202,7 +204,7 @@ class RegionWriter:
         height, width = mask.shape
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():
-            said.append(words(expression))
+            said += words(expression, self.own)
         return [
             {
                 "id": identity,
