@@ -83,7 +83,7 @@ def export(
         details: JSON values for ``dataset.json`` (licence, source, command).
         options: of the format's writer, see ``formats.writer``.
         progress: called with 1 after every sample.
-        reasons: why the source left things out; asked where nothing was exported.
+        reasons: what the source left out, as ``where: why``; asked at the end, for dataset.json and the card.
 
     Returns:
         What was exported and what failed.
@@ -126,9 +126,9 @@ def export(
         for first, future in waiting:
             settle(first, future.result())
     items = journal.items
-    report.images = sum(1 for _ in items())
-    records = [record for item in items() for record in item.sample.records]
     entry = formats.FORMATS[format_name]
+    report.images = sum(entry.holds(item) for item in items())
+    records = [record for item in items() for record in item.sample.records]
     report.without_target = 0 if entry.absent else sum(not record.targets for record in records)
     report.wordless = 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
     report.records = sum(
@@ -144,10 +144,21 @@ def export(
     report.loss = writer.finish(staging, items)
     found = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
     lost = {"loss": report.loss} if report.loss else {}
-    write_card(staging, format_name, items, {**found, **lost, **(details or {})}, report.failed)
+    write_card(
+        staging,
+        format_name,
+        items,
+        {**found, **lost, **(details or {})},
+        [*report.failed, *map(_where_and_why, reasons())],
+    )
     journal.path.unlink()
     _put_in_place(staging, destination)
     return report
+
+
+def _where_and_why(reason: str) -> tuple[str, str]:
+    where, _, why = reason.partition(": ")
+    return where, why
 
 
 def _numbered(samples: Iterable[Sample], writer: Writer, stems: bool) -> Iterator[Item]:

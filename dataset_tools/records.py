@@ -56,6 +56,7 @@ class Provenance:
         fate: what the mask cost; of several regions the dearest.
         guessed, unread: words of the expression that its reading took for others, and that it passed over
             (``expressions.reading.WordsRead``); None where nothing was, or nobody looked.
+        mixed: some of its masks were found for its words, others clicked, boxed or drawn without them.
     """
 
     source: str | None = None
@@ -71,6 +72,7 @@ class Provenance:
     fate: Fate | None = None
     guessed: tuple[str, ...] | None = None
     unread: tuple[str, ...] | None = None
+    mixed: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("guessed", "unread"):  # JSON has lists

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -170,7 +171,8 @@ def plots(found: Statistics) -> dict[str, bytes]:
         axes.barh(names, widths, left=left, label=split)
         left += widths
     axes.set(xlabel="expressions", title="Categories and splits")
-    axes.legend(frameon=False)
+    if splits:
+        axes.legend(frameon=False)
 
     axes = figure("mask_sizes")
     shares = np.maximum(np.array(found.shares or [1e-6]), 1e-6)
@@ -201,7 +203,9 @@ def plots(found: Statistics) -> dict[str, bytes]:
         axes.set(xlabel="records", title="What became of the pre-labels")
     for name, made in figures.items():
         buffer = io.BytesIO()
-        made.savefig(buffer, format="png")
+        with warnings.catch_warnings():  # words of a script that the font lacks are boxes in the plot, not in the page
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            made.savefig(buffer, format="png")
         drawn[name] = buffer.getvalue()
     return drawn
 

@@ -149,6 +149,8 @@ def check_sample(sample: Sample, image: RGB | None = None) -> Iterator[Finding]:
             yield _finding("mask-empty", sample, index, "the mask has no pixel")
             continue
         masks[-1] = mask
+        if record.provenance.mixed:
+            yield _finding("expression-mixed", sample, index, f"the masks of {record.expression!r} differ in origin")
         box = Box.of_mask(mask)
         boxy = mask.sum() >= _BOX_FILL * box.area and min(box.width, box.height) >= _BOX_SIDE
         if boxy and record.category not in _BOX_SHAPED:

@@ -103,11 +103,12 @@ def export_command(
     details = {"licence": licence, "source": str(source), "command": "pslg dataset export"}
     if split or split_from:
         details["split_rule"] = f"by scene, stratified by category and mask size, shares {shares}, seed {seed}"
+    holds_words = FORMATS[name].absent or not FORMATS[name].objects
     with progress_bar("exporting") as progress:
         report = export(
             samples(), destination, name,
             workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
-            reasons=lambda: told(problems),
+            reasons=lambda: told(problems, wordless=holds_words),
             options={key: True for key, on in (("grouped", refs == "grouped"), ("polygons", polygons)) if on},
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
@@ -123,13 +124,12 @@ def export_command(
         click.echo(f"{name}: {report.loss}")
     if report.resumed:
         click.echo(f"{report.resumed:,} images were there from an interrupted export")
-    holds_words = FORMATS[name].absent or not FORMATS[name].objects
     left_out = [f"{file}: {why}" for file, why in report.failed] + told(problems, wordless=holds_words)
     if report.boxes_left:
         left_out.append(
             f"{report.boxes_left:,} objects have only a box, {name} cannot hold them: --boxes-as-masks fills them"
         )
-    finish(left_out)
+    finish(left_out, recorded=True)
 
 
 def _export_map(
@@ -214,10 +214,11 @@ def split_command(
         report = export(
             sources.with_splits(samples, parts)(), destination, name,
             overwrite=overwrite, details={"source": str(source), "split_rule": rule}, progress=progress,
+            reasons=lambda: told(problems),
         )  # fmt: skip
     for part in dict.fromkeys(parts.values()):
         click.echo(f"{part}: {sum(value == part for value in parts.values()):,} images")
-    finish([f"{file}: {why}" for file, why in report.failed] + told(problems))
+    finish([f"{file}: {why}" for file, why in report.failed] + told(problems), recorded=True)
 
 
 @click.command("propose")
@@ -258,7 +259,10 @@ def propose_command(
             count = write_tasks(destination, counted(enlarged, progress), image_url, model_version="proposals")
             click.echo(f"{destination}: {count:,} tasks")
         else:
-            report = export(enlarged, destination, name, details={"source": str(source)}, progress=progress)
+            report = export(
+                enlarged, destination, name, details={"source": str(source)}, progress=progress,
+                reasons=lambda: left_out + told(problems),
+            )  # fmt: skip
             click.echo(f"{destination}: {report.images:,} images, {report.records:,} records")
             left_out += [f"{file}: {why}" for file, why in report.failed]
     finish(left_out + told(problems))

@@ -313,6 +313,7 @@ def _records(
             fate=max((fate_of(region, texts) for region in members), key=FATES.index, default=None),
             guessed=reading.guessed,
             unread=reading.unread,
+            mixed=len({region.expression for region in members}) > 1 or None,
         )
         targets = tuple(dict.fromkeys(target_of(region.mask) for region in members))
         kind = _text(task["data"].get("kind")) or (None if targets else "absent")

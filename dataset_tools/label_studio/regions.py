@@ -178,13 +178,14 @@ def mask_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Mas
         raise DatasetError(f"a {kind} region has unusable coordinates: {error!r}") from error
 
 
-def written(mask: Mask, kind: str, tolerance: float = 1.0) -> list[Value]:
+def written(mask: Mask, kind: str, tolerance: float = 1.0, *, rotated: bool = False) -> list[Value]:
     """Values of the regions of ``type`` ``kind`` that hold ``mask`` bool[H, W]; none for an empty mask.
 
     Args:
         mask: of the whole image.
         kind: ``brushlabels``, ``polygonlabels`` or ``rectanglelabels``.
         tolerance: of polygons, see ``masks.to_polygons``.
+        rotated: of rectangles: the smallest one, turned any way, in place of the upright one.
 
     Raises:
         DatasetError: such regions are not written.
@@ -192,6 +193,8 @@ def written(mask: Mask, kind: str, tolerance: float = 1.0) -> list[Value]:
     write = SHAPES[kind].write if kind in SHAPES else None
     if write is None:
         raise DatasetError(f"regions of type {kind!r} are not written")
+    if rotated and kind == "rectanglelabels" and mask.any():
+        return [_turned_rectangle(mask)]
     return write(mask, tolerance) if mask.any() else []
 
 
@@ -327,6 +330,25 @@ def _write_rectangle(mask: Mask, _tolerance: float) -> list[Value]:
             "rotation": 0,
         }
     ]
+
+
+def _turned_rectangle(mask: Mask) -> Value:
+    """Label Studio turns a rectangle clockwise about the corner that it names."""
+    height, width = mask.shape
+    corners = masks.smallest_rectangle(mask)
+    right, down = corners[1] - corners[0], corners[2] - corners[1]
+    if right[0] * down[1] - right[1] * down[0] < 0:  # the corners go round the other way
+        corners = corners[::-1]
+    first = int(np.argmin([abs(np.arctan2(y, x)) for x, y in np.roll(corners, -1, axis=0) - corners]))
+    corners = np.roll(corners, -first, axis=0)  # the side that is turned least is the width
+    (x, y), across, down = corners[0], corners[1] - corners[0], corners[2] - corners[1]
+    return {
+        "x": 100 * float(x) / width,
+        "y": 100 * float(y) / height,
+        "width": 100 * float(np.hypot(*across)) / width,
+        "height": 100 * float(np.hypot(*down)) / height,
+        "rotation": float(np.degrees(np.arctan2(across[1], across[0]))),
+    }
 
 
 SHAPES: Mapping[str, RegionShape] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_page_opens_offline_and_escapes(tmp_path: Path) -> None:
     assert 'src="data:image/png' in page
     assert {path.name for path in files} >= {"index.html", "statistics.json", "categories.png", "lead_times.png"}
     assert json.loads((tmp_path / "statistics.json").read_text())["expressions"] == 3
+
+
+def test_nothing_warns_of_empty_sets_and_scripts_that_the_font_lacks(tmp_path: Path) -> None:
+    statistics.write(tmp_path / "empty", "empty", statistics.collect([]))
+    found = sample()
+    foreign = replace(found, records=(replace(found.records[0], expression="左边的船"),))
+    statistics.write(tmp_path / "foreign", "foreign", statistics.collect([foreign]))
+    assert "左边的船" in (tmp_path / "foreign/index.html").read_text()
 
 
 def test_proposals_are_marked_and_name_existing_objects(tmp_path: Path) -> None:

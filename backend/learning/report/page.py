@@ -30,6 +30,7 @@ _MEANING: dict[Fate, str] = {
     "manual": "drawn by hand",
 }
 _MOST_BARS = 60
+_FEW_DAYS = 8
 _GAP = Markup("<p></p>")
 
 
@@ -110,7 +111,7 @@ def _over_time(found: Labelling) -> Markup:
         total.plot([starts[0], *(starts + width)], [0, *np.cumsum(bottom)], color="#1c2126", linewidth=1.2)
         total.set(ylabel="labels in all", ylim=(0, None))
         axes.legend(frameon=False, loc="upper left")
-        _use_dates(axes)
+        use_dates(axes)
 
     return _plot(draw, "labels over time") + _note("Bars: labels by what they cost; line: all so far (UTC).")
 
@@ -178,7 +179,7 @@ def _time(found: Labelling, costs: Costs) -> Markup:
         axes.axhline(costs.manual_seconds, color=_COLORS["manual"], linestyle="--", label="by hand (parameter)")
         axes.set(ylabel="seconds per label", ylim=(0, None))
         axes.legend(frameon=False)
-        _use_dates(axes)
+        use_dates(axes)
 
     head = ("fate", "labels", "median s", "mean s")
     return html_page.table(head, rows) + _GAP + _plot(draw, "time per label", 2.6)
@@ -304,10 +305,16 @@ def _plot(draw: Callable[[Axes], None], alt: str, height: float = 3.2) -> Markup
     return html_page.plot(file.getvalue(), alt)
 
 
-def _use_dates(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+def use_dates(axes: Axes) -> None:
+    """Days along the x axis, readable also where there is one day alone."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DayLocator
 
-    locator = AutoDateLocator(minticks=1, maxticks=10, interval_multiples=True)
+    first, last = axes.dataLim.intervalx
+    if last - first < _FEW_DAYS:  # no hours: what is counted are days
+        axes.set_xlim(first - 1.5, last + 1.5)
+        locator: DayLocator | AutoDateLocator = DayLocator()
+    else:
+        locator = AutoDateLocator(minticks=1, maxticks=10, interval_multiples=True)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 

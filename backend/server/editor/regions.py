@@ -224,7 +224,7 @@ class RegionWriter:
         ]
 
     def _values(self, mask: Mask, control: Control) -> list[Region]:
-        values = written(mask, control.type, self.polygon_tolerance)
+        values = written(mask, control.type, self.polygon_tolerance, rotated=control.rotated)
         if control.tag == "BrushLabels":
             size = len(orjson.dumps(values[0]["rle"]))
             self.report_bytes(size)

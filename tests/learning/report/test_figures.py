@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from backend.commands.report import report
 from backend.database import Database
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.report.figures import Costs, labelling_of
-from backend.learning.report.page import ModelHistory, page
+from backend.learning.report.page import ModelHistory, page, use_dates
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
@@ -128,6 +129,14 @@ def test_ten_labels_drawn_by_hand_are_the_baseline() -> None:
     assert (saving.labels, saving.measured) == (3, 19)
     assert saving.baseline == pytest.approx((18 * 20 + 600) / 19)
     assert saving.manual_seconds == pytest.approx(3 * saving.baseline)
+
+
+def test_the_ticks_of_one_day_are_days() -> None:
+    axes = Figure().add_subplot()
+    axes.plot([date(2026, 3, 1)], [20.0], marker="o")  # type: ignore[arg-type]
+    use_dates(axes)
+    assert len(axes.get_xticks()) <= 3
+    assert axes.get_xlim()[1] - axes.get_xlim()[0] == pytest.approx(3)
 
 
 def worded(*lines: str, origin: str = "prediction") -> dict[str, Any]:
