@@ -42,10 +42,9 @@ ARROWS = {
     "backend.server.editor": f"{_BASE} backend.pipeline backend.pipeline.segmentation backend.server.protocol "
     "dataset_tools.label_studio dataset_tools.expressions",
     "backend.server.models": f"{_BASE} backend.pipeline backend.learning.annotations backend.learning.versions",
-    "backend.server.images": f"{_BASE} backend.pipeline backend.server.guarded_session dataset_tools.label_studio",
+    "backend.server.images": f"{_BASE} backend.pipeline dataset_tools.label_studio",
     "backend.server.metrics": f"{_BASE} backend.learning.versions",
     "backend.server.protocol": _BASE,
-    "backend.server.guarded_session": _BASE,
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",
     "backend.learning.report": f"{_BASE} backend.learning.annotations backend.learning.versions "
     "dataset_tools.label_studio",

@@ -22,6 +22,7 @@ __all__ = [
     "Task",
     "parse_body",
     "project_id",
+    "shown_id",
 ]
 
 Json = dict[str, Any]
@@ -121,6 +122,12 @@ def project_id(project: str | None) -> int | None:
     """The id in ``<id>.<seconds>`` or ``<id>``, None for anything else."""
     number = (project or "").partition(".")[0]
     return int(number) if number.isascii() and number.isdigit() else None
+
+
+def shown_id(identity: object) -> str:
+    """An id from a request for a line of the log: without line ends and control characters, and short."""
+    text = str(identity)
+    return text[:60] if text.isprintable() else ascii(text[:60])
 
 
 def parse_body(body: bytes, content_type: str | None) -> Json:

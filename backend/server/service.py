@@ -16,6 +16,7 @@ from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.server.access import Access
 from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
@@ -25,6 +26,7 @@ from backend.server.metrics import Metrics
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
+from backend.server.webhooks import WebhookSetup
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, UnavailableError
 
@@ -74,6 +76,7 @@ class LabelingService:
         self.prelabeler = Prelabeler(
             settings, self.images, self.embeddings, self.cache, self.label_studio, self.metrics
         )
+        self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
         self._queue = ClickQueue(settings.click_queue)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
@@ -85,6 +88,7 @@ class LabelingService:
         def loaded(*args: P.args, **kwargs: P.kwargs) -> PslgSam:
             pipeline = load(*args, **kwargs)
             pipeline.count_memory_fallbacks(self.metrics.memory_fallbacks.inc)
+            pipeline.count_model_calls(self.metrics.observe_model_call)
             return pipeline
 
         return loaded

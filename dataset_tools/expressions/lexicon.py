@@ -70,6 +70,8 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             start += 1
             continue
         stop, entry = _longest_phrase(words, start)
+        if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
+            mention = None  # no chimney
         if mention and mention.stop >= stop:
             text = " ".join(words[start : mention.stop])
             found.append(Lexeme("category", text, mention))

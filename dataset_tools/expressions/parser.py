@@ -16,7 +16,7 @@ query's ``unread``.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from dataset_tools.expressions.cursor import OPENS_NOUN
@@ -55,7 +55,14 @@ def parse(expression: str, own: Collection[str] = ()) -> Query:
         again = _Parser([word for word in words if word.text not in unknown]).noun_phrase(root=True).query()
         if again.category is not None:
             query = replace(again, unread=(*(w for w in query.noun.split() if w not in HARMLESS), *again.unread))
-    return replace(query, text=expression)
+    return replace(query, text=expression, unread=tuple(dict.fromkeys((*query.unread, *_unread_within(query)))))
+
+
+def _unread_within(query: Query) -> Iterator[str]:
+    """What was not read of that which its conditions refer to."""
+    for part in query.parts:
+        yield from part.unread
+        yield from _unread_within(part)
 
 
 class _Parser(Links):
@@ -85,6 +92,14 @@ class _Parser(Links):
                 self.take_group(phrase, depth)
             elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
                 self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
+            elif (
+                root
+                and phrase.category is None
+                and phrase.noun
+                and self.peek(-1).kind == "break"
+                and self._known_noun()
+            ):
+                phrase.restart()  # "find the kart track; the soccer field just to its right"
             elif root and phrase.has_noun and self._stray_noun():
                 phrase.close_pending()
                 stray = self.target(depth)
@@ -114,6 +129,10 @@ class _Parser(Links):
             ahead += 1
         lexeme = self.peek(ahead)
         return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
+
+    def _known_noun(self) -> bool:
+        """Whether a noun phrase of a known category comes right next, with an article of its own."""
+        return self.peek().kind in ("article", "indefinite") and self.starts_noun()
 
     def _stray_noun(self) -> bool:
         """Whether an unknown noun with an article of its own comes next, to which nothing leads."""

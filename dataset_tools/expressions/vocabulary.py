@@ -127,6 +127,8 @@ _PLAIN: dict[str, str] = {
     "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
     "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
     "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, "
+    "hidden by, half hidden by, partly hidden by, hidden under, half hidden under, partly hidden under, partly under, "
+    "partly behind, shaded by, half covered by, partly covered by, "
     "on the bank of, on the edge of, on the shore of, past, beyond, via",
     "between": "between, in between, in the middle of the two, in the gap between, flanked by, sandwiched between, "
     "halfway between, midway between, sandwiched by, situated between, amid, amidst, bracketed by",
@@ -272,9 +274,21 @@ _SIZES = (
         "longer, taller, higher",
         "longest, tallest, most elongated",
     ),
-    (-1, "length", "short", "shorter", "shortest"),
-    (1, "width", "wide, broad, thick", "wider, broader, thicker", "widest, broadest, thickest"),
-    (-1, "width", "narrow, thin, slim, slender", "narrower, thinner", "narrowest, thinnest, slimmest, most slender"),
+    (-1, "length", "short, stubby", "shorter", "shortest"),
+    (
+        1,
+        "width",
+        "wide, broad, thick, fat, chubby, plump",
+        "wider, broader, thicker, fatter",
+        "widest, broadest, thickest, fattest",
+    ),
+    (
+        -1,
+        "width",
+        "narrow, thin, slim, slender, skinny",
+        "narrower, thinner, slimmer, skinnier",
+        "narrowest, thinnest, skinniest, slimmest, most slender",
+    ),
 )
 
 _COLORS = {
@@ -412,6 +426,16 @@ def _inverses() -> dict[str, Direction | None]:
     for near in (
         "next to it",
         "beside it",
+        "right beside it",
+        "behind it",
+        "just behind it",
+        "in front of it",
+        "opposite it",
+        "alongside it",
+        "along it",
+        "right next to it",
+        "directly beside it",
+        "just beside it",
         "near it",
         "by its side",
         "nearby",
@@ -492,6 +516,9 @@ HARMLESS = frozenset(
         "tightly",
         "neatly",
         "clear",
+        "dull",
+        "lashed",
+        "rafted",
     ]
 )
 """Words that tell no object from another; ``filler`` in the table are those with a place in the grammar."""
