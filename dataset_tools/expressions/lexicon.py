@@ -72,6 +72,8 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
         stop, entry = _longest_phrase(words, start)
         if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
             mention = None  # no chimney
+        if words[start:stop] == ["a", "little"] and not _compares(words, stop):
+            stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
         if mention and mention.stop >= stop:
             text = " ".join(words[start : mention.stop])
             found.append(Lexeme("category", text, mention))
@@ -101,6 +103,27 @@ def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] 
         if entry:
             return start + length, entry
     return start, None
+
+
+def _compares(words: list[str], start: int) -> bool:
+    """Whether a place, a distance or a comparison comes next."""
+    _, entry = _longest_phrase(words, start)
+    if entry is None:
+        return False
+    kind, value = entry
+    return kind in (
+        "direction",
+        "extreme",
+        "relative",
+        "over",
+        "far",
+        "far_from",
+        "near",
+        "nearest",
+        "most",
+        "to",
+        "on",
+    ) or (kind == "size" and value[2] == "comparative")
 
 
 def _single(word: str, own: Collection[str]) -> Lexeme:

@@ -79,7 +79,8 @@ class _Parser(Links):
         """
         phrase = NounPhrase(root)
         while self.at < len(self.words):
-            begun = phrase.has_noun or phrase.pending or (phrase.constraints and self.peek().kind == "break")
+            said = phrase.constraints or phrase.count
+            begun = phrase.has_noun or phrase.pending or (said and self.peek().kind == "break")
             if not root and begun and self._returns(phrase):
                 break
             if one_of_two and phrase.constraints and self.peek().kind == "and":
