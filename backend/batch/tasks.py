@@ -28,7 +28,7 @@ def read_tasks(path: Path) -> list[dict[str, Any]]:
         ConfigError: it holds something else.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -37,11 +37,20 @@ def read_tasks(path: Path) -> list[dict[str, Any]]:
 
 
 def prelabel_tasks(
-    tasks: Path, labeling_config: str, out: Path, config: str, engine: str = "local", workers: int | None = None
+    tasks: Path,
+    labeling_config: str,
+    out: Path,
+    config: str,
+    engine: str = "local",
+    workers: int | None = None,
+    *,
+    predictions_only: bool = False,
 ) -> None:
     """Write ``tasks`` with one prediction each to ``out``, in their order, as Label Studio imports them.
 
     What an expression without an answer lacks stands in each task's field ``pslg_note``.
+    Importing a file of tasks always makes new ones: for tasks that a project has already, which their ``id`` shows,
+    ``predictions_only`` writes what is added to those.
 
     What was computed is kept beside ``out`` until all of it is there, so that an interrupted run goes on where it
     stopped, on whatever machines.
@@ -53,14 +62,23 @@ def prelabel_tasks(
         config: pipeline config.
         engine: a key of ``ENGINES``.
         workers: of the engine ``ray``.
+        predictions_only: write the predictions alone, each with the id of its task, as Label Studio's
+            ``POST /api/projects/<id>/import/predictions`` takes them.
 
     Raises:
-        ConfigError: tasks or labeling config cannot be read, or the models cannot be loaded.
+        ConfigError: tasks have no id though ``predictions_only`` needs it, tasks or labeling config cannot be read,
+            or the models cannot be loaded.
         PslgError: some tasks failed; the others are in ``out``.
     """
     from tqdm import tqdm
 
     rows = read_tasks(tasks)
+    known = [row for row in rows if row.get("id") is not None]
+    if predictions_only and len(known) < len(rows):
+        raise ConfigError(
+            f"{len(rows) - len(known)} of the {len(rows)} tasks in {tasks} have no 'id': --predictions-only is for"
+            " tasks exported from a project"
+        )
     xml = read_config(labeling_config)
     path = Path(config)
     settings = Settings.load(config=str(path.resolve()) if path.is_file() else config)
@@ -79,13 +97,25 @@ def prelabel_tasks(
                 else:
                     predictions[answer.number] = answer.prediction, answer.note
                     journal.append(rows[answer.number], answer.prediction, answer.note)
-    labelled = [_with_prediction(rows[number], *predictions[number]) for number in sorted(predictions)]
+    labelled: list[dict[str, Any]]
+    if predictions_only:
+        labelled = [{"task": rows[number]["id"], **predictions[number][0]} for number in sorted(predictions)]
+    else:
+        labelled = [_with_prediction(rows[number], *predictions[number]) for number in sorted(predictions)]
     atomic.write_text(out, json.dumps(labelled))
     if not failures:
         journal.remove()
     masks = sum(len(answered(prediction["result"])) for prediction, _ in predictions.values())
     counts = NoteCounts.of(note for _, note in predictions.values())
     click.echo("\n".join([f"{len(labelled)} tasks with {masks} regions are in {out}", *counts.lines()]))
+    if predictions_only:
+        click.echo(f"add them to their project: POST {out.name} to /api/projects/<id>/import/predictions")
+    elif known:
+        click.echo(
+            f"{len(known)} tasks have the id of a task in a project: importing {out.name} there adds them a second"
+            " time; --predictions-only writes what goes to the tasks that are there",
+            err=True,
+        )
     if failures:
         lines = [text for _, text in sorted(failures)]
         raise PslgError("\n".join([f"{len(failures)} of {len(rows)} tasks failed:", *lines]))

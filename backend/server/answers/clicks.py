@@ -231,6 +231,7 @@ class Clicks:
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
             config.item,
+            config.own_categories,
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
@@ -239,7 +240,7 @@ class Clicks:
             controls if region is None else [region.control],
             score=score,
             expression=None if region is None else region.expression,
-            clicks=len(prompt.clicks),
+            clicks=len(prompt.clicks) + (prompt.box is not None),
             region_id=None if region is None else region.id,
         )
         return regions, score

@@ -317,6 +317,7 @@ class Prelabeler:
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
             config.item,
+            config.own_categories,
         )
         regions: list[Region] = []
         scores: list[float] = []

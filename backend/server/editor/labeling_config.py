@@ -80,6 +80,7 @@ class Control:
         smart: whether it is a prompt tool (``smart="true"``); a missing attribute counts as True for BrushLabels,
             whose default it is in the editor, and False elsewhere.
         smart_only: whether the ordinary tool is hidden.
+        rotated: rectangles are the smallest around the mask, turned any way (``rotated="true"``), not upright ones.
     """
 
     tag: str
@@ -87,6 +88,7 @@ class Control:
     labels: tuple[Label, ...]
     smart: bool
     smart_only: bool
+    rotated: bool = False
 
     @cached_property
     def type(self) -> str:
@@ -299,7 +301,8 @@ def _control(element: Element) -> Control:
     smart_only = element.get("smartOnly", "").lower() == "true"
     default = "true" if element.tag == "BrushLabels" else "false"
     smart = smart_only or element.get("smart", default).lower() == "true"
-    return Control(str(element.tag), element.attrib["name"], tuple(labels), smart, smart_only)
+    rotated = element.get("rotated", "").lower() == "true"
+    return Control(str(element.tag), element.attrib["name"], tuple(labels), smart, smart_only, rotated)
 
 
 def _expression_key(elements: list[Element], image_keys: list[str]) -> tuple[str, list[str]]:
