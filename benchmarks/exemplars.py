@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -63,23 +64,27 @@ def main(
     pipeline = load_pipeline(loaded)
     found = read(data, split)
     counts = [int(part) for part in objects.split(",")]
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for category in categories.split(","):
         holding = [image for image in found if any(_whole(image, category))]
         for seed in range(seeds):
-            rows += _measured(pipeline, category, holding, counts, seed, images, expressions)
+            for row in _measured(pipeline, category, holding, counts, seed, images, expressions):
+                rows.append(row)
+                click.echo(_line(row), err=True)
     summary = {str(count): _summary([row for row in rows if row["objects"] == count]) for count in counts}
     if as_json:
         click.echo(json.dumps({"summary": summary, "rows": rows}))
         return
-    for row in rows:
-        click.echo(
-            f"{row['category']:14} seed {row['seed']} {row['objects']:3} objects: P@0.5 {row['P@0.5']:.2f}"
-            f" mIoU {row['mIoU']:.3f} answered {row['answered']:.2f} found {row['found']:.1f} per image"
-            f" ({row['n']} expressions, learnt in {row['learn_seconds']:.2f} CPU s)"
-        )
     for count, figures in summary.items():
         click.echo(f"{count} objects: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['category']:14} seed {row['seed']}, {row['objects']:3} objects: P@0.5 {row['P@0.5']:.2f}, mIoU"
+        f" {row['mIoU']:.3f}, answered {row['answered']:.2f}, {row['found']:.1f} found per image"
+        f" ({row['n']} expressions, each image learnt in {row['learn_seconds']:.2f} CPU s)"
+    )
 
 
 def _whole(image: LabelledImage, category: str) -> list[int]:
@@ -94,7 +99,7 @@ def _measured(
     seed: int,
     images: int,
     expressions: int,
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, Any]]:
     grounder = pipeline.grounder
     if not isinstance(grounder, CompactGrounder):
         raise ConfigError("only the compact grounder finds more like what was accepted")
@@ -103,7 +108,6 @@ def _measured(
     shown = [holding[index] for index in order[images:]]
     asked = spread([question for question in questions(unseen) if question.expression.objects], expressions)
     matcher = CompactMatcher(grounder)
-    rows = []
     for count in counts:
         started = time.process_time()
         lessons, accepted, used = _lessons(matcher, shown, category, count)
@@ -114,22 +118,19 @@ def _measured(
         outcomes = evaluate(model, asked, read_image, convention=convention).outcomes
         ious = np.array([outcome.iou(convention) for outcome in outcomes])
         boxes = [len(model.ground(image.pixels(), f"all the {WORD}s", key=image.key).groundings) for image in unseen]
-        rows.append(
-            {
-                "category": category,
-                "seed": seed,
-                "objects": count,
-                "accepted": accepted,
-                "images": used,
-                "n": len(ious),
-                "P@0.5": float((ious >= 0.5).mean()),
-                "mIoU": float(ious.mean()),
-                "answered": float((ious > 0).mean()),
-                "found": float(np.mean(boxes)),
-                "learn_seconds": seconds,
-            }
-        )
-    return rows
+        yield {
+            "category": category,
+            "seed": seed,
+            "objects": count,
+            "accepted": accepted,
+            "images": used,
+            "n": len(ious),
+            "P@0.5": float((ious >= 0.5).mean()),
+            "mIoU": float(ious.mean()),
+            "answered": float((ious > 0).mean()),
+            "found": float(np.mean(boxes)),
+            "learn_seconds": seconds,
+        }
 
 
 def _lessons(
@@ -164,7 +165,7 @@ def _renamed(image: LabelledImage, category: str) -> LabelledImage:
     return replace(image, expressions=tuple(kept))
 
 
-def _summary(rows: Sequence[dict[str, object]]) -> dict[str, float]:
+def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     names = ("P@0.5", "mIoU", "answered", "found")
     return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
