@@ -341,6 +341,13 @@ def canonical(label: str) -> str | None:
     return _FORMS.get(_squash(label), (None, None))[0]
 
 
+def category_name(label: str) -> str:
+    """The canonical name behind a label, or the label itself, lower case with single blanks ("Solar_Panel" ->
+    "solar panel"), where it names no canonical category.
+    """
+    return canonical(label) or " ".join(label.lower().replace("_", " ").replace("-", " ").split())
+
+
 _KIND_LABELS = {
     _squash(form): kind for kind, nouns in _KIND_NOUNS.items() for noun in nouns for form in (noun, *_plurals(noun))
 }

@@ -98,7 +98,7 @@ def decode(
     """
     bands = default_bands() if bands is None else bands
     try:
-        if tiff_bands.is_tiff(data):
+        if data.startswith(tiff_bands.MAGIC):
             found = tiff_bands.tags(data)
             how = tiff_bands.layout(found)
             if how is not None:
@@ -126,7 +126,7 @@ def mode(data: bytes) -> str:
         ImageError: no image, or damaged.
     """
     try:
-        if tiff_bands.is_tiff(data):
+        if data.startswith(tiff_bands.MAGIC):
             how = tiff_bands.layout(tiff_bands.tags(data))
             if how is not None:
                 return f"{how.bands} band{'s' * (how.bands > 1)}, {how.dtype.name}"
@@ -204,7 +204,7 @@ def _bytes(path: Path) -> bytes:
 
 def _opened(data: bytes) -> Any:
     """Pillow's image, its pixels not yet decoded. ``Image.open`` would apply a limit of its own beside ours."""
-    if tiff_bands.is_tiff(data):
+    if data.startswith(tiff_bands.MAGIC):
         try:
             return TiffImagePlugin.TiffImageFile(io.BytesIO(data))
         except tiff_bands.DAMAGE as error:

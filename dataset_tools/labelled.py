@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_tools import formats, image_files
-from dataset_tools.categories import canonical
+from dataset_tools.categories import category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask, Segmentation, box_of, from_coco, to_coco_rle
@@ -30,7 +30,6 @@ __all__ = [
     "LabelledObject",
     "Question",
     "about_whole_objects",
-    "category_name",
     "file_key",
     "questions",
     "read",
@@ -209,13 +208,6 @@ def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index * len(items) // limit] for index in range(limit)]
-
-
-def category_name(label: str) -> str:
-    """The canonical name behind a label, or the label itself, lower case with single blanks ("Solar_Panel" ->
-    "solar panel"), where it names no canonical category.
-    """
-    return canonical(label) or " ".join(label.lower().replace("_", " ").replace("-", " ").split())
 
 
 def file_key(path: Path) -> str:

@@ -36,7 +36,7 @@ def open_source(
     Raises:
         DatasetError: nothing of the kind is there.
     """
-    if path.is_file() and (name == "coco" or (name is None and coco_rows.is_instances(path))):
+    if path.is_file() and (name == "coco" or (name is None and formats.is_instances(path))):
         return lambda: coco_rows.read(path, left_out)
     if path.is_file() and path.suffix.lower() == ".json" and name is None:
         return lambda: label_studio.read_export(path, rules, problems)

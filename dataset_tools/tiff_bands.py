@@ -19,14 +19,15 @@ from PIL import TiffImagePlugin
 
 from dataset_tools.errors import ImageError
 
-__all__ = ["DAMAGE", "Layout", "is_tiff", "layout", "orientation", "read_bands", "tags"]
+__all__ = ["DAMAGE", "MAGIC", "Layout", "layout", "orientation", "read_bands", "tags"]
 
 DAMAGE = (
     OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, ZeroDivisionError, EOFError,
     struct.error, Warning,
 )  # fmt: skip
 """What Pillow raises of damaged files."""
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0")
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0")
+"""What TIFF files begin with."""
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 317, 322, 323, 324, 325
@@ -62,11 +63,6 @@ class Layout:
     orientation: int
 
 
-def is_tiff(data: bytes) -> bool:
-    """Whether a file begins as TIFF or BigTIFF files do."""
-    return data[:4] in _MAGIC
-
-
 def tags(data: bytes) -> dict[int, Any]:
     """The tags of the first picture of a TIFF file; raises ImageError if it is damaged."""
     file = io.BytesIO(data)
@@ -84,7 +80,7 @@ def orientation(path: Path) -> int:
     try:
         with path.open("rb") as file:
             start = file.read(16)
-            if not is_tiff(start):
+            if not start.startswith(MAGIC):
                 return 1
             directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" else 8])
             file.seek(directory.next)

@@ -96,18 +96,19 @@ class PslgSam:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
         """
         _require_rgb(image)
-        query = expression_parser.parse(expression, self.grounder.known_categories or ())
-        if query.is_empty:
+        if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
         grounding = self.ground(image, expression, key=key)
         if grounding.abstention is not None:
             return Prelabels((), grounding.abstention)
-        category = query.category or default_category
+        if any(found.category is None for found in grounding.groundings):
+            own = self.grounder.known_categories or ()
+            default_category = expression_parser.parse(expression, own).category or default_category
         return self.segment(
             image,
             grounding.groundings,
             expression,
-            default_category=category,
+            default_category=default_category,
             key=key,
             embed=embed,
             most=most,

@@ -97,11 +97,13 @@ class TaskImages:
             ImageError: it cannot be fetched or read; the message says what to change.
         """
         asked = time.time()
-        known = self._checked_since(url, asked - self._settings.revalidate_after)
-        if known is None:
+        known = self._known(url)
+        if known is None or known.checked_at < asked - self._settings.revalidate_after:
             with self._fetching(url):
+                known = self._known(url)
                 # Many tasks of a batch have the same image: who waited here finds it fetched.
-                known = self._checked_since(url, asked) or self._fetch(url, task_id, self._known(url))
+                if known is None or known.checked_at < asked:
+                    known = self._fetch(url, task_id, known)
         return self._image(url, task_id, known)
 
     def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[EditorImage, Path]:
@@ -141,10 +143,6 @@ class TaskImages:
                         raise ImageError(f"{shown(url)} holds another image than a moment ago; ask again")
         return image
 
-    def _checked_since(self, url: str, moment: float) -> _Known | None:
-        known = self._known(url)
-        return known if known is not None and known.checked_at >= moment else None
-
     def _fetching(self, url: str) -> threading.Lock:
         """Held while ``url`` is fetched, and now and then by another URL too."""
         return self._locks[hash(url) % len(self._locks)]
@@ -182,10 +180,11 @@ class TaskImages:
         return known, image
 
     def _known(self, url: str) -> _Known | None:
+        key = self._key(url)
         with self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT sha256, height, width, bytes, etag, last_modified, checked_at FROM images WHERE url = ?",
-                (self._key(url),),
+                (key,),
             ).fetchone()
         if row is None:
             return None

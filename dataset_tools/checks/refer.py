@@ -11,8 +11,7 @@ import numpy as np
 
 from dataset_tools.checks.findings import Finding
 from dataset_tools.errors import DatasetError, MaskError
-from dataset_tools.formats import safe_pickle
-from dataset_tools.formats.refer import ref_name
+from dataset_tools.formats.refer import load_refs, ref_name
 from dataset_tools.masks import from_coco
 
 _PROTOCOL = 0x80
@@ -23,7 +22,7 @@ def check_refer(root: Path) -> Iterator[Finding]:
     """Findings in ``rrsisd/refs(unc).p`` and ``rrsisd/instances.json`` of a REFER root."""
     file = root / "rrsisd" / "refs(unc).p"
     try:
-        refs = safe_pickle.load(file)
+        refs = load_refs(file)
         head = file.read_bytes()[:2]
     except DatasetError as error:
         yield Finding("unreadable", file.name, str(error))

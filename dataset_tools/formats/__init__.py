@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def detect(root: Path) -> str:
     Raises:
         DatasetError: there is no such folder, or it shows no format's files.
     """
-    if root.is_file() and importlib.import_module("dataset_tools.formats.coco_rows").is_instances(root):
+    if root.is_file() and is_instances(root):
         return "coco"
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
@@ -185,6 +186,18 @@ def detect(root: Path) -> str:
             return name
     signs = ", ".join(f"{entry.sign} ({name})" for name, entry in FORMATS.items())
     raise DatasetError(f"{root} is of no known format; none of these is there: {signs}")
+
+
+def is_instances(file: Path) -> bool:
+    """Whether a JSON file is an object with some ``images`` and with ``annotations``, as COCO is; tasks are a list."""
+    try:
+        with file.open("rb") as opened:
+            if not opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+                return False
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and bool(content.get("images")) and "annotations" in content
 
 
 def _entry(name: str) -> Format:

@@ -40,18 +40,6 @@ _SPLIT = {
 }
 
 
-def is_instances(file: Path) -> bool:
-    """Whether a JSON file is an object with some ``images`` and with ``annotations``, as COCO is; tasks are a list."""
-    try:
-        with file.open("rb") as opened:
-            if not opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-                return False
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and bool(content.get("images")) and "annotations" in content
-
-
 def index_files(root: Path) -> list[Path]:
     """The index files of a folder; see :func:`read` for which count."""
     files = [file for sign in INDEXES for file in sorted(root.glob(sign))]

@@ -14,7 +14,9 @@ an image with several refs therefore has several image entries with one file nam
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from xml.sax.saxutils import escape
 from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
-from dataset_tools.formats import coco, safe_pickle
+from dataset_tools.formats import coco
 from dataset_tools.formats.coco_rows import image_size
 from dataset_tools.formats.items import (
     Item,
@@ -68,7 +70,7 @@ class ReferWriter:
         """Pickle, REFER's instances and strict COCO."""
         ids = category_ids(items)
         refs = [_ref(item, reference, ids) for item in items() for reference in self._references(item)]
-        atomic.write_bytes(root / "rrsisd" / "refs(unc).p", safe_pickle.dump(refs))
+        atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         write_json(
             root / "rrsisd" / "instances.json",
@@ -151,7 +153,7 @@ def read(root: Path, left_out: Report = refuse) -> Iterator[Sample]:
     Raises:
         DatasetError: a file is missing or damaged; the message names it.
     """
-    refs = safe_pickle.load(root / "rrsisd" / "refs(unc).p")
+    refs = load_refs(root / "rrsisd" / "refs(unc).p")
     if not isinstance(refs, list):
         raise DatasetError(
             f"{root / 'rrsisd' / 'refs(unc).p'} must hold a list of refs, it holds {type(refs).__name__}"
@@ -239,3 +241,42 @@ def _reason(error: Exception) -> str:
 def _whole(value: Any) -> Any:
     """Ids that someone wrote as text, as numbers; the validator reports them."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Refuses every global: lists, dicts, tuples, strings and numbers need none."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy":
+            raise pickle.UnpicklingError(
+                f"it holds numpy values ({module}.{name}); loaders index by builtin numbers: write int(id) for each id"
+            )
+        raise pickle.UnpicklingError(f"it wants to load {module}.{name}")
+
+
+def load_refs(path: Path) -> Any:
+    """The content of a pickle that holds nothing but builtin containers, strings and numbers.
+
+    Raises:
+        DatasetError: the file is missing, damaged, or holds anything else (such a pickle can run any code).
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
+    except FileNotFoundError:
+        raise DatasetError(f"{path} does not exist") from None
+    except Exception as error:  # damaged pickles raise almost anything
+        raise DatasetError(f"{path} is not a pickle of plain lists, dicts, strings and numbers: {error}") from error
+
+
+def dump_refs(value: Any) -> bytes:
+    """``value`` as pickle protocol 2, which Python 2 loaders of the field read too.
+
+    Raises:
+        DatasetError: ``value`` holds something other than builtins, which loaders could not index or load.
+    """
+    data = pickle.dumps(value, protocol=2)
+    try:
+        _PlainUnpickler(io.BytesIO(data)).load()
+    except pickle.UnpicklingError as error:
+        raise DatasetError(f"only plain builtins can be written: {error}") from error
+    return data

@@ -21,12 +21,9 @@ from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.parser import parse
-from dataset_tools.label_studio.images import file_name, image_at, local_file, value_at
-from dataset_tools.label_studio.objects import BOX, objects_of
+from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
+from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement
-from dataset_tools.label_studio.results import annotations_of, unread
-from dataset_tools.label_studio.same_images import joined
-from dataset_tools.label_studio.words import words_of
 from dataset_tools.records import Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
 
 __all__ = [

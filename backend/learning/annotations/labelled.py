@@ -16,10 +16,11 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
+from dataset_tools.label_studio.annotations import BOX, SAME_OBJECT, words_of
 from dataset_tools.label_studio.exports import (
     ImageReading,
     ImportRules,
@@ -27,9 +28,7 @@ from dataset_tools.label_studio.exports import (
     chosen_readings,
     task_expressions,
 )
-from dataset_tools.label_studio.objects import BOX, SAME_OBJECT
-from dataset_tools.label_studio.words import words_of
-from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, category_name
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 
 __all__ = ["ImageFile", "labelled_images", "project_categories"]
 

@@ -24,9 +24,8 @@ import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
-from dataset_tools.label_studio.objects import objects_of
+from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
-from dataset_tools.label_studio.results import annotations_of, results_of
 
 __all__ = ["FATES", "Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from backend.evaluation.expressions import evaluate
 from backend.pipeline.pslg_sam import PslgSam
-from dataset_tools.categories import category_named
+from dataset_tools.categories import category_name, category_named
 from dataset_tools.image_files import read
-from dataset_tools.labelled import LabelledImage, category_name, questions, spread
+from dataset_tools.labelled import LabelledImage, questions, spread
 from dataset_tools.metrics import CONVENTIONS
 
 __all__ = ["Answer", "Crowd", "Evidence", "GateReport", "Rules", "Verdict", "compare", "decide", "is_held_out"]

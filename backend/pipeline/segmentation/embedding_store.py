@@ -104,6 +104,10 @@ class EmbeddingStore:
 
         return self.get_or_compute(embedding_address(image_key, segmenter.encoder_hash, window), compute)
 
+    def embedder(self, segmenter: Segmenter, image_key: str) -> Callable[[Image, Box], Embedding]:
+        """:meth:`embed` for one image whose pixels are there, as the pipeline asks for it: of (image, window)."""
+        return lambda image, window: self.embed(segmenter, image_key, lambda: image, window)
+
     def get_or_compute(self, address: str, compute: Callable[[], Embedding]) -> Embedding:
         """The embedding at ``address`` from memory, disk, or ``compute`` (which makes the one with that key).
 

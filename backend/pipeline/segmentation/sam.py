@@ -95,6 +95,8 @@ class SamSegmenter:
         self._click_radius = click_radius
         self._weights_hash = weights_hash
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
+        # low-resolution pixels per input pixel
+        self._scale = sam.prompt_encoder.mask_input_size[0] / float(self._transform.target_length)
         self._image_tokens: BoundedCache[str, Tensor] = BoundedCache(_IMAGE_TOKEN_BYTES)
         self._decoder = FoldedDecoder(self.sam).eval()
         self._engine = engine
@@ -213,7 +215,7 @@ class SamSegmenter:
         best = first + int(ious[first : None if several else 1].argmax())
         chosen = masks[best]
         if self._click_radius is not None and points is not None and labels is not None:
-            chosen = hold_clicks(chosen, points[0], labels[0], self._scale(), self._click_radius)
+            chosen = hold_clicks(chosen, points[0], labels[0], self._scale, self._click_radius)
         size = window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
         low_res_logits = chosen.cpu().numpy()
@@ -237,11 +239,6 @@ class SamSegmenter:
             self._image_tokens.put(embedding.key, tokens, tokens.nbytes)
         return tokens
 
-    def _scale(self) -> float:
-        """Low-resolution pixels per input pixel."""
-        side: int = self.sam.prompt_encoder.mask_input_size[0]
-        return side / float(self._transform.target_length)
-
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
         """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""
         if mask.shape != embedding.image_size:
@@ -252,7 +249,7 @@ class SamSegmenter:
         rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
         window[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0] = mask[rows, columns]
         side = self._transform.target_length
-        scale = self._scale()
+        scale = self._scale
         rows_in, columns_in = (
             max(1, round(v * scale)) for v in self._transform.get_preprocess_shape(*window.shape, side)
         )

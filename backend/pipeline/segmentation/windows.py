@@ -40,9 +40,9 @@ def window_for(box: Box, image_size: tuple[int, int]) -> Box:
         image_size: (height, width) of the image in pixels.
     """
     height, width = image_size
-    side = max(WINDOW_FACTOR * max(box.width, box.height), MINIMUM_WINDOW)
+    side = max(WINDOW_FACTOR * max(box.x1 - box.x0, box.y1 - box.y0), MINIMUM_WINDOW)
     side = math.ceil(min(side, max(height, width)))
-    x0, y0 = (round(center - side / 2) for center in box.center)
+    x0, y0 = round((box.x0 + box.x1) / 2 - side / 2), round((box.y0 + box.y1) / 2 - side / 2)
     if side >= width:
         x0 = (width - side) // 2
     if side >= height:

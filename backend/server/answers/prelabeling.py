@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
-from backend.pipeline.types import Box, Mask, Prelabel, Prelabels
-from backend.server.answers.background import JobPool, Priority
-from backend.server.answers.late_predictions import LatePredictions
+from backend.pipeline.types import Box, Prelabel, Prelabels
+from backend.server.answers.background import JobPool, LatePredictions, Priority
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
@@ -105,7 +103,7 @@ class Prelabeler:
     def answers(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
     ) -> list[Prelabels]:
-        """The pipeline's answer to each expression, in their order, however long it takes.
+        """The pipeline's answer to each expression, its masks cleaned, in their order, however long it takes.
 
         Raises:
             PslgError: the image cannot be had.
@@ -124,7 +122,7 @@ class Prelabeler:
             self._cache.get(identity, text, default_category(query, config, text), pipeline.model_version)
             for text in query.expressions
         ]
-        answers = [pipeline.rescored(answer) for answer in found if answer is not None]
+        answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
     def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> Prediction:
@@ -138,7 +136,7 @@ class Prelabeler:
         image = self._images.load(query.url, query.task_id)
         height, width = image.size
         whole = Box(0.0, 0.0, float(width), float(height))
-        windows = [self._click_window(pipeline, item) for answer in answers for item in answer]
+        windows = [_click_window(pipeline, item) for answer in answers for item in answer]
         if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), image.size) == whole:
             windows.append(whole)  # a model of whole images is warm for any click
         for window in dict.fromkeys(windows):
@@ -239,9 +237,9 @@ class Prelabeler:
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
-            return pipeline.rescored(found)
+            return self._cleaned(pipeline.rescored(found))
         pixels = image.pixels()
-        embed = partial(self._embeddings.embed, pipeline.segmenter, image.identity, lambda: pixels)
+        embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
         with self._compute:
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
@@ -249,23 +247,21 @@ class Prelabeler:
                 expression,
                 default_category=default_category,
                 key=image.identity,
-                embed=lambda _, window: embed(window),
+                embed=embed,
                 most=self._cache.most,
                 until=until,
             )
-            for item in answer:
-                embed(self._click_window(pipeline, item))
+            cleaned = self._cleaned(answer)
+            for item in cleaned:
+                embed(pixels, _click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
-        return answer
+        return cleaned
 
-    def _click_window(self, pipeline: PslgSam, item: Prelabel) -> Box:
-        """The window that a click on this object's region will want: around its mask, not around its box."""
-        height, width = item.mask.shape
-        return pipeline.segmenter.window_for(Box.of_mask(self._clean(item)), (height, width))
-
-    def _clean(self, item: Prelabel) -> Mask:
-        return clean_mask(item.mask, self._settings.speck_area, self._settings.hole_area)
+    def _cleaned(self, answer: Prelabels) -> Prelabels:
+        specks, holes = self._settings.speck_area, self._settings.hole_area
+        items = [replace(item, mask=clean_mask(item.mask, specks, holes)) for item in answer]
+        return replace(answer, items=tuple(items))
 
     def _prediction(
         self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
@@ -282,6 +278,7 @@ class Prelabeler:
         scores: list[float] = []
         for expression, answer in zip(query.expressions, answers, strict=True):
             labelled = True
+            labels: dict[str | None, str | None] = {}
             if answer.abstained is not None:
                 logger.info(
                     "task %s: no mask for %r (%s): %s",
@@ -302,7 +299,9 @@ class Prelabeler:
                     self._settings.deadline,
                 )
             for item in answer:
-                label = label_of(item, query, config)
+                if item.category not in labels:
+                    labels[item.category] = label_of(item, query, config)
+                label = labels[item.category]
                 if label is None:
                     logger.warning(
                         "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
@@ -314,9 +313,15 @@ class Prelabeler:
                     labelled = False
                     continue
                 regions += writer.regions(
-                    self._clean(item), label, config.controls_for(label), score=item.score, expression=expression
+                    item.mask, label, config.controls_for(label), score=item.score, expression=expression
                 )
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0
         return {"result": regions, "score": score, "model_version": pipeline.model_version}
+
+
+def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:
+    """The window that a click on this object's region will want: around its cleaned mask, not around its box."""
+    height, width = item.mask.shape
+    return pipeline.segmenter.window_for(Box.of_mask(item.mask), (height, width))

@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from dataset_tools import categories
+from dataset_tools.categories import category_name
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.label_studio.images import variables
-from dataset_tools.labelled import category_name
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -86,7 +86,7 @@ class Control:
     smart: bool
     smart_only: bool
 
-    @property
+    @cached_property
     def type(self) -> str:
         """A region's ``type`` and the key of its labels: the tag in lower case."""
         return self.tag.lower()
@@ -146,7 +146,7 @@ class LabelingConfig:
         """Whether a region lies on this image; one that does not say where it lies does."""
         return region.get("to_name", self.image) == self.image and region.get("item_index") in (None, self.item)
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Control, ...]:
         """The controls that get regions: brush, polygon and rectangle labels, but not those that are smart tools.
 
@@ -156,17 +156,17 @@ class LabelingConfig:
         plain = [control for control in usable if control.tag == "BrushLabels" or not control.smart]
         return tuple(plain or usable)
 
-    @property
+    @cached_property
     def labels(self) -> tuple[Label, ...]:
         """The labels of all outputs, each stored text once."""
         return tuple({label.stored: label for control in self.outputs for label in control.labels}.values())
 
-    @property
+    @cached_property
     def takes_any_category(self) -> bool:
         """Whether the only label is a word like ``object``, which says nothing of a category."""
         return len(self.labels) == 1 and says_nothing(self.labels[0].names[0])
 
-    @property
+    @cached_property
     def own_categories(self) -> frozenset[str]:
         """Words of the labels that are no canonical category, "Solar_Panel" as "solar panel": nouns for the parser."""
         names = {category_name(name) for label in self.labels for name in label.names}

@@ -17,12 +17,12 @@ from backend.pipeline.types import Prelabel, Prompts
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
+from dataset_tools.categories import category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
 from dataset_tools.label_studio.regions import brush_code, rectangle_corners
-from dataset_tools.labelled import category_name
 
 __all__ = [
     "EditorPrompts",

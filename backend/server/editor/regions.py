@@ -194,7 +194,7 @@ class RegionWriter:
         if not mask.any():
             return []
         values = [(control, value) for control in controls for value in self._values(mask, control)]
-        ids = [region_id or new_id(), *(new_id() for _ in values)][: len(values)]
+        ids = [region_id or new_id(), *[new_id() for _ in values]][: len(values)]
         height, width = mask.shape
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():

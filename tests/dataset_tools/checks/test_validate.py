@@ -17,7 +17,7 @@ from dataset_tools import formats, synthetic
 from dataset_tools.checks.findings import CODES
 from dataset_tools.checks.validate import fixed, validate
 from dataset_tools.export import export
-from dataset_tools.formats import safe_pickle
+from dataset_tools.formats import refer
 
 SEEDS = (3, 4, 8, 12)
 
@@ -125,7 +125,7 @@ def test_a_mistake_is_found(folder: Callable[[str], Path], code: str, breaking: 
 
 def change_refs(change: Callable[[list[dict[str, Any]]], object], protocol: int = 2) -> Callable[[Path], object]:
     def apply(root: Path) -> None:
-        refs = safe_pickle.load(root / "rrsisd/refs(unc).p")
+        refs = refer.load_refs(root / "rrsisd/refs(unc).p")
         change(refs)
         (root / "rrsisd/refs(unc).p").write_bytes(pickle.dumps(refs, protocol))
 

@@ -13,7 +13,7 @@ from typing import Any
 from dataset_tools import formats
 from dataset_tools.checks.validate import validate
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats import safe_pickle
+from dataset_tools.formats import refer
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 JUNK: list[Any] = [None, -1, float("inf"), 10**30, "x", [], [[1, 2]], {"size": 1}]
@@ -64,7 +64,7 @@ def test_coco(tmp_path: Path) -> None:
 def test_refer(tmp_path: Path) -> None:
     root = Path(shutil.copytree(CASES / "refer_without_sentences", tmp_path / "refer"))
     file, index = root / "rrsisd/refs(unc).p", root / "rrsisd/instances.json"
-    refs, content = safe_pickle.load(file), json.loads(index.read_text())
+    refs, content = refer.load_refs(file), json.loads(index.read_text())
     for number, value in enumerate(damaged(refs)):
         file.write_bytes(pickle.dumps(value, 2))
         look(root, "refer")

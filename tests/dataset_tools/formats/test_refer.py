@@ -16,7 +16,7 @@ from dataset_tools import formats
 from dataset_tools.checks.validate import validate
 from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
-from dataset_tools.formats import safe_pickle
+from dataset_tools.formats import refer
 from dataset_tools.formats.left_out import LeftOut
 from dataset_tools.records import Record, Sample, SourceImage, target_of
 
@@ -51,14 +51,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_one_sentence_per_ref_unless_grouped(root: Path) -> None:
-    refs = safe_pickle.load(root / "single/rrsisd/refs(unc).p")
+    refs = refer.load_refs(root / "single/rrsisd/refs(unc).p")
     assert [len(ref["sentences"]) for ref in refs] == [1, 1, 1]
     assert all(
         ref["ref_id"] == ref["ann_id"] == ref["image_id"] == ref["sent_ids"][0] == ref["sentences"][0]["sent_id"]
         for ref in refs
     )
     assert len(list((root / "single/ann_split").iterdir())) == 3
-    grouped = safe_pickle.load(root / "grouped/rrsisd/refs(unc).p")
+    grouped = refer.load_refs(root / "grouped/rrsisd/refs(unc).p")
     assert [len(ref["sentences"]) for ref in grouped] == [2, 1]
     assert sorted(read(root / "single")[0]) == sorted(read(root / "grouped")[0])
     assert "refer-grouped" not in {finding.code for finding in validate(root / "single").findings}
@@ -86,7 +86,7 @@ def test_an_empty_expression_is_named() -> None:
 
 def changed(root: Path, change: Callable[[list[Any]], object]) -> Path:
     file = root / "single/rrsisd/refs(unc).p"
-    refs = safe_pickle.load(file)
+    refs = refer.load_refs(file)
     change(refs)
     file.write_bytes(pickle.dumps(refs, 2))
     return root / "single"

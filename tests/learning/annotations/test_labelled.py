@@ -14,11 +14,11 @@ from backend.learning.annotations.labelled import ImageFile, labelled_images
 from backend.learning.annotations.store import AnnotationStore
 from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools import brush_rle
-from dataset_tools.categories import canonical
+from dataset_tools.categories import canonical, category_name
 from dataset_tools.errors import ImageError
 from dataset_tools.expressions.lexicon import EMPTY_NOUNS
 from dataset_tools.label_studio.exports import Problem
-from dataset_tools.labelled import LabelledImage, category_name
+from dataset_tools.labelled import LabelledImage
 from dataset_tools.masks import Mask
 from tests.learning.annotations.test_store import annotation, event
 

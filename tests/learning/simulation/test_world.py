@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from backend.learning.simulation.world import tasks_of, training_set
-from dataset_tools.categories import canonical
-from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject, category_name
+from dataset_tools.categories import canonical, category_name
+from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 from tests.learning.annotations.test_labelled import HEIGHT, NEW_WORDS, WIDTH, square
 
 

@@ -13,9 +13,8 @@ from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import EditorPrompts, TaskQuery, default_category, read_prompts
 from backend.server.protocol import PredictRequest, validate
 from dataset_tools import brush_rle
-from dataset_tools.categories import canonical
+from dataset_tools.categories import canonical, category_name
 from dataset_tools.geometry import Box, Point
-from dataset_tools.labelled import category_name
 from tests.conftest import REPOSITORY
 
 CAPTURES = REPOSITORY / "tests" / "data" / "captures"

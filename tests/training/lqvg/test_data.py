@@ -12,7 +12,7 @@ from backend.pipeline.types import Box
 from backend.training.lqvg.data import GroundingBatches, GroundingExample, collate, grounding_examples, resize
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError, DatasetError, ImageError
-from dataset_tools.formats import refer, safe_pickle
+from dataset_tools.formats import refer
 from tests.dataset_tools.formats.test_dior_rsvg import an_object, write_xml
 
 TOKENS = Tokenizer(lambda text: [0, *(5 + len(word) for word in text.split()), 2], vocabulary=50)
@@ -57,7 +57,7 @@ def test_reads_a_refer_root(tmp_path: Path) -> None:
         }
         for number, (split, text) in enumerate([("train", "A ship"), ("val", "The ship")])
     ]  # fmt: skip
-    (tmp_path / "rrsisd" / "refs(unc).p").write_bytes(safe_pickle.dump(refs))
+    (tmp_path / "rrsisd" / "refs(unc).p").write_bytes(refer.dump_refs(refs))
     content = {
         "images": [{"id": i, "file_name": "02934.jpg", "height": 40, "width": 60} for i in range(2)],
         "annotations": [

@@ -1,0 +1,253 @@
+"""What an annotation says: its results in one form, each object once, and the words that each object answers.
+
+One rule for export, report and training:
+
+- pairs of a shape and its labels are one region, and what is not read is named;
+- what several controls outline together is one object: a labeling config may have brush, polygon and rectangle labels
+  side by side, and the server answers in each of them;
+- words belong to regions. A suggestion carries the expression that it was found for, and keeps it when it is accepted,
+  edited or refined by clicks. What was clicked, boxed or drawn without one gets the task's words only where nothing
+  else can be meant; what is left is without words, which is said and never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dataset_tools import metrics
+from dataset_tools.categories import CATEGORIES, category_name
+from dataset_tools.errors import DatasetError
+from dataset_tools.expressions.parser import parse
+from dataset_tools.expressions.query import Query
+from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
+
+__all__ = [
+    "BOX",
+    "SAME_OBJECT",
+    "annotations_of",
+    "objects_of",
+    "one_object_each",
+    "prompt_texts",
+    "results_of",
+    "unread",
+    "words_of",
+]
+
+_UNREAD = ("bitmask", "bitmasklabels", "vector", "vectorlabels", "cuboid", "cuboidlabels", "magicwand")
+"""Types of regions that outline something and that are not read. Key points are clicks, not outlines."""
+_LABELLED = {kind.removesuffix("labels"): kind for kind in SHAPES}
+BOX = "rectanglelabels"
+"""Kind of the regions that are boxes."""
+SAME_OBJECT = 0.6
+"""IoU from which two outlines with one label are the same object."""
+_INSIDE = 0.9  # share of an outline that the box of its object holds
+_ORDER = ("brushlabels", "polygonlabels", "ellipselabels", BOX)
+
+
+def annotations_of(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The submitted annotations of a task, those of old exports (``completions``) too; skipped ones are left out.
+
+    Raises:
+        DatasetError: they carry no results.
+    """
+    given = task.get("annotations") or task.get("completions") or []
+    if not isinstance(given, list) or not all(isinstance(annotation, dict) for annotation in given):
+        raise DatasetError(
+            f"its annotations are no objects but {str(given)[:60]}: ids alone hold no masks; export the project as JSON"
+        )
+    annotations = [annotation for annotation in given if not annotation.get("was_cancelled")]
+    # JSON_MIN and other flat exports carry no results.
+    if any(not isinstance(annotation.get("result"), list) for annotation in annotations):
+        raise DatasetError("its annotations have no 'result'; export the project as JSON, not as JSON-MIN")
+    return [{**annotation, "result": list(results_of(annotation["result"]))} for annotation in annotations]
+
+
+def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """The results with every pair of a shape (``<Brush>``) and its labels (``<Labels>``) as one labelled region.
+
+    The two of a pair share their id; a plain shape whose label was never chosen has no label.
+    """
+    labels = {
+        result["id"]: result["value"]["labels"]
+        for result in results
+        if isinstance(result, dict)
+        and result.get("type") == "labels"
+        and result.get("id") is not None
+        and isinstance(result.get("value"), dict)
+        and isinstance(result["value"].get("labels"), list)
+    }
+    for result in results:
+        if not isinstance(result, dict):
+            continue
+        kind = _LABELLED.get(str(result.get("type")))
+        if kind is not None and isinstance(result.get("value"), dict):
+            found = labels.get(result.get("id"), [])
+            yield {**result, "type": kind, "value": {**result["value"], kind: found}}
+        else:
+            yield result
+
+
+def unread(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The types of regions that outline something and are not read, each once."""
+    return sorted({str(result.get("type")) for result in results if result.get("type") in _UNREAD})
+
+
+def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
+    """The accepted regions of an annotation of :func:`annotations_of`, each object once, none of them empty.
+
+    Raises:
+        DatasetError: a region has no size, was drawn on a rotated view, or its coordinates are unusable.
+        MaskError: a mask is damaged.
+    """
+    regions = [read_region(result, annotation) for result in annotation["result"] if is_accepted(result)]
+    return one_object_each([region for region in regions if region.mask.any()])
+
+
+def one_object_each(regions: Sequence[Region]) -> list[Region]:
+    """The regions with those left out that outline an object another region outlines better, in their order.
+
+    Of one label on one image: a rectangle that holds at least 90 % of an outline is that object's box; outlines are
+    one object from an IoU of 0.6, and so are a brush region and the polygons of its parts; brush goes before polygon,
+    ellipse and rectangle, the later before the earlier. Two regions with different words of their own both stay.
+    """
+    kept: list[tuple[int, Region]] = []
+    for number, region in sorted(enumerate(regions), key=lambda pair: (_ORDER.index(pair[1].kind), -pair[0])):
+        same = next((k for k, (_, known) in enumerate(kept) if _is_same(known, region)), None)
+        if same is None:
+            kept.append((number, region))
+        elif kept[same][1].expression is None and region.expression is not None:
+            kept[same] = (kept[same][0], replace(kept[same][1], expression=region.expression))
+    for brush in [region for _, region in kept if region.kind == "brushlabels"]:
+        parts = [number for number, region in kept if _is_part(brush, region)]
+        if parts and metrics.iou(np.logical_or.reduce([regions[n].mask for n in parts]), brush.mask) >= SAME_OBJECT:
+            kept = [(number, region) for number, region in kept if number not in parts]
+    return [region for _, region in sorted(kept, key=lambda pair: pair[0])]
+
+
+def _comparable(known: Region, region: Region) -> bool:
+    words = {known.expression, region.expression} - {None}
+    place = (known.image, known.item, known.label, known.mask.shape)
+    return place == (region.image, region.item, region.label, region.mask.shape) and len(words) < 2
+
+
+def _is_same(known: Region, region: Region) -> bool:
+    """Whether ``region`` outlines the object of ``known``, which goes before it."""
+    if not _comparable(known, region):
+        return False
+    if region.kind == BOX != known.kind:
+        return _share(known, region) >= _INSIDE
+    return metrics.iou(known.mask, region.mask) >= SAME_OBJECT
+
+
+def _is_part(brush: Region, region: Region) -> bool:
+    return region.kind == "polygonlabels" and _comparable(brush, region) and _share(region, brush) >= _INSIDE
+
+
+def _share(inner: Region, outer: Region) -> float:
+    """How much of ``inner`` lies in ``outer``."""
+    return float(np.logical_and(inner.mask, outer.mask).sum() / inner.mask.sum())
+
+
+def words_of(
+    regions: Sequence[RegionInfo],
+    results: Sequence[Mapping[str, Any]],
+    texts: Sequence[str],
+    own: Collection[str] = (),
+) -> list[str | None]:
+    """The expression of every region of one image in one annotation; None for one without words.
+
+    In this order: what was typed for the region itself (a per-region TextArea); the expression that it was suggested
+    for, which for the prediction of another model is the task's only text; a text of the task that no region was
+    suggested for, if the region is the only one that it can mean, or all are meant ("all the ships", where those that
+    the model missed count too). Where the task's data has no text, what was typed in the prompt stands in for it.
+
+    Args:
+        regions: the accepted regions.
+        results: the annotation's results; texts that were typed are looked for in them.
+        texts: the expressions in the task's data.
+        own: the project's labels that are no canonical category, as ``categories.category_name`` spells them: words of
+            the texts may name them.
+    """
+    typed = _typed(results)
+    found = [typed.get(str(region.id)) or region.expression for region in regions]
+    spelled = {_plain(text): text for text in texts}
+    found = [None if text is None else spelled.get(_plain(text), text) for text in found]
+    if len(texts) == 1 and texts[0] not in found:
+        found = [
+            texts[0] if text is None and _was_predicted(region) else text
+            for region, text in zip(regions, found, strict=True)
+        ]
+    claimed = {_plain(text) for text in found if text is not None}
+    asked = list(texts) or [text for text in prompt_texts(results) if _plain(text) not in claimed][:1]
+    if len(regions) == len(asked) == 1:  # nothing else can be meant, whatever the words
+        return [found[0] or asked[0]]
+    queries = {text: parse(text, own) for text in asked}
+    for text, query in queries.items():
+        if _plain(text) in claimed and not query.is_all:
+            continue
+        meant = [number for number in _meant(regions, query, alone=len(queries) == 1) if found[number] is None]
+        rivals = [other for other in queries.values() if other.category == query.category]
+        if not meant or (len(queries) > 1 and len(rivals) > 1):
+            continue
+        if len(meant) == 1 or query.is_all:
+            for number in meant:
+                found[number] = text
+    return found
+
+
+def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts typed for the whole image (the prompt), the newest first."""
+    shapes = {result.get("id") for result in results if is_accepted(result)}
+    return [
+        text
+        for result in reversed(results)
+        if result.get("type") == "textarea" and result.get("id") not in shapes
+        for text in reversed(_lines(result))
+    ]
+
+
+def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
+    shapes = {result.get("id") for result in results if is_accepted(result)}
+    lines = {
+        str(result["id"]): _lines(result)
+        for result in results
+        if result.get("type") == "textarea" and result.get("id") in shapes
+    }
+    return {identity: texts[-1] for identity, texts in lines.items() if texts}
+
+
+def _lines(result: Mapping[str, Any]) -> list[str]:
+    value = result.get("value")
+    text = value.get("text") if isinstance(value, dict) else None
+    parts = [text] if isinstance(text, str) else text if isinstance(text, list) else []
+    return [part.strip() for part in parts if isinstance(part, str) and part.strip()]
+
+
+def _meant(regions: Sequence[RegionInfo], query: Query, *, alone: bool) -> list[int]:
+    """Numbers of the regions that the words may mean, by their labels.
+
+    Where the task has no other words (``alone``) a label that is no known category ("object") does not speak against
+    it.
+    """
+    named = [number for number, region in enumerate(regions) if category_name(region.label or "") == query.category]
+    if not alone or (named and query.category is not None):
+        return named
+    return [
+        number
+        for number, region in enumerate(regions)
+        if query.category is None or region.label is None or region.label not in CATEGORIES
+    ]
+
+
+def _was_predicted(region: RegionInfo) -> bool:
+    """Whether it is another model's answer to the task: a prediction that carries none of our own words."""
+    return region.origin in ("prediction", "prediction-changed") and region.clicks is None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
