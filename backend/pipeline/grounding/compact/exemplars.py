@@ -34,34 +34,39 @@ _MIDDLE = 0.2
 """Cells whose centre is nearer to an object's than this share of its longer side, along each axis, are its middle."""
 _FITS = 0.5
 """IoU of a cell's box with the object from which it counts as its own."""
-_HARD = 64
-"""The most object-like cells of the rest of a complete image that a lesson keeps: the threshold is set by them."""
+_HARD, _SEARCHES = 48, 2
+"""How many places that look like an object and are none are kept of an image, in each of so many searches."""
+_SAME = 0.6
+"""Where not all objects are outlined, what scores higher is no counter-example."""
 _BACKGROUND_CELLS = 4000
 _SHRINKAGE = 0.1
 _POSITIVE_WEIGHT, _OTHER_WEIGHT = 0.02, 0.2
 """Weight of the objects and of what was rejected against the background, in the regression."""
-_PER_PROTOTYPE = 4
+_PER_PROTOTYPE = 12
 _MOST_PROTOTYPES = 4
-_THRESHOLD = 0.5
-"""Of the regression, 1 at the objects and 0 at the background: where nothing better is known, and how many answers
-count as much as it."""
+_OBJECT = 0.9
+"""What an unseen object may score, where the accepted ones are at 1 and the background at 0."""
 _THRESHOLD_WORTH = 4.0
+"""So many accepted objects set the threshold as much as that does."""
+_THRESHOLDS = (0.3, 1.3)
+_CROWD, _CROWD_FLOOR = 3, 10
+"""An image holds at most so many times the objects of any that was taught; but so many are always allowed."""
 _STEEPNESS = 8.0
 _PEAKS = 400
+"""Cells looked at, in twenties."""
 _OVERLAP = 0.4
 _LOWEST = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """All cells of an image at all scales: descriptors float32[N, D], boxes float32[N, 4] and centres float32[N, 2] in
-    pixels of the image, the largest heat logit of any category float32[N], and where each level begins and its shape.
+    """All cells of an image at all scales: descriptors float32[N, D], boxes float32[N, 4] and centres float32[N, 2],
+    in pixels of the image.
     """
 
     features: Array
     boxes: Array
     centers: Array
-    heat: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +77,7 @@ class _Rule:
     scale: Array
     prototypes: Array
     threshold: float
+    most: int
 
     def scores(self, features: Array) -> Array:
         """float32[N]: 1 at objects, 0 at background."""
@@ -112,24 +118,32 @@ class CompactMatcher:
         key: str | None = None,  # noqa: ARG002 - the interface's
     ) -> Lesson:
         """See ``ExemplarMatcher``: ``objects`` and ``others`` float32[N, D], one descriptor for each; of the background
-        ``mean`` [D], ``moments`` [D, D] and ``cells`` [1]; ``hard`` [M, D] where it is known to hold no object.
+        ``mean`` [D], ``moments`` [D, D] and ``cells`` [1]; ``hard`` [M, D], what of it looks most like an object;
+        ``most`` [1], how many objects there are.
         """
         cells = self._cells(image)
         near = np.zeros(len(cells.boxes), bool)
         for box in objects:
             near |= _ious(np.array(box, np.float32), cells.boxes) > 0.1
         rest = np.flatnonzero(~near)
-        rng = np.random.default_rng(0)
-        drawn = cells.features[rng.permutation(rest)[:_BACKGROUND_CELLS]].astype(np.float64)
-        hard = rest[np.argsort(-cells.heat[rest], kind="stable")[: _HARD if complete else 0]]
-        return {
+        drawn = cells.features[np.random.default_rng(0).permutation(rest)[:_BACKGROUND_CELLS]].astype(np.float64)
+        lesson = {
             "objects": self._middles(cells, objects),
             "others": self._middles(cells, others),
-            "hard": cells.features[hard],
+            "hard": np.zeros((0, cells.features.shape[1]), np.float32),
             "mean": drawn.mean(axis=0).astype(np.float32),
             "moments": (drawn.T @ drawn / max(1, len(drawn))).astype(np.float32),
             "cells": np.array([len(drawn)], np.float32),
+            "most": np.array([len(objects)], np.float32),
         }
+        for _ in range(_SEARCHES if len(lesson["objects"]) else 0):
+            scores = _fitted([lesson]).scores(cells.features)
+            scores[near] = -np.inf
+            if not complete:
+                scores[scores > _SAME] = -np.inf  # they may be objects that nobody has outlined yet
+            found = _best(cells.boxes, scores, scores.max() + 0.1, _HARD)
+            lesson["hard"] = np.concatenate([lesson["hard"], cells.features[found]])
+        return lesson
 
     def find(self, image: Image, lessons: Lessons, *, key: str | None = None) -> tuple[Grounding, ...]:  # noqa: ARG002
         """See ``ExemplarMatcher``."""
@@ -141,7 +155,7 @@ class CompactMatcher:
                 continue
             cells = cells or self._cells(image)
             scores = rule.scores(cells.features)
-            for index in _best(cells.boxes, scores, rule.threshold):
+            for index in _best(cells.boxes, scores, rule.threshold, rule.most):
                 box = Box(*cells.boxes[index].tolist()).clip(image.shape[1], image.shape[0])
                 probability = float(rule.probability(scores[index : index + 1])[0])
                 if box.width >= 1 and box.height >= 1 and probability >= _LOWEST:
@@ -176,19 +190,19 @@ class CompactMatcher:
     def _cells(self, image: Image) -> _Cells:
         detector = self._detector
         height, width = image.shape[:2]
-        parts: list[list[Array]] = [[], [], [], []]
+        parts: list[list[Array]] = [[], [], []]
         for side in reading_sides(self._scales, max(height, width)):
             factor = side / max(height, width)
             inputs = prepare(image, factor).to(detector.mean.device)
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._bfloat16):
                 pyramid = detector.pyramid(inputs)
-                heat, sides = detector.heat(pyramid), detector.sides(pyramid)
+                sides = detector.sides(pyramid)
                 looks = [
                     functional.relu(norm(detector.heat.conv(level)))
                     for norm, level in zip(detector.heat.norms, pyramid, strict=True)
                 ]
             picture = inputs[0].permute(1, 2, 0).cpu().numpy() / np.float32(64)
-            for stride, look, level_heat, level_sides in zip(STRIDES, looks, heat, sides, strict=True):
+            for stride, look, level_sides in zip(STRIDES, looks, sides, strict=True):
                 rows, columns = look.shape[-2:]
                 boxes = cell_boxes(level_sides.float(), stride)[0].flatten(1).T.cpu().numpy() / factor
                 y, x = np.divmod(np.arange(rows * columns), columns)
@@ -200,7 +214,6 @@ class CompactMatcher:
                 parts[0].append(np.concatenate(described, axis=1).astype(np.float32)[inside])
                 parts[1].append(boxes.astype(np.float32)[inside])
                 parts[2].append(centers[inside])
-                parts[3].append(level_heat[0].float().amax(dim=0).flatten().cpu().numpy()[inside])
         return _Cells(*map(np.concatenate, parts))
 
 
@@ -255,11 +268,14 @@ def _with_threshold(taught: Sequence[Lesson]) -> _Rule:
         objects += rule.scores(lesson["objects"]).tolist()
         others += rule.scores(np.concatenate([lesson["others"], lesson["hard"]])).tolist()
     rule = _fitted(taught)
+    hard = np.concatenate([rule.scores(lesson["hard"]) for lesson in taught])
+    # The rule has seen these: unseen ones score higher, and unseen objects lower than 1.
+    common = 0.5 * (_OBJECT + max(0.2, float(hard.max(initial=0.2))))
     if not objects:
-        return rule
+        return replace(rule, threshold=float(np.clip(common, *_THRESHOLDS)))
     own = _even(np.array(objects), np.array(others))
     weight = len(objects) / (len(objects) + _THRESHOLD_WORTH)
-    return replace(rule, threshold=float(np.clip(weight * own + (1 - weight) * _THRESHOLD, 0.2, 0.9)))
+    return replace(rule, threshold=float(np.clip(weight * own + (1 - weight) * common, *_THRESHOLDS)))
 
 
 def _even(objects: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> float:
@@ -276,13 +292,14 @@ def _even(objects: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> 
 
 def _fitted(taught: Sequence[Lesson]) -> _Rule:
     counts = np.array([float(lesson["cells"][0]) for lesson in taught])
+    most = max(_CROWD_FLOOR, _CROWD * int(max(lesson["most"][0] for lesson in taught)))
     mean = np.average([lesson["mean"] for lesson in taught], axis=0, weights=counts)
     moments = np.average([lesson["moments"] for lesson in taught], axis=0, weights=counts)
     covariance = moments - np.outer(mean, mean)
     scale = np.sqrt(np.clip(np.diag(covariance), 1e-6, None)) + 1e-3
     correlation = covariance / np.outer(scale, scale)
     objects = (np.concatenate([lesson["objects"] for lesson in taught]) - mean) / scale
-    others = (np.concatenate([lesson["others"] for lesson in taught]) - mean) / scale
+    others = (np.concatenate([lesson[name] for lesson in taught for name in ("others", "hard")]) - mean) / scale
     system = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(mean))
     if len(others):
         system = system + _OTHER_WEIGHT * (others.T @ others) / (len(others) + 2)
@@ -293,7 +310,11 @@ def _fitted(taught: Sequence[Lesson]) -> _Rule:
         weights = np.linalg.solve(within, target)
         prototypes.append(weights / max(1e-6, float(weights @ target)))
     return _Rule(
-        mean.astype(np.float32), scale.astype(np.float32), np.array(prototypes, np.float32), threshold=_THRESHOLD
+        mean.astype(np.float32),
+        scale.astype(np.float32),
+        np.array(prototypes, np.float32),
+        threshold=_OBJECT,
+        most=most,
     )
 
 
@@ -309,17 +330,17 @@ def _clusters(objects: npt.NDArray[np.float64], system: npt.NDArray[np.float64])
     return [objects[labels.ravel() == number] for number in range(count) if (labels == number).any()]
 
 
-def _best(boxes: Array, scores: Array, threshold: float) -> list[int]:
+def _best(boxes: Array, scores: Array, threshold: float, most: int) -> list[int]:
     """Cells whose box repeats none of a better one, of those that are not hopeless; best first."""
     likely = np.flatnonzero(scores >= min(threshold, 1.0) - 0.35)
-    order = likely[np.argsort(-scores[likely], kind="stable")][: 4 * _PEAKS]
+    order = likely[np.argsort(-scores[likely], kind="stable")][: 20 * _PEAKS]
     kept: list[int] = []
     alive = np.ones(len(order), bool)
     for place, index in enumerate(order):
         if not alive[place]:
             continue
         kept.append(int(index))
-        if len(kept) == _PEAKS:
+        if len(kept) == most:
             break
         alive &= _ious(boxes[index], boxes[order]) <= _OVERLAP
     return kept
