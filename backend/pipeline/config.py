@@ -41,6 +41,10 @@ GROUNDERS: Mapping[str, str] = {
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
 }
+EXEMPLARS: Mapping[str, str] = {
+    "compact": "backend.pipeline.grounding.compact.exemplars:matcher_of",
+}
+"""Kinds of grounders that find more like given objects: f(grounder) gives the ``ExemplarMatcher``."""
 SEGMENTERS: Mapping[str, str] = {
     "compact-sam": "backend.pipeline.segmentation.compact_sam:load_compact_segmenter",
     "sam": "backend.pipeline.segmentation.vit_sam:load_sam",

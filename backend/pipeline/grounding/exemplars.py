@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from backend.pipeline.grounding import Grounder
 from backend.pipeline.types import Box, Grounding, Image
 
 __all__ = ["LIKE", "ExemplarMatcher", "Lesson", "Lessons", "digest", "without_exemplars"]
@@ -48,6 +49,11 @@ class ExemplarMatcher(Protocol):
     def find(self, image: Image, lessons: Lessons, *, key: str | None = None) -> tuple[Grounding, ...]:
         """Objects in ``image`` uint8[H, W, 3] RGB that look like those of the lessons, best first; the score is the
         probability that it is such an object.
+        """
+
+    def extended(self, lessons: Lessons) -> Grounder:
+        """The grounder that this matcher belongs to, which also understands and finds what ``lessons`` show; those of
+        categories that it knows itself are of no use.
         """
 
 

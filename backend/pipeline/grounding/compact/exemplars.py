@@ -93,6 +93,7 @@ class CompactMatcher:
     """Implements ``ExemplarMatcher`` on the features of a compact grounder's detector."""
 
     def __init__(self, grounder: CompactGrounder) -> None:
+        self._grounder = grounder
         self._detector = grounder.detector
         self._scales = grounder.calibration.scales
         self._bfloat16 = grounder.bfloat16
@@ -162,6 +163,10 @@ class CompactMatcher:
                     found.append(Grounding(box, probability, category))
         return tuple(sorted(found, key=lambda one: -one.score))
 
+    def extended(self, lessons: Lessons) -> GrounderWithExemplars:
+        """See ``ExemplarMatcher``."""
+        return GrounderWithExemplars(self._grounder, self, lessons)
+
     def _rule(self, category: str, taught: Sequence[Lesson]) -> _Rule | None:
         taught = [lesson for lesson in taught if len(lesson["mean"])]
         if not any(len(lesson["objects"]) for lesson in taught):
@@ -215,6 +220,11 @@ class CompactMatcher:
                 parts[1].append(boxes.astype(np.float32)[inside])
                 parts[2].append(centers[inside])
         return _Cells(*map(np.concatenate, parts))
+
+
+def matcher_of(grounder: CompactGrounder) -> CompactMatcher:
+    """The matcher on the features of ``grounder``'s detector."""
+    return CompactMatcher(grounder)
 
 
 class GrounderWithExemplars(CompactGrounder):
@@ -326,7 +336,7 @@ def _clusters(objects: npt.NDArray[np.float64], system: npt.NDArray[np.float64])
     whitened = np.linalg.solve(np.linalg.cholesky(system), objects.T).T.astype(np.float32)
     cv2.setRNGSeed(0)
     criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 1e-4)
-    _, labels, _ = cv2.kmeans(whitened, count, None, criteria, 4, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
+    _, labels, _ = cv2.kmeans(whitened, count, None, criteria, 4, cv2.KMEANS_PP_CENTERS)
     return [objects[labels.ravel() == number] for number in range(count) if (labels == number).any()]
 
 
