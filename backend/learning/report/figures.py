@@ -102,7 +102,8 @@ class Quality:
 
 @dataclass(frozen=True)
 class Saving:
-    """Time against outlining by hand: ``labels * manual_seconds - seconds``, over labels whose time is known.
+    """Time against outlining by hand: ``labels * manual_seconds - seconds``, over labels that the model had a part in
+    and whose time is known.
 
     Attributes:
         labels: how many.
@@ -171,8 +172,11 @@ class Labelling:
         return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
     def saving(self, costs: Costs) -> Saving:
-        """Against the same labels by hand; labels without a time are on neither side."""
-        seconds = [min(label.seconds, costs.longest) for label in self.labels if label.seconds is not None]
+        """Against the same labels by hand. Labels that the model had no part in saved nothing, labels without a time
+        are not known: both are on neither side.
+        """
+        helped = [label for label in self.labels if label.fate != "manual"]
+        seconds = [min(label.seconds, costs.longest) for label in helped if label.seconds is not None]
         by_hand = len(seconds) * costs.manual_seconds
         price = (by_hand - sum(seconds)) / 3600 * costs.hourly if costs.hourly else None
         return Saving(len(seconds), sum(seconds), by_hand, price)

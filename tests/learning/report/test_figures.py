@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
 from dataset_tools.errors import ConfigError, DatasetError
 from tests.dataset_tools.label_studio.test_client import LEGACY
+from tests.learning.versions.test_registry import manifest
 from tests.server.conftest import Site, make_site
 
 HEIGHT, WIDTH = 20, 40
@@ -105,10 +107,10 @@ def test_figures_by_hand() -> None:
     assert figures["clicks_per_label"] == pytest.approx(3 / 4), "a label drawn by hand has no clicks to count"
     assert figures["labels_by_day"] == {"2026-03-01": 3, "2026-03-02": 1, "2026-03-09": 1}
     assert figures["labels_by_category"] == {"ship": 4, "bridge": 1}
-    # 20 + 20 + 30 seconds, and of the 5000 only the 600 that may count; one label has no time
+    # 20 + 20 + 30 seconds; one label has no time, and the one that was drawn by hand saved nothing
     assert figures["saving"] == {
-        "labels": 4, "seconds": 670.0, "manual_seconds": 400.0, "price": pytest.approx(-2.7),
-        "saved_seconds": -270.0, "share": pytest.approx(-0.675),
+        "labels": 3, "seconds": 70.0, "manual_seconds": 300.0, "price": pytest.approx(2.3),
+        "saved_seconds": 230.0, "share": pytest.approx(0.76667, abs=1e-4),
     }  # fmt: skip
     assert figures["quality"]["compact-00000001"] == {
         "tasks": 2, "mIoU": pytest.approx(0.75), "good": 0.5, "score": pytest.approx(0.6),
@@ -144,12 +146,12 @@ def test_the_page_of_an_export_is_one_file(tmp_path: Path) -> None:
     result = run("--export", str(source), "--out", str(out), "--json", "--hourly-cost", "20", "--manual-seconds", "50")
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
-    assert figures["saving"]["manual_seconds"] == 200.0
+    assert figures["saving"]["manual_seconds"] == 150.0
     html = out.read_text()
     assert "my &amp; export" in html
     assert html.count("data:image/png;base64,") == 5
     assert not re.search(r'(?:src|href)="(?!data:)', html), "nothing is loaded from elsewhere"
-    assert "4 × 50 s − 670 s = -470 s" in html
+    assert "3 × 50 s − 70 s = 80 s" in html
     for text in ("compact-00000002", "20.0%", "Could not be read"):
         assert (text in html) == (text != "Could not be read"), text
     assert "Promotions" not in html, "an export knows nothing of versions"
@@ -238,3 +240,15 @@ def test_what_cannot_be_reported_says_why(tmp_path: Path) -> None:
     broken = run("--export", str(tmp_path / "no.json"), *out).exception
     assert isinstance(broken, ConfigError | DatasetError)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_shows_what_labels_brought() -> None:
+    rows = [
+        VersionRow(replace(manifest(f"tiny-{n}"), training_keys=["a" * 64] * (10 * n)), 0.0, active=n == 2, served=True)
+        for n in (2, 1)
+    ]
+    html = page("a", "b", labelling_of(export()), Costs(), ModelHistory(rows, []))
+    assert "What the labels brought" in html
+    assert html.count("data:image/png;base64,") == 6
+    part = html[html.index("What the labels brought") : html.index("Promotions and rollbacks")]
+    assert part.index("tiny-1") < part.index("tiny-2"), "from few labels to many"
