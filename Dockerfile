@@ -1,6 +1,7 @@
 # The ML backend alone, on the CPU, as a user without privileges:
 #   docker build -t pslg-sam .
-#   docker run -p 9090:9090 -v pslg-state:/state -e LABEL_STUDIO_URL=... -e LABEL_STUDIO_API_KEY=... pslg-sam
+#   docker run -p 9090:9090 -v pslg-state:/state -e LABEL_STUDIO_URL=... -e LABEL_STUDIO_API_KEY=... \
+#       -e PSLG_BASIC_AUTH_USER=... -e PSLG_BASIC_AUTH_PASSWORD=... -e PSLG_WEBHOOK_SECRET=... pslg-sam
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

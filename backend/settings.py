@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dataset_tools.label_studio.addresses import Route
     from dataset_tools.label_studio.client import LabelStudio
 
-__all__ = ["Settings", "is_dotless"]
+__all__ = ["NOT_SETTINGS", "Settings", "is_dotless"]
 
 PREFIX = "PSLG_"
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +30,15 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "label_studio_api_key": ("LABEL_STUDIO_API_KEY", "LABEL_STUDIO_ACCESS_TOKEN"),
     "ca_bundle": ("REQUESTS_CA_BUNDLE",),
 }
+NOT_SETTINGS: Mapping[str, str] = {
+    "PSLG_WEIGHTS": "folder for downloaded weights",
+    "PSLG_LABEL_STUDIO": "the label-studio program, for the demo and the tests",
+    "PSLG_LABEL_STUDIO_ML": "Python of the label-studio-ml environment, for the tests",
+    "PSLG_CHROMIUM": "the browser, for the tests",
+    "PSLG_DATA": "folder with research images, for the tests",
+    "PSLG_REQUIRE": "what the tests must not skip",
+}
+"""Variables with our prefix that are no settings of the server."""
 # What Pillow takes for a decompression bomb.
 _PILLOW_PIXELS = 89_478_485
 _SPARE_THREADS = 8
@@ -63,8 +72,14 @@ class Settings(BaseModel):
         proxy: http proxy through which Label Studio and image hosts are reached; None reaches them directly. A proxy
             looks up host names itself, so that only names and addresses that look private are refused.
         no_proxy: hosts that are reached directly although there is a proxy, ``*.example.org`` allowed.
-        basic_auth_user: when set with the password, Label Studio must send them (not on /webhook, which it cannot).
+        basic_auth_user: when set with the password, Label Studio must send them.
         basic_auth_password: see ``basic_auth_user``.
+        webhook_secret: what the webhook of Label Studio must send in its header ``X-Pslg-Secret``.
+        client_key: other clients may send it as ``Authorization: Bearer`` in place of Basic credentials.
+        allow_anyone: serve without credentials at an address that other machines reach.
+        served_hosts: names under which the server is asked (Host header), ``*.example.org`` allowed. Empty: addresses,
+            ``localhost`` and the machine's own name; with credentials, any.
+        body_bytes: largest body of a request.
         deadline: seconds after which a batch returns what it has; Label Studio itself gives up after 100.
         prelabel_fetchers: images fetched at the same time for pre-labels.
         click_queue: clicks waiting or running in a process, beyond which the answer is 503.
@@ -120,6 +135,11 @@ class Settings(BaseModel):
     no_proxy: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
     basic_auth_user: str | None = None
     basic_auth_password: SecretStr | None = None
+    webhook_secret: SecretStr | None = Field(default=None, min_length=8)
+    client_key: SecretStr | None = Field(default=None, min_length=8)
+    allow_anyone: bool = False
+    served_hosts: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
+    body_bytes: int = Field(default=64_000_000, ge=1_000, le=1 << 30)
     deadline: float = Field(default=80.0, gt=0, le=3600)
     prelabel_fetchers: int = Field(default=4, ge=1, le=64)
     click_queue: int = Field(default=32, ge=1, le=512)
@@ -176,6 +196,14 @@ class Settings(BaseModel):
             raise ValueError("does not exist; it is a file with certificates (PEM)")
         return None if value is None else value.expanduser()
 
+    @field_validator("webhook_secret", "client_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        text = "" if value is None else value.get_secret_value()
+        if not all("!" <= char <= "~" for char in text):
+            raise ValueError("must be of letters, digits and signs that a header takes: ASCII, without spaces")
+        return value
+
     @field_validator("bands")
     @classmethod
     def _three_bands(cls, value: str | None) -> str | None:
@@ -208,10 +236,11 @@ class Settings(BaseModel):
                 if environ.get(variable, "").strip():
                     values.setdefault(field, environ[variable].strip())
         known = [PREFIX + field.upper() for field in cls.model_fields]
-        for variable in environ:
-            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.92) if variable.startswith(PREFIX) else []
-            if close and variable not in known:
-                problems.append(f"{variable}: unknown setting; did you mean {close[0]}?")
+        for variable in sorted(environ):
+            if variable.upper().startswith(PREFIX) and variable not in known and variable not in NOT_SETTINGS:
+                close = difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0.6)
+                meant = f"did you mean {close[0]}?" if close else "docs/settings.md lists those there are"
+                problems.append(f"{variable}: unknown setting; {meant}")
         values.update({name: value for name, value in options.items() if value is not None})
         settings: Settings | None = None
         try:
@@ -273,7 +302,7 @@ class Settings(BaseModel):
 def _problem(location: tuple[int | str, ...], message: str, value: object) -> str:
     field = str(location[0]) if location else "settings"
     names = " or ".join((PREFIX + field.upper(), *ALIASES.get(field, ())))
-    secret = "key" in field or "password" in field or field == "proxy" or "@" in str(value)
+    secret = any(word in field for word in ("key", "password", "secret")) or field == "proxy" or "@" in str(value)
     return f"{names}: {message} (value {'hidden' if secret else repr(value)})"
 
 

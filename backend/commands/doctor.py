@@ -22,6 +22,8 @@ from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
 from backend.pipeline.options import missing_variables
 from backend.pipeline.weights import how_to_get, locate
+from backend.server.access import Access
+from backend.server.webhooks import Webhook, backend_webhooks
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import ConfigError, PslgError, UnavailableError
 
@@ -178,7 +180,7 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
     try:
         user = label_studio.whoami()
         yield Check("ok", f"Label Studio at {label_studio.url}: {label_studio.kind} token of {user.get('email')}")
-        yield from _projects(label_studio, known)
+        yield from _projects(label_studio, Access(settings), known)
     except PslgError as error:
         yield Check("problem", str(error))
         host = urlsplit(label_studio.url).hostname
@@ -187,30 +189,58 @@ def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator
             yield Check("note", f"LABEL_STUDIO_URL names {host}: {hint}")
 
 
-def _projects(label_studio: LabelStudio, known: Collection[str] | None) -> Iterator[Check]:
+def _projects(label_studio: LabelStudio, access: Access, known: Collection[str] | None) -> Iterator[Check]:
     from backend.server.editor.labeling_config import parse_labeling_config
 
     for project in label_studio.projects():
         what = f"project {project['id']} ({project.get('title')})"
-        backends = label_studio.call("GET", f"/api/ml?project={project['id']}") or []
+        backends = label_studio.backends(project["id"])
         if not backends:
             continue
-        hooks = [hook.get("url") for hook in label_studio.call("GET", f"/api/webhooks/?project={project['id']}") or []]
+        hooks = dict(backend_webhooks(label_studio, project["id"]))
         for backend in backends:
             url = str(backend.get("url"))
             if backend.get("error_message"):
                 yield Check("problem", f"{what}: backend {url}: {backend['error_message']}")
             if not backend.get("is_interactive"):
                 yield Check("note", f"{what}: backend {url} is not set to interactive: no smart tools")
-            if f"{url.rstrip('/')}/webhook" not in hooks:
-                why = ": its host has no dot" if is_dotless(urlsplit(url).hostname or "") else ""
-                yield Check("note", f"{what}: no webhook for {url}/webhook{why}; annotations are not announced")
+            yield from _webhook(what, url, hooks.get(url.rstrip("/")), access)
+            yield from _start_training(what, url, backend, access)
         try:
             config = parse_labeling_config(str(project.get("label_config")))
         except PslgError as error:
             yield Check("problem", f"{what}: {error}")
             continue
         yield from _config_findings(what, config, known)
+
+
+def _webhook(what: str, url: str, hook: Webhook | None, access: Access) -> Iterator[Check]:
+    if hook is None:
+        why = ": its host has no dot" if is_dotless(urlsplit(url).hostname or "") else ""
+        yield Check("note", f"{what}: no webhook for {url}/webhook{why}; annotations are not announced")
+        return
+    if not hook.active:
+        yield Check("problem", f"{what}: the webhook {hook.url} is switched off; annotations are not announced")
+    wanted = access.webhook_headers()
+    if wanted and hook.headers is not None and not hook.sends(wanted):
+        yield Check(
+            "problem",
+            f"{what}: the webhook {hook.url} does not send {', '.join(wanted)} as these settings want it: its events"
+            " are refused (Settings > Webhooks; a running server sets it when the project is opened)",
+        )
+
+
+def _start_training(what: str, url: str, backend: Mapping[str, Any], access: Access) -> Iterator[Check]:
+    if not access.takes_training:
+        yield Check(
+            "note",
+            f"{what}: backend {url}: Start Training is refused: it needs PSLG_BASIC_AUTH_USER and"
+            " PSLG_BASIC_AUTH_PASSWORD",
+        )
+    elif not access.is_open and backend.get("auth_method", "NONE") != "BASIC_AUTH":
+        yield Check(
+            "problem", f"{what}: backend {url} is connected without Basic credentials, which these settings want"
+        )
 
 
 def _backend(url: str) -> Iterator[Check]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from backend.commands.options import MAX_PIXELS, PICTURES, write_picture
-from dataset_tools.bands_option import bands_option
+from dataset_tools.shared_options import bands_option, simplify_option
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
@@ -89,14 +89,7 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     " with --tasks the predictions (.json).",
 )
 @click.option("--gsd", type=float, metavar="METRES", help="With a map file: resample to this ground sampling first.")
-@click.option(
-    "--simplify",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="METRES",
-    show_default=True,
-    help="With --out .gpkg or .geojson: how far outlines may be from the masks; 0: along the pixels' edges.",
-)
+@simplify_option
 @click.option(
     "--explain",
     is_flag=True,

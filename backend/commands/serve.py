@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import ipaddress
 import os
 import shutil
 from pathlib import Path
@@ -11,7 +11,10 @@ from typing import Any
 import click
 
 from backend.database import Database
+from backend.log_lines import start_logging
+from backend.server.access import Access
 from backend.settings import Settings, is_dotless
+from dataset_tools.errors import ConfigError
 
 RESEARCH_NOTE = (
     "The compact weights were trained on research images: use them for research only (see their MODEL_CARD.md)."
@@ -27,6 +30,9 @@ RESEARCH_NOTE = (
 @click.option("--model-threads", type=int, help="Threads of the numerical libraries. [default: half of the cores]")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Folder for events, pre-labels, embeddings.")
 @click.option("--label-studio-url", help="Where Label Studio is reached from here, with http:// or https://.")
+@click.option(
+    "--allow-anyone", is_flag=True, default=None, help="Serve without credentials where other machines reach."
+)
 def serve(**options: Any) -> None:
     """Serve the ML backend to Label Studio.
 
@@ -39,10 +45,11 @@ def serve(**options: Any) -> None:
     from backend.pipeline import load_config
 
     settings = Settings.load(**options)
+    require_closed(settings)
     config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
     check_replay(settings.train_replay)
     Database.of_state(settings.state_dir).close()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging(settings.log_level)
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
@@ -84,6 +91,24 @@ def _forget_metrics(_: Any, worker: Any) -> None:
         mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
+def require_closed(settings: Settings) -> None:
+    """Raise ConfigError if other machines could use the server without credentials, unless that is wanted."""
+    if settings.allow_anyone or not Access(settings).is_open or _is_loopback(settings.host):
+        return
+    raise ConfigError(
+        f"at {settings.host} other machines could use this server without credentials: set PSLG_BASIC_AUTH_USER and"
+        " PSLG_BASIC_AUTH_PASSWORD (and the same in Label Studio, where the model is connected), listen on 127.0.0.1,"
+        " or say --allow-anyone (PSLG_ALLOW_ANYONE=1)"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
     """What a user should know when the server starts: the URL to paste, and what will not work."""
     host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104
@@ -101,6 +126,20 @@ def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
         lines.append(
             "Images in Label Studio (/data/...) need LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: "
             + ("not set." if settings.label_studio_url is None else "no key is set.")
+        )
+    access = Access(settings)
+    if access.is_open and not _is_loopback(settings.host):
+        lines.append("WARNING: anyone who reaches this address can use the server (--allow-anyone).")
+    if not access.takes_training:
+        lines.append(
+            "Start Training in Label Studio will be refused: it needs PSLG_BASIC_AUTH_USER and PSLG_BASIC_AUTH_PASSWORD"
+            " (or `pslg train project`)."
+        )
+    if access.webhook_headers() and settings.label_studio() is None:
+        names = ", ".join(access.webhook_headers())
+        lines.append(
+            f"Without LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY give the project's webhook its header {names} by hand"
+            " (Settings > Webhooks), else annotations are not announced."
         )
     if uses_compact_weights:
         lines.append(RESEARCH_NOTE)

@@ -40,6 +40,8 @@ GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
+    "sam3": "backend.pipeline.grounding.sam3:load_sam3",
+    "vlm": "backend.pipeline.grounding.vlm:load_vlm",
 }
 EXEMPLARS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.exemplars:matcher_of",
@@ -48,6 +50,7 @@ EXEMPLARS: Mapping[str, str] = {
 SEGMENTERS: Mapping[str, str] = {
     "compact-sam": "backend.pipeline.segmentation.compact_sam:load_compact_segmenter",
     "sam": "backend.pipeline.segmentation.vit_sam:load_sam",
+    "sam3-tracker": "backend.pipeline.segmentation.sam3_tracker:load_sam3_tracker",
     "hf-sam": "backend.pipeline.segmentation.hf_sam:load_hf_sam",
 }
 
@@ -207,6 +210,8 @@ class PipelineConfig(_Section):
         segmenter: the promptable model of stage 2.
         foreground_points: CFPG.
         boundary: MBO.
+        mask_from: ``segmenter``: the promptable model outlines what is in a box; ``grounder``: a grounder that finds
+            masks as well as boxes (SAM 3) has the last word, and CFPG has nothing to prompt.
         score: what makes scores probabilities; None: the geometric mean of their parts. No mask depends on it, so that
             it is no change of the model.
         device: ``auto`` takes a GPU when there is one; does not count as a change of the model.
@@ -219,6 +224,7 @@ class PipelineConfig(_Section):
     segmenter: SegmenterConfig
     foreground_points: ForegroundPointsConfig = ForegroundPointsConfig()
     boundary: BoundaryConfig = BoundaryConfig()
+    mask_from: Literal["grounder", "segmenter"] = "segmenter"
     score: ScoreConfig | None = None
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     threads: int | None = Field(default=None, ge=1)
@@ -241,6 +247,8 @@ class PipelineConfig(_Section):
         del values["grounder"]["tokenizer"]
         if values["segmenter"]["engine"] == "torch" or not self.segmenter.options.get("autocast"):
             del values["segmenter"]["engine"]  # torch goes unnamed, as in the versions before there was a choice
+        if values["mask_from"] == "segmenter":
+            del values["mask_from"]  # unnamed for the same reason
         for stage in ("foreground_points", "boundary"):
             if not values[stage]["enabled"]:
                 values[stage] = {"enabled": False}

@@ -1,6 +1,7 @@
 """Options of a grounder or segmenter: plain values that change masks, and values that only the environment knows.
 
-``url_env: NAME`` in a config stands for the option ``url`` with the value of the environment variable ``NAME``. The
+``url_env: NAME`` in a config stands for the option ``url`` with the value of the environment variable ``NAME``; with
+``NAME?`` the variable need not be set. The
 value is read when the pipeline is built, reaches the adapter as a ``SecretStr`` and stands nowhere else: neither it nor
 its variable's name counts in ``model_version``, and a config that is copied into a trained version's folder holds the
 name only. What looks like a secret is refused as a plain value.
@@ -22,7 +23,9 @@ __all__ = ["FROM_ENVIRONMENT", "checked", "mask_relevant", "missing_variables", 
 
 FROM_ENVIRONMENT = "_env"
 """What the name of an option ends with whose value is the name of an environment variable."""
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*\??")
+_NO_MASK = ("deadline_s", "feature_memory")
+"""Options that say how long something may take or how much may be kept: they change no mask."""
 _SECRET = re.compile(
     r"(^|[_-])(api_?key|key|token|pass(word|wd)?|secret|credentials?|auth(orization)?)$", re.IGNORECASE
 )
@@ -42,8 +45,8 @@ def checked(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def mask_relevant(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options without those that the environment gives: where a service is and who asks it changes no mask."""
-    return {name: value for name, value in options.items() if not name.endswith(FROM_ENVIRONMENT)}
+    """The options that change masks: not where a service is and who asks it, nor what is kept and waited for."""
+    return {name: value for name, value in _in_the_open(options).items() if name not in _NO_MASK}
 
 
 def with_environment(options: Mapping[str, Any], section: str) -> dict[str, Any]:
@@ -52,10 +55,12 @@ def with_environment(options: Mapping[str, Any], section: str) -> dict[str, Any]
     Raises:
         ConfigError: a variable is not set; the message names it.
     """
-    keywords = mask_relevant(options)
+    keywords = _in_the_open(options)
     for name in options.keys() - keywords.keys():
-        variable = options[name]
+        variable, required = _variable(options[name])
         if not (value := os.environ.get(variable)):
+            if not required:
+                continue
             raise ConfigError(f"{section}.options.{name}: the environment variable {variable} is not set")
         keywords[name.removesuffix(FROM_ENVIRONMENT)] = SecretStr(value)
     return keywords
@@ -63,8 +68,17 @@ def with_environment(options: Mapping[str, Any], section: str) -> dict[str, Any]
 
 def missing_variables(options: Mapping[str, Any]) -> list[str]:
     """The environment variables that the options name and that are not set."""
-    named = [options[name] for name in options if name.endswith(FROM_ENVIRONMENT)]
-    return [variable for variable in named if not os.environ.get(variable)]
+    named = [_variable(options[name]) for name in options if name.endswith(FROM_ENVIRONMENT)]
+    return [variable for variable, required in named if required and not os.environ.get(variable)]
+
+
+def _in_the_open(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if not name.endswith(FROM_ENVIRONMENT)}
+
+
+def _variable(named: str) -> tuple[str, bool]:
+    """The variable's name, and whether it has to be set."""
+    return named.removesuffix("?"), not named.endswith("?")
 
 
 def _problems(place: str, value: Any) -> Iterator[str]:
@@ -73,7 +87,7 @@ def _problems(place: str, value: Any) -> Iterator[str]:
             name = f"{place}.{key}" if place else str(key)
             if str(key).endswith(FROM_ENVIRONMENT) and not place:
                 if not (isinstance(inner, str) and _VARIABLE.fullmatch(inner)):
-                    yield f"{name}: must be the name of an environment variable (capitals, digits, _)"
+                    yield f"{name}: must be the name of an environment variable (capitals, digits, _), or NAME?"
                 elif str(key).removesuffix(FROM_ENVIRONMENT) in value:
                     yield f"{name}: stands beside {name.removesuffix(FROM_ENVIRONMENT)}; give one of the two"
             elif names_a_secret(str(key)):

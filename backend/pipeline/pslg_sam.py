@@ -30,6 +30,7 @@ from backend.pipeline.types import (
     Abstention,
     Box,
     Embedding,
+    GroundedMask,
     Grounding,
     GroundingResult,
     Image,
@@ -51,6 +52,7 @@ _OWN_KEYWORDS = (
     "embedding_dtype",
     "tokenizer",
     "engine",
+    "shared",
 )  # the config has keys of its own for them
 
 EmbedWindow = Callable[[Image, Box], Embedding]
@@ -156,17 +158,21 @@ class PslgSam:
             if box.area <= 0:
                 continue
             category = grounding.category or default_category
-            window = self.segmenter.window_for(box, (height, width))
-            if window not in embeddings:
-                embeddings[window] = embed(image, window)
-            point = self._foreground_point(image, box, category)
-            prediction = self.refine(embeddings[window], box_and_point(box, point))
+            found: GroundedMask | MaskPrediction
+            if self.config.mask_from == "grounder" and grounding.outline is not None:
+                point, found = None, grounding.outline()
+            else:
+                window = self.segmenter.window_for(box, (height, width))
+                if window not in embeddings:
+                    embeddings[window] = embed(image, window)
+                point = self._foreground_point(image, box, category)
+                found = self.refine(embeddings[window], box_and_point(box, point))
             scores = {
                 "grounding": grounding.score,
-                "predicted_iou": prediction.predicted_iou,
-                "stability": prediction.stability,
+                "predicted_iou": found.predicted_iou,
+                "stability": found.stability,
             }
-            mask = prediction.mask
+            mask = found.mask
             if self.config.boundary.applies_to(category) and mask.any():
                 optimized = optimize_boundary(image, mask, self.config.boundary)
                 mask = optimized.mask
@@ -176,7 +182,8 @@ class PslgSam:
                 prelabels.append(Prelabel(mask, box, point, category, score, scores, expression))
         if not prelabels:
             message = f"{len(groundings)} box(es) found for {expression!r}, but no object could be outlined in them."
-            return Prelabels((), Abstention("absent", message, groundings))
+            seen = tuple(replace(grounding, outline=None) for grounding in groundings)
+            return Prelabels((), Abstention("absent", message, seen))
         return Prelabels(tuple(prelabels), left_out=left_out)
 
     def exemplar_matcher(self) -> ExemplarMatcher | None:
@@ -226,6 +233,12 @@ class PslgSam:
         if fallback is not None:  # every segmenter built on torch has one
             fallback.count = count
 
+    def count_model_calls(self, observe: Callable[..., object]) -> None:
+        """Have ``observe`` called with what each question to a language model costs, if one is asked."""
+        count = getattr(self.grounder, "count_calls", None)
+        if count is not None:
+            count(observe)
+
     def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
         if not self.config.foreground_points.applies_to(category):
             return None
@@ -257,7 +270,8 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     make_grounder, options = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
     _adapter(SEGMENTERS[config.segmenter.kind], "segmenter", config.segmenter.options)
     parameters = inspect.signature(make_grounder).parameters
-    if ("weights" in parameters) != (config.grounder.weights is not None):
+    wanted = "weights" in parameters and parameters["weights"].default is inspect.Parameter.empty
+    if (config.grounder.weights is None and wanted) or (config.grounder.weights and "weights" not in parameters):
         raise ConfigError(
             f"grounder.weights: {'missing; a' if config.grounder.weights is None else 'not taken; no'} grounder of kind"
             f" {config.grounder.kind} has weights"
@@ -271,15 +285,27 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
         options["tokenizer"] = files.tokenizer
     if "device" in parameters:
         options["device"] = _device(config.device)
+    shared: dict[Any, Any] = {}  # what grounder and segmenter of one checkpoint have in common
+    if "shared" in parameters:
+        options["shared"] = shared
     grounder = make_grounder(**options)
-    segmenter = load_segmenter(config.segmenter, device=config.device)
+    if config.mask_from == "grounder" and not getattr(grounder, "outlines", False):
+        raise ConfigError(
+            f"mask_from is grounder, but a grounder of kind {config.grounder.kind} finds boxes only; use segmenter"
+        )
+    segmenter = load_segmenter(config.segmenter, device=config.device, shared=shared)
     return PslgSam(cast(Grounder, grounder), segmenter, config, weight_files.model_version(config))
 
 
-def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
-    """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
+def load_segmenter(config: SegmenterConfig, *, device: str = "auto", shared: dict[Any, Any] | None = None) -> Segmenter:
+    """The promptable model alone, as ``load_pipeline`` builds it; the same errors.
+
+    ``shared`` holds what a grounder of the same checkpoint brought.
+    """
     make, options = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
     keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **options}
+    if shared is not None and "shared" in inspect.signature(make).parameters:
+        keywords["shared"] = shared
     if config.engine != "torch":
         if "engine" not in inspect.signature(make).parameters:
             raise ConfigError(

@@ -18,6 +18,7 @@ __all__ = [
     "AbstentionCode",
     "Box",
     "Embedding",
+    "GroundedMask",
     "Grounding",
     "GroundingResult",
     "Image",
@@ -49,6 +50,21 @@ def hash_image(image: Image) -> str:
 AbstentionCode = Literal["absent", "ambiguous", "unknown-category", "unknown-word", "empty-expression"]
 
 
+@dataclass(frozen=True, eq=False)
+class GroundedMask:
+    """An object's outline as a grounder sees it that finds masks as well as boxes.
+
+    Attributes:
+        mask: bool[H, W] at the original image's size.
+        predicted_iou: how sure the grounder is of the outline, in [0, 1].
+        stability: as that of ``MaskPrediction``.
+    """
+
+    mask: Mask
+    predicted_iou: float
+    stability: float
+
+
 @dataclass(frozen=True)
 class Grounding:
     """One box found by coarse localization.
@@ -57,11 +73,13 @@ class Grounding:
         box: where the object is, clipped to the image.
         score: the grounder's confidence in [0, 1].
         category: canonical category name (``dataset_tools.categories``), None if the grounder returns none.
+        outline: makes the object's outline, of grounders that see it and only for what they chose; never stored.
     """
 
     box: Box
     score: float
     category: str | None = None
+    outline: Callable[[], GroundedMask] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

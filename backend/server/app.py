@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from backend.learning.retraining.replay import check_replay
+from backend.server.access import Access, Refusal
+from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
@@ -20,9 +24,6 @@ __all__ = ["create_app"]
 
 logger = logging.getLogger(__name__)
 
-# Requests grow with stored predictions and annotations, to several MB each; this only stops nonsense.
-MAX_BODY = 1 << 30
-
 
 def create_app(settings: Settings, service: LabelingService | None = None) -> Flask:
     """The WSGI application; without a ``service`` it makes one and begins to load the models in the background.
@@ -31,19 +32,29 @@ def create_app(settings: Settings, service: LabelingService | None = None) -> Fl
         ConfigError: the state folder is of a later release, or ``train_replay`` is of no use to a training.
     """
     app = Flask("pslg")
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     if service is None:
         check_replay(settings.train_replay)
         service = LabelingService(settings)
         service.start()
         service.training.start()
     app.extensions["pslg"] = service
-    _add_routes(app, service)
-    _add_handlers(app, service, settings)
+    access = Access(settings)
+    _add_routes(app, service, access, settings.body_bytes)
+    _add_handlers(app, service, access)
     return app
 
 
-def _add_routes(app: Flask, service: LabelingService) -> None:
+def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes: int) -> None:
+    budget = BodyBudget(4 * body_bytes)
+
+    @contextmanager
+    def body() -> Iterator[dict[str, Any]]:
+        """The request's JSON; its bytes count as held until the block ends."""
+        length = request.content_length
+        with budget.holding(body_bytes if length is None else min(length, body_bytes)):
+            yield parse_body(request.get_data(cache=False), request.content_type)
+
     @app.get("/health")
     def health() -> Response:
         # UP also while models load or weights are missing: Label Studio asks /setup for the rest.
@@ -52,18 +63,26 @@ def _add_routes(app: Flask, service: LabelingService) -> None:
 
     @app.post("/setup")
     def setup() -> Response:
-        setup_request = validate(SetupRequest, parse_body(request.get_data(cache=False), request.content_type))
-        return _json({"model_version": service.setup(setup_request)})
+        with body() as sent:
+            setup_request = validate(SetupRequest, sent)
+        version = service.setup(setup_request)
+        host = request.headers.get("Host", "")
+        if g.caller == "client" or access.is_own_name(host):
+            service.webhooks.asked(setup_request.project_id, host)
+        return _json({"model_version": version})
 
     @app.post("/predict")
     def predict() -> Response:
-        body = parse_body(request.get_data(cache=False), request.content_type)
-        return _json({"results": service.predict(validate(PredictRequest, body))})
+        with body() as sent:
+            return _json({"results": service.predict(validate(PredictRequest, sent))})
 
     @app.post("/webhook")
     def webhook() -> Response:
-        body = parse_body(request.get_data(cache=False), request.content_type)
-        return _json({"status": "stored", "event": service.record_event(body)}, 201)
+        with body() as sent:
+            refusal = access.training_refusal(g.caller) if sent.get("action") == "START_TRAINING" else None
+            if refusal is not None:
+                return _refused(refusal)
+            return _json({"status": "stored", "event": service.record_event(sent)}, 201)
 
     @app.get("/versions")
     def versions() -> Response:
@@ -74,24 +93,13 @@ def _add_routes(app: Flask, service: LabelingService) -> None:
         return Response(service.render_metrics(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _add_handlers(app: Flask, service: LabelingService, settings: Settings) -> None:
+def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
     @app.before_request
     def authenticate() -> Response | None:
         g.started = time.perf_counter()
-        # Label Studio sends its Basic credentials everywhere except on webhooks.
-        if settings.basic_auth_user is None or settings.basic_auth_password is None or request.path == "/webhook":
-            return None
-        given = request.authorization
-        user, password = (given.username or "", given.password or "") if given and given.type == "basic" else ("", "")
-        right_user = hmac.compare_digest(user.encode(), settings.basic_auth_user.encode())
-        right_password = hmac.compare_digest(
-            password.encode(), settings.basic_auth_password.get_secret_value().encode()
-        )
-        if right_user and right_password:
-            return None
-        refusal = _json({"error": "Basic credentials are missing or wrong: set them where the model is connected"}, 401)
-        refusal.headers["WWW-Authenticate"] = 'Basic realm="pslg"'
-        return refusal
+        g.caller = access.caller(request.authorization, request.headers)
+        refusal = access.host_refusal(request.headers.get("Host", "")) or access.refusal(request.path, g.caller)
+        return None if refusal is None else _refused(refusal)
 
     @app.after_request
     def account(response: Response) -> Response:
@@ -124,6 +132,14 @@ def _add_handlers(app: Flask, service: LabelingService, settings: Settings) -> N
         logger.error("%s failed", request.path, exc_info=error)
         message = str(error) if isinstance(error, PslgError) else "internal error; the server's log has the reason"
         return _json({"error": message}, 500)
+
+
+def _refused(refusal: Refusal) -> Response:
+    logger.warning("%s from %s refused: %s", request.path[:80], request.remote_addr, refusal.message)
+    response = _json({"error": refusal.message}, refusal.status)
+    if refusal.status == 401:
+        response.headers["WWW-Authenticate"] = 'Basic realm="pslg"'
+    return response
 
 
 def _json(value: object, status: int = 200) -> Response:

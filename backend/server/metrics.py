@@ -65,6 +65,21 @@ class Metrics:
             "Embeddings made on the CPU, the GPU being out of memory",
             registry=self.registry,
         )
+        self.model_calls = Counter(
+            "pslg_language_model_calls",
+            "Questions to a language model by outcome: answered, throttled, failed, timeout, refused",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.model_tokens = Counter(
+            "pslg_language_model_tokens",
+            "Tokens that the language model counted: prompt, completion",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.model_seconds = Counter(
+            "pslg_language_model_seconds", "Time spent waiting for a language model", registry=self.registry
+        )
         self.events = Counter("pslg_events", "Webhooks stored, by action", ["action"], registry=self.registry)
         self.training_jobs = Gauge(
             "pslg_training_jobs",
@@ -82,6 +97,15 @@ class Metrics:
         self.model_ready = Gauge(
             "pslg_model_ready", "1 when the models are loaded", registry=self.registry, multiprocess_mode="livemin"
         )
+
+    def observe_model_call(
+        self, outcome: str, seconds: float, prompt_tokens: int = 0, completion_tokens: int = 0
+    ) -> None:
+        """Count one question to a language model."""
+        self.model_calls.labels(outcome).inc()
+        self.model_tokens.labels("prompt").inc(prompt_tokens)
+        self.model_tokens.labels("completion").inc(completion_tokens)
+        self.model_seconds.inc(seconds)
 
     def show_training(self, jobs: Sequence[Job]) -> None:
         """Set what is said of training jobs."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from backend.database import Database
+from backend.learning.annotations.events import ACTIONS
 from backend.learning.annotations.exemplars import Exemplars
 from backend.learning.annotations.labelled import ImageFile
 from backend.learning.annotations.store import AnnotationStore
@@ -18,16 +19,19 @@ from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.server.access import Access
 from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
+from backend.server.limits import check_prompts
 from backend.server.metrics import Metrics
 from backend.server.models.exemplar_models import ExemplarModels
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
+from backend.server.webhooks import WebhookSetup
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, UnavailableError
 
@@ -80,6 +84,7 @@ class LabelingService:
         self.prelabeler = Prelabeler(
             settings, self.images, self.embeddings, self.cache, self.label_studio, self.metrics
         )
+        self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
         self._queue = ClickQueue(settings.click_queue)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
@@ -95,6 +100,7 @@ class LabelingService:
         def loaded(*args: P.args, **kwargs: P.kwargs) -> PslgSam:
             pipeline = load(*args, **kwargs)
             pipeline.count_memory_fallbacks(self.metrics.memory_fallbacks.inc)
+            pipeline.count_model_calls(self.metrics.observe_model_call)
             return pipeline
 
         return loaded
@@ -142,6 +148,8 @@ class LabelingService:
             ProtocolError: the labeling config cannot carry a mask, or an interactive request has no task.
             UnavailableError: no models, or too many requests at once.
         """
+        if request.context is not None:
+            check_prompts(request.context.result)
         config = parse_labeling_config(request.label_config)
         if not config.outputs:
             raise ProtocolError(NO_OUTPUT)
@@ -165,7 +173,7 @@ class LabelingService:
                 f"a webhook ({body.get('action')}) cannot be stored in {self._database.path}: {error}; free disk space,"
                 " then fetch what was missed with `pslg sync`"
             ) from error
-        self.metrics.events.labels(str(body["action"])[:40]).inc()
+        self.metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         self.training.wake()
         return number
 

@@ -21,6 +21,7 @@ from dataset_tools.commands.options import (
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import FORMATS, WRITTEN
 from dataset_tools.progress import progress_bar
+from dataset_tools.shared_options import simplify_option
 
 
 @click.command("export")
@@ -44,14 +45,7 @@ from dataset_tools.progress import progress_bar
 @click.option("--polygons", is_flag=True, help="For coco: polygons, not run-length codes; holes are filled.")
 @click.option("--boxes-as-masks", is_flag=True, help="Fill the boxes of COCO objects that have no mask.")
 @click.option("--tiles", type=PATH, help="For map formats: the folder of the tiles that were labelled (tiles.jsonl).")
-@click.option(
-    "--simplify",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="METRES",
-    show_default=True,
-    help="For gpkg and geojson: how far outlines may be from the masks; 0: along the pixels' edges.",
-)
+@simplify_option
 @click.option("--split", is_flag=True, help="Deal train/val/test by scene; records that have a split keep it.")
 @click.option("--split-from", type=PATH, help="Earlier version of the dataset, whose splits must not change.")
 @click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
-from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import READ, WRITTEN
 from dataset_tools.formats.left_out import LeftOut
 from dataset_tools.progress import progress_bar
+from dataset_tools.shared_options import bands_option
 
 PATH = click.Path(path_type=Path)
 FORMAT = click.Choice(WRITTEN)

@@ -19,9 +19,8 @@ from typing import Any
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats.coco import splits_of
 from dataset_tools.formats.image_rows import read_row, refs_of
-from dataset_tools.formats.items import Item, Items
+from dataset_tools.formats.items import Contents, Item, Items
 from dataset_tools.records import Sample
 
 IMAGES_PER_FILE = 1000
@@ -45,7 +44,7 @@ class HuggingFaceWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """Write the parquet files, then remove the staged images."""
-        for split in splits_of(items):
+        for split in Contents.of(items).splits:
             total = -(-sum(bool(refs_of(item, split)) for item in items()) // IMAGES_PER_FILE)
             rows = (_row(root, item, split) for item in items() if refs_of(item, split))
             for number in range(total):

@@ -86,12 +86,31 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
     ]
 
 
-def category_ids(items: Items) -> dict[str, int]:
-    """The canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical order."""
-    ids = {name: number for number, name in enumerate(CATEGORIES)}
-    found = {record.category for item in items() for record in item.sample.records}
-    others = (found | {box.category for item in items() for box in item.sample.boxes}) - set(ids)
-    return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}
+@dataclass(frozen=True)
+class Contents:
+    """What occurs in an export.
+
+    Attributes:
+        category_ids: the canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical
+            order.
+        splits: the known ones first; an image that names none is in ``train``.
+    """
+
+    category_ids: dict[str, int]
+    splits: list[str]
+
+    @classmethod
+    def of(cls, items: Items) -> Contents:
+        """Those of ``items``, which are gone through once."""
+        ids = {name: number for number, name in enumerate(CATEGORIES)}
+        categories: set[str] = set()
+        splits: set[str] = set()
+        for item in items():
+            splits.update(split or "train" for split in item.sample.splits)
+            categories.update(record.category for record in item.sample.records)
+            categories.update(box.category for box in item.sample.boxes)
+        ids.update({name: len(ids) + number for number, name in enumerate(sorted(categories - set(ids)))})
+        return cls(ids, [*(split for split in SPLITS if split in splits), *sorted(splits - set(SPLITS))])
 
 
 def display_name(category: str) -> str:

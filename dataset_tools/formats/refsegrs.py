@@ -17,8 +17,7 @@ from PIL import Image
 
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
-from dataset_tools.formats.coco import splits_of
-from dataset_tools.formats.items import SPLITS, Item, Items, split_of, write_lines
+from dataset_tools.formats.items import SPLITS, Contents, Item, Items, split_of, write_lines
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
 
@@ -49,7 +48,7 @@ class RefSegRSWriter:
                     except OSError:
                         link.write_bytes(source.read_bytes())
             source.unlink(missing_ok=True)
-        for split in splits_of(items):
+        for split in Contents.of(items).splits:
             lines = (
                 f"{number} {' '.join(record.expression.split())}"
                 for item in items()

@@ -18,9 +18,8 @@ from typing import Any
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats.coco import splits_of
 from dataset_tools.formats.image_rows import read_row, refs_of
-from dataset_tools.formats.items import Item, Items
+from dataset_tools.formats.items import Contents, Item, Items
 from dataset_tools.records import Sample
 
 IMAGES_PER_SHARD = 1000
@@ -40,7 +39,7 @@ class WebDatasetWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """Pack shards, then remove the staged images."""
-        for split in splits_of(items):
+        for split in Contents.of(items).splits:
             shard: list[Item] = []
             number = 0
             for item in items():

@@ -12,7 +12,7 @@ import binascii
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -239,13 +239,30 @@ class LabelStudio:
         name of the project's chosen model. When a backend is connected, its title becomes that name, so that the column
         is empty unless title and version are the same.
         """
-        for row in self.call("GET", f"/api/ml?project={project}"):
+        for row in self.backends(project):
             if row.get("model_version") == model_version:
                 if row["title"] != model_version:
                     body = {"project": project, "url": row["url"], "title": model_version}
                     self.call("PATCH", f"/api/ml/{row['id']}", body)
                 return True
         return False
+
+    def backends(self, project: int) -> list[dict[str, Any]]:
+        """The backends that are connected to a project: ``id``, ``url``, ``title``, ``model_version`` and the rest."""
+        found = self.call("GET", f"/api/ml?project={project}")
+        return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+    def webhooks(self, project: int) -> list[dict[str, Any]]:
+        """The webhooks of a project: ``id``, ``url``, ``headers``, ``is_active`` and the rest."""
+        found = self.call("GET", f"/api/webhooks/?project={project}")
+        return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+    def set_webhook_headers(
+        self, project: int, webhook: int, headers: Mapping[str, str], actions: Sequence[str] = ()
+    ) -> None:
+        """Replace what a webhook sends along; ``actions`` are those it is for, which Label Studio would forget."""
+        body = {"headers": dict(headers), "actions": list(actions)}
+        self.call("PATCH", f"/api/webhooks/{webhook}/?project={project}", body)
 
     def projects(self) -> list[dict[str, Any]]:
         """The projects that the token's user sees, with their labeling configs."""

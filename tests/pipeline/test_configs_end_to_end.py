@@ -1,4 +1,4 @@
-"""Every shipped config from weight files to masks: ``pslg prelabel`` and a served /predict.
+"""Every shipped config from weight files to masks: ``pslg prelabel``, a served /predict and a click.
 
 The files have the official names and containers, with random weights of small sizes; the image is a synthetic scene.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from flask.testing import FlaskClient
 from PIL import Image as PillowImage
 from segment_anything.build_sam import _build_sam
 
@@ -30,10 +31,15 @@ from dataset_tools.synthetic import Scene, draw_scene
 from tests.grounding_dino_tiny import write_grounding_dino
 from tests.hf_sam_tiny import save_sam2, write_sam_hq
 from tests.lqvg_tiny import tiny_network, write_tokenizer
-from tests.server.conftest import batch, encode, make_site, task
+from tests.sam3_tiny import write_sam3
+from tests.server.conftest import batch, encode, interactive, make_site, task
+from tests.vlm_server import vlm_server
+
+SECRET = "sk-end-to-end-4711"
 
 LABEL_CONFIG = """<View><Header value="$expression"/><Image name="image" value="$image"/>
-<BrushLabels name="mask" toName="image" smart="false"><Label value="{label}"/></BrushLabels></View>"""
+<BrushLabels name="mask" toName="image" smart="false"><Label value="{label}"/></BrushLabels>
+<KeyPointLabels name="point" toName="image" smart="true"><Label value="{label}"/></KeyPointLabels></View>"""
 
 
 def write_sam(path: Path) -> None:
@@ -57,6 +63,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "grounding_dino_tiny": write_grounding_dino,
     "sam2_hiera_tiny": save_sam2,
     "sam_hq_vit_b": write_sam_hq,
+    "sam3": write_sam3,
 }
 
 
@@ -67,7 +74,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PSLG_WEIGHTS", str(folder))
         for name, write in WRITERS.items():
             write(REGISTRY[name].path)
-        yield folder
+        with vlm_server() as server:
+            server.script('```json\n[{"bbox_2d": [100, 100, 500, 700], "label": "object"}]\n```')
+            patch.setenv("VLM_URL", server.url)
+            patch.setenv("VLM_API_KEY", SECRET)
+            yield folder
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +103,17 @@ def found_expression(name: str, scene: Scene) -> tuple[str, str]:
     raise AssertionError(f"{name} finds nothing in the scene")
 
 
-# A config that asks a service is run by its grounder's own test, which starts one.
-@pytest.mark.parametrize("name", [name for name in config_names() if load_config(name).grounder.weights is not None])
+@pytest.mark.parametrize("name", config_names())
 def test_every_config_runs_from_the_command_line_and_as_a_server(
-    name: str, weights: Path, scene: Scene, image: Path, tmp_path: Path
+    name: str, weights: Path, scene: Scene, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG")
     expression, category = found_expression(name, scene)
     version = check_prelabel(name, image, expression, category, tmp_path)
     check_predict(name, image, expression, category, version, tmp_path)
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert SECRET not in caplog.text
+    assert not any(SECRET.encode() in content for content in kept)
 
 
 def check_prelabel(name: str, image: Path, expression: str, category: str, folder: Path) -> str:
@@ -118,6 +132,7 @@ def check_prelabel(name: str, image: Path, expression: str, category: str, folde
 
 
 def check_predict(name: str, image: Path, expression: str, category: str, version: str, folder: Path) -> None:
+    config = load_config(name)
     settings = Settings(
         config=name, state_dir=folder / "state", image_hosts=("127.0.0.1",), model_threads=1, deadline=300
     )
@@ -137,9 +152,31 @@ def check_predict(name: str, image: Path, expression: str, category: str, versio
         for region in slot["result"]:
             assert region["value"]["brushlabels"] == [category]
             assert brush_rle.decode(region["value"]["rle"], 240, 320).any()
+        check_click(client, url, expression, category, version)
+        if config.grounder.kind == "vlm":
+            metrics = client.get("/metrics").text
+            assert 'pslg_language_model_calls_total{outcome="answered"}' in metrics
+            assert SECRET not in metrics
     finally:
         service.close()
         next(sites, None)
+
+
+def check_click(client: FlaskClient, url: str, expression: str, category: str, version: str) -> None:
+    point = {
+        "id": "p1", "type": "keypointlabels", "from_name": "point", "to_name": "image", "is_positive": True,
+        "original_width": 320, "original_height": 240, "image_rotation": 0,
+        "value": {"x": 40.0, "y": 50.0, "width": 0.3, "keypointlabels": [category]},
+    }  # fmt: skip
+    reply = client.post(
+        "/predict", json=interactive(task(1, url, expression), [point], LABEL_CONFIG.format(label=category))
+    )
+    assert reply.status_code == 200, reply.text
+    answer = json.loads(reply.data)["results"]
+    answer = answer[0] if isinstance(answer, list) else answer
+    assert answer["model_version"] == version
+    for region in answer["result"]:
+        assert brush_rle.decode(region["value"]["rle"], 240, 320).any()
 
 
 def test_no_config_is_left_out() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import re
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 from label_studio_sdk.label_interface import LabelInterface
-from pydantic import SecretStr
 
 from backend.pipeline import PslgSam
 from backend.server.app import create_app
@@ -152,17 +150,6 @@ def test_problems_of_a_config_are_logged_at_setup_once(client: FlaskClient, capl
         client.post("/setup", json={"project": "7.1", "schema": xml})
     assert caplog.text.count('set smart="false"') == 1
     assert "project 7.1" in caplog.text
-
-
-def test_basic_credentials_are_wanted_everywhere_but_on_webhooks(service: LabelingService, settings: Settings) -> None:
-    locked = settings.model_copy(update={"basic_auth_user": "ls", "basic_auth_password": SecretStr("swordfish")})
-    client = create_app(locked, service).test_client()
-    assert client.get("/health").status_code == 401
-    wrong = {"Authorization": "Basic " + base64.b64encode(b"ls:cod").decode()}
-    assert client.get("/health", headers=wrong).status_code == 401
-    right = {"Authorization": "Basic " + base64.b64encode(b"ls:swordfish").decode()}
-    assert client.get("/health", headers=right).status_code == 200
-    assert client.post("/webhook", json={"action": "X"}).status_code == 201
 
 
 def test_without_weights_health_and_setup_answer_and_predict_says_what_to_do(settings: Settings) -> None:

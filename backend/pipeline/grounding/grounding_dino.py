@@ -1,53 +1,31 @@
 """Grounding DINO as a grounder: an open-vocabulary detector finds what the words name, relations pick among it.
 
-The detector is asked for nouns alone (what the expression asks for and what it relates that to): position, order and
-relation words mislead it. ``dataset_tools.expressions.relations`` applies those to its boxes. Model and processor come
-from transformers (``from_pretrained``); Liu et al., arXiv 2303.05499.
+Model and processor come from transformers (``from_pretrained``); Liu et al., arXiv 2303.05499. MM-Grounding-DINO and
+LLMDet are the same network.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.ops import batched_nms
 
-from backend.pipeline.grounding.box_colors import color_in_box
-from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
-from dataset_tools.categories import CATEGORIES
+from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase, labelled_boxes
+from backend.pipeline.types import Image
 from dataset_tools.errors import WeightsError
-from dataset_tools.expressions.appearance import look_at, view_of
-from dataset_tools.expressions.landmarks import mentions_surroundings
-from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Among, Constraint, Group, Query, Relation
-from dataset_tools.expressions.relations import LabelledBox, choose
-from dataset_tools.geometry import Box
+from dataset_tools.expressions.relations import LabelledBox
 
-__all__ = ["GroundingDinoGrounder", "Phrase", "load_grounding_dino", "phrases_of"]
+__all__ = ["GroundingDinoGrounder", "load_grounding_dino"]
 
 _MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """Words for the detector.
-
-    Attributes:
-        words: a noun, lower case.
-        name: what a box found by them is called: a canonical category, or the noun itself if it names none.
-    """
-
-    words: str
-    name: str
-
-
-class GroundingDinoGrounder:
-    """Implements ``Grounder`` for any noun; safe to call from several threads.
+class GroundingDinoGrounder(OpenVocabularyGrounder):
+    """Grounds any noun; safe to call from several threads.
 
     Args:
         model: a GroundingDinoForObjectDetection of transformers.
@@ -56,8 +34,6 @@ class GroundingDinoGrounder:
         overlap_threshold: IoU above which the weaker of two boxes of one name is dropped.
         device: where to run, for example ``cpu`` or ``cuda:0``.
     """
-
-    known_categories: frozenset[str] | None = None
 
     def __init__(
         self,
@@ -74,29 +50,15 @@ class GroundingDinoGrounder:
         self._overlap_threshold = overlap_threshold
         self._device = torch.device(device)
 
-    def ground(
+    def find(
         self,
         image: Image,
-        expression: str,
+        phrases: Sequence[Phrase],
         *,
         key: str | None = None,  # noqa: ARG002 - the protocol's signature
-    ) -> GroundingResult:
-        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
-        query = _with_nouns_as_categories(parse(expression))
-        candidates = [] if query.category is None else self.detect(image, phrases_of(query))
-        if query.mentions_color:
-            candidates = [replace(found, color=color_in_box(image, found.box)) for found in candidates]
-        if query.mentions_looks:
-            candidates = [replace(found, look=look_at(image, found.box)) for found in candidates]
-        view = view_of(image) if mentions_surroundings(query) else None
-        choice = choose(query, candidates, (image.shape[0], image.shape[1]), view)
-        groundings = [Grounding(c.box, c.score, c.category if c.category in CATEGORIES else None) for c in candidates]
-        considered = tuple(g for g, c in zip(groundings, candidates, strict=True) if c.category == query.category)
-        if choice.code is not None:
-            closest = tuple(groundings[i] for i in choice.indices) or considered
-            unread = choice.unread if choice.code == "unknown-word" else ()
-            return GroundingResult((), Abstention(choice.code, choice.message, closest, unread), considered)
-        return GroundingResult(tuple(groundings[i] for i in choice.indices), None, considered)
+    ) -> Found:
+        """Everything that one of the phrases names."""
+        return Found(self.detect(image, phrases))
 
     @torch.inference_mode()
     def detect(self, image: Image, phrases: Sequence[Phrase]) -> list[LabelledBox]:
@@ -111,18 +73,11 @@ class GroundingDinoGrounder:
         likely = output.logits[0].float().sigmoid()  # [queries, tokens]
         tokens = self._tokens_of(text, phrases, min(inputs["input_ids"].shape[1], likely.shape[1]))
         spoken = [(phrase.name, likely[:, own].amax(dim=1)) for phrase, own in zip(phrases, tokens, strict=True) if own]
-        if not spoken:
-            return []
-        names = list(dict.fromkeys(name for name, _ in spoken))
-        by_name = torch.stack([torch.stack([p for n, p in spoken if n == name]).amax(dim=0) for name in names], dim=1)
-        scores, kinds = by_name.max(dim=1)
-        height, width = image.shape[:2]
+        by_name = {name: torch.stack([p for n, p in spoken if n == name]).amax(dim=0) for name, _ in spoken}
         middle, extent = output.pred_boxes[0].float().split(2, dim=1)
-        boxes = torch.cat([middle - extent / 2, middle + extent / 2], dim=1).clamp(0.0, 1.0)
-        boxes = boxes * torch.tensor([width, height, width, height], device=self._device)
-        kept = ((scores >= self._box_threshold) & (boxes[:, 2:] - boxes[:, :2] >= 1.0).all(dim=1)).nonzero()[:, 0]
-        kept = kept[batched_nms(boxes[kept], scores[kept], kinds[kept], self._overlap_threshold)]
-        return [LabelledBox(Box(*boxes[i].tolist()), names[int(kinds[i])], float(scores[i])) for i in kept.tolist()]
+        boxes = torch.cat([middle - extent / 2, middle + extent / 2], dim=1)
+        size = (image.shape[0], image.shape[1])
+        return labelled_boxes(boxes, by_name, size, self._box_threshold, self._overlap_threshold)[0]
 
     def _tokens_of(self, text: str, phrases: Sequence[Phrase], count: int) -> list[list[int]]:
         """Per phrase the indices of its tokens among the first ``count`` of ``text``; the model reads no more."""
@@ -134,39 +89,6 @@ class GroundingDinoGrounder:
             found.append([i for i, (first, last) in enumerate(offsets) if start <= first < last <= stop])
             start = stop + 2
         return found
-
-
-def phrases_of(query: Query) -> tuple[Phrase, ...]:
-    """What the detector has to find to answer ``query``: the noun as written and the category's usual name, then the
-    same for everything it refers to, each once.
-    """
-    found: list[Phrase] = []
-    if query.category is not None:
-        category = CATEGORIES.get(query.category)
-        usual = (category.display, category.plural) if category else ()
-        found += [Phrase(query.noun, query.category)] if query.noun and query.noun not in usual else []
-        found += [Phrase(category.display, query.category)] if category else []
-    for part in query.parts:
-        found += phrases_of(part)
-    return tuple(dict.fromkeys(found))
-
-
-def _with_nouns_as_categories(query: Query) -> Query:
-    """The query with every unknown noun taken as a category of its own: an open vocabulary knows it."""
-    category = query.category or query.noun or None
-    constraints = tuple(map(_with_nouns_in, query.constraints))
-    return replace(query, category=category, unknown_words=(), constraints=constraints)
-
-
-def _with_nouns_in(constraint: Constraint) -> Constraint:
-    if isinstance(constraint, Among):
-        return replace(constraint, pool=_with_nouns_as_categories(constraint.pool))
-    if isinstance(constraint, Relation):
-        return replace(constraint, targets=tuple(map(_with_nouns_as_categories, constraint.targets)))
-    if isinstance(constraint, Group):
-        place, members = (tuple(map(_with_nouns_in, part)) for part in (constraint.place, constraint.members))
-        return replace(constraint, place=place, members=members)
-    return constraint
 
 
 def load_grounding_dino(

@@ -98,15 +98,23 @@ class LatePredictions:
         self._lock = threading.Lock()
 
     def push(
-        self, task_id: int | str, wait: Callable[[], Prediction], wanted: Callable[[], bool] = lambda: True
+        self,
+        task_id: int | str,
+        project: int | None,
+        wait: Callable[[], Prediction],
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Push what ``wait`` returns, once it returns, if it is ``wanted`` then; both are called in another thread."""
+        """Push what ``wait`` returns, once it returns, if it is ``wanted`` then; both are called in another thread.
+
+        It is pushed only if the task is one of ``project``, and a backend of our model version is connected there: a
+        request could name any task.
+        """
         if self._label_studio is None:
             return
         label_studio, ticket = self._label_studio, object()
         with self._lock:
             self._tickets[task_id] = ticket
-        self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, ticket, wait, wanted))
+        self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, project, ticket, wait, wanted))
 
     def forget(self, task_id: int | str) -> None:
         """Label Studio has asked for this task again and gets the prediction itself: do not push it too."""
@@ -126,6 +134,7 @@ class LatePredictions:
         self,
         label_studio: LabelStudio,
         task_id: int | str,
+        project: int | None,
         ticket: object,
         wait: Callable[[], Prediction],
         wanted: Callable[[], bool],
@@ -147,9 +156,27 @@ class LatePredictions:
             logger.info("task %s: not pushed: %s no longer serves its project", task_id, version)
             return
         try:
+            reason = _foreign(label_studio, task_id, project, prediction["model_version"])
+            if reason is not None:
+                self._metrics.pushed.labels("refused").inc()
+                logger.warning("task %s: computed, but not pushed: %s", task_id, reason)
+                return
             if not label_studio.has_prediction(task_id, prediction["model_version"]):
                 label_studio.add_prediction(task_id, prediction)
             self._metrics.pushed.labels("ok").inc()
         except LabelStudioError as error:
             self._metrics.pushed.labels("failed").inc()
             logger.warning("task %s: computed, but not pushed: %s", task_id, error)
+
+
+def _foreign(studio: LabelStudio, task_id: int | str, project: int | None, model_version: str) -> str | None:
+    """Why a task is not ours to write to, None if it is."""
+    if project is None:
+        return "the request named no project"
+    task = studio.task(task_id)
+    owner = None if task is None else task.get("project")
+    if owner != project:
+        return f"it is no task of project {project}, which asked for it"
+    if not any(row.get("model_version") == model_version for row in studio.backends(project)):
+        return f"project {project} has no backend connected with version {model_version}"
+    return None

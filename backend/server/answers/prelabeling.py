@@ -20,7 +20,7 @@ from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, LatePredictions, Priority
 from backend.server.answers.prelabel_cache import PrelabelCache
-from backend.server.editor.labeling_config import LabelingConfig
+from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
 from backend.server.images import TaskImages
@@ -181,6 +181,7 @@ class Prelabeler:
             if query.task_id is not None:
                 self.late.push(
                     query.task_id,
+                    serving.scope,
                     lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
                     serving.stays,
                 )
@@ -278,7 +279,7 @@ class Prelabeler:
         scores: list[float] = []
         for expression, answer in zip(query.expressions, answers, strict=True):
             labelled = True
-            labels: dict[str | None, str | None] = {}
+            places: dict[str | None, tuple[str, tuple[Control, ...]] | None] = {}
             if answer.abstained is not None:
                 logger.info(
                     "task %s: no mask for %r (%s): %s",
@@ -299,10 +300,11 @@ class Prelabeler:
                     self._settings.deadline,
                 )
             for item in answer:
-                if item.category not in labels:
-                    labels[item.category] = label_of(item, query, config)
-                label = labels[item.category]
-                if label is None:
+                if item.category not in places:
+                    label = label_of(item, query, config)
+                    places[item.category] = None if label is None else (label, config.controls_for(label))
+                place = places[item.category]
+                if place is None:
                     logger.warning(
                         "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
                         query.task_id,
@@ -312,9 +314,7 @@ class Prelabeler:
                     )
                     labelled = False
                     continue
-                regions += writer.regions(
-                    item.mask, label, config.controls_for(label), score=item.score, expression=expression
-                )
+                regions += writer.regions(item.mask, *place, score=item.score, expression=expression)
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
         score = sum(scores) / len(scores) if regions else 0.0

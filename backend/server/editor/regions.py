@@ -194,7 +194,9 @@ class RegionWriter:
         if not mask.any():
             return []
         values = [(control, value) for control in controls for value in self._values(mask, control)]
-        ids = [region_id or new_id(), *[new_id() for _ in values]][: len(values)]
+        ids = [region_id] if region_id and values else []
+        while len(ids) < len(values):
+            ids.append(new_id())
         height, width = mask.shape
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():

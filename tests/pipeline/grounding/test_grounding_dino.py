@@ -18,7 +18,8 @@ from transformers import (
     GroundingDinoProcessor,
 )
 
-from backend.pipeline.grounding.grounding_dino import GroundingDinoGrounder, Phrase, load_grounding_dino, phrases_of
+from backend.pipeline.grounding.grounding_dino import GroundingDinoGrounder, load_grounding_dino
+from backend.pipeline.grounding.open_vocabulary import Phrase, phrases_of
 from dataset_tools.errors import WeightsError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box

@@ -296,6 +296,8 @@ def pushing(settings: Settings, site: Site, stored: list[dict[str, Any]]) -> Set
         return Reply(b"{}", 201)
 
     site.replies["/api/predictions/"] = store
+    site.put("/api/tasks/2/", b'{"id": 2, "project": 2, "data": {}}')
+    site.put("/api/ml?project=2", json.dumps([{"id": 1, "model_version": VERSION}]).encode())
     site.replies["/api/predictions/?task=2"] = lambda _, __: Reply(json.dumps(stored).encode())
     return settings.model_copy(
         update={"deadline": 1.0, "label_studio_url": site.url, "label_studio_api_key": SecretStr(LEGACY)}
@@ -320,6 +322,28 @@ def test_what_came_late_is_pushed(settings: Settings, site: Site) -> None:
     assert stored[0]["task"] == 2
     assert stored[0]["model_version"] == VERSION
     assert labels(stored[0]) == ["ship"]
+    service.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/api/tasks/2/", b'{"id": 2, "project": 5, "data": {}}'),
+        ("/api/ml?project=2", b'[{"id": 1, "model_version": "someone-else"}]'),
+        ("/api/ml?project=2", b"[]"),
+    ],
+)
+def test_nothing_is_pushed_to_tasks_that_are_not_ours(
+    settings: Settings, site: Site, path: str, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, stored = Gate(), list[dict[str, Any]]()
+    service = gated(pushing(settings, site, stored), gate)
+    site.put(path, answer)
+    assert predict(service, task(2, site.put("/a.png", png()), "the ship")) == [[]]
+    gate.opened.set()
+    wait_for(lambda: "but not pushed" in caplog.text)
+    assert stored == []
+    assert "project 2" in caplog.text
     service.close()
 
 
