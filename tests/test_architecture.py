@@ -41,7 +41,8 @@ ARROWS = {
     "backend.server.editor dataset_tools.label_studio",
     "backend.server.editor": f"{_BASE} backend.pipeline backend.pipeline.segmentation backend.server.protocol "
     "dataset_tools.label_studio dataset_tools.expressions",
-    "backend.server.models": f"{_BASE} backend.pipeline backend.learning.annotations backend.learning.versions",
+    "backend.server.models": f"{_BASE} backend.pipeline backend.pipeline.grounding backend.learning.annotations "
+    "backend.learning.versions",
     "backend.server.images": f"{_BASE} backend.pipeline dataset_tools.label_studio",
     "backend.server.metrics": f"{_BASE} backend.learning.versions dataset_tools.label_studio",
     "backend.server.protocol": f"{_BASE} backend.server.limits",
@@ -52,8 +53,8 @@ ARROWS = {
     "backend.learning.retraining": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.annotations "
     "backend.learning.versions dataset_tools.label_studio",
     "backend.learning.ranking": f"{_BASE} {_NETWORKS}",
-    "backend.learning.annotations": f"{_BASE} backend.learning.versions dataset_tools.expressions "
-    "dataset_tools.label_studio",
+    "backend.learning.annotations": f"{_BASE} backend.learning.versions backend.pipeline backend.pipeline.grounding "
+    "dataset_tools.expressions dataset_tools.label_studio",
     "backend.learning.versions": f"{_BASE} backend.pipeline.weights",
     "backend.training.adapter": f"{_DATA} {_NETWORKS} backend.training backend.training.grounder",
     "backend.training.decoder": f"{_DATA} {_NETWORKS} backend.training backend.training.segmenter",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,9 +19,10 @@ from typing import Any, cast
 import numpy as np
 
 from backend.pipeline.boundary import optimize_boundary
-from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
+from backend.pipeline.config import EXEMPLARS, GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import Grounder
+from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lessons, without_exemplars
 from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
@@ -76,6 +78,8 @@ class PslgSam:
         self.segmenter = segmenter
         self.config = config
         self.model_version = model_version
+        self._matcher: ExemplarMatcher | None = None
+        self._lock = threading.Lock()
 
     def prelabel(
         self,
@@ -192,6 +196,30 @@ class PslgSam:
             seen = tuple(replace(grounding, outline=None) for grounding in groundings)
             return Prelabels((), Abstention("absent", message, seen))
         return Prelabels(tuple(prelabels), left_out=left_out)
+
+    def exemplar_matcher(self) -> ExemplarMatcher | None:
+        """What finds more like given objects; None where the grounder cannot. Made once."""
+        with self._lock:
+            if self._matcher is None and (target := EXEMPLARS.get(self.config.grounder.kind)) is not None:
+                module, function = target.split(":")
+                self._matcher = getattr(importlib.import_module(module), function)(self.grounder)
+            return self._matcher
+
+    def with_exemplars(self, lessons: Lessons, version: str) -> PslgSam:
+        """The pipeline, as ``version``, that also finds what ``lessons`` show; itself if it knows all of it."""
+        known = self.grounder.known_categories
+        if known is None or not lessons.keys() - known or (matcher := self.exemplar_matcher()) is None:
+            return self
+        return PslgSam(matcher.extended(lessons), self.segmenter, self.config, version)
+
+    def version_answering(self, expression: str) -> str:
+        """The model version that the answer depends on: without lessons where the words name nothing that they show."""
+        shown = getattr(self.grounder, "lessons", None)
+        if not shown:
+            return self.model_version
+        query = expression_parser.parse(expression, self.grounder.known_categories or ())
+        named = {query.category, *query.target_categories}
+        return self.model_version if None in named or named & shown.keys() else without_exemplars(self.model_version)
 
     def rescored(self, answer: Prelabels) -> Prelabels:
         """An answer of this model version with the scores that the config gives now: a calibration makes no version."""

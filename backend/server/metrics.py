@@ -119,7 +119,7 @@ class Metrics:
     def show_training(self, jobs: Sequence[Job]) -> None:
         """Set what is said of training jobs."""
         states = Counted(job.state for job in jobs)
-        for state in ("queued", "running", "done", "failed", "stopped"):
+        for state in ("queued", "running", "done", "waits", "failed", "stopped"):
             self.training_jobs.labels(state).set(states[state])
         self.training_progress.set(next((job.progress for job in jobs if job.state == "running"), 0.0))
 

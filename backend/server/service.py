@@ -13,6 +13,8 @@ from typing import Any, ParamSpec
 
 from backend.database import Database
 from backend.learning.annotations.events import ACTIONS
+from backend.learning.annotations.exemplars import Exemplars
+from backend.learning.annotations.labelled import ImageFile
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
@@ -27,6 +29,7 @@ from backend.server.images import TaskImages
 from backend.server.last_requests import LastRequests
 from backend.server.limits import check_prompts
 from backend.server.metrics import Metrics
+from backend.server.models.exemplar_models import ExemplarModels
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
@@ -66,13 +69,16 @@ class LabelingService:
         self.store = AnnotationStore(self._database)
         self.events = self.store.events
         self.jobs = TrainingJobs(self._database)
-        self.training = TrainingKeeper(settings, self.store, self.jobs)
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
-        self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
         self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
+        exemplars = ExemplarModels(self.model, Exemplars(self._database, self.store), self.store, self._keep_image)
+        self.training = TrainingKeeper(settings, self.store, self.jobs, exemplars.refresh)
+        self.models = ProjectModels(
+            self.model, registry, name, self._watched(load_version), settings.version_memory, exemplars.extended
+        )
         self.embeddings = EmbeddingStore(
             settings.state.embeddings,
             settings.embedding_disk,
@@ -87,6 +93,10 @@ class LabelingService:
         self._queue = ClickQueue(settings.click_queue)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
+
+    def _keep_image(self, url: str, task: int) -> ImageFile:
+        image, path = self.images.keep(url, task, self.settings.state.images)
+        return ImageFile(image.identity, path, *image.size)
 
     def _watched(self, load: Callable[P, PslgSam]) -> Callable[P, PslgSam]:
         """``load``, with what the pipeline counts shown in the metrics."""
@@ -209,7 +219,7 @@ class LabelingService:
         try:
             project = request.project_id
             serving = Serving(
-                answers=lambda: self.models.version(project) == pipeline.model_version,
+                answers=lambda: self.models.answers(project, pipeline.model_version),
                 stays=lambda: self.models.serves(project, pipeline.model_version),
                 scope=project,
             )

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
@@ -281,7 +282,10 @@ def _records(
     """One record per expression and category of an annotation; objects without words have a record without words."""
     texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
-    words = words_of(regions, annotation["result"], texts)
+    # The labels of the annotation are nouns, whether or not the lexicon holds them.
+    named = (category_name(region.label) for region in regions if region.label)
+    own = {name for name in named if not says_nothing(name)}
+    words = words_of(regions, annotation["result"], texts, own)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:
             problems.append(Problem(task.get("id"), _wordless(task, number, region, texts, rules), "wordless"))
@@ -289,7 +293,7 @@ def _records(
             problems.append(Problem(task.get("id"), _AS_DRAWN.format(region.control), "note"))
         category = region.label or "object"
         if category not in CATEGORIES and text is not None:  # a label like "object": the words say what it is
-            category = parse(text).category or category
+            category = parse(text, own).category or category
         groups.setdefault((text or "", category), []).append(region)
     if _says_absent(annotation):
         groups = {(text, parse(text).category or _text(task["data"].get("category")) or "object"): [] for text in texts}

@@ -155,6 +155,20 @@ class AnnotationStore:
             if rows := self._rows(_OF_TASK, project, task):
                 yield rows
 
+    def of_task(self, project: int, task: int) -> list[AnnotationRow]:
+        """The annotations of one task that exist now, skipped ones too, by id."""
+        return self._rows(_OF_TASK, project, task)
+
+    def signatures(self, project: int) -> dict[int, str]:
+        """Of every annotated task what changes when its annotations do; cheap: nothing of them is read."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT task, group_concat(id || ':' || event || ':' || updated_at || ':' || skipped) FROM"
+                " (SELECT * FROM live_annotations WHERE project = ? ORDER BY id) GROUP BY task",
+                (project,),
+            ).fetchall()
+        return {int(task): str(signature) for task, signature in rows}
+
     def _rows(self, query: str, project: int, value: int) -> list[AnnotationRow]:
         with self.database.transaction() as connection:
             found = connection.execute(query, (project, value)).fetchall()

@@ -66,6 +66,7 @@ def page(title: str, source: str, found: Labelling, costs: Costs, history: Model
     if found.nouns():
         sections.append(("Words of this project", _nouns(found)))
     if history is not None:
+        sections.append(("What the labels brought", _learning(history)))
         sections.append(("Promotions and rollbacks", _history(history)))
     if found.damaged:
         lines = Markup("").join(map(Markup("<li>{}</li>").format, found.damaged[:50]))
@@ -254,6 +255,44 @@ def _quality(found: Labelling) -> Markup:
     )
     plot = _plot(draw, "agreement by model version", 1.2 + 0.4 * len(versions))
     return html_page.table(head, rows) + _GAP + plot + _note(notes)
+
+
+def _learning(history: ModelHistory) -> Markup:
+    """Labelled images that a version learnt from -> its quality on images that no version learns from."""
+    judged = [row for row in reversed(history.versions) if row.manifest.gate.get("held_out_new") is not None]
+    if not judged:
+        return _nothing("no version was measured yet: the promotion gate says in the table below what it waits for")
+    rows = [
+        (
+            len(row.manifest.training_keys),
+            row.manifest.gate.get("images", "?"),
+            row.manifest.gate.get("objects", "?"),
+            _change(row, "held_out"),
+            row.manifest.version,
+            row.status,
+        )
+        for row in judged
+    ]
+    head = (
+        "images learnt from",
+        "held-out images",
+        "held-out objects",
+        "held-out mIoU, old to new",
+        "version",
+        "status",
+    )
+
+    def draw(axes: Axes) -> None:
+        counts = [len(row.manifest.training_keys) for row in judged]
+        quality = [float(row.manifest.gate["held_out_new"]) for row in judged]
+        axes.plot(counts, quality, marker="o", color=_COLORS["clicked"])
+        axes.set(xlabel="images learnt from", ylabel="held-out mIoU", xlim=(0, None), ylim=(0, 1))
+
+    notes = (
+        "Each point is a version that was trained on this project. The held-out images grow with the project, so that"
+        " points rest on different ones: few of them mean little."
+    )
+    return _plot(draw, "labels and held-out quality", 2.8) + _GAP + html_page.table(head, rows) + _note(notes)
 
 
 def _history(history: ModelHistory) -> Markup:

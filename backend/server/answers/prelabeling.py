@@ -139,7 +139,7 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, text, default_category(query, config, text), pipeline.model_version)
+            self._cache.get(identity, text, default_category(query, config, text), pipeline.version_answering(text))
             for text in query.expressions
         ]
         answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
@@ -248,7 +248,7 @@ class Prelabeler:
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
-        key = (query.url, expression, default or "", pipeline.model_version, str(serving.scope))
+        key = (query.url, expression, default or "", pipeline.version_answering(expression), str(serving.scope))
 
         def run() -> Prelabels:
             try:
@@ -272,7 +272,7 @@ class Prelabeler:
         self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
     ) -> Prelabels:
         image = self._images.load(query.url, query.task_id)
-        wanted = (image.identity, expression, default_category, pipeline.model_version)
+        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:

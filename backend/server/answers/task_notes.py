@@ -10,6 +10,7 @@ from backend.server.answers.background import JobPool, Priority
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, label_of
 from backend.server.protocol import Region, Task
+from dataset_tools.categories import category_named
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import NOTE, Note, note_lines
@@ -36,7 +37,7 @@ def notes_of(query: TaskQuery, answers: Sequence[Prelabels], config: LabelingCon
             found.append(Note(expression, answer.abstained.code, message))
         strange = {item.category or query.category for item in answer if label_of(item, query, config) is None}
         for category in sorted(strange, key=str):
-            what = repr(category) if category else "an expression without a known category"
+            what = repr(category_named(category).display) if category else "an expression without a known category"
             labels = ", ".join(label.stored for label in config.labels)
             found.append(Note(expression, NO_LABEL, f"the labeling config has no label for {what} (labels: {labels})"))
     return tuple(found)

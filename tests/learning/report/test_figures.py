@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.label_studio.exports import ImportRules, samples_of
 from dataset_tools.statistics import collect
 from tests.dataset_tools.label_studio.test_client import LEGACY
+from tests.learning.versions.test_registry import manifest
 from tests.server.conftest import Site, make_site
 
 HEIGHT, WIDTH = 20, 40
@@ -286,3 +288,15 @@ def test_what_cannot_be_reported_says_why(tmp_path: Path) -> None:
     broken = run("--export", str(tmp_path / "no.json"), *out).exception
     assert isinstance(broken, ConfigError | DatasetError)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_shows_what_labels_brought() -> None:
+    rows = [
+        VersionRow(replace(manifest(f"tiny-{n}"), training_keys=["a" * 64] * (10 * n)), 0.0, active=n == 2, served=True)
+        for n in (2, 1)
+    ]
+    html = page("a", "b", labelling_of(export()), Costs(), ModelHistory(rows, []))
+    assert "What the labels brought" in html
+    assert html.count("data:image/png;base64,") == 6
+    part = html[html.index("What the labels brought") : html.index("Promotions and rollbacks")]
+    assert part.index("tiny-1") < part.index("tiny-2"), "from few labels to many"
