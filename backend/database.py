@@ -131,7 +131,12 @@ CREATE TABLE IF NOT EXISTS promotions (
 );
 CREATE INDEX IF NOT EXISTS promotions_by_project ON promotions (project, config, id);
 """
-MIGRATIONS: tuple[str, ...] = (_TABLES,)
+_SET_ASIDE = """
+-- Of a task: number of the last event that said something of it. Events that could not be folded, with the reason.
+ALTER TABLE tasks ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE events_set_aside (event INTEGER PRIMARY KEY, reason TEXT NOT NULL);
+"""
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SET_ASIDE)
 """SQL scripts in their order; comments stand on lines of their own."""
 _BUSY_TIMEOUT = 30.0
 

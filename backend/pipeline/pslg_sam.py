@@ -51,6 +51,7 @@ _OWN_KEYWORDS = (
     "embedding_dtype",
     "tokenizer",
     "engine",
+    "shared",
 )  # the config has keys of its own for them
 
 OFFERING: tuple[AbstentionCode, ...] = ("ambiguous", "unknown-word")
@@ -267,19 +268,27 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
         options["tokenizer"] = files.tokenizer
     if "device" in parameters:
         options["device"] = _device(config.device)
+    shared: dict[Any, Any] = {}  # what grounder and segmenter of one checkpoint have in common
+    if "shared" in parameters:
+        options["shared"] = shared
     grounder = make_grounder(**options)
     if config.mask_from == "grounder" and not getattr(grounder, "outlines", False):
         raise ConfigError(
             f"mask_from is grounder, but a grounder of kind {config.grounder.kind} finds boxes only; use segmenter"
         )
-    segmenter = load_segmenter(config.segmenter, device=config.device)
+    segmenter = load_segmenter(config.segmenter, device=config.device, shared=shared)
     return PslgSam(cast(Grounder, grounder), segmenter, config, weight_files.model_version(config))
 
 
-def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
-    """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
+def load_segmenter(config: SegmenterConfig, *, device: str = "auto", shared: dict[Any, Any] | None = None) -> Segmenter:
+    """The promptable model alone, as ``load_pipeline`` builds it; the same errors.
+
+    ``shared`` holds what a grounder of the same checkpoint brought.
+    """
     make, options = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
     keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **options}
+    if shared is not None and "shared" in inspect.signature(make).parameters:
+        keywords["shared"] = shared
     if config.engine != "torch":
         if "engine" not in inspect.signature(make).parameters:
             raise ConfigError(

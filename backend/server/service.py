@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from backend.database import Database
+from backend.learning.annotations.events import ACTIONS
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
@@ -24,6 +25,7 @@ from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
 from backend.server.last_requests import LastRequests
+from backend.server.limits import check_prompts
 from backend.server.metrics import Metrics
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
@@ -149,6 +151,8 @@ class LabelingService:
         kind = "pre-labels" if request.context is None else "click or text"
         outcome = "refused"
         try:
+            if request.context is not None:
+                check_prompts(request.context.result)
             slots = self._predict(request)
             objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
             missing = sum(isinstance(slot, list) for slot in slots)
@@ -184,7 +188,7 @@ class LabelingService:
                 f"a webhook ({body.get('action')}) cannot be stored in {self._database.path}: {error}; free disk space,"
                 " then fetch what was missed with `pslg sync`"
             ) from error
-        self.metrics.events.labels(str(body["action"])[:40]).inc()
+        self.metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         self.training.wake()
         return number
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dataset_tools import brush_rle, masks, metrics
 from dataset_tools.categories import canonical
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask
 from dataset_tools.records import Origin
@@ -49,9 +49,7 @@ Corners: TypeAlias = npt.NDArray[np.float64]
 
 WORK: Mapping[str, int] = {"prediction": 0, "prediction-changed": 1, "manual": 2}
 """How much manual work each origin stands for."""
-_FARTHEST = 10  # widths or heights outside of the image, beyond which coordinates are no region's
 _MOST_CORNERS = 100_000
-_LONGEST = 2_000_000
 _ELLIPSE_CORNERS = 360
 _META = re.compile(r"^pslg model=(?P<model>\S+) clicks=(?P<clicks>\d+) score=(?P<score>[\d.]+)$")
 _EXPRESSION_META = re.compile(r"^expression: (?P<text>.+)$")
@@ -254,11 +252,10 @@ def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callab
         found = corners(value, height, width)
         if found.ndim != 2 or found.shape[1] != 2 or len(found) < 3 or not np.isfinite(found).all():
             raise ValueError(f"it needs at least three points x, y; it has the shape {found.shape}")
-        # pycocotools crashes on huge coordinates and takes memory by the length of the outline.
-        if (np.abs(found) > _FARTHEST * np.array((width, height))).any():
-            raise ValueError(f"points lie farther than {_FARTHEST} times the image's size outside of it")
-        if np.abs(found - np.roll(found, 1, axis=0)).sum() > _LONGEST:
-            raise ValueError(f"its outline is longer than {_LONGEST} pixels")
+        try:
+            masks.require_drawable(found, height, width)
+        except MaskError as error:
+            raise ValueError(str(error)) from None
         return masks.from_coco([found.reshape(-1).tolist()], height, width)
 
     return read

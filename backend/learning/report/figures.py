@@ -23,11 +23,14 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
+from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
+from dataset_tools.expressions.learnt_words import LearntNoun, learnt_nouns
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, answered, read_notes
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
+from dataset_tools.labelled import category_name
 
 __all__ = ["FATES", "Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
 
@@ -139,6 +142,7 @@ class Labelling:
         skipped: annotations that ended with "Skip".
         labels: every accepted region.
         quality: model version -> predictions beside accepted masks.
+        accepted: (expression, category) of every accepted region that has words and a label.
         damaged: regions that could not be compared, each with the reason.
         notes: expressions that had no answer, of the tasks' field ``pslg_note``.
     """
@@ -149,8 +153,13 @@ class Labelling:
     skipped: int = 0
     labels: list[CountedLabel] = field(default_factory=list)
     quality: dict[str, Quality] = field(default_factory=dict)
+    accepted: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     notes: NoteCounts = field(default_factory=NoteCounts)
+
+    def nouns(self) -> dict[str, LearntNoun]:
+        """Nouns that no lexicon holds and that annotators use for a label."""
+        return learnt_nouns(self.accepted, {category for _, category in self.accepted} - CATEGORIES.keys())
 
     def fates(self) -> Counter[Fate]:
         """Labels by what they cost."""
@@ -199,6 +208,7 @@ class Labelling:
                 version: {"tasks": len(row.ious), "mIoU": row.iou, "good": row.good, "score": row.score}
                 for version, row in self.quality.items()
             },
+            "nouns": {noun: asdict(learnt) for noun, learnt in self.nouns().items()},
             "abstentions": dict(self.notes.reasons),
             "unknown_words": dict(self.notes.words),
             "saving": {**asdict(saving), "saved_seconds": saving.saved_seconds, "share": saving.share},
@@ -257,6 +267,8 @@ def _add_annotation(found: Labelling, annotation: Mapping[str, Any]) -> None:
     for region in regions:
         fate = _fate(region)
         clicks = None if fate == "manual" else region.clicks or 0
+        if region.expression and region.label:
+            found.accepted.append((region.expression, category_name(region.label)))
         found.labels.append(CountedLabel(day, fate, region.label or "(none)", clicks, seconds))
 
 

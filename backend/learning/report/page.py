@@ -61,6 +61,8 @@ def page(title: str, source: str, found: Labelling, costs: Costs, history: Model
         ("Cost saved against drawing by hand", _saving(found, costs)),
         ("Quality by model version", _quality(found)),
     ]
+    if found.nouns():
+        sections.append(("Words of this project", _nouns(found)))
     if history is not None:
         sections.append(("Promotions and rollbacks", _history(history)))
     if found.damaged:
@@ -139,6 +141,11 @@ def _acceptance(found: Labelling) -> Markup:
         axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 
     return text + _GAP + _plot(draw, "acceptance by category", 1.4 + 0.32 * len(categories))
+
+
+def _nouns(found: Labelling) -> Markup:
+    rows = [(one.noun, one.category, one.times, one.used) for one in found.nouns().values()]
+    return html_page.table(("noun", "stands for", "accepted", "used"), rows)
 
 
 def _abstentions(found: Labelling) -> Markup:

@@ -29,6 +29,7 @@ __all__ = ["Control", "Label", "LabelingConfig", "parse_labeling_config"]
 
 OUTPUT_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 PROMPT_TAGS = ("KeyPointLabels", "RectangleLabels", "BrushLabels")
+_KEPT_CHARACTERS, _MOST_CHARACTERS, _MOST_CONTROLS = 100_000, 4_000_000, 200
 _WORDS = ("expression", "phrase", "sentence", "caption", "query", "referring_expression", "referring", "description")
 """Names of data keys that hold the words, the likeliest first."""
 
@@ -215,18 +216,33 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name).casefold()
 
 
-@lru_cache(maxsize=256)
 def parse_labeling_config(xml: str) -> LabelingConfig:
     """Read a labeling config.
 
     Raises:
-        ProtocolError: not XML, or without an ``Image`` whose ``value`` is a task key.
+        ProtocolError: not XML, too large, or without an ``Image`` whose ``value`` is a task key.
     """
+    if len(xml) > _KEPT_CHARACTERS:
+        return _parsed(xml)  # few are so long; kept ones would take memory by their length
+    return _kept(xml)
+
+
+@lru_cache(maxsize=256)
+def _kept(xml: str) -> LabelingConfig:
+    return _parsed(xml)
+
+
+def _parsed(xml: str) -> LabelingConfig:
+    if len(xml) > _MOST_CHARACTERS:
+        raise ProtocolError(f"the labeling config has {len(xml)} characters, more than {_MOST_CHARACTERS}")
     try:
         root = fromstring(xml)
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise ProtocolError(f"the labeling config is not well-formed XML: {error}") from error
     elements = list(root.iter())
+    controls = sum(e.tag in (*OUTPUT_TAGS, *PROMPT_TAGS) for e in elements)
+    if controls > _MOST_CONTROLS:
+        raise ProtocolError(f"the labeling config has {controls} controls with labels, more than {_MOST_CONTROLS}")
     targets = [name for e in elements if e.tag in (*OUTPUT_TAGS, *PROMPT_TAGS) for name in _targets(e)]
     images = [e for e in elements if e.tag == "Image" and e.get("name") and variables(_value(e))]
     if not images:
