@@ -97,7 +97,8 @@ def _counts(counter: Counter, label: str) -> Markup:
         for sample in metric.samples
         if sample.name.endswith("_total")
     ]
-    return _table((label, "number"), sorted(found, key=lambda row: -row[1]), "None since the process began.")
+    found.sort(key=lambda row: -row[1])
+    return _table((label, "number"), found, "None since the process began.")
 
 
 def _waiting(service: LabelingService) -> Markup:

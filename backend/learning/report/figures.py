@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
+from backend.learning.annotations.learnt_words import LearntNoun, learnt_nouns
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
-from dataset_tools.expressions.learnt_words import LearntNoun, learnt_nouns
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
 from dataset_tools.label_studio.exports import ImportRules, task_expressions
 from dataset_tools.label_studio.note_counts import NoteCounts

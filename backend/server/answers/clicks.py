@@ -223,7 +223,11 @@ class Clicks:
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
-        cleaned = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
+        # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
+        alone = region is None and prompt.box is None
+        cleaned = clean_mask(
+            prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
+        )
         writer = RegionWriter(
             config.image,
             pipeline.model_version,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 import orjson
 
@@ -30,6 +31,8 @@ __all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
 
 logger = logging.getLogger(__name__)
 
+_FRAGMENT = 0.02
+"""A part of less than this share of the largest part is no polygon: each would be a region of its own to delete."""
 _LOOKUP_BYTES = 4_000_000
 _MASK_BYTES = 64_000_000
 
@@ -230,6 +233,8 @@ class RegionWriter:
         ]
 
     def _values(self, mask: Mask, control: Control) -> list[Region]:
+        if control.tag == "PolygonLabels":
+            mask = _without_fragments(mask)
         values = written(mask, control.type, self.polygon_tolerance, rotated=control.rotated)
         if control.tag == "BrushLabels":
             size = len(orjson.dumps(values[0]["rle"]))
@@ -241,3 +246,12 @@ class RegionWriter:
                     size,
                 )
         return values
+
+
+def _without_fragments(mask: Mask) -> Mask:
+    """``mask`` bool[H, W], not empty, without parts that are tiny beside its largest one."""
+    count, parts, figures, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    areas = figures[:, cv2.CC_STAT_AREA]
+    keep = areas >= _FRAGMENT * areas[1:].max()
+    keep[0] = False
+    return mask if keep[1:].all() or count == 2 else np.asarray(keep[parts], np.bool_)

@@ -110,3 +110,12 @@ def test_a_region_says_which_words_were_passed_over() -> None:
         np.ones((4, 4), bool), "ship", [BRUSH], score=0.5, expression="the ship with faded lines"
     )
     assert region["meta"]["text"][1:] == ["expression: the ship with faded lines", "unread: faded"]
+
+
+def test_polygons_leave_out_parts_that_are_tiny_beside_the_largest() -> None:
+    mask = np.zeros((100, 100), np.bool_)
+    mask[5:45, 5:45] = mask[60:80, 60:80] = True
+    mask[90:93, 90:94] = True  # 12 of 1600 pixels
+    assert len(WRITER.regions(mask, "ship", [POLYGON], score=0.5)) == 2
+    (brush,) = WRITER.regions(mask, "ship", [BRUSH], score=0.5)
+    assert np.array_equal(brush_rle.decode(brush["value"]["rle"], 100, 100), mask)

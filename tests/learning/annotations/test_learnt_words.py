@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataset_tools.expressions.learnt_words import learnt_nouns
+from backend.learning.annotations.learnt_words import learnt_nouns
 from dataset_tools.expressions.parser import parse
 
 
