@@ -56,7 +56,7 @@ def trips() -> dict[str, Trip]:
         ("warm click", 24, 90),
         ("first pre-label", 50, 340),
         ("webhook", 7, 8),
-        ("export record to REFER", 17, 100),
+        ("export record to REFER", 17, 110),
     ],
 )
 def test_a_trip_visits_few_modules_and_changes_files_seldom(
