@@ -33,10 +33,10 @@ def write_card(
     entry = FORMATS[format_name]
     for item in items():
         left_behind += sum(bool(r.expression) and not r.targets and not entry.absent for r in item.sample.records)
-        if not entry.holds(item):
+        held = [r for r in item.sample.records if r.targets and (entry.objects or r.expression)]
+        if entry.words_only and not held:
             continue
         images += 1
-        held = item.sample.records if entry.objects else [record for _, record in item.numbered()]
         objects += len({(r.category, t.counts if t.id is None else t.id) for r in held for t in r.targets})
         scenes.add(item.sample.image.cut_from or item.sample.image.file_name)
         sizes[f"{item.sample.image.width} x {item.sample.image.height}"] += 1

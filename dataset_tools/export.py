@@ -155,7 +155,7 @@ def _count(report: ExportReport, items: Items, entry: Format) -> int:
     for item in items():
         records, boxes = item.sample.records, len(item.sample.boxes)
         found += len(records)
-        report.images += entry.holds(item)
+        report.images += not entry.words_only or any(r.expression and r.targets for r in records)
         report.without_target += 0 if entry.absent else sum(not record.targets for record in records)
         report.wordless += 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
         report.records += sum(

@@ -16,7 +16,7 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.formats.left_out import Report, refuse
 
 if TYPE_CHECKING:
-    from dataset_tools.formats.items import Item, Writer
+    from dataset_tools.formats.items import Writer
     from dataset_tools.records import Sample
 
 
@@ -58,10 +58,6 @@ class Format:
     options: tuple[str, ...] = ()
     rowwise: bool = False
     words_only: bool = False
-
-    def holds(self, item: Item) -> bool:
-        """Whether the image of ``item`` is in a dataset of this format."""
-        return not self.words_only or any(True for _ in item.numbered())
 
     def tells(self, root: Path) -> bool:
         """Whether ``root`` shows the format's files."""

@@ -327,7 +327,7 @@ def _records(
 def _reading(text: str, category: str, members: Sequence[Region]) -> WordsRead:
     """As the server read it when it answered, else as it is read now."""
     for region in members:
-        if region.expression == text and not region.reading.is_full:
+        if region.expression == text:
             return region.reading
     return reading_of(text, frozenset() if category in CATEGORIES else frozenset((category,))) if text else WordsRead()
 
