@@ -23,12 +23,11 @@ from typing import Any, Literal
 import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.expressions.learnt_words import LearntNoun, learnt_nouns
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
-from dataset_tools.labelled import category_name
 
 __all__ = ["FATES", "Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
 
