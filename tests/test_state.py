@@ -80,7 +80,7 @@ def test_an_earlier_file_gets_its_version_and_keeps_its_rows(state: StateFolder)
         Database.of_state(state.root).close()
         assert version(state) > 0
     after = content(state)
-    assert after.keys() - before.keys() == {"events_set_aside"}
+    assert after.keys() - before.keys() == {"events_set_aside", "exemplar_tasks", "exemplars"}
     assert before["annotations"]
     for name, known in before.items():
         added = (0,) if name == "tasks" else ()

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 
 from backend.database import Database
 from backend.learning.annotations.events import ACTIONS
-from backend.learning.annotations.exemplars import Exemplars
+from backend.learning.annotations.exemplars import ExemplarStore
 from backend.learning.annotations.labelled import ImageFile
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
@@ -74,7 +74,7 @@ class LabelingService:
         self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
-        exemplars = ExemplarModels(self.model, Exemplars(self._database, self.store), self.store, self._keep_image)
+        exemplars = ExemplarModels(self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image)
         self.training = TrainingKeeper(settings, self.store, self.jobs, exemplars.refresh)
         self.models = ProjectModels(
             self.model, registry, name, self._watched(load_version), settings.version_memory, exemplars.extended

@@ -25,7 +25,7 @@ from dataset_tools.image_files import read
 from dataset_tools.label_studio.exports import Problem
 from dataset_tools.labelled import LabelledImage
 
-__all__ = ["Exemplars", "Taught"]
+__all__ = ["ExemplarStore", "Taught"]
 
 logger = logging.getLogger(__name__)
 MOST_LESSONS = 60
@@ -44,7 +44,7 @@ class Taught:
     objects: dict[str, int]
 
 
-class Exemplars:
+class ExemplarStore:
     """The lessons of all projects of one database. Safe for threads and processes."""
 
     def __init__(self, database: Database, store: AnnotationStore) -> None:

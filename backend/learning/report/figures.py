@@ -25,14 +25,13 @@ import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
 from backend.learning.annotations.learnt_words import LearntNoun, learnt_nouns
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
 from dataset_tools.label_studio.exports import ImportRules, task_expressions
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, answered, read_notes
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, fate_of, is_accepted, read_info
-from dataset_tools.labelled import category_name
 from dataset_tools.records import FATES, Fate
 
 __all__ = ["Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from backend.bounded_cache import BoundedCache
-from backend.learning.annotations.exemplars import Exemplars
+from backend.learning.annotations.exemplars import ExemplarStore
 from backend.learning.annotations.labelled import FetchImage
 from backend.learning.annotations.store import AnnotationStore
 from backend.pipeline import PslgSam
@@ -29,7 +29,7 @@ class ExemplarModels:
         fetch: gets the file of a task's image.
     """
 
-    def __init__(self, base: Model, exemplars: Exemplars, store: AnnotationStore, fetch: FetchImage) -> None:
+    def __init__(self, base: Model, exemplars: ExemplarStore, store: AnnotationStore, fetch: FetchImage) -> None:
         self._base = base
         self._exemplars = exemplars
         self._store = store
