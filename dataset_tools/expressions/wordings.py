@@ -47,6 +47,7 @@ _SIDES = {  # (axis, sign) -> adjective, side, superlatives, edge, relations
     (1, 1): ("lower", "at the bottom", ("bottommost", "lowest"), "bottom edge", ("below", "south of")),
 }
 _COUNTED_FROM = {(0, -1): "left", (0, 1): "right", (1, -1): "top", (1, 1): "bottom"}
+_COMPASS = {(0, -1): "west", (0, 1): "east", (1, -1): "north", (1, 1): "south"}
 _PLACES = (
     ("upper left", "top", "upper right"),
     ("left", "center", "right"),
@@ -146,8 +147,9 @@ class Scenery:
                     yield "size", f"the {superlative} of the {plural_of(noun)}"
                 if len(members) == 2:
                     yield "size", f"the {adjective} of the two {plural_of(noun)}"
-            elif place in (2, 3) and sign > 0 and len(members) > place:
-                yield "size", f"the {_ORDINALS[place]} largest {noun}"
+            elif place in (2, 3) and len(members) > place:
+                yield "size", f"the {_ORDINALS[place]} {superlatives[0]} {noun}"
+                yield "size", f"the {_ORDINALS[place]} {superlatives[0]} of the {plural_of(noun)}"
 
     def _order(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
         """First, second, ... in a direction, among the members."""
@@ -163,6 +165,7 @@ class Scenery:
                 for superlative in superlatives:
                     yield "extreme", f"the {superlative} {noun}"
                 yield "extreme", f"the {noun} closest to the {edge} of the image"
+                yield "extreme", f"the {noun} furthest {_COMPASS[axis, sign]}"
                 if len(members) == 2:
                     yield "extreme", f"the {adjective} {noun}"
                     yield "extreme", f"the {noun} {side}"
@@ -170,6 +173,7 @@ class Scenery:
             elif place in _ORDINALS and place <= (len(members) + 1) // 2:
                 start = _COUNTED_FROM[axis, sign]
                 yield "order", f"the {_ORDINALS[place]} {noun} from the {start}"
+                yield "order", f"the {_ORDINALS[place]} of the {plural_of(noun)} from the {_COMPASS[axis, sign]}"
 
     def _relations(self, index: int, noun: str, peers: Sequence[int]) -> Iterator[Wording]:
         """To the only object of another category, or to the largest one of several."""
