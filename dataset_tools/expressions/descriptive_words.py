@@ -1,4 +1,4 @@
-"""Words that describe objects: size, colour, shape, state, group; nouns of what is no category; words that say nothing."""
+"""Words that describe objects: size, colour, shape, state, group; nouns of no category; idle words."""
 
 from __future__ import annotations
 
