@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
-from dataset_tools.expressions.noun_words import GENERAL_NOUNS
+from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 

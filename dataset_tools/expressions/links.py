@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dataset_tools.expressions.descriptive_words import SURFACES
 from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.noun_phrase import NounPhrase
-from dataset_tools.expressions.noun_words import SURFACES
 from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
 from dataset_tools.expressions.query import (
     Among,

@@ -20,10 +20,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from dataset_tools.expressions.cursor import OPENS_NOUN
+from dataset_tools.expressions.descriptive_words import HARMLESS, KIND_HINTS
 from dataset_tools.expressions.lexicon import Lexeme, lexemes
 from dataset_tools.expressions.links import Links
 from dataset_tools.expressions.noun_phrase import NounPhrase
-from dataset_tools.expressions.noun_words import HARMLESS, KIND_HINTS
 from dataset_tools.expressions.query import (
     Among,
     Color,
