@@ -46,7 +46,7 @@ ARROWS = {
     "backend.server.metrics": f"{_BASE} backend.learning.versions",
     "backend.server.protocol": f"{_BASE} backend.server.limits",
     "backend.server.limits": _BASE,
-    "backend.server.guarded_session": _BASE,
+    "backend.server.guarded_session": f"{_BASE} dataset_tools.label_studio",
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",
     "backend.learning.report": f"{_BASE} backend.learning.annotations backend.learning.versions "
     "dataset_tools.label_studio",

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from dataset_tools.errors import ImageError
+from dataset_tools.label_studio.deadlines import WatchedAdapter, WatchedConnection, WatchedSecureConnection
 
 __all__ = ["guarded_session"]
 
@@ -34,7 +33,7 @@ def guarded_session(is_trusted: IsTrusted) -> requests.Session:
     return session
 
 
-class _GuardedAdapter(HTTPAdapter):
+class _GuardedAdapter(WatchedAdapter):
     def __init__(self, is_trusted: IsTrusted) -> None:
         self._is_trusted = is_trusted
         super().__init__()
@@ -43,11 +42,11 @@ class _GuardedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         is_trusted = self._is_trusted
 
-        class Connection(HTTPConnection):
+        class Connection(WatchedConnection):
             def _new_conn(self) -> socket.socket:
                 return _checked(super()._new_conn(), self.host, self.port or 80, is_trusted)
 
-        class SecureConnection(HTTPSConnection):
+        class SecureConnection(WatchedSecureConnection):
             def _new_conn(self) -> socket.socket:
                 return _checked(super()._new_conn(), self.host, self.port or 443, is_trusted)
 

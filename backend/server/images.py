@@ -26,7 +26,7 @@ from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import may_be_private, origin, shown
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.downloads import Downloads, read_body
+from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
 
 __all__ = ["EditorImage", "TaskImages"]
 
@@ -211,7 +211,7 @@ class TaskImages:
             length = response.headers.get("Content-Length")
             if known is not None and not conditions and length == str(known.length):
                 return None
-            limit, seconds = self._settings.image_bytes, 5 * self._settings.fetch_timeout
+            limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
             return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers
 
     def _require_allowed(self, address: str) -> None:
