@@ -43,6 +43,7 @@ def serve(**options: Any) -> None:
 
     from backend.learning.retraining.replay import check_replay
     from backend.pipeline import load_config
+    from backend.server.whole_requests import WholeRequestWorker
 
     settings = Settings.load(**options)
     require_closed(settings)
@@ -56,12 +57,14 @@ def serve(**options: Any) -> None:
     if settings.workers > 1:
         _share_metrics(settings.state.metrics)
 
+    worker = type("Worker", (WholeRequestWorker,), {"body_bytes": settings.body_bytes})
+
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
             self.cfg.set("bind", f"{settings.host}:{settings.port}")
             self.cfg.set("workers", settings.workers)
             self.cfg.set("threads", settings.threads)
-            self.cfg.set("worker_class", "gthread")
+            self.cfg.set("worker_class", worker)
             self.cfg.set("timeout", 0)  # a thread that computes for long does not mean a stuck worker
             self.cfg.set("graceful_timeout", 5)
             self.cfg.set("control_socket_disable", True)  # it would be one file in the home folder for all servers

@@ -23,6 +23,7 @@ __all__ = ["JobPool", "LatePredictions", "Priority"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_LATE = 10_000
 T = TypeVar("T")
 
 
@@ -113,6 +114,10 @@ class LatePredictions:
             return
         label_studio, ticket = self._label_studio, object()
         with self._lock:
+            if len(self._tickets) >= _MOST_LATE:
+                self._metrics.pushed.labels("refused").inc()
+                logger.warning("task %s: %d predictions wait to be pushed already: not pushed", task_id, _MOST_LATE)
+                return
             self._tickets[task_id] = ticket
         self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, project, ticket, wait, wanted))
 
