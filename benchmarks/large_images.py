@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.pipeline.grounding.compact.detections import PADDING_VALUE, Detection, detect
+from backend.pipeline.grounding.compact.detections import PADDING_VALUE, Detection, detect, detect_anywhere
 from backend.pipeline.grounding.compact.network import Calibration, load_detector
-from backend.pipeline.grounding.compact.tiled import detect_anywhere
 from backend.pipeline.types import Image
 from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from backend.training.grounder.data import TrainingImage, load_folder

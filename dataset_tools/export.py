@@ -23,7 +23,8 @@ from typing import Any
 from dataset_tools import formats, image_files
 from dataset_tools.dataset_card import write_card
 from dataset_tools.errors import DatasetError, PslgError
-from dataset_tools.formats.items import Item, Writer, image_split
+from dataset_tools.formats import Format
+from dataset_tools.formats.items import Item, Items, Writer, image_split
 from dataset_tools.records import Sample, local_path
 
 _JOURNAL = "journal.jsonl"
@@ -83,7 +84,7 @@ def export(
         details: JSON values for ``dataset.json`` (licence, source, command).
         options: of the format's writer, see ``formats.writer``.
         progress: called with 1 after every sample.
-        reasons: why the source left things out; asked where nothing was exported.
+        reasons: what the source left out, as ``where: why``; asked at the end, for dataset.json and the card.
 
     Returns:
         What was exported and what failed.
@@ -104,7 +105,7 @@ def export(
     with ExitStack() as stack:
         journal = _Journal(staging / _JOURNAL, options)
         stack.callback(journal.close)
-        run = _runner(format_name, options, staging, workers, stack)
+        run = _runner(format_name, options, writer, staging, workers, stack)
         waiting: deque[tuple[Item, Future[str | None]]] = deque()
 
         def settle(item: Item, error: str | None) -> None:
@@ -126,28 +127,43 @@ def export(
         for first, future in waiting:
             settle(first, future.result())
     items = journal.items
-    report.images = sum(1 for _ in items())
-    records = [record for item in items() for record in item.sample.records]
     entry = formats.FORMATS[format_name]
-    report.without_target = 0 if entry.absent else sum(not record.targets for record in records)
-    report.wordless = 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
-    report.records = sum(
-        (entry.absent or bool(record.targets)) and (entry.objects or bool(record.expression)) for record in records
-    )
-    if not report.images or (records and not report.records and not (entry.objects and report.without_target)):
+    found = _count(report, items, entry)
+    if not report.images or (found and not report.records and not (entry.objects and report.without_target)):
         causes = [f"{name}: {why}" for name, why in report.failed] + list(reasons())
         more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
         causes = causes or ["no expressions" if report.images else "no samples"]
         raise DatasetError(f"nothing was exported to {destination}: {'; '.join(causes[:3])}{more}")
-    boxes = sum(len(item.sample.boxes) for item in items())
-    report.boxes, report.boxes_left = (boxes, 0) if formats.FORMATS[format_name].boxes else (0, boxes)
     report.loss = writer.finish(staging, items)
-    found = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
+    named = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
     lost = {"loss": report.loss} if report.loss else {}
-    write_card(staging, format_name, items, {**found, **lost, **(details or {})}, report.failed)
+    left_out = [*report.failed, *map(_where_and_why, reasons())]
+    write_card(staging, format_name, items, {**named, **lost, **(details or {})}, left_out)
     journal.path.unlink()
     _put_in_place(staging, destination)
     return report
+
+
+def _where_and_why(reason: str) -> tuple[str, str]:
+    where, _, why = reason.partition(": ")
+    return where, why
+
+
+def _count(report: ExportReport, items: Items, entry: Format) -> int:
+    """Count what the format holds of ``items`` and what it does not; how many records there are."""
+    found = 0
+    for item in items():
+        records, boxes = item.sample.records, len(item.sample.boxes)
+        found += len(records)
+        report.images += entry.holds(item)
+        report.without_target += 0 if entry.absent else sum(not record.targets for record in records)
+        report.wordless += 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
+        report.records += sum(
+            (entry.absent or bool(record.targets)) and (entry.objects or bool(record.expression)) for record in records
+        )
+        report.boxes += boxes if entry.boxes else 0
+        report.boxes_left += 0 if entry.boxes else boxes
+    return found
 
 
 def _numbered(samples: Iterable[Sample], writer: Writer, stems: bool) -> Iterator[Item]:
@@ -168,24 +184,27 @@ def _numbered(samples: Iterable[Sample], writer: Writer, stems: bool) -> Iterato
 
 
 def _runner(
-    format_name: str, options: Mapping[str, bool], staging: Path, workers: int, stack: ExitStack
+    format_name: str, options: Mapping[str, bool], writer: Writer, staging: Path, workers: int, stack: ExitStack
 ) -> Callable[[Item], Future[str | None]]:
     if workers <= 1:
 
         def here(item: Item) -> Future[str | None]:
             future: Future[str | None] = Future()
-            future.set_result(_write_sample(format_name, options, staging, item))
+            future.set_result(_write_sample(writer, staging, item))
             return future
 
         return here
     # Forking a process that has threads (OpenCV, a progress bar) can deadlock.
     pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-    return lambda item: pool.submit(_write_sample, format_name, options, staging, item)
+    return lambda item: pool.submit(_write_in_worker, format_name, options, staging, item)
 
 
-def _write_sample(format_name: str, options: Mapping[str, bool], staging: Path, item: Item) -> str | None:
-    """Write the image and the per-sample files; returns None, or why it failed. Runs in a worker."""
-    writer = formats.writer(format_name, **options)
+def _write_in_worker(format_name: str, options: Mapping[str, bool], staging: Path, item: Item) -> str | None:
+    return _write_sample(formats.writer(format_name, **options), staging, item)
+
+
+def _write_sample(writer: Writer, staging: Path, item: Item) -> str | None:
+    """Write the image and the per-sample files; returns None, or why it failed."""
     written: list[Path] = []
     try:
         image = item.sample.image

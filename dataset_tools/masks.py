@@ -222,3 +222,12 @@ def _filled(corners: npt.NDArray[Any], size: npt.NDArray[np.float64]) -> Any:
 
 def _overlap(first: Any, second: Any) -> float:
     return float(coco.iou([first], [second], [0])[0, 0])
+
+
+def smallest_rectangle(mask: Mask) -> npt.NDArray[np.float64]:
+    """The corners float64[4, 2] of the smallest rectangle, turned any way, around all pixels of ``mask`` bool[H, W].
+
+    They go round in one direction, and may lie outside of the image.
+    """
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in to_polygons(mask)])
+    return np.asarray(cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))), np.float64)

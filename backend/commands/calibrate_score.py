@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from backend.commands.options import data_option, limit_option
-from dataset_tools.bands_option import bands_option
+from dataset_tools.shared_options import bands_option
 
 
 @click.command(name="calibrate-score")

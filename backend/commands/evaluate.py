@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backend.commands.options import check_picture_path, data_option, limit_option, split_option, write_picture
-from dataset_tools.bands_option import bands_option
 from dataset_tools.metrics import CONVENTIONS, Convention
+from dataset_tools.shared_options import bands_option
 
 if TYPE_CHECKING:
     from backend.evaluation.expressions import Outcome

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from backend.commands.options import data_option, limit_option, split_option
-from dataset_tools.bands_option import bands_option
 from dataset_tools.errors import DatasetError
+from dataset_tools.shared_options import bands_option
 
 THRESHOLDS = (0.80, 0.85)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from backend.commands.options import datasets_option
-from dataset_tools.bands_option import bands_option
+from dataset_tools.shared_options import bands_option
 
 CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_segmenter" / "train.yaml"
 

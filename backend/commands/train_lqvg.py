@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from backend.commands.options import data_option
-from dataset_tools.bands_option import bands_option
+from dataset_tools.shared_options import bands_option
 
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backend.commands.options import data_option
-from dataset_tools.bands_option import bands_option
+from dataset_tools.shared_options import bands_option
 
 if TYPE_CHECKING:
     from backend.training.decoder.training import DecoderOptions

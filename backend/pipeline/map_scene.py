@@ -19,9 +19,8 @@ import cv2
 import numpy as np
 
 from backend.pipeline.grounding.box_colors import color_in_box
-from backend.pipeline.grounding.compact.detections import Detection
+from backend.pipeline.grounding.compact.detections import TILE, TILE_OVERLAP, Detection, is_cut, without_repeats
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, answer
-from backend.pipeline.grounding.compact.tiled import is_cut
 from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.types import Abstention, Grounding, Image
 from dataset_tools.categories import category_named
@@ -37,14 +36,10 @@ from dataset_tools.masks import Mask
 
 __all__ = ["SceneAnswer", "prelabel_scene"]
 
-_TILE = 1280
-_OVERLAP = 256
 _WHOLE_SIDE = 2048
 """Long side in pixels of the reduced view of the whole, in which objects longer than half an overlap are found."""
 _LARGEST_CROP = 4096
 _CROP_MARGIN = 96
-_REPEATED = 0.5
-_INSIDE = 0.8
 _METRES_PER_DEGREE = 111_320.0
 
 Track = Callable[[str, Sequence[Any]], Iterable[Any]]
@@ -93,13 +88,13 @@ def prelabel_scene(
         return SceneAnswer((), refusal, 0)
     key = [scene.source, scene.width, scene.height, list(scene.bands), scene.stretch, pipeline.model_version]
     with closing(_TileJournal(journal, key)) as kept:
-        found = _without_repeats(list(_detections(grounder, scene, kept, track)))
+        found = without_repeats(list(_detections(grounder, scene, kept, track)))
     upright = _Upright(scene)
     of_map = [Detection(upright.box(d.box), d.category, d.score) for d in found]
-    original = {(d.box, d.category): f for d, f in zip(of_map, found, strict=True)}
+    in_scene = {d.box: f.box for d, f in zip(of_map, found, strict=True)}
 
     def color_of(box: Box) -> Rgb | None:
-        where = next((f.box for (b, _), f in original.items() if b == box), None)
+        where = in_scene.get(box)
         if where is None:
             return None
         crop, x, y, factor = _crop(scene, where)
@@ -114,7 +109,7 @@ def prelabel_scene(
     )  # fmt: skip
     objects = []
     for grounding in track("outlining", result.groundings):
-        where = original[(grounding.box, grounding.category or "")].box
+        where = in_scene[grounding.box]
         item = _outlined(pipeline, scene, grounding, where, place, expression)
         if item is not None:
             objects.append(item)
@@ -164,7 +159,7 @@ def _on_white(pixels: Any) -> Image:
 
 def _detections(grounder: CompactGrounder, scene: MapScene, kept: _TileJournal, track: Track) -> Iterator[Detection]:
     """Everything found in tiles and in the reduced whole, in pixels of the scene; repeats included."""
-    places = list(windows(scene.width, scene.height, _TILE, _OVERLAP))
+    places = list(windows(scene.width, scene.height, TILE, TILE_OVERLAP))
     whole = len(places) > 1
     if whole:
         factor = min(1.0, _WHOLE_SIDE / max(scene.width, scene.height))
@@ -172,7 +167,7 @@ def _detections(grounder: CompactGrounder, scene: MapScene, kept: _TileJournal, 
         window = (0, 0, scene.width, scene.height)
         for found in kept.get_or(window, lambda: grounder.detections(_on_white(scene.read(window, size)))):
             box = _scaled(found.box, 1 / factor)
-            if max(box.width, box.height) > _OVERLAP / 2:
+            if max(box.width, box.height) > TILE_OVERLAP / 2:
                 yield Detection(box, found.category, found.score)
     for tile in track("searching", places):
         x, y, width, height = tile
@@ -185,32 +180,6 @@ def _detections(grounder: CompactGrounder, scene: MapScene, kept: _TileJournal, 
             box = found.box.shifted(x, y)
             if not whole or not is_cut(box, Box(x, y, x + width, y + height), scene.width, scene.height):
                 yield Detection(box, found.category, found.score)
-
-
-def _without_repeats(found: Sequence[Detection]) -> list[Detection]:
-    """The detections without repeats of better ones of their category, and without parts of them; best first."""
-    from shapely import STRtree, box
-
-    ranked = sorted(found, key=lambda detection: -detection.score)
-    if not ranked:
-        return []
-    tree = STRtree([box(*detection.box) for detection in ranked])
-    alive = np.ones(len(ranked), bool)
-    kept = []
-    for index, detection in enumerate(ranked):
-        if not alive[index]:
-            continue
-        kept.append(detection)
-        for other in tree.query(box(*detection.box)).tolist():
-            if other > index and alive[other] and ranked[other].category == detection.category:
-                rival = ranked[other].box
-                shared = Box(
-                    max(rival.x0, detection.box.x0), max(rival.y0, detection.box.y0),
-                    min(rival.x1, detection.box.x1), min(rival.y1, detection.box.y1),
-                ).area  # fmt: skip
-                if rival.iou(detection.box) > _REPEATED or shared >= _INSIDE * rival.area:
-                    alive[other] = False
-    return kept
 
 
 class _Upright:

@@ -17,10 +17,11 @@ from backend.server.access import Access, Refusal
 from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
+from backend.server.status_page import status_page
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
-__all__ = ["create_app"]
+__all__ = ["answer_to", "create_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,10 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
                 return _refused(refusal)
             return _json({"status": "stored", "event": service.record_event(sent)}, 201)
 
+    @app.get("/")
+    def status() -> Response:
+        return Response(status_page(service), content_type="text/html; charset=utf-8")
+
     @app.get("/versions")
     def versions() -> Response:
         return _json({"versions": service.versions()})
@@ -111,27 +116,26 @@ def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
         logger.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
         return response
 
-    @app.errorhandler(ProtocolError)
-    def malformed(error: ProtocolError) -> Response:
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        return answer_to(error)
+
+
+def answer_to(error: Exception) -> Response:
+    """Status and text for a request that failed: 400 what cannot be read, 503 what may be asked again later, 500."""
+    if isinstance(error, HTTPException):
+        return _json({"error": error.description}, error.code or 500)
+    if isinstance(error, ProtocolError):
         logger.warning("%s: %s", request.path, error)
         return _json({"error": str(error)}, 400)
-
-    @app.errorhandler(UnavailableError)
-    def unavailable(error: UnavailableError) -> Response:
+    if isinstance(error, UnavailableError):
         logger.warning("%s: %s", request.path, error)
         response = _json({"error": str(error)}, 503)
         response.headers["Retry-After"] = "10"
         return response
-
-    @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> Response:
-        return _json({"error": error.description}, error.code or 500)
-
-    @app.errorhandler(Exception)
-    def failed(error: Exception) -> Response:
-        logger.error("%s failed", request.path, exc_info=error)
-        message = str(error) if isinstance(error, PslgError) else "internal error; the server's log has the reason"
-        return _json({"error": message}, 500)
+    logger.error("%s failed", request.path, exc_info=error)
+    message = str(error) if isinstance(error, PslgError) else "internal error; the server's log has the reason"
+    return _json({"error": message}, 500)
 
 
 def _refused(refusal: Refusal) -> Response:

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from dataset_tools.bands_option import bands_option
 from dataset_tools.commands.options import (
     PARTLY,
     PATH,
@@ -22,6 +21,7 @@ from dataset_tools.commands.options import (
 )
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.progress import progress_bar, tracked
+from dataset_tools.shared_options import bands_option
 
 
 @click.command("validate")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
+from dataset_tools import colors
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import Look, View
+from dataset_tools.expressions.noun_words import GENERAL_NOUNS
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.spatial_scores import Floats
-from dataset_tools.expressions.vocabulary import GENERAL_NOUNS
 from dataset_tools.geometry import Box
 
 __all__ = ["Candidates", "LabelledBox"]
@@ -58,7 +61,30 @@ class Candidates:
     image_size: tuple[int, int]
     view: View | None = None
 
-    @property
+    @cached_property
+    def gaps(self) -> Floats:
+        """float64[N, N]: pixels between the borders of every two candidates, 0 where they touch or overlap."""
+        return spatial.gaps(self.boxes, self.boxes)
+
+    @cached_property
+    def memberships(self) -> Floats:
+        """float64[N, 12]: how much the main colour of each belongs to ``colors.NAMES``; NaN where none is known."""
+        known = [i for i, c in enumerate(self.candidates) if isinstance(c.color, tuple)]
+        found: Floats = np.full((len(self.candidates), len(colors.NAMES)), np.nan)
+        if known:
+            found[known] = colors.memberships(np.array([self.candidates[i].color for i in known]))
+        return found
+
+    @cached_property
+    def lightness(self) -> Floats:
+        """float64[N] in [0, 1], of the main colour of each; NaN where it is not known."""
+        known = [i for i, c in enumerate(self.candidates) if isinstance(c.color, tuple)]
+        found: Floats = np.full(len(self.candidates), np.nan)
+        if known:
+            found[known] = colors.lab(np.array([self.candidates[i].color for i in known]))[:, 0] / 100.0
+        return found
+
+    @cached_property
     def kinds(self) -> frozenset[str]:
         """Categories of the candidates."""
         return frozenset(c.category for c in self.candidates)
@@ -87,8 +113,8 @@ class Candidates:
     def category_of(self, query: Query) -> str | None:
         """The query's category; for a noun of several ("court") the most frequent of them."""
         names = self.categories_of(query)
-        kinds = [c.category for c in self.candidates if c.category in names]
-        return max(kinds, key=kinds.count) if kinds else query.category
+        kinds = Counter(c.category for c in self.candidates if c.category in names)
+        return kinds.most_common(1)[0][0] if kinds else query.category
 
     def of_category(self, category: str | None) -> Floats:
         """float64[N]: 1 for candidates of a category, else 0."""

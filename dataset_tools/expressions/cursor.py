@@ -152,7 +152,7 @@ class Cursor:
             if lexeme.kind in ("direction", "extreme"):
                 direction = combine(direction, lexeme.value)
         in_image = is_end = False
-        while self.peek().kind in ("part", "image_part") or self.peek().text in ("most", "edge"):
+        while self.peek().kind in ("part", "image_part") or self.peek().text in ("most", "edge") or self._is_bank():
             in_image |= self.peek().kind == "image_part"
             is_end |= self.peek().text in ("end", "tip", "extremity")
             self.at += 1
@@ -160,6 +160,10 @@ class Cursor:
             in_image = True
             self.at += 1
         return Position(direction, extreme, in_image, is_end, start)
+
+    def _is_bank(self) -> bool:
+        """Whether "the left bank" comes, which is a side; but not "the left bank of the canal"."""
+        return self.peek().text in ("bank", "shore", "shoreline") and self.peek(1).kind != "of"
 
     def _more_of(self, direction: Direction) -> bool:
         """Whether the next word still belongs to the direction: "upper left", "left most", "top and left"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,10 +46,11 @@ def find_groups(boxes: Floats, peers: Bools, shape: GroupShape, count: int | Non
     if len(here) < 2:
         return []
     own = boxes[here]
+    names = here.tolist()
     found: dict[tuple[int, ...], float] = {}
     for indices, fit in _candidates(own, shape):
         fit = fit * _counted(len(indices), count, shape)
-        key = tuple(sorted(int(here[i]) for i in indices))
+        key = tuple(names[i] for i in indices)  # both ascending
         found[key] = max(found.get(key, 0.0), fit)
     if shape in ("any", "cluster", "pair") and (count is None or len(here) == count):
         found.setdefault(tuple(int(i) for i in here), 0.9 * _counted(len(here), count, shape))
@@ -85,22 +87,23 @@ def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
     size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
     for reach in _REACHES:
         for part in _connected(gaps <= reach * size):
-            if len(part) < 2:
-                continue
-            others = np.setdiff1d(np.arange(len(boxes)), part)
-            inner = max(float(_widest_link(gaps, part)), 0.2 * size)
-            outer = float(gaps[part][:, others].min()) if len(others) else 4 * inner
+            others = np.ones(len(boxes), bool)
+            others[part] = False
+            inner = max(_widest_link(gaps, part), 0.2 * size)
+            outer = float(gaps[part][:, others].min()) if others.any() else 4 * inner
             yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
 
 
 def _widest_link(gaps: Floats, part: list[int]) -> float:
     """The largest gap that has to be crossed to reach all members from one another."""
-    inside, outside, widest = [part[0]], list(part[1:]), 0.0
-    while outside:
-        block = gaps[inside][:, outside].min(axis=0)
-        nearest = int(block.argmin())
-        widest = max(widest, float(block[nearest]))
-        inside.append(outside.pop(nearest))
+    inner = gaps[np.ix_(part, part)]
+    away, widest = inner[0].copy(), 0.0  # to the nearest of those that are reached
+    away[0] = np.inf
+    for _ in part[1:]:
+        next_one = int(away.argmin())
+        widest = max(widest, float(away[next_one]))
+        away = np.where(np.isinf(away), np.inf, np.minimum(away, inner[next_one]))
+        away[next_one] = np.inf
     return widest
 
 
@@ -140,27 +143,29 @@ def _lines(boxes: Floats, angle: float, liking: float) -> Iterator[tuple[list[in
     middles, extent = spatial.centers(boxes), boxes[:, 2:] - boxes[:, :2]
     depth = (extent * np.abs(across)).sum(axis=1)
     width = (extent * np.abs(along)).sum(axis=1)
-    aside = np.abs((middles @ across)[:, None] - (middles @ across)[None])
-    ahead = np.abs((middles @ along)[:, None] - (middles @ along)[None]) - (width[:, None] + width[None]) / 2
-    level = aside <= 0.45 * np.minimum(depth[:, None], depth[None])
+    aside = np.abs(np.subtract.outer(middles @ across, middles @ across))
+    ahead = np.abs(np.subtract.outer(middles @ along, middles @ along)) - np.add.outer(width, width) / 2
+    level = aside <= 0.45 * np.minimum.outer(depth, depth)
+    reaches = np.maximum.outer(width, width)
+    on_line, off_line = (middles @ along).tolist(), (middles @ across).tolist()
     for reach in (1.2, _ROW_GAP):
-        for part in _connected(level & (ahead <= reach * np.maximum(width[:, None], width[None]))):
-            if len(part) < 2:
-                continue
-            spread = np.ptp(middles[part] @ along) / max(float(np.ptp(middles[part] @ across)), 1e-6)
-            yield part, liking * float(spatial.sigmoid(np.array((spread - 1.5) / 0.4)))
+        for part in _connected(level & (ahead <= reach * reaches)):
+            length, width_of_line = ([axis[i] for i in part] for axis in (on_line, off_line))
+            spread = (max(length) - min(length)) / max(max(width_of_line) - min(width_of_line), 1e-6)
+            yield part, liking / (1.0 + math.exp(min((1.5 - spread) / 0.4, 40.0)))
 
 
 def _connected(linked: Bools) -> list[list[int]]:
-    """Connected components of a symmetric relation bool[N, N]."""
-    left, parts = set(range(len(linked))), []
-    while left:
-        part, edge = [], [left.pop()]
-        while edge:
-            node = edge.pop()
-            part.append(node)
-            reached = [int(i) for i in np.flatnonzero(linked[node]) if int(i) in left]
-            left.difference_update(reached)
-            edge += reached
-        parts.append(sorted(part))
-    return parts
+    """Connected components of two and more of a symmetric relation bool[N, N]."""
+    number = len(linked)
+    label = np.arange(number)
+    while True:  # everyone takes the least label among the neighbours, and then that one's own
+        least = np.minimum(np.where(linked, label[None], number).min(axis=1, initial=number), label)
+        least = least[least]
+        if (least == label).all():
+            break
+        label = least
+    parts: dict[int, list[int]] = {}
+    for index, own in enumerate(label.tolist()):
+        parts.setdefault(own, []).append(index)
+    return [part for part in parts.values() if len(part) > 1]

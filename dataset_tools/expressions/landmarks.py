@@ -8,12 +8,14 @@ import numpy as np
 from dataset_tools.colors import NAMES
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates
+from dataset_tools.expressions.noun_words import SURFACES
 from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
 from dataset_tools.expressions.spatial_scores import Bools, Floats
-from dataset_tools.expressions.vocabulary import SURFACES
 
 __all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
 
+_PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
+"""All paved alike: which of them it is cannot be seen by colour and texture."""
 _SHORTEST_RING = 4.0
 _REACH = 0.22
 """Share of the image's diagonal up to which something lies "left of" a landmark."""
@@ -22,6 +24,8 @@ _REACH = 0.22
 def surface_of(target: Query) -> tuple[str | None, str | None] | None:
     """(surface, colour) by which a target can be told in the image; None if it cannot."""
     words = target.noun.split()
+    if words and words[-1] in _PAVEMENTS:
+        return None
     surface = next((SURFACES[word] for word in reversed(words) if word in SURFACES), None)
     color = next((c.name for c in target.constraints if isinstance(c, Color) and c.name in NAMES), None)
     if target.category not in (None, "building") or (surface is None and color is None):

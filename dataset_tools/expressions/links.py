@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.noun_phrase import NounPhrase
+from dataset_tools.expressions.noun_words import SURFACES
 from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
 from dataset_tools.expressions.query import (
     Among,
     Color,
     Direction,
+    Extreme,
     Part,
     Place,
     Query,
@@ -19,7 +21,6 @@ from dataset_tools.expressions.query import (
     State,
     opposite,
 )
-from dataset_tools.expressions.vocabulary import SURFACES
 
 __all__ = ["Links"]
 
@@ -33,8 +34,7 @@ _RELATIONS: dict[str, RelationKind] = {
     "similar": "similar",
 }
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
-            "sort",
-            "partword")  # fmt: skip
+            "sort")  # fmt: skip
 _ROOFED = ("building", "stadium", "trainstation", "airport")
 _PARTS = frozenset(
     [
@@ -78,6 +78,7 @@ _PARTS = frozenset(
     ]
 )
 """Nouns of what belongs to the object itself, even where they may name a building."""
+_AIRPLANE_PARTS = frozenset(["tail", "nose", "wing", "wings", "cockpit", "fuselage", "tailplane", "wingtip"])
 _MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
 
 
@@ -87,6 +88,9 @@ class Links(Places):
     def link(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
         """A preposition or relation, with the noun phrase that follows."""
         kind = lexeme.kind
+        if kind == "partword":  # "striped" without a colour
+            phrase.unread.append(lexeme.text)
+            return
         if kind in _SKIPPED:
             if lexeme.text in ("that", "which", "located", "there"):
                 phrase.close_pending()
@@ -170,9 +174,11 @@ class Links(Places):
             if covered and len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
                 self._part(phrase, targets[0])  # "under a dark tarp"
                 return True
+            targets = [self._whole(t, phrase) for t in targets]
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
             )
+            phrase.unread += [word for t in targets if not (t.noun or t.constraints) for word in t.unread]
             if known:
                 found = True
                 phrase.add(Relation(kind, known, direction))
@@ -181,6 +187,17 @@ class Links(Places):
                 phrase.add(Relation(kind, (replace(targets[0], category=phrase.category),), direction))
             if not (phrase.has_noun and self.take_and_before_noun()):
                 return found
+
+    @staticmethod
+    def _whole(target: Query, phrase: NounPhrase) -> Query:
+        """ "below the wing of the lower plane": the plane stands for its parts, where it is not asked for itself."""
+        last = target.noun.split()[-1:]
+        if target.category is not None or phrase.category in (None, "airplane") or not _AIRPLANE_PARTS & set(last):
+            return target
+        for relation in target.constraints:
+            if isinstance(relation, Relation) and relation.targets[0].category == "airplane":
+                return relation.targets[0]
+        return replace(target, category="airplane", unknown_words=())
 
     def _take_and_before_second(self) -> bool:
         """Past the "and" of "between the first one and the third"."""
@@ -195,12 +212,15 @@ class Links(Places):
     def _with(self, phrase: NounPhrase, depth: int) -> None:
         """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
         self.skip("image_part")
-        while self.starts_noun(or_unknown=True):
+        while self.starts_noun(or_unknown=True, or_one=True):
             target = self.target(depth)
-            if target.category is None or self._is_roof(target, phrase):
+            if not target.noun and phrase.category is not None and self.peek().kind == "inverse":
+                self._beside(phrase, replace(target, category=phrase.category))  # "with a white one beside it"
+            elif target.category is None or self._is_roof(target, phrase):
                 self._part(phrase, target)
             elif target.category == phrase.category and not target.count:  # "the house with a red roof"
                 phrase.constraints += target.constraints
+                phrase.unread += target.unread
             else:
                 self._beside(phrase, target)
             if not (self.peek().kind == "and" and self._noun_after_and()):
@@ -229,13 +249,17 @@ class Links(Places):
                 direction = self.take().value
 
     def _part(self, phrase: NounPhrase, part: Query) -> None:
-        """ "with a red tail": the colours of a part; what else is said of it is not read."""
+        """ "with a red tail": the colours of a part; where it is said to lie, the object lies ("with a cover, inside
+        the upper dock")."""
         if any(word in _MEASURES for word in part.noun.split()):
             phrase.constraints += part.constraints
             return
         colors = [c.name for c in part.constraints if isinstance(c, Color) and not c.negated]
         for color in colors:
             phrase.add(Part(color, part.noun))
+        for place in part.constraints:
+            if isinstance(place, Place | Extreme | Relation):
+                phrase.add(place)
         if not colors:
             surface = next((SURFACES[w] for w in reversed(part.noun.split()) if w in SURFACES), None)
             if surface in ("trees", "grass", "water"):
@@ -306,8 +330,11 @@ class Links(Places):
             target = replace(target, constraints=(*target.constraints, *colors))
         if target.category == phrase.category:
             phrase.constraints += target.constraints
+            phrase.unread += target.unread
         elif target.category is None or self._is_roof(target, phrase):
             self._part(phrase, target)
+        else:
+            phrase.unread.append(target.noun)
 
     def _unnamed_part(self, depth: int) -> Query:
         """ "its white top": the part has no noun of its own."""
@@ -344,6 +371,7 @@ class Links(Places):
             return
         target = self.target(depth)
         if target.category == phrase.category or not target.noun:  # "of the smallest size", "of the three at the right"
+            phrase.unread += target.unread
             if target.count and target.count > 1 and phrase.count is None:
                 phrase.constraints.insert(0, as_members(target))
                 phrase.all, phrase.partitive = False, True

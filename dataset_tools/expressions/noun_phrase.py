@@ -8,11 +8,23 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
-from dataset_tools.expressions.query import Constraint, Extreme, Place, Query, Relation, Size, State, opposite
+from dataset_tools.expressions.query import (
+    Color,
+    Constraint,
+    Extreme,
+    Part,
+    Place,
+    Query,
+    Relation,
+    Size,
+    State,
+    opposite,
+)
 
 __all__ = ["NounPhrase", "ranked"]
 
 _MAX_NOUN = 60
+_ROOF_WORDS = ("roof", "roofed", "rooftop", "topped", "tiled")
 
 
 @dataclass
@@ -58,16 +70,29 @@ class NounPhrase:
         """Unknown words right before a preposition or verb are the noun; before a noun they only modify it."""
         if self.pending and not self.has_noun:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
+            self.unread += [w for w in self.pending if w not in nouns and w.endswith("ed")]
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
             self.category = _misspelt(self.noun)
         else:
             self.unread += self.pending
         self.pending = []
 
+    def restart(self) -> None:
+        """What was described so far is only a landmark: the object asked for comes now."""
+        self.unread += self.noun.split()
+        self.noun, self.has_noun, self.plural, self.rank = "", False, None, None
+        self.constraints, self.context = [], None
+
     @property
     def selects(self) -> bool:
         """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""
         return self.has_noun or bool(self.constraints) or self.rank is not None
+
+    def _roofed(self, constraint: Constraint) -> Constraint:
+        """From above a house is its roof: "a grey-roofed house" is grey."""
+        if self.category == "building" and isinstance(constraint, Part) and constraint.noun in _ROOF_WORDS:
+            return Color(constraint.color, constraint.negated)
+        return constraint
 
     def query(self) -> Query:
         """The finished phrase."""
@@ -84,7 +109,11 @@ class NounPhrase:
             is_all=is_all,
             count=self.count,
             constraints=tuple(
-                ranked(_joined(_bordered([c for c in self.constraints if not _unresolved(c)])), self.rank, self.is_last)
+                ranked(
+                    _joined(_bordered([self._roofed(c) for c in self.constraints if not _unresolved(c)])),
+                    self.rank,
+                    self.is_last,
+                )
             ),
             unread=tuple(self.unread),
             hint=self.hint,

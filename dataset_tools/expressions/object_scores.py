@@ -18,7 +18,7 @@ _AT_BORDER = 1.5
 
 def color_scores(condition: Color, scene: Candidates, peers: Bools) -> Floats:
     """float64[N]: by the object's main colour, and how much of it has the colour beside that of its peers."""
-    main = np.array([colors.similarity(condition.name, c.color) for c in scene.candidates], np.float64)
+    main = _main_color(condition.name, scene)
     share = _shares(condition.name, scene)
     if share is None or not peers.any():
         return main
@@ -29,6 +29,17 @@ def color_scores(condition: Color, scene: Candidates, peers: Bools) -> Floats:
         return np.asarray(named, np.float64)
     trust = min(float(main[peers].max()), 0.9)  # no one is plainly purple: the most purple one is meant
     return np.asarray(named * trust + beside * (1.0 - trust), np.float64)
+
+
+def _main_color(name: str, scene: Candidates) -> Floats:
+    """float64[N] in [0.05, 1]: ``colors.similarity`` of each candidate's main colour."""
+    if name in ("dark", "light"):
+        fit = 0.05 + 0.95 / (1.0 + np.exp((scene.lightness - 0.5) / (0.1 if name == "dark" else -0.1)))
+    else:
+        fit = 0.05 + 0.95 * np.sqrt(scene.memberships[:, colors.NAMES.index(name)])
+    for index in np.flatnonzero(np.isnan(fit)):
+        fit[index] = colors.similarity(name, scene.candidates[index].color)
+    return np.asarray(fit, np.float64)
 
 
 def _beside_peers(name: str, scene: Candidates, peers: Bools) -> Floats | None:
@@ -103,27 +114,23 @@ def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | 
     """float64[N]; None if nothing that tells the state is among the candidates."""
     height, width = scene.image_size
     boxes = scene.boxes
-    touches = np.stack(
-        [boxes[:, 0] <= _AT_BORDER, boxes[:, 1] <= _AT_BORDER, boxes[:, 2] >= width - _AT_BORDER,
-         boxes[:, 3] >= height - _AT_BORDER], axis=1
-    )  # fmt: skip
+    away = np.stack([boxes[:, 0], boxes[:, 1], width - boxes[:, 2], height - boxes[:, 3]], axis=1)
+    touches = np.exp(-np.maximum(away - _AT_BORDER, 0.0) / _AT_BORDER)
     match condition.name:
         case "cut":
             x, y = condition.direction
             said = (x == -1, y == -1, x == 1, y == 1)
             wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
-            return np.asarray(touches[:, wanted].any(axis=1), np.float64)
+            return np.asarray(touches[:, wanted].max(axis=1), np.float64)
         case "whole":
-            return np.asarray(1.0 - touches.any(axis=1), np.float64)
+            return np.asarray(1.0 - touches.max(axis=1), np.float64)
         case "alone":
             return _alone(scene, peers)
         case "empty" | "occupied":
             ships = scene.of_category("ship") + scene.of_category("vehicle") + scene.of_category("airplane")
             if not ships.any():
                 return None
-            held = (spatial.near(boxes, boxes, scene.image_size) * (spatial.gaps(boxes, boxes) <= 12.0) * ships).sum(
-                axis=1
-            )
+            held = (spatial.near(boxes, boxes, scene.image_size) * (scene.gaps <= 12.0) * ships).sum(axis=1)
             taken = 1.0 - np.exp2(-held)
             return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
 

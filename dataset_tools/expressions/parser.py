@@ -16,13 +16,14 @@ query's ``unread``.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from dataset_tools.expressions.cursor import OPENS_NOUN
 from dataset_tools.expressions.lexicon import Lexeme, lexemes
 from dataset_tools.expressions.links import Links
 from dataset_tools.expressions.noun_phrase import NounPhrase
+from dataset_tools.expressions.noun_words import HARMLESS, KIND_HINTS
 from dataset_tools.expressions.query import (
     Among,
     Color,
@@ -36,26 +37,33 @@ from dataset_tools.expressions.query import (
     State,
     opposite,
 )
-from dataset_tools.expressions.vocabulary import HARMLESS, KIND_HINTS
 
 __all__ = ["Query", "parse"]
 
 
-def parse(expression: str, own: Collection[str] = ()) -> Query:
+def parse(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] | None = None) -> Query:
     """What ``expression`` asks for. Never raises; words that it cannot read are in ``unread`` (see :class:`Query`).
 
     ``own`` are names of categories beside the canonical ones ("solar panel"), as a project's labels give them.
+    ``learnt`` are nouns that a project's annotators use -> category (see ``learnt_words``); the lexicon goes first.
     """
     if not any(character.isalnum() for character in expression):
         return Query(expression, is_empty=True)
-    words = lexemes(expression, own)
+    words = lexemes(expression, own, learnt)
     query = _Parser(words).noun_phrase(root=True).query()
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
         unknown = set(query.noun.split())
         again = _Parser([word for word in words if word.text not in unknown]).noun_phrase(root=True).query()
         if again.category is not None:
             query = replace(again, unread=(*(w for w in query.noun.split() if w not in HARMLESS), *again.unread))
-    return replace(query, text=expression)
+    return replace(query, text=expression, unread=tuple(dict.fromkeys((*query.unread, *_unread_within(query)))))
+
+
+def _unread_within(query: Query) -> Iterator[str]:
+    """What was not read of that which its conditions refer to."""
+    for part in query.parts:
+        yield from part.unread
+        yield from _unread_within(part)
 
 
 class _Parser(Links):
@@ -72,7 +80,8 @@ class _Parser(Links):
         """
         phrase = NounPhrase(root)
         while self.at < len(self.words):
-            begun = phrase.has_noun or phrase.pending or (phrase.constraints and self.peek().kind == "break")
+            said = phrase.constraints or phrase.count
+            begun = phrase.has_noun or phrase.pending or (said and self.peek().kind == "break")
             if not root and begun and self._returns(phrase):
                 break
             if one_of_two and phrase.constraints and self.peek().kind == "and":
@@ -85,6 +94,14 @@ class _Parser(Links):
                 self.take_group(phrase, depth)
             elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
                 self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
+            elif (
+                root
+                and phrase.category is None
+                and phrase.noun
+                and self.peek(-1).kind == "break"
+                and self._known_noun()
+            ):
+                phrase.restart()  # "find the kart track; the soccer field just to its right"
             elif root and phrase.has_noun and self._stray_noun():
                 phrase.close_pending()
                 stray = self.target(depth)
@@ -114,6 +131,10 @@ class _Parser(Links):
             ahead += 1
         lexeme = self.peek(ahead)
         return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
+
+    def _known_noun(self) -> bool:
+        """Whether a noun phrase of a known category comes right next, with an article of its own."""
+        return self.peek().kind in ("article", "indefinite") and self.starts_noun()
 
     def _stray_noun(self) -> bool:
         """Whether an unknown noun with an article of its own comes next, to which nothing leads."""

@@ -129,6 +129,9 @@ class Places(Cursor):
         """
         scratch = NounPhrase(root=False)
         while self.peek().kind != "group":
+            if self.peek().text in ("up", "down") and self.peek(1).kind == "article":  # "going up the row"
+                self.at += 1
+                continue
             before = self.at
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)
@@ -153,6 +156,8 @@ class Places(Cursor):
             if not own and pool.noun:  # "at the end of the row of houses"
                 self.at = start + 1
                 self.relate(phrase, "near", depth)
+                if place:
+                    phrase.unread.append("row")  # which row of houses cannot be told
                 return
             count = pool.count if pool.count and pool.count > 1 else count
             members = tuple(ranked(pool.constraints, pool.rank))

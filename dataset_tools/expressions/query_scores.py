@@ -89,7 +89,7 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
     for condition in query.constraints:
         if _is_order(condition, query):
             continue
-        values = _condition(condition, query, scene, fits > 0)
+        values = _condition(condition, query, scene, fits > 0, missing)
         if values is None:
             missing += _nouns(condition)
             continue
@@ -162,8 +162,11 @@ def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, mem
 def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
     """(bool[N], weight in [0, 1]) of the groups that may be meant, best first."""
     found: dict[tuple[int, ...], float] = {}
-    for least, weight in ((0.5, 1.0), (0.0, 0.8)):
-        peers = (liked >= least) & (here > 0)
+    everyone = here > 0
+    chosen = (liked >= 0.5) & everyone
+    for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
+        if weight < 1.0 and (chosen == everyone).all():
+            break
         for one in find_groups(scene.boxes, peers, group.shape, group.count):
             value = weight * one.fit * float(np.mean(liked[list(one.members)]))
             found[one.members] = max(found.get(one.members, 0.0), value)
@@ -230,8 +233,10 @@ def _is_order(constraint: Constraint, query: Query) -> bool:
     return False
 
 
-def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: Bools) -> Floats | None:
-    """float64[N]; None if there is nothing to judge it by."""
+def _condition(
+    constraint: Constraint, query: Query, scene: Candidates, peers: Bools, missing: list[str]
+) -> Floats | None:
+    """float64[N]; None if there is nothing to judge it by. What its targets lack is added to ``missing``."""
     match constraint:
         case Place() | Extreme():
             filters = query.is_all or any(_is_order(other, query) for other in query.constraints)
@@ -250,7 +255,7 @@ def _condition(constraint: Constraint, query: Query, scene: Candidates, peers: B
         case State():
             return state_scores(constraint, scene, peers)
         case Relation():
-            return relation_scores(constraint, scene, peers, _weigher(scene), single=not query.is_all)
+            return relation_scores(constraint, scene, peers, _weigher(scene, missing), single=not query.is_all)
         case Among():
             return _among(constraint, query, scene, peers)
     return None
@@ -267,9 +272,11 @@ def _among(constraint: Among, query: Query, scene: Candidates, peers: Bools) -> 
     return np.asarray(score, np.float64)
 
 
-def _weigher(scene: Candidates) -> Weigh:
+def _weigher(scene: Candidates, missing: list[str] | None = None) -> Weigh:
     def weigh(target: Query) -> Floats | None:
         found = fit(target, scene)
+        if missing is not None:
+            missing.extend(noun for noun in found.missing if noun not in missing)
         if not found.fits.any() or found.score.max() <= 0:
             return None
         if any(_is_order(c, target) or isinstance(c, Group) for c in target.constraints):
@@ -327,5 +334,8 @@ def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Fl
         raise TypeError(f"no order: {constraint}")
     rank = getattr(constraint, "rank", 1)
     last = rank + (query.count or 1) - 1 if query.is_all else rank
-    place = sum(spatial.ranked(key, noise, presence, k) for k in range(rank, min(last, len(presence)) + 1))
-    return np.clip(np.asarray(place, np.float64), 0.0, 1.0) * np.ones(len(presence))
+    last = min(last, len(presence))
+    if last < rank:
+        return np.zeros(len(presence))
+    place = spatial.places(key, noise, presence, last)[:, rank - 1 :].sum(axis=1)
+    return np.asarray(np.clip(place, 0.0, 1.0), np.float64)

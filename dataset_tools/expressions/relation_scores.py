@@ -25,7 +25,7 @@ def distance_to(relation: Relation, scene: Candidates, weigh: Weigh) -> Floats |
     weight = weigh(relation.targets[0])
     if weight is None:
         return None
-    pairs = spatial.gaps(scene.boxes, scene.boxes)
+    pairs = scene.gaps
     middles = spatial.centers(scene.boxes)
     pairs = pairs + 0.2 * np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0))
     np.fill_diagonal(pairs, np.inf)
@@ -55,7 +55,7 @@ def relation_scores(
         case "direction":
             pairs = spatial.directed(boxes, boxes, relation.direction)
             if single:  # the next one in that direction is meant rather than one behind it
-                pairs = pairs * (0.6 + 0.4 * np.exp2(-spatial.gaps(boxes, boxes) / (0.2 * np.hypot(*scene.image_size))))
+                pairs = pairs * (0.6 + 0.4 * np.exp2(-scene.gaps / (0.2 * np.hypot(*scene.image_size))))
         case "near" | "nearest":
             pairs = spatial.near(boxes, boxes, scene.image_size)
         case "far" | "farthest":

@@ -140,8 +140,8 @@ def _one(
     margin = float(1.0 - score[order[1]] / score[best]) if len(order) > 1 and score[best] > 0 else 1.0
     plain = is_plain(tuple(condition for condition, _ in found.conditions), unread)
     rivals = _alike(score, scene.presence, best)
-    likely = (score >= 0.3 * score[best]) | (scene.presence >= 0.3)
-    chance = chance_of(margin, len(unread), int(((score > 0) & likely).sum()), plain=plain)
+    effective = float(np.sqrt(score / max(float(score[best]), 1e-300)).sum())
+    chance = chance_of(margin, len(unread), effective, plain=plain)
     if unread and chance < ENOUGH:
         words = ", ".join(repr(word) for word in unread)
         message = f"{words} could not be read, and the rest of {_quoted(query)} does not single out one {display}."

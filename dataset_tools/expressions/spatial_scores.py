@@ -22,6 +22,7 @@ __all__ = [
     "near",
     "order_among",
     "order_key",
+    "places",
     "ranked",
     "side",
     "sigmoid",
@@ -120,25 +121,50 @@ def order_among(boxes: Floats, direction: Direction, presence: Floats) -> Floats
 
 
 def ranked(key: Floats, noise: Floats, presence: Floats, rank: int = 1) -> Floats:
-    """float64[N]: probability that each box is the ``rank``-th by ``key`` (highest first), if box j exists with
-    ``presence[j]``.
+    """float64[N]: probability that each box is the ``rank``-th by ``key`` (highest first); see :func:`places`."""
+    return np.asarray(places(key, noise, presence, rank)[:, rank - 1], np.float64)
+
+
+def places(key: Floats, noise: Floats, presence: Floats, most: int) -> Floats:
+    """float64[N, most]: probability that each box is the first, second, ... by ``key`` (highest first), if box j exists
+    with ``presence[j]``.
 
     Each box is judged against all others: the number of those that exist and lie before it follows a Poisson binomial
     distribution. So a doubtful detection before the true one takes little from it. The box's own presence is not
     included; boxes that do not exist get 0.
     """
-    place = np.zeros(len(key))
+    found: Floats = np.zeros((len(key), most))
     here = np.flatnonzero(presence > 1e-9)
+    if not len(here):
+        return found
     scale = np.maximum((noise[here, None] + noise[None, here]) / 2, 1e-9)
     before = sigmoid((key[None, here] - key[here, None]) / scale) * presence[None, here]
     np.fill_diagonal(before, 0.0)
-    exactly: Floats = np.zeros((len(here), rank))  # [i, k]: probability that k boxes are before i
-    exactly[:, 0] = 1.0
-    for chance in before.T[:, :, None]:
-        shifted = np.pad(exactly[:, :-1], ((0, 0), (1, 0)))
-        exactly = np.asarray(exactly * (1 - chance) + shifted * chance, np.float64)
-    place[here] = exactly[:, rank - 1]
-    return place
+    if most == 1:
+        found[here, 0] = (1.0 - before).prod(axis=1)
+    else:
+        found[here] = _counts(before, most)
+    return found
+
+
+def _counts(chances: Floats, most: int) -> Floats:
+    """float64[N, most]: probability that 0, 1, ... of the events of each row of ``chances`` float64[N, M] happen.
+
+    The generating polynomials of two halves are multiplied until one is left, cut off after ``most`` terms.
+    """
+    terms: Floats = np.zeros((most, chances.shape[1], len(chances)))
+    terms[0], terms[1] = 1.0 - chances.T, chances.T
+    while terms.shape[1] > 1:
+        if terms.shape[1] % 2:
+            rest = np.zeros((most, 1, terms.shape[2]))
+            rest[0] = 1.0
+            terms = np.concatenate([terms, rest], axis=1)
+        first, second = terms[:, ::2], terms[:, 1::2]
+        product = np.zeros_like(first)
+        for k in range(most):
+            product[k:] += first[k] * second[: most - k]
+        terms = product
+    return np.asarray(terms[:, 0].T, np.float64)
 
 
 def gaps(boxes: Floats, targets: Floats) -> Floats:

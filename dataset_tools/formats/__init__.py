@@ -16,7 +16,7 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.formats.left_out import Report, refuse
 
 if TYPE_CHECKING:
-    from dataset_tools.formats.items import Writer
+    from dataset_tools.formats.items import Item, Writer
     from dataset_tools.records import Sample
 
 
@@ -39,6 +39,7 @@ class Format:
         stems: its images differ in their names without the suffix.
         reads: it can be read; the others are for other tools alone.
         options: what its writer can be asked for.
+        words_only: an image without an expression that has a target is not in it at all.
         rowwise: its reader leaves out single rows and tells ``left_out``; the others end at the first unusable one.
     """
 
@@ -56,6 +57,11 @@ class Format:
     reads: bool = True
     options: tuple[str, ...] = ()
     rowwise: bool = False
+    words_only: bool = False
+
+    def holds(self, item: Item) -> bool:
+        """Whether the image of ``item`` is in a dataset of this format."""
+        return not self.words_only or any(True for _ in item.numbered())
 
     def tells(self, root: Path) -> bool:
         """Whether ``root`` shows the format's files."""
@@ -99,8 +105,17 @@ FORMATS = {
             also=("annotations.json.gz",),
         ),
         Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),
-        Format("webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image"),
-        Format("huggingface", "huggingface", "HuggingFaceWriter", "data/*.parquet", "parquet for datasets (extra hf)"),
+        Format(
+            "webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image", words_only=True
+        ),
+        Format(
+            "huggingface",
+            "huggingface",
+            "HuggingFaceWriter",
+            "data/*.parquet",
+            "parquet for datasets (extra hf)",
+            words_only=True,
+        ),
         Format(
             "yolo-seg",
             "yolo",

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools.formats.coco_rows import read
-from dataset_tools.formats.items import SPLITS, Item, Items, category_ids, display_name, flat_name, split_of, write_json
+from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, split_of, write_json
 from dataset_tools.formats.outlines import Loss
 from dataset_tools.masks import area_of, box_of, from_coco, to_polygons
 from dataset_tools.records import Target
 
-__all__ = ["CocoWriter", "objects", "read", "splits_of", "write_instances"]
+__all__ = ["CocoWriter", "objects", "read", "write_instances"]
 
 
 def objects(item: Item) -> Iterator[tuple[str, Target, str]]:
@@ -38,12 +38,6 @@ def objects(item: Item) -> Iterator[tuple[str, Target, str]]:
             seen |= keys
 
 
-def splits_of(items: Items) -> list[str]:
-    """The splits that occur, the known ones first; an image that names none is in ``train``."""
-    found = {split or "train" for item in items() for split in item.sample.splits}
-    return [*(s for s in SPLITS if s in found), *sorted(found - set(SPLITS))]
-
-
 def write_instances(
     path: Path, items: Items, split: str, ids: Mapping[str, int], strip: str = "", polygons: Loss | None = None
 ) -> None:
@@ -59,19 +53,16 @@ def write_instances(
         polygons: write polygons, not run-length codes (crowds excepted), and count here what they lose.
     """
 
-    def members() -> Iterator[Item]:
-        return (item for item in items() if split in {name or "train" for name in item.sample.splits})
-
-    def images() -> Iterator[dict[str, Any]]:
-        for item in members():
-            image = item.sample.image
-            name = item.image_path.removeprefix(strip)
-            yield {"id": item.number, "file_name": name, "width": image.width, "height": image.height}
+    images: list[dict[str, Any]] = []
 
     def annotations() -> Iterator[dict[str, Any]]:
         number = 0
-        for item in members():
+        for item in items():
+            if split not in {name or "train" for name in item.sample.splits}:
+                continue
             height, width = item.sample.image.height, item.sample.image.width
+            name = item.image_path.removeprefix(strip)
+            images.append({"id": item.number, "file_name": name, "width": width, "height": height})
             for category, target, where in objects(item):
                 if where != split:
                     continue
@@ -99,8 +90,9 @@ def write_instances(
                 }  # fmt: skip
 
     categories = [{"id": number + 1, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
+    # The images are known when the annotations are through: the export is read once, not twice.
     write_json(
-        path, {"info": {}, "licenses": []}, {"images": images(), "annotations": annotations(), "categories": categories}
+        path, {"info": {}, "licenses": []}, {"annotations": annotations(), "images": images, "categories": categories}
     )
 
 
@@ -120,7 +112,8 @@ class CocoWriter:
 
     def finish(self, root: Path, items: Items) -> str | None:
         """``annotations/instances_<split>.json`` for every split that occurs."""
-        ids = category_ids(items)
-        for split in splits_of(items):
-            write_instances(root / "annotations" / f"instances_{split}.json", items, split, ids, "images/", self._loss)
+        contents = Contents.of(items)
+        for split in contents.splits:
+            file = root / "annotations" / f"instances_{split}.json"
+            write_instances(file, items, split, contents.category_ids, "images/", self._loss)
         return None if self._loss is None else str(self._loss)

@@ -16,8 +16,8 @@ from dataset_tools import atomic
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import coco_jsonl
-from dataset_tools.formats.coco import objects, splits_of
-from dataset_tools.formats.items import Item, Items, category_ids, display_name, flat_name, write_json, write_lines
+from dataset_tools.formats.coco import objects
+from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, write_json, write_lines
 from dataset_tools.masks import area_of, box_of, to_coco_rle
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
 
@@ -35,13 +35,14 @@ class CocoJsonlWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """``annotations.json``, ``expressions.jsonl`` and, if splits were decided, ``split.json``."""
-        ids = category_ids(items)
+        contents = Contents.of(items)
+        ids = contents.category_ids
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         lists = {"images": _images(items), "annotations": _annotations(items, ids), "categories": categories}
         write_json(root / "annotations.json", {"info": {"description": "coco_jsonl"}}, lists)
         write_lines(root / "expressions.jsonl", (json.dumps(line) for line in _expressions(items)))
         if any(split for item in items() for split in item.sample.splits):
-            names: dict[str, list[str]] = {split: [] for split in splits_of(items)}
+            names: dict[str, list[str]] = {split: [] for split in contents.splits}
             for item in items():
                 for split in sorted(split for split in item.sample.splits if split):
                     names[split].append(item.image_path.removeprefix("images/"))

@@ -71,7 +71,12 @@ class Reference:
     id: int
     sentence_ids: tuple[int, ...]
     sentences: tuple[str, ...]
-    record: Record
+    records: tuple[Record, ...]
+
+    @property
+    def record(self) -> Record:
+        """The first of its records: all mean the same targets."""
+        return self.records[0]
 
 
 def references(item: Item, grouped: bool = True) -> list[Reference]:
@@ -81,17 +86,38 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
         key = (tuple(t.counts for t in record.targets), record.category, record.split) if grouped else (number,)
         groups.setdefault(key, []).append((number, record))
     return [
-        Reference(group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), group[0][1])
+        Reference(
+            group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), tuple(r for _, r in group)
+        )
         for group in groups.values()
     ]
 
 
-def category_ids(items: Items) -> dict[str, int]:
-    """The canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical order."""
-    ids = {name: number for number, name in enumerate(CATEGORIES)}
-    found = {record.category for item in items() for record in item.sample.records}
-    others = (found | {box.category for item in items() for box in item.sample.boxes}) - set(ids)
-    return {**ids, **{name: len(ids) + k for k, name in enumerate(sorted(others))}}
+@dataclass(frozen=True)
+class Contents:
+    """What occurs in an export.
+
+    Attributes:
+        category_ids: the canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical
+            order.
+        splits: the known ones first; an image that names none is in ``train``.
+    """
+
+    category_ids: dict[str, int]
+    splits: list[str]
+
+    @classmethod
+    def of(cls, items: Items) -> Contents:
+        """Those of ``items``, which are gone through once."""
+        ids = {name: number for number, name in enumerate(CATEGORIES)}
+        categories: set[str] = set()
+        splits: set[str] = set()
+        for item in items():
+            splits.update(split or "train" for split in item.sample.splits)
+            categories.update(record.category for record in item.sample.records)
+            categories.update(box.category for box in item.sample.boxes)
+        ids.update({name: len(ids) + number for number, name in enumerate(sorted(categories - set(ids)))})
+        return cls(ids, [*(split for split in SPLITS if split in splits), *sorted(splits - set(SPLITS))])
 
 
 def display_name(category: str) -> str:

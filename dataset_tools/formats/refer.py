@@ -28,10 +28,10 @@ from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.formats import coco
 from dataset_tools.formats.coco_rows import image_size
 from dataset_tools.formats.items import (
+    Contents,
     Item,
     Items,
     Reference,
-    category_ids,
     display_name,
     flat_name,
     references,
@@ -68,35 +68,33 @@ class ReferWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """Pickle, REFER's instances and strict COCO."""
-        ids = category_ids(items)
-        refs = [_ref(item, reference, ids) for item in items() for reference in self._references(item)]
-        atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
+        contents = Contents.of(items)
+        ids = contents.category_ids
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
+        refs: list[dict[str, Any]] = []
+        images: list[dict[str, Any]] = []
+        # Refs and images are small and known when the annotations are through: the export is read once, not thrice.
         write_json(
             root / "rrsisd" / "instances.json",
             {"info": {"description": "RRSIS-D layout"}, "licenses": []},
-            {
-                "images": self._images(items),
-                "annotations": self._annotations(items, ids),
-                "categories": categories,
-            },
+            {"annotations": self._annotations(items, ids, refs, images), "images": images, "categories": categories},
         )
-        for split in coco.splits_of(items):
+        atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
+        for split in contents.splits:
             coco.write_instances(root / "coco" / f"instances_{split}.json", items, split, ids, IMAGES)
 
-    def _images(self, items: Items) -> Iterator[dict[str, Any]]:
-        for item in items():
-            image = item.sample.image
-            for reference in self._references(item):
-                name = item.image_path.removeprefix(IMAGES)
-                yield {"id": reference.id, "file_name": name, "width": image.width, "height": image.height}
-
-    def _annotations(self, items: Items, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+    def _annotations(
+        self, items: Items, ids: dict[str, int], refs: list[dict[str, Any]], images: list[dict[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """The annotation of every ref; ``refs`` and ``images`` receive what belongs to it."""
         for item in items():
             height, width = item.sample.image.height, item.sample.image.width
             for reference in self._references(item):
+                ref = _ref(item, reference, ids)
+                refs.append(ref)
+                images.append({"id": reference.id, "file_name": ref["file_name"], "width": width, "height": height})
                 code = {"size": [height, width], "counts": item.sample.merged(reference.record)}
-                category = ids[reference.record.category]
+                category = ref["category_id"]
                 yield {
                     "id": reference.id, "image_id": reference.id, "ref_id": reference.id, "category_id": category,
                     "categories_id": category, "segmentation": [code], "iscrowd": 0,

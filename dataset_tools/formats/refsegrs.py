@@ -17,8 +17,7 @@ from PIL import Image
 
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
-from dataset_tools.formats.coco import splits_of
-from dataset_tools.formats.items import SPLITS, Item, Items, split_of, write_lines
+from dataset_tools.formats.items import SPLITS, Contents, Item, Items, split_of, write_lines
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
 
@@ -49,7 +48,7 @@ class RefSegRSWriter:
                     except OSError:
                         link.write_bytes(source.read_bytes())
             source.unlink(missing_ok=True)
-        for split in splits_of(items):
+        for split in Contents.of(items).splits:
             lines = (
                 f"{number} {' '.join(record.expression.split())}"
                 for item in items()
@@ -71,7 +70,7 @@ def read(root: Path) -> Iterator[Sample]:
     for split, file in files:
         if not file.is_file():
             continue
-        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for line, text in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
             number, _, expression = text.partition(" ")
             if not text.strip():
                 continue

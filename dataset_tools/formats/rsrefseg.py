@@ -14,11 +14,10 @@ from typing import Any
 
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
-from dataset_tools.formats.coco import splits_of
 from dataset_tools.formats.items import (
+    Contents,
     Item,
     Items,
-    category_ids,
     flat_name,
     read_lines,
     references,
@@ -44,8 +43,9 @@ class RSRefSegWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """``datainfo/rrsisd_<split>.jsonl``."""
-        ids = category_ids(items)
-        for split in splits_of(items):
+        contents = Contents.of(items)
+        ids = contents.category_ids
+        for split in contents.splits:
             lines = (json.dumps(entry) for item in items() for entry in _entries(item, split, ids))
             write_lines(root / "datainfo" / f"rrsisd_{split}.jsonl", lines)
 

@@ -1,7 +1,8 @@
 """WebDataset: tar shards, one sample per image.
 
-    <split>-000000.tar    <key>.<png|jpg>, <key>.json {width, height, scene, refs: [{id, sentences, category, kind, bbox
-                          [x, y, width, height], mask {size, counts}, provenance}]}
+    <split>-000000.tar    <key>.<png|jpg>, <key>.json {width, height, scene, refs: [{id, sentences, category, kinds,
+                          bbox [x, y, width, height], mask {size, counts}, provenances}]}, a kind and a provenance
+                          for each sentence
 
 Shards hold at most 1,000 images. Their bytes depend on the content alone (no times, no user names).
 """
@@ -18,9 +19,8 @@ from typing import Any
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats.coco import splits_of
 from dataset_tools.formats.image_rows import read_row, refs_of
-from dataset_tools.formats.items import Item, Items
+from dataset_tools.formats.items import Contents, Item, Items
 from dataset_tools.records import Sample
 
 IMAGES_PER_SHARD = 1000
@@ -40,7 +40,7 @@ class WebDatasetWriter:
 
     def finish(self, root: Path, items: Items) -> None:
         """Pack shards, then remove the staged images."""
-        for split in splits_of(items):
+        for split in Contents.of(items).splits:
             shard: list[Item] = []
             number = 0
             for item in items():

@@ -20,9 +20,9 @@ import yaml
 
 from dataset_tools import atomic
 from dataset_tools.formats.coco import objects
-from dataset_tools.formats.items import SPLITS, Item, Items, category_ids, display_name, flat_name, image_split
-from dataset_tools.formats.outlines import Corners, Loss, joined, smallest_rectangle
-from dataset_tools.masks import Mask, from_coco, to_polygons
+from dataset_tools.formats.items import SPLITS, Contents, Item, Items, display_name, flat_name, image_split
+from dataset_tools.formats.outlines import Corners, Loss, joined
+from dataset_tools.masks import Mask, from_coco, smallest_rectangle, to_polygons
 
 _TOLERANCE = 1.0
 """Pixels by which a yolo-seg polygon may leave the mask's outline."""
@@ -53,7 +53,7 @@ class _YoloWriter:
 
     def _labels(self, root: Path, items: Items) -> Iterator[tuple[Item, int, Mask, list[str]]]:
         """Every object with its class and the lines that its image's file will have; the caller adds the object's."""
-        ids = category_ids(items)
+        ids = Contents.of(items).category_ids
         for item in items():
             lines: list[str] = []
             for category, mask in _masks(item):

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from backend.learning.annotations.events import MOST_ID, Event
 from dataset_tools.errors import ProtocolError
+from dataset_tools.label_studio.notes import stated
 
 __all__ = [
     "AnnotationDeleted",
@@ -175,7 +176,7 @@ def annotation_seen(annotation: Mapping[str, Any], task: int | None = None) -> A
         created_at=created,
         updated_at=_microseconds(annotation.get("updated_at"), created),
         skipped=bool(annotation.get("was_cancelled")),
-        masks=sum(isinstance(item, dict) and item.get("type") in MASK_TYPES for item in result),
+        masks=sum(isinstance(item, dict) and item.get("type") in MASK_TYPES for item in stated(result)),
         body=dict(annotation),
     )
 

@@ -27,6 +27,7 @@ from backend.learning.annotations import folding as annotation_folding
 from backend.learning.annotations.changes import Change, changes
 from backend.learning.annotations.events import Event, EventLog
 from dataset_tools.errors import ProtocolError
+from dataset_tools.label_studio.notes import stated
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted, read_info
 
 __all__ = ["AnnotationRow", "AnnotationStore", "Project"]
@@ -92,7 +93,7 @@ class AnnotationRow:
     @property
     def regions(self) -> tuple[RegionInfo, ...]:
         """What its accepted regions say of themselves: label, origin, model, clicks, score. No mask is decoded."""
-        return tuple(read_info(result, self.body) for result in self.body["result"] if is_accepted(result))
+        return tuple(read_info(result, self.body) for result in stated(self.body["result"]) if is_accepted(result))
 
 
 class AnnotationStore:
@@ -153,6 +154,20 @@ class AnnotationStore:
         for (task,) in tasks:
             if rows := self._rows(_OF_TASK, project, task):
                 yield rows
+
+    def of_task(self, project: int, task: int) -> list[AnnotationRow]:
+        """The annotations of one task that exist now, skipped ones too, by id."""
+        return self._rows(_OF_TASK, project, task)
+
+    def signatures(self, project: int) -> dict[int, str]:
+        """Of every annotated task what changes when its annotations do; cheap: nothing of them is read."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT task, group_concat(id || ':' || event || ':' || updated_at || ':' || skipped) FROM"
+                " (SELECT * FROM live_annotations WHERE project = ? ORDER BY id) GROUP BY task",
+                (project,),
+            ).fetchall()
+        return {int(task): str(signature) for task, signature in rows}
 
     def _rows(self, query: str, project: int, value: int) -> list[AnnotationRow]:
         with self.database.transaction() as connection:

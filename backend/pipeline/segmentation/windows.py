@@ -71,12 +71,13 @@ def prompt_tensors(
             points = torch.as_tensor(inside, dtype=torch.float, device=device)[None]
             labels = torch.as_tensor(prompts.point_labels[kept], dtype=torch.int, device=device)[None]
     if prompts.box is not None:
-        if not np.isfinite(prompts.box).all() or prompts.box.area <= 0:
+        x0, y0, x1, y1 = prompts.box
+        if not np.isfinite(prompts.box).all() or x1 <= x0 or y1 <= y0:
             raise PromptError(f"the box {tuple(prompts.box)} is empty: x0 < x1 and y0 < y1 are needed, in pixels")
-        overlap = Box(*(prompts.box - np.tile(origin, 2))).clip(size[1], size[0])
-        if overlap.area <= 0:
+        placed = np.array(prompts.box) - np.tile(origin, 2)
+        if (placed[2:] <= 0).any() or (placed[:2] >= size[::-1]).any():
             raise PromptError(f"the box {tuple(prompts.box)} lies beside the embedded window {tuple(embedding.window)}")
-        corners = transform.apply_boxes(np.array(prompts.box) - np.tile(origin, 2), size)
+        corners = transform.apply_boxes(placed, size)
         box = torch.as_tensor(corners, dtype=torch.float, device=device)
     if prompts.mask_logits is not None:
         expected = tuple(sam.prompt_encoder.mask_input_size)

@@ -1,9 +1,14 @@
-"""From the detector's maps to boxes: reading an image at several scales, peaks, suppression of repeats."""
+"""From the detector's maps to boxes: reading an image at several scales, peaks, suppression of repeats.
+
+Large images lose their small objects when they are reduced to what the network reads at once: tiles find those, the
+whole image the large ones. A tile is read like an image of its own, so scores mean the same in both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +20,7 @@ from torch.nn import functional
 from backend.pipeline.grounding.compact.network import PADDING_MULTIPLE, STRIDES, Detector, DetectorOutput
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
+from dataset_tools.maps.tiles import windows
 
 PADDING_VALUE = (102, 105, 94)
 """RGB around an image that does not fill the network's input; training pads with it too."""
@@ -23,6 +29,17 @@ _LOWEST_PEAK = 0.03
 _LARGEST_READING = 1280
 _PEAKS = 600
 """Peaks kept per level and scale."""
+LARGEST_WHOLE = 2048
+"""Longest side in pixels of images that are read as a whole only: 1280 pixels of it are read, 0.625 of its size."""
+TILE = 1280
+TILE_OVERLAP = 256
+"""Objects up to this long are whole in at least one tile."""
+_BORDER = 3.0
+"""A box that ends this many pixels from a cut is taken to be cut."""
+_REPEATED = 0.5
+_INSIDE = 0.8
+
+FloatT = TypeVar("FloatT", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,39 @@ def detect(
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
             outputs[side] = detector(inputs)
     return find(outputs, (height, width), detector.config.categories, threshold, overlap=overlap)
+
+
+def detect_anywhere(
+    detector: Detector, image: Image, scales: Sequence[int], threshold: float, *, bfloat16: bool = False
+) -> list[Detection]:
+    """``detect``, in tiles too where a side of ``image`` uint8[H, W, 3] RGB is longer than ``LARGEST_WHOLE``.
+
+    Tiles of 1280 pixels overlap by 256; what a cut touches is left to the neighbouring tile or, if it is longer than
+    the overlap, to the reading of the whole image. A part found in a tile gives way to the whole object found with at
+    least its score.
+    """
+    height, width = image.shape[:2]
+    whole = detect(detector, image, scales, threshold, bfloat16=bfloat16)
+    if max(height, width) <= LARGEST_WHOLE:
+        return whole
+    found = [d for d in whole if max(d.box.width, d.box.height) > TILE_OVERLAP / 2]
+    for x, y, w, h in windows(width, height, TILE, TILE_OVERLAP):
+        tile = np.ascontiguousarray(image[y : y + h, x : x + w])
+        for part in detect(detector, tile, scales, threshold, bfloat16=bfloat16):
+            box = part.box.shifted(x, y)
+            if not is_cut(box, Box(x, y, x + w, y + h), width, height):
+                found.append(Detection(box, part.category, part.score))
+    return without_repeats(found)
+
+
+def is_cut(box: Box, tile: Box, width: int, height: int) -> bool:
+    """Whether ``box`` ends at a border of ``tile`` that is no border of the image."""
+    return (
+        (box.x0 < tile.x0 + _BORDER and tile.x0 > 0)
+        or (box.y0 < tile.y0 + _BORDER and tile.y0 > 0)
+        or (box.x1 > tile.x1 - _BORDER and tile.x1 < width)
+        or (box.y1 > tile.y1 - _BORDER and tile.y1 < height)
+    )
 
 
 def find(
@@ -186,34 +236,77 @@ def merge(
     """
     order = np.argsort(-scores, kind="stable")
     boxes, scores, labels, readings = boxes[order], scores[order], labels[order], readings[order]
-    alive = np.ones(len(boxes), bool)
-    voted, means, kept = [], [], []
-    for index in range(len(boxes)):
-        if not alive[index]:
-            continue
-        same = np.flatnonzero(alive & (labels == labels[index]))
-        ratios = _iou(boxes[index], boxes[same])
-        voters, witnesses = same[ratios >= 0.65], same[ratios >= 0.5]
-        best = np.zeros(len(factors), np.float32)
-        np.maximum.at(best, readings[witnesses], scores[witnesses])
-        voted.append(np.average(boxes[voters], axis=0, weights=scores[voters]))
-        asked = factors * (boxes[index, 2:] - boxes[index, :2]).max() >= _LEGIBLE
-        asked[-1] = True
-        means.append(best[asked].mean())
-        kept.append(labels[index])
-        alive[same[ratios > overlap]] = False
-        alive[index] = False
-    ranking = np.argsort(-np.array(means, np.float32), kind="stable")
-    return (
-        np.array(voted, np.float32).reshape(-1, 4)[ranking],
-        np.array(means, np.float32)[ranking],
-        np.array(kept, np.int64)[ranking],
-    )
+    better, worse, shared = _overlaps(boxes, labels)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    ratios = shared / np.maximum(areas[better] + areas[worse] - shared, 1e-6)
+    repeated = ratios > overlap
+    ended_by = _suppressed(better[repeated], worse[repeated], len(boxes))
+    kept = np.flatnonzero(ended_by == np.arange(len(boxes)))
+    # A kept box is judged by itself and by what no better box had taken before it.
+    asked = (ended_by[better] == better) & (ended_by[worse] >= better)
+    judged, judges = np.concatenate([kept, better[asked]]), np.concatenate([kept, worse[asked]])
+    agreement = np.concatenate([np.ones(len(kept), np.float32), ratios[asked]])
+    best = np.zeros((len(boxes), len(factors)), np.float32)
+    seen = agreement >= 0.5
+    np.maximum.at(best, (judged[seen], readings[judges[seen]]), scores[judges[seen]])
+    votes, weights = np.zeros_like(boxes), np.zeros((len(boxes), 1), boxes.dtype)
+    for_box = agreement >= 0.65
+    weight = scores[judges[for_box], None]
+    np.add.at(votes, judged[for_box], weight * boxes[judges[for_box]])
+    np.add.at(weights, judged[for_box], weight)
+    legible = factors * (boxes[kept, 2:] - boxes[kept, :2]).max(axis=1, initial=0)[:, None] >= _LEGIBLE
+    legible[:, -1:] = True
+    means = np.where(legible, best[kept], 0).sum(axis=1) / legible.sum(axis=1).astype(np.float32)
+    ranking = np.argsort(-means, kind="stable")
+    return (votes[kept] / weights[kept])[ranking], means[ranking], labels[kept][ranking]
 
 
-def _iou(box: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    result: npt.NDArray[np.float32] = overlap / np.maximum((box[2:] - box[:2]).prod() + areas - overlap, 1e-6)
-    return result
+def without_repeats(found: Sequence[Detection]) -> list[Detection]:
+    """The detections without repeats of better ones of their category (IoU above 0.5), and without parts of them (0.8
+    of them inside); best first. For what overlapping tiles and the reading of the whole found of one image.
+    """
+    ranked = sorted(found, key=lambda detection: -detection.score)
+    boxes = np.array([detection.box for detection in ranked], np.float64).reshape(-1, 4)
+    _, labels = np.unique([detection.category for detection in ranked], return_inverse=True)
+    better, worse, shared = _overlaps(boxes, labels)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    repeated = (shared > _REPEATED * (areas[better] + areas[worse] - shared)) | (shared >= _INSIDE * areas[worse])
+    ended_by = _suppressed(better[repeated], worse[repeated], len(ranked))
+    return [detection for index, detection in enumerate(ranked) if ended_by[index] == index]
+
+
+def _overlaps(
+    boxes: npt.NDArray[FloatT], labels: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[FloatT]]:
+    """Pairs of boxes [N, 4] of one label that share area: indices first < second, ascending, and the area shared.
+
+    A sweep from left to right: of thousands of boxes few meet, and only those are looked at.
+    """
+    # Side by side, label after label, so that boxes of different labels never meet.
+    span = float(np.ptp(boxes[:, [0, 2]])) + 1.0 if len(boxes) else 1.0
+    left, right = (boxes[:, side].astype(np.float64) + labels * span for side in (0, 2))
+    order = np.argsort(left, kind="stable")
+    reach = np.maximum(np.searchsorted(left[order], right[order]) - np.arange(len(order)) - 1, 0)
+    one = np.repeat(np.arange(len(order)), reach)
+    other = one + 1 + np.arange(len(one)) - np.repeat(np.cumsum(reach) - reach, reach)
+    pairs = np.sort(np.stack([order[one], order[other]]), axis=0)
+    first, second = pairs[:, (boxes[pairs[0], 1] < boxes[pairs[1], 3]) & (boxes[pairs[1], 1] < boxes[pairs[0], 3])]
+    ascending = np.lexsort((second, first))
+    first, second = first[ascending], second[ascending]
+    low, high = np.maximum(boxes[first, :2], boxes[second, :2]), np.minimum(boxes[first, 2:], boxes[second, 2:])
+    return first, second, np.clip(high - low, 0, None).prod(axis=1)
+
+
+def _suppressed(better: npt.NDArray[np.int64], worse: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """int64[count]: which item ends each one, itself for one that is kept.
+
+    From the first on, every item that none before has ended is kept, and ends the ``worse`` of its pairs (``better`` <
+    ``worse``, ascending).
+    """
+    ended_by = np.arange(count)
+    bounds = np.searchsorted(better, np.arange(count + 1)).tolist()
+    for index in np.unique(better).tolist():
+        if ended_by[index] == index:
+            rivals = worse[bounds[index] : bounds[index + 1]]
+            ended_by[rivals[ended_by[rivals] == rivals]] = index
+    return ended_by

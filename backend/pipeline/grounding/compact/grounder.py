@@ -15,9 +15,8 @@ import torch
 
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.grounding.box_colors import color_in_box
-from backend.pipeline.grounding.compact.detections import Detection
+from backend.pipeline.grounding.compact.detections import Detection, detect_anywhere
 from backend.pipeline.grounding.compact.network import Calibration, Detector, load_detector
-from backend.pipeline.grounding.compact.tiled import detect_anywhere
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, hash_image
 from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb
@@ -170,7 +169,8 @@ def chosen(
     """As :func:`answer`: the choice, the candidates that its indices mean, and all detections of the category."""
 
     named = Candidates.categories_of(query)
-    wanted = {*named, *query.target_categories}
+    referred = query.target_categories
+    wanted = {*named, *referred}
     # A kind is found once more as what it is a kind of: without its word it is no object of its own.
     groundings = [
         Grounding(d.box, calibration.probability(d.category, d.score), d.category)
@@ -184,7 +184,7 @@ def chosen(
         subjects = [g for g in subjects if g.score >= max(calibration.answer, _EVEN)]
     elif max((g.score for g in subjects), default=0.0) < calibration.answer:
         subjects = []
-    targets = [g for g in groundings if g.category in query.target_categories - set(named) and g.score >= _PLAUSIBLE]
+    targets = [g for g in groundings if g.category in referred - set(named) and g.score >= _PLAUSIBLE]
     candidates = subjects + targets
     labelled = _labelled(query, candidates, color_of, image)
     return relations.choose(query, labelled, image_size, _view(query, image)), candidates, considered

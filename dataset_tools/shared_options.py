@@ -1,4 +1,4 @@
-"""The option ``--bands`` of every command that reads pictures."""
+"""Options that mean the same in ``pslg`` and ``pslg dataset`` commands: pictures' bands, outlines on maps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import click
 
-__all__ = ["bands_option"]
+__all__ = ["bands_option", "simplify_option"]
 
 
 def _use(context: click.Context, parameter: click.Parameter, text: str | None) -> None:
@@ -38,3 +38,13 @@ bands_option = click.option(
     expose_value=False,
     help="Of images with more than three bands, those to show, counted from 1. [default: PSLG_BANDS, else 1,2,3]",
 )
+"""For every command that reads pictures."""
+simplify_option = click.option(
+    "--simplify",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="METRES",
+    show_default=True,
+    help="For outlines on a map (gpkg, geojson): how far they may be from the masks; 0: along the pixels' edges.",
+)
+"""For every command that writes outlines on a map."""

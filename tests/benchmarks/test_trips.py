@@ -1,4 +1,4 @@
-"""What ``benchmarks.trips`` counts: calls of the project's files, and how often they change."""
+"""What ``benchmarks.trips`` counts, calls of files and changes of file; and that the trips stay short."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.trips import Recorder, Trip
+from benchmarks.trips import Recorder, Trip, measure
 
 
 def test_a_trip_counts_files_functions_and_changes() -> None:
@@ -43,3 +43,25 @@ def test_calls_of_every_thread_are_seen_and_only_those_of_the_given_folders(
         recorder.close()
     assert list(trip.calls.values()) == [[(str(inside / "inside_room.py"), "here")]] * 2
     assert sys.getprofile() is before
+
+
+@pytest.fixture(scope="module")
+def trips() -> dict[str, Trip]:
+    return measure()
+
+
+@pytest.mark.parametrize(
+    ("name", "modules", "changes"),
+    [
+        ("warm click", 26, 100),
+        ("first pre-label", 54, 380),
+        ("webhook", 8, 14),
+        ("export record to REFER", 17, 105),
+    ],
+)
+def test_a_trip_visits_few_modules_and_changes_files_seldom(
+    trips: dict[str, Trip], name: str, modules: int, changes: int
+) -> None:
+    counts = trips[name].counts()
+    assert counts["modules"] <= modules, trips[name].modules()
+    assert counts["changes"] <= changes
