@@ -197,6 +197,8 @@ class TaskImages:
         if row is None:
             return None
         sha256, height, width, length, etag, last_modified, checked_at = row
+        if checked_at > time.time():
+            checked_at = 0.0  # by a clock that was ahead: when it was looked at is not known
         return _Known(sha256, (height, width), length, etag, last_modified, checked_at)
 
     def _key(self, url: str) -> str:

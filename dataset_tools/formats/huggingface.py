@@ -131,11 +131,14 @@ def read(root: Path) -> Iterator[Sample]:
         try:
             for batch in parquet.ParquetFile(file).iter_batches(_IMAGES_PER_GROUP):
                 for row in batch.to_pylist():
-                    path = root / "unpacked" / row["file_name"]
+                    name = PurePosixPath(row["file_name"])
+                    if name.is_absolute() or ".." in name.parts or "\\" in str(name) or "\0" in str(name):
+                        raise ValueError(f"file_name {row['file_name']!r} leads out of the folder")
+                    path = root / "unpacked" / name
                     if not path.exists():
                         atomic.write_bytes(path, row["image"]["bytes"])
                     for ref in row["refs"]:
                         ref["provenances"] = [json.loads(one) for one in ref["provenances"]]
                     yield read_row(row, split, str(path), "huggingface")
-        except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+        except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{file}: {type(error).__name__} {error}") from error
