@@ -144,7 +144,7 @@ def _configs(measured: Mapping[str, float]) -> Iterator[Check]:
 def _licences(config: PipelineConfig) -> list[str]:
     """The licences of a config's weights, each once."""
     named = (config.grounder.weights, config.segmenter.weights)
-    return list(dict.fromkeys(REGISTRY[name].licence for name in named if name in REGISTRY))
+    return list(dict.fromkeys(REGISTRY[name].licence for name in named if name is not None and name in REGISTRY))
 
 
 def _advice(labeling_configs: Collection[str]) -> Iterator[Check]:
