@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from backend.database import Database
+from backend.log_lines import start_logging
 from backend.server.access import Access
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import ConfigError
@@ -49,7 +49,7 @@ def serve(**options: Any) -> None:
     config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
     check_replay(settings.train_replay)
     Database.of_state(settings.state_dir).close()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging(settings.log_level)
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 

@@ -44,6 +44,10 @@ GROUNDERS: Mapping[str, str] = {
     "sam3": "backend.pipeline.grounding.sam3:load_sam3",
     "vlm": "backend.pipeline.grounding.vlm:load_vlm",
 }
+EXEMPLARS: Mapping[str, str] = {
+    "compact": "backend.pipeline.grounding.compact.exemplars:matcher_of",
+}
+"""Kinds of grounders that find more like given objects: f(grounder) gives the ``ExemplarMatcher``."""
 SEGMENTERS: Mapping[str, str] = {
     "compact-sam": "backend.pipeline.segmentation.compact_sam:load_compact_segmenter",
     "sam": "backend.pipeline.segmentation.vit_sam:load_sam",

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from backend.pipeline.types import Box, Grounding, GroundingResult, Image
 
-__all__ = ["Exemplars", "Grounder"]
+__all__ = ["ExemplarFinder", "Grounder"]
 
 
 class Grounder(Protocol):
@@ -26,7 +26,7 @@ class Grounder(Protocol):
 
 
 @runtime_checkable
-class Exemplars(Protocol):
+class ExemplarFinder(Protocol):
     """Finds more of what boxes show; a grounder that can do so has this method as well."""
 
     def find_like(

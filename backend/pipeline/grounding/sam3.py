@@ -49,7 +49,7 @@ class _Instance:
 
 
 class Sam3Grounder(OpenVocabularyGrounder):
-    """Grounds any noun, and what is like given boxes (``Exemplars``); safe to call from several threads.
+    """Grounds any noun, and what is like given boxes (``ExemplarFinder``); safe to call from several threads.
 
     Args:
         model: ``Sam3Model`` or ``Sam3LiteTextModel``, on its device, in evaluation mode.
@@ -125,7 +125,7 @@ class Sam3Grounder(OpenVocabularyGrounder):
         noun: str = "",
         key: str | None = None,  # noqa: ARG002 - the protocol's signature
     ) -> tuple[Grounding, ...]:
-        """What looks like the boxes ``positive`` and unlike ``negative``, best first; see ``Exemplars``.
+        """What looks like the boxes ``positive`` and unlike ``negative``, best first; see ``ExemplarFinder``.
 
         The image is read as a whole: cut a large scene around the examples before.
         """

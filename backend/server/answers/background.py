@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from backend.server.metrics import Metrics
-from backend.server.protocol import Prediction, shown_id
+from backend.server.protocol import Prediction
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
 
@@ -144,7 +144,7 @@ class LatePredictions:
             stays = wanted()
         except Exception as error:
             # Whatever a model raises ends this task's push, not the thread that pushes the others.
-            logger.warning("task %s: not computed: %s", shown_id(task_id), error)
+            logger.warning("task %s: not computed: %s", task_id, error)
             self.forget(task_id)
             return
         with self._lock:
@@ -153,20 +153,20 @@ class LatePredictions:
             del self._tickets[task_id]
         if not stays:
             version = prediction["model_version"]
-            logger.info("task %s: not pushed: %s no longer serves its project", shown_id(task_id), version)
+            logger.info("task %s: not pushed: %s no longer serves its project", task_id, version)
             return
         try:
             reason = _foreign(label_studio, task_id, project, prediction["model_version"])
             if reason is not None:
                 self._metrics.pushed.labels("refused").inc()
-                logger.warning("task %s: computed, but not pushed: %s", shown_id(task_id), reason)
+                logger.warning("task %s: computed, but not pushed: %s", task_id, reason)
                 return
             if not label_studio.has_prediction(task_id, prediction["model_version"]):
                 label_studio.add_prediction(task_id, prediction)
             self._metrics.pushed.labels("ok").inc()
         except LabelStudioError as error:
             self._metrics.pushed.labels("failed").inc()
-            logger.warning("task %s: computed, but not pushed: %s", shown_id(task_id), error)
+            logger.warning("task %s: computed, but not pushed: %s", task_id, error)
 
 
 def _foreign(studio: LabelStudio, task_id: int | str, project: int | None, model_version: str) -> str | None:

@@ -29,6 +29,7 @@ from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
 from dataset_tools.errors import PslgError, UnavailableError
+from dataset_tools.label_studio.notes import answered
 
 __all__ = ["ClickQueue", "Clicks"]
 
@@ -170,7 +171,7 @@ class Clicks:
             known = isinstance(error, PslgError)
             logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
             return empty
-        self._metrics.clicks.labels("answered" if prediction["result"] else "empty").inc()
+        self._metrics.clicks.labels("answered" if answered(prediction["result"]) else "empty").inc()
         return prediction
 
     def _answer(self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig) -> Prediction:
@@ -183,8 +184,7 @@ class Clicks:
         regions: list[Region] = []
         scores: list[float] = []
         if prompts.texts:
-            texts = read_task(task, config, prompts.texts)
-            prediction = self._prelabeler.answer(pipeline, texts, config)
+            prediction = self._prelabeler.answer_newest(pipeline, read_task(task, config, prompts.texts), config)
             regions += prediction["result"]
             scores.append(prediction["score"])
         for prompt in prompts.objects:
@@ -223,7 +223,11 @@ class Clicks:
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
-        cleaned = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
+        # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
+        alone = region is None and prompt.box is None
+        cleaned = clean_mask(
+            prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
+        )
         writer = RegionWriter(
             config.image,
             pipeline.model_version,
@@ -231,6 +235,7 @@ class Clicks:
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
             config.item,
+            config.own_categories,
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
@@ -239,7 +244,7 @@ class Clicks:
             controls if region is None else [region.control],
             score=score,
             expression=None if region is None else region.expression,
-            clicks=len(prompt.clicks),
+            clicks=len(prompt.clicks) + (prompt.box is not None),
             region_id=None if region is None else region.id,
         )
         return regions, score

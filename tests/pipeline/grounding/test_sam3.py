@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backend.pipeline.grounding import Exemplars
+from backend.pipeline.grounding import ExemplarFinder
 from backend.pipeline.grounding.open_vocabulary import Phrase
 from backend.pipeline.grounding.sam3 import Sam3Grounder, load_sam3
 from dataset_tools.errors import PromptError, WeightsError
@@ -73,7 +73,7 @@ def test_examples_are_the_library_s_box_prompts(folder: Path) -> None:
     boxes = [[list(positive), list(negative)]]
     expected = library_answer(folder, 0.0, input_boxes=boxes, input_boxes_labels=[[1, 0]])
     grounder = load_sam3(folder, **EVERYTHING)
-    assert isinstance(grounder, Exemplars)
+    assert isinstance(grounder, ExemplarFinder)
     found = grounder.find_like(IMAGE, [positive], [negative])
     np.testing.assert_allclose([one.score for one in found], expected["scores"], rtol=1e-5)
     named = grounder.find_like(IMAGE, [positive], [negative], noun="ship")
