@@ -38,8 +38,8 @@ def detector_config(*, lite: bool = False) -> Any:
     if lite:
         text |= {"num_hidden_layers": 3, "repmixer_kernel_size": 3}
     else:
-        text |= {"model_type": "clip_text_model", "hidden_act": "gelu", "eos_token_id": 1, "bos_token_id": 0}
-        text |= {"pad_token_id": 1}
+        text |= {"model_type": "clip_text_model", "hidden_act": "gelu", "eos_token_id": 2, "bos_token_id": 1}
+        text |= {"pad_token_id": 2}
     make = transformers.Sam3LiteTextConfig if lite else transformers.Sam3Config
     return make(
         vision_config=_vision(), text_config=text, geometry_encoder_config=dict(part), detr_encoder_config=dict(part),
@@ -54,11 +54,11 @@ def tracker_config(kind: Any) -> Any:
     return kind(vision_config=_vision(), prompt_encoder_config=prompt, mask_decoder_config=decoder)
 
 
-def _tokenizer() -> Any:
+def clip_tokenizer() -> Any:
     import transformers
 
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    words = ["!", "<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     return transformers.CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
 
 
@@ -95,7 +95,7 @@ def write_sam3(folder: Path) -> Path:
     tensors = load_file(folder / "model.safetensors")
     tensors = {name.replace("tracker_model.tracker_model.", "tracker_model."): one for name, one in tensors.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    transformers.Sam3Processor(_images(), _tokenizer()).save_pretrained(folder)
+    transformers.Sam3Processor(_images(), clip_tokenizer()).save_pretrained(folder)
     return folder
 
 
@@ -109,7 +109,7 @@ def write_sam3_detector(folder: Path, *, lite: bool = False) -> Path:
     for module in (model.detr_decoder, model.mask_decoder):
         _livelier(module)
     model.save_pretrained(folder)
-    transformers.Sam3Processor(_images(), _tokenizer()).save_pretrained(folder)
+    transformers.Sam3Processor(_images(), clip_tokenizer()).save_pretrained(folder)
     return folder
 
 

@@ -40,6 +40,7 @@ GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
+    "owlv2": "backend.pipeline.grounding.owlv2:load_owlv2",
     "sam3": "backend.pipeline.grounding.sam3:load_sam3",
     "vlm": "backend.pipeline.grounding.vlm:load_vlm",
 }
