@@ -131,7 +131,31 @@ CREATE TABLE IF NOT EXISTS promotions (
 );
 CREATE INDEX IF NOT EXISTS promotions_by_project ON promotions (project, config, id);
 """
-MIGRATIONS: tuple[str, ...] = (_TABLES,)
+_SET_ASIDE = """
+-- Of a task: number of the last event that said something of it. Events that could not be folded, with the reason.
+ALTER TABLE tasks ADD COLUMN event INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE events_set_aside (event INTEGER PRIMARY KEY, reason TEXT NOT NULL);
+"""
+_EXEMPLARS = """
+-- What accepted objects teach of categories that no model knows (backend.learning.annotations.exemplars).
+CREATE TABLE exemplar_tasks (
+    project INTEGER NOT NULL,
+    task INTEGER NOT NULL,
+    signature TEXT NOT NULL,
+    PRIMARY KEY (project, task)
+) WITHOUT ROWID;
+CREATE TABLE exemplars (
+    project INTEGER NOT NULL,
+    task INTEGER NOT NULL,
+    image TEXT NOT NULL,
+    category TEXT NOT NULL,
+    objects INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    lesson BLOB NOT NULL,
+    PRIMARY KEY (project, task, image, category)
+);
+"""
+MIGRATIONS: tuple[str, ...] = (_TABLES, _SET_ASIDE, _EXEMPLARS)
 """SQL scripts in their order; comments stand on lines of their own."""
 _BUSY_TIMEOUT = 30.0
 

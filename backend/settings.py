@@ -109,9 +109,11 @@ class Settings(BaseModel):
             decides; before, a new version waits.
         max_objects: objects of one expression that go to Label Studio, the most certain ones; a version that finds
             more is never promoted.
+        candidates: objects that are offered as candidates where several fit an expression alike, at most; 0 for none.
         train_replay: dataset folder (parts train and val) whose images keep a training from forgetting; None
             draws scenes.
         train_disk: bytes kept on disk of what frozen parts of the models make of training images; saves time.
+        keep_versions: trained versions kept of a project beside the one that serves and the one before it.
         train_threads: threads of a training process.
         train_nice: what is added to a training process's niceness, so that clicks go first.
         version_memory: promoted model versions held in memory per process.
@@ -164,8 +166,10 @@ class Settings(BaseModel):
     gate_objects: int = Field(default=10, ge=1)
     gate_images: int = Field(default=5, ge=1)
     max_objects: int = Field(default=100, ge=1)
+    candidates: int = Field(default=4, ge=0, le=20)
     train_replay: Path | None = None
-    train_disk: int = Field(default=10_000_000_000, ge=0)
+    train_disk: int = Field(default=1_500_000_000, ge=0)
+    keep_versions: int = Field(default=3, ge=0)
     train_threads: int = Field(default=1, ge=1, le=256)
     train_nice: int = Field(default=15, ge=0, le=19)
     version_memory: int = Field(default=4, ge=1, le=256)

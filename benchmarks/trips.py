@@ -134,7 +134,7 @@ def region(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
         "id": "a", "from_name": "mask", "to_name": "image", "type": "brushlabels", "origin": "prediction",
         "original_width": mask.shape[1], "original_height": mask.shape[0],
         "value": {"format": "rle", "rle": brush_rle.encode(mask), "brushlabels": ["airplane"]},
-        "meta": {"text": ["pslg model=compact-00000000 clicks=1 score=0.9"]},
+        "meta": {"text": ["pslg model=compact-00000000 clicks=1 score=0.9", "expression: the largest airplane"]},
     }  # fmt: skip
 
 

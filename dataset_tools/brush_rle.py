@@ -54,6 +54,7 @@ def encode(mask: Mask) -> list[int]:
     counts: npt.NDArray[np.int64] = np.diff(starts, append=mask.size) * 4
     values: npt.NDArray[np.int64] = np.zeros(len(starts), np.int64)
     values[int(not mask.flat[0]) :: 2] = 255
+    index = (counts > 8).view(np.int8) + (counts > 16).view(np.int8) + (counts > 256).view(np.int8)
     if counts.max() > _LONGEST:  # runs over 65536 words are cut
         pieces = -(-counts // _LONGEST)
         values = np.repeat(values, pieces)
@@ -61,7 +62,7 @@ def encode(mask: Mask) -> list[int]:
         rest = counts - (pieces - 1) * _LONGEST
         counts = np.full(len(values), _LONGEST, np.int64)
         counts[last] = rest
-    index = (counts > 8).view(np.int8) + (counts > 16).view(np.int8) + (counts > 256).view(np.int8)
+        index = np.repeat(index, pieces)  # the SDK writes the short rest of such a run with the longest count, too
     size = np.array(_SIZES).take(index)
     tokens = ((((4 | index) << size) | (counts - 1)) << 8) | values
     header = (mask.size * 4 << 21) | (7 << 16) | (2 << 12) | (3 << 8) | (7 << 4) | 15

@@ -141,7 +141,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
         "ground track field",
         "running track, athletics field, athletic field, athletics track, athletic track, track field, ground track, "
         "track and field, track and field stadium, track and field ground, sports track, race track, racetrack, "
-        "oval track, track, playground, sports field, sports ground, athletics ground, athletic ground, track oval, "
+        "oval track, track, sports field, sports ground, athletics ground, athletic ground, track oval, "
         "field track, running field, school track, tartan track",
     ),
     (

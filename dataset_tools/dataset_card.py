@@ -29,16 +29,19 @@ def write_card(
         failed: (file name, why) of images that were left out.
     """
     counts = {name: Counter[str]() for name in ("split", "category", "kind", "origin", "model_version", "source")}
-    images, left_behind, scenes, sizes = 0, 0, set(), Counter[str]()
-    holds_absent = FORMATS[format_name].absent
+    images, objects, left_behind, scenes, sizes = 0, 0, 0, set(), Counter[str]()
+    entry = FORMATS[format_name]
     for item in items():
+        left_behind += sum(bool(r.expression) and not r.targets and not entry.absent for r in item.sample.records)
+        held = [r for r in item.sample.records if r.targets and (entry.objects or r.expression)]
+        if entry.words_only and not held:
+            continue
         images += 1
+        objects += len({(r.category, t.counts if t.id is None else t.id) for r in held for t in r.targets})
         scenes.add(item.sample.image.cut_from or item.sample.image.file_name)
         sizes[f"{item.sample.image.width} x {item.sample.image.height}"] += 1
         for record in item.sample.records:
-            if record.expression and not record.targets and not holds_absent:
-                left_behind += 1
-            elif record.expression:
+            if record.expression and (record.targets or entry.absent):
                 provenance = record.provenance
                 for name, value in {
                     "split": record.split, "category": record.category, "kind": record.kind,
@@ -47,7 +50,7 @@ def write_card(
                     counts[name][value or "not known"] += 1
     description = {
         "version": _VERSION, "format": format_name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "images": images, "scenes": len(scenes), "expressions": sum(counts["category"].values()),
+        "images": images, "objects": objects, "scenes": len(scenes), "expressions": sum(counts["category"].values()),
         **{f"by_{name}": dict(counter.most_common()) for name, counter in counts.items()},
         "absent_left_behind": left_behind, "image_sizes": dict(sizes.most_common(10)),
         "left_out": [list(pair) for pair in failed], **details,
@@ -64,9 +67,11 @@ def _card(name: str, description: dict[str, Any]) -> str:
         "Models": "by_model_version",
     }  # fmt: skip
     parts = [
+        *_head(description),
         f"# {description.get('name') or name.strip('.').partition('.')[0]}",
         "Referring segmentation of overhead images: an image, an expression, the mask of what it describes.",
-        f"{description['expressions']:,} expressions on {description['images']:,} images "
+        f"{description['expressions']:,} expressions and {description['objects']:,} objects on"
+        f" {description['images']:,} images "
         f"of {description['scenes']:,} scenes. Format: `{description['format']}`. Licence: {licence}.",
         *(_table(title, description[key]) for title, key in tables.items()),
         "## How it was made\n\n" + "\n".join(f"- {key}: {description[key]}" for key in made),
@@ -74,6 +79,16 @@ def _card(name: str, description: dict[str, Any]) -> str:
     if description["left_out"]:
         parts.append("## Left out\n\n" + "\n".join(f"- {name}: {why}" for name, why in description["left_out"]))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(description: dict[str, Any]) -> list[str]:
+    """The YAML by which ``datasets.load_dataset(folder)`` finds the splits, for the format that it reads."""
+    if description["format"] != "huggingface":
+        return []
+    splits = sorted({"train" if split == "not known" else split for split in description["by_split"]})
+    files = [line for split in splits for line in (f"  - split: {split}", f"    path: data/{split}-*")]
+    tasks = ["task_categories:", "- image-segmentation", "configs:", "- config_name: default", "  data_files:"]
+    return ["\n".join(["---", f"pretty_name: {json.dumps(description['name'])}", *tasks, *files, "---"])]
 
 
 def _table(title: str, counts: dict[str, int]) -> str:

@@ -84,7 +84,7 @@ def export(
         details: JSON values for ``dataset.json`` (licence, source, command).
         options: of the format's writer, see ``formats.writer``.
         progress: called with 1 after every sample.
-        reasons: why the source left things out; asked where nothing was exported.
+        reasons: what the source left out, as ``where: why``; asked at the end, for dataset.json and the card.
 
     Returns:
         What was exported and what failed.
@@ -137,10 +137,16 @@ def export(
     report.loss = writer.finish(staging, items)
     named = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
     lost = {"loss": report.loss} if report.loss else {}
-    write_card(staging, format_name, items, {**named, **lost, **(details or {})}, report.failed)
+    left_out = [*report.failed, *map(_where_and_why, reasons())]
+    write_card(staging, format_name, items, {**named, **lost, **(details or {})}, left_out)
     journal.path.unlink()
     _put_in_place(staging, destination)
     return report
+
+
+def _where_and_why(reason: str) -> tuple[str, str]:
+    where, _, why = reason.partition(": ")
+    return where, why
 
 
 def _count(report: ExportReport, items: Items, entry: Format) -> int:
@@ -149,7 +155,7 @@ def _count(report: ExportReport, items: Items, entry: Format) -> int:
     for item in items():
         records, boxes = item.sample.records, len(item.sample.boxes)
         found += len(records)
-        report.images += 1
+        report.images += not entry.words_only or any(r.expression and r.targets for r in records)
         report.without_target += 0 if entry.absent else sum(not record.targets for record in records)
         report.wordless += 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
         report.records += sum(

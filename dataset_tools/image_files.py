@@ -35,6 +35,7 @@ __all__ = [
     "MAX_PIXELS",
     "RGB",
     "as_rgb_file",
+    "clean_parts",
     "decode",
     "default_bands",
     "mode",
@@ -58,6 +59,13 @@ _FOREIGN = {
 _ORIENTATION = 0x0112
 _VALUE_BYTES = 16
 """A picture's bands may take so many bytes per pixel of the limit."""
+
+
+def clean_parts(name: str) -> tuple[str, ...]:
+    """The parts of a file name without drive, root, ``.`` and ``..``; Windows' separators are taken too."""
+    path = name.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    return tuple(parts[1:] if parts and len(parts[0]) == 2 and parts[0][1] == ":" else parts)
 
 
 def read(

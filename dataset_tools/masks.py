@@ -26,6 +26,10 @@ Segmentation: TypeAlias = Mapping[str, Any] | Sequence[Any]
 
 _SAME, _SAME_SMALL = 0.99, 0.96
 """Least IoU of a part of a mask and its simplified polygon; of one that is smaller than ``_SMALL`` each way."""
+_MOST_PIXELS = 1 << 31
+_MOST_CORNERS = 100_000
+_FARTHEST = 10  # widths or heights outside of the image, beyond which coordinates are no object's
+_LONGEST = 2_000_000
 _SMALL = 16  # pixels
 _LEAST_TOLERANCE = 0.2  # pixels; below it all corners are kept anyway
 
@@ -40,9 +44,11 @@ def to_coco_rle(mask: Mask) -> CocoRle:
 
 def _compressed(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
     """One compressed RLE (counts as bytes) for any COCO segmentation value of an image height x width."""
+    if height < 1 or width < 1 or height * width >= _MOST_PIXELS:
+        raise MaskError(f"an image of {width} x {height} pixels has no masks that can be read")
     if isinstance(segmentation, Mapping):
         size, counts = segmentation.get("size"), segmentation.get("counts")
-        if list(size or ()) != [height, width]:
+        if not isinstance(size, list | tuple) or list(size) != [height, width]:
             raise MaskError(
                 f"the run-length code is for size {size}, the image has [height, width] = {[height, width]}"
             )
@@ -70,9 +76,29 @@ def _compressed(segmentation: Segmentation, height: int, width: int) -> dict[str
                 f"polygon {number} must be a list of at least 3 points x, y, x, y, ...; got {polygon!r:.80}"
             )
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in polygon):
-            raise MaskError(f"polygon {number} holds something other than finite numbers: {polygon!r:.80}")
+            raise MaskError(f"polygon {number} holds something other than finite numbers: {str(polygon[:8])[:80]}")
+        require_drawable(np.asarray(polygon, np.float64).reshape(-1, 2), height, width)
     # Four numbers would be read as a box by pycocotools; the length check above keeps polygons polygons.
     return dict(coco.merge(coco.frPyObjects([list(polygon) for polygon in segmentation], height, width)))
+
+
+def require_drawable(corners: npt.NDArray[np.float64], height: int, width: int) -> None:
+    """Refuse a polygon that pycocotools would crash on, or take memory for by the length of its outline.
+
+    Args:
+        corners: float64[N, 2]: x, y in pixels.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        MaskError: it has too many corners, lies far outside of the image, or its outline is far too long.
+    """
+    if len(corners) > _MOST_CORNERS:
+        raise MaskError(f"a polygon has {len(corners)} points, more than {_MOST_CORNERS}")
+    if (np.abs(corners) > _FARTHEST * np.array((width, height))).any():
+        raise MaskError(f"points of a polygon lie farther than {_FARTHEST} times the image's size outside of it")
+    if np.abs(corners - np.roll(corners, 1, axis=0)).sum() > _LONGEST:
+        raise MaskError(f"a polygon's outline is longer than {_LONGEST} pixels")
 
 
 def from_coco(segmentation: Segmentation, height: int, width: int) -> Mask:
@@ -196,3 +222,12 @@ def _filled(corners: npt.NDArray[Any], size: npt.NDArray[np.float64]) -> Any:
 
 def _overlap(first: Any, second: Any) -> float:
     return float(coco.iou([first], [second], [0])[0, 0])
+
+
+def smallest_rectangle(mask: Mask) -> npt.NDArray[np.float64]:
+    """The corners float64[4, 2] of the smallest rectangle, turned any way, around all pixels of ``mask`` bool[H, W].
+
+    They go round in one direction, and may lie outside of the image.
+    """
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in to_polygons(mask)])
+    return np.asarray(cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))), np.float64)

@@ -17,10 +17,26 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask, area_of, box_of, from_coco, merge, to_coco_rle
 
-__all__ = ["BoxOnly", "Origin", "Provenance", "Record", "Sample", "SourceImage", "Target", "local_path", "target_of"]
+__all__ = [
+    "FATES",
+    "BoxOnly",
+    "Fate",
+    "Origin",
+    "Provenance",
+    "Record",
+    "Sample",
+    "SourceImage",
+    "Target",
+    "local_path",
+    "target_of",
+]
 
 Origin: TypeAlias = Literal["prediction", "prediction-changed", "manual"]
 """How a mask came about, in Label Studio's words: accepted as it was, accepted after changes, drawn by hand."""
+Fate: TypeAlias = Literal["unchanged", "clicked", "changed", "manual"]
+"""What an accepted mask cost: ``label_studio.regions.fate_of``."""
+FATES: tuple[Fate, ...] = ("unchanged", "clicked", "changed", "manual")
+"""From the cheapest to the dearest."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,10 @@ class Provenance:
         clicks: refinement clicks, summed over the regions.
         score: the model's score, the lowest of the regions.
         generated: the expression was made by a program, not by a person.
+        fate: what the mask cost; of several regions the dearest.
+        guessed, unread: words of the expression that its reading took for others, and that it passed over
+            (``expressions.reading.WordsRead``); None where nothing was, or nobody looked.
+        mixed: some of its masks were found for its words, others clicked, boxed or drawn without them.
     """
 
     source: str | None = None
@@ -49,6 +69,15 @@ class Provenance:
     clicks: int | None = None
     score: float | None = None
     generated: bool | None = None
+    fate: Fate | None = None
+    guessed: tuple[str, ...] | None = None
+    unread: tuple[str, ...] | None = None
+    mixed: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("guessed", "unread"):  # JSON has lists
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if value else None)
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dataset_tools import duplicates, formats, image_files, splits
+from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.formats import coco_rows
 from dataset_tools.formats.left_out import Report, refuse
 from dataset_tools.label_studio import exports as label_studio
 from dataset_tools.label_studio.exports import ImportRules, Problem
-from dataset_tools.records import Sample, local_path
+from dataset_tools.records import Record, Sample, local_path
 from dataset_tools.splits import SceneGroup
 
 Samples: TypeAlias = Callable[[], Iterator[Sample]]
@@ -128,3 +130,37 @@ def _hash(sample: Sample) -> duplicates.Bits | None:
         return duplicates.perceptual_hash(image_files.read(local_path(sample.image)))
     except (PslgError, OSError):
         return None  # the exporter reports images that cannot be read
+
+
+def read_as(record: Record) -> WordsRead:
+    """How a record's expression was read: as its provenance says, else as it is read now."""
+    known = record.provenance
+    if known.guessed or known.unread:
+        return WordsRead(known.guessed or (), known.unread or ())
+    return reading_of(
+        record.expression, frozenset() if record.category in CATEGORIES else frozenset((record.category,))
+    )
+
+
+def read_fully(samples: Callable[[], Iterator[Sample]], left: dict[str, int]) -> Callable[[], Iterator[Sample]]:
+    """``samples`` without the expressions of which a word was guessed or passed over; their objects stay without words.
+
+    Args:
+        samples: the source; every call starts it anew.
+        left: receives the number of expressions taken out, by file name.
+    """
+
+    def fully() -> Iterator[Sample]:
+        left.clear()
+        for sample in samples():
+            records = []
+            for record in sample.records:
+                if not record.expression or read_as(record).is_full:
+                    records.append(record)
+                    continue
+                left[sample.image.file_name] = left.get(sample.image.file_name, 0) + 1
+                if record.targets:
+                    records.append(replace(record, expression=""))
+            yield replace(sample, records=tuple(records))
+
+    return fully

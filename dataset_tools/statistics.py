@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ import numpy.typing as npt
 from dataset_tools import atomic, html_page, metrics
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.html_page import Markup
-from dataset_tools.records import Record, Sample
+from dataset_tools.records import FATES, Fate, Provenance, Record, Sample
+from dataset_tools.sources import read_as
 
 _HEAT = 48
 _STOP = {"the", "a", "an", "of", "in", "on", "to", "is", "and", "at", "image", "with", "that", "it", "by", "all"}
@@ -35,6 +37,9 @@ class Statistics:
     by_category: dict[str, Counter[str]] = field(default_factory=dict)
     by_kind: Counter[str] = field(default_factory=Counter)
     by_origin: Counter[str] = field(default_factory=Counter)
+    by_fate: Counter[str] = field(default_factory=Counter)
+    read: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
     shares: list[float] = field(default_factory=list)
@@ -81,6 +86,11 @@ class Statistics:
         origin = record.provenance
         if origin.origin:
             self.by_origin[origin.origin] += 1
+        if fate := _fate(origin):
+            self.by_fate[fate] += 1
+        reading = read_as(record)
+        self.read.update({"fully": reading.is_full, "guessed": bool(reading.guessed), "unread": bool(reading.unread)})
+        self.unread.update(reading.unread)
         if origin.clicks is not None:
             self.clicks[origin.clicks] += 1
         if origin.lead_time is not None:
@@ -90,7 +100,7 @@ class Statistics:
         """JSON values."""
         shares = np.array(self.shares or [0.0])
         accepted = {name: self.by_origin[name] for name in ("prediction", "prediction-changed", "manual")}
-        total = sum(accepted.values())
+        total, labels = sum(accepted.values()), self.by_fate.total()
         return {
             "images": self.images,
             "scenes": len(self.scenes),
@@ -106,14 +116,28 @@ class Statistics:
             "different_words": len(self.words),
             "top_words": dict(self.words.most_common(40)),
             "masks": accepted if total else {},
-            "accepted_unchanged": round(accepted["prediction"] / total, 4) if total else None,
-            "accepted_changed": round(accepted["prediction-changed"] / total, 4) if total else None,
+            "fates": {fate: self.by_fate[fate] for fate in FATES} if labels else {},
+            "accepted_unchanged": round(self.by_fate["unchanged"] / labels, 4) if labels else None,
+            "accepted_changed": round(self.by_fate["changed"] / labels, 4) if labels else None,
+            "read": {name: self.read[name] for name in ("fully", "guessed", "unread")},
+            "top_unread": dict(self.unread.most_common(20)),
             "clicks": {str(number): count for number, count in sorted(self.clicks.items())},
             "annotator_agreement_iou": round(float(np.mean(self.agreements)), 4) if self.agreements else None,
             "lead_time_seconds": {
                 name: {"n": len(times), "median": float(np.median(times))} for name, times in self.lead_times.items()
             },
         }
+
+
+def _fate(origin: Provenance) -> Fate | None:
+    """Datasets of earlier versions say it by origin and clicks."""
+    if origin.fate is not None or origin.origin is None:
+        return origin.fate
+    if origin.origin == "prediction-changed":
+        return "changed"
+    if origin.clicks:
+        return "clicked"
+    return "unchanged" if origin.origin == "prediction" else "manual" if origin.clicks is None else "clicked"
 
 
 def collect(samples: Iterable[Sample]) -> Statistics:
@@ -147,7 +171,8 @@ def plots(found: Statistics) -> dict[str, bytes]:
         axes.barh(names, widths, left=left, label=split)
         left += widths
     axes.set(xlabel="expressions", title="Categories and splits")
-    axes.legend(frameon=False)
+    if splits:
+        axes.legend(frameon=False)
 
     axes = figure("mask_sizes")
     shares = np.maximum(np.array(found.shares or [1e-6]), 1e-6)
@@ -172,13 +197,15 @@ def plots(found: Statistics) -> dict[str, bytes]:
         axes = figure("lead_times")
         axes.boxplot(list(found.lead_times.values()), tick_labels=list(found.lead_times), showfliers=False)
         axes.set(xlabel="annotator", ylabel="seconds", title="Time per annotation")
-    if found.by_origin:
-        axes = figure("origins", 2.2)
-        axes.barh(list(found.by_origin), list(found.by_origin.values()), color="#a86a48")
+    if found.by_fate:
+        axes = figure("fates", 2.2)
+        axes.barh(list(found.by_fate), list(found.by_fate.values()), color="#a86a48")
         axes.set(xlabel="records", title="What became of the pre-labels")
     for name, made in figures.items():
         buffer = io.BytesIO()
-        made.savefig(buffer, format="png")
+        with warnings.catch_warnings():  # words of a script that the font lacks are boxes in the plot, not in the page
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            made.savefig(buffer, format="png")
         drawn[name] = buffer.getvalue()
     return drawn
 

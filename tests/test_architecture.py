@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 # a folder or a single module; "backend" and "dataset_tools" are what lies directly in these folders and has no row.
 _BASE = "backend dataset_tools"
 _DATA = f"{_BASE} dataset_tools.expressions dataset_tools.formats dataset_tools.synthetic"
-_SERVER_BASE = "backend.server.protocol backend.server.images backend.server.metrics"
+_SERVER_BASE = "backend.server.protocol backend.server.images backend.server.metrics backend.server.limits"
 _LEARNING = "backend.learning.annotations backend.learning.versions backend.learning.retraining"
 _NETWORKS = "backend.pipeline backend.pipeline.grounding backend.pipeline.segmentation backend.pipeline.weights"
 _TRAINING = "backend.training " + " ".join(
@@ -31,7 +31,7 @@ ARROWS = {
     "backend.commands": f"{_DATA} {_LEARNING} {_NETWORKS} {_SERVER_BASE} {_TRAINING} backend.cli backend.batch "
     "backend.demo backend.evaluation backend.learning.ranking backend.learning.report backend.learning.simulation "
     "backend.server backend.server.editor dataset_tools.label_studio",
-    "backend.demo": f"{_DATA} backend.pipeline",
+    "backend.demo": f"{_DATA} backend.pipeline dataset_tools.label_studio",
     "backend.batch": f"{_DATA} {_SERVER_BASE} backend.learning.ranking backend.pipeline backend.server "
     "backend.server.answers backend.server.editor dataset_tools.label_studio",
     # app, wsgi, label_studio_ml, service: what puts the rooms of the server together
@@ -41,18 +41,20 @@ ARROWS = {
     "backend.server.editor dataset_tools.label_studio",
     "backend.server.editor": f"{_BASE} backend.pipeline backend.pipeline.segmentation backend.server.protocol "
     "dataset_tools.label_studio dataset_tools.expressions",
-    "backend.server.models": f"{_BASE} backend.pipeline backend.learning.annotations backend.learning.versions",
+    "backend.server.models": f"{_BASE} backend.pipeline backend.pipeline.grounding backend.learning.annotations "
+    "backend.learning.versions",
     "backend.server.images": f"{_BASE} backend.pipeline dataset_tools.label_studio",
-    "backend.server.metrics": f"{_BASE} backend.learning.versions",
-    "backend.server.protocol": _BASE,
+    "backend.server.metrics": f"{_BASE} backend.learning.versions dataset_tools.label_studio",
+    "backend.server.protocol": f"{_BASE} backend.server.limits",
+    "backend.server.limits": _BASE,
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",
-    "backend.learning.report": f"{_BASE} backend.learning.annotations backend.learning.versions "
-    "dataset_tools.label_studio",
+    "backend.learning.report": f"{_BASE} dataset_tools.expressions backend.learning.annotations "
+    "backend.learning.versions dataset_tools.label_studio",
     "backend.learning.retraining": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.annotations "
     "backend.learning.versions dataset_tools.label_studio",
     "backend.learning.ranking": f"{_BASE} {_NETWORKS}",
-    "backend.learning.annotations": f"{_BASE} backend.learning.versions dataset_tools.expressions "
-    "dataset_tools.label_studio",
+    "backend.learning.annotations": f"{_BASE} backend.learning.versions backend.pipeline backend.pipeline.grounding "
+    "dataset_tools.expressions dataset_tools.label_studio",
     "backend.learning.versions": f"{_BASE} backend.pipeline.weights",
     "backend.training.adapter": f"{_DATA} {_NETWORKS} backend.training backend.training.grounder",
     "backend.training.decoder": f"{_DATA} {_NETWORKS} backend.training backend.training.segmenter",

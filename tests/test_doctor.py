@@ -39,6 +39,8 @@ def test_models_and_labels_are_listed(tmp_path: Path) -> None:
     assert "'stadium'" in result.output  # a label that the compact grounder cannot find
     assert "labels that the model finds: object" in result.output
     assert "LABEL_STUDIO_URL is not set" in result.output
+    assert re.search(r"which config: compact needs nothing: it finds \d+ of \d+ labels", result.output)
+    assert re.search(r"which config: for .*stadium.* take ", result.output)
 
 
 def test_every_config_is_ready_or_says_what_is_missing(tmp_path: Path) -> None:
@@ -58,6 +60,10 @@ def test_every_config_is_ready_or_says_what_is_missing(tmp_path: Path) -> None:
     ):
         assert part in paper
     assert "GFLOP/s" in result.output
+    assert "accept the SAM License" in lines["sam3"]
+    assert "licence of weights: SAM License" in lines["sam3"]
+    assert "VLM_URL is not set" in lines["vlm_compact"]
+    assert "which config: compact needs nothing (" in result.output
     seconds = {name: float(line.split("about ")[1].split()[0]) for name, line in lines.items() if "about " in line}
     assert seconds["sam2_hiera_tiny"] <= seconds["sam_vit_b"] <= seconds["sam_vit_h"]
 

@@ -69,14 +69,15 @@ def test_promotion_and_rollback_by_hand(database: Database, tmp_path: Path) -> N
     assert "missing" in str(run(tmp_path, "models", "show", FIRST).exception)
 
 
-def test_a_project_without_annotations_is_not_trained_on(database: Database, tmp_path: Path) -> None:
+def test_a_project_without_annotations_waits_for_labels(database: Database, tmp_path: Path) -> None:
     result = CliRunner().invoke(
         pslg, ["train", "project", "7", "--state-dir", str(tmp_path)], env={"PSLG_TRAIN_NICE": "0"}
     )
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     (job,) = TrainingJobs(database).jobs(7)
-    assert job.state == "failed"
-    assert "label more" in job.message
+    assert job.state == "waits"
+    assert "0 labelled images" in job.message
+    assert "label about 25 more" in job.message
     assert not list((tmp_path / "models").glob(".*"))
 
 

@@ -105,10 +105,17 @@ def test_a_file_of_tasks_becomes_importable_predictions(
         {"id": 9, "data": {"image": site.url + "/missing.png", "expression": "the ship"}},
         {"id": 10, "data": {"image": "http://[bad/x.png", "expression": "the ship"}},
     ]
-    (tmp_path / "tasks.json").write_text(json.dumps(rows))
+    source = tmp_path / "tasks.json"
     out = tmp_path / "predictions.json"
-    arguments = ("--tasks", str(tmp_path / "tasks.json"), "--out", str(out), "--labeling-config", "rrsisd")
+    arguments = ("--tasks", str(source), "--out", str(out), "--labeling-config", "rrsisd")
     try:
+        source.write_bytes(b"\xef\xbb\xbf" + json.dumps(rows[:1]).encode())
+        said = run(*arguments, "--predictions-only").output
+        assert "POST predictions.json to /api/projects/<id>/import/predictions" in said
+        (only,) = json.loads(out.read_text())
+        assert (only["task"], set(only)) == (7, {"task", "result", "score", "model_version"})
+        assert "importing predictions.json there adds them a second time" in run(*arguments).output
+        source.write_text(json.dumps(rows))
         with pytest.raises(
             PslgError, match=r"2 of 4 tasks failed:\ntask 9[^\n]*\ntask 10: .*no address that can be read"
         ):
@@ -125,6 +132,13 @@ def test_a_file_of_tasks_becomes_importable_predictions(
         assert region["type"] == "brushlabels"
         assert brush_rle.decode(region["value"]["rle"], *SIZE).any()
     assert done[1]["predictions"][0]["result"] == []
+
+
+def test_predictions_alone_need_tasks_of_a_project(tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text(json.dumps([{"data": {"image": "a.png"}}]))
+    arguments = ("--tasks", str(tmp_path / "tasks.json"), "--out", str(tmp_path / "out.json"), "--predictions-only")
+    with pytest.raises(PslgError, match=r"1 of the 1 tasks in .* have no 'id'"):
+        run(*arguments)
 
 
 @pytest.mark.parametrize("arguments", [(), ("a.png",), ("--tasks", "{file}"), ("a.png", "ship", "--tasks", "{file}")])

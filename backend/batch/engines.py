@@ -24,11 +24,12 @@ RESTARTS = 3
 
 
 class TaskAnswer(NamedTuple):
-    """What became of a task: a prediction, or why there is none."""
+    """What became of a task: a prediction and what is to be said of it, or why there is none."""
 
     number: int
     prediction: Prediction | None
     failure: str | None
+    note: str = ""
 
 
 class Engine(NamedTuple):
@@ -54,7 +55,8 @@ def local_engine(settings: Settings, labeling_config: str, workers: int | None) 
             running = {pool.submit(predictor.predict, row): number for number, row in rows.items()}
             for future in as_completed(running):
                 try:
-                    yield TaskAnswer(running[future], future.result(), None)
+                    prediction, note = future.result()
+                    yield TaskAnswer(running[future], prediction, None, note)
                 except PslgError as error:
                     yield TaskAnswer(running[future], None, str(error))
 
@@ -75,7 +77,8 @@ class _Actor:
 
     def predict(self, number: int, row: dict[str, Any]) -> TaskAnswer:
         try:
-            return TaskAnswer(number, self._predictor.predict(row), None)
+            prediction, note = self._predictor.predict(row)
+            return TaskAnswer(number, prediction, None, note)
         except PslgError as error:
             return TaskAnswer(number, None, str(error))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.server.answers.background import Priority
+from backend.server.answers.task_notes import notes_of
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_task
 from backend.server.protocol import Prediction, Task
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools.errors import ConfigError
+from dataset_tools.label_studio.notes import note_lines
 
 __all__ = ["TaskPredictor"]
 
@@ -41,14 +44,17 @@ class TaskPredictor:
         """The model version of the predictions."""
         return self._pipeline.model_version
 
-    def predict(self, row: dict[str, Any]) -> Prediction:
-        """The prediction for a task as Label Studio exports it.
+    def predict(self, row: dict[str, Any]) -> tuple[Prediction, str]:
+        """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
         Raises:
             PslgError: the image cannot be had, or the task is malformed.
         """
         task = Task.model_validate(row)
-        return self._service.prelabeler.answer(self._pipeline, read_task(task, self._config), self._config)
+        query, prelabeler = read_task(task, self._config), self._service.prelabeler
+        answers = prelabeler.answers(self._pipeline, query, self._config, Priority.EDITOR)
+        prediction = prelabeler.prediction(self._pipeline, query, answers, self._config)
+        return prediction, note_lines(notes_of(query, answers, self._config))
 
     def close(self) -> None:
         """Cancel waiting work and close the files."""

@@ -25,6 +25,7 @@ from backend.server.service import LabelingService
 from dataset_tools import metrics
 from dataset_tools.errors import PslgError
 from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.label_studio.notes import answered, stated
 from dataset_tools.label_studio.regions import is_accepted, read_info, read_region
 
 __all__ = ["RankedTask", "TaskRanker"]
@@ -203,7 +204,7 @@ def _union(prediction: Mapping[str, Any]) -> Mask | None:
     Raises:
         MaskError, DatasetError: a region is damaged.
     """
-    regions = [result for result in prediction.get("result") or [] if is_accepted(result)]
+    regions = [result for result in answered(prediction.get("result") or []) if is_accepted(result)]
     masks = [read_region(result, prediction).mask for result in regions]
     return np.logical_or.reduce(masks) if masks else None
 
@@ -211,7 +212,7 @@ def _union(prediction: Mapping[str, Any]) -> Mask | None:
 def _labelled_category(row: Mapping[str, Any]) -> str | None:
     """The first label that an annotator gave."""
     for annotation in row.get("annotations") or []:
-        for result in annotation.get("result") or []:
+        for result in stated(annotation.get("result") or []):
             if is_accepted(result):
                 return read_info(result, annotation).label
     return None

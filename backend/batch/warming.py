@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dataset_tools.errors import ConfigError, PslgError
+from dataset_tools.label_studio.note_counts import NoteCounts
+from dataset_tools.label_studio.notes import Note, answered
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
@@ -43,33 +45,38 @@ def warm_all(
 
     failures: list[str] = []
     masks = abstained = pushed = 0
+    counts = NoteCounts()
     with ThreadPoolExecutor(service.settings.prelabel_fetchers) as pool:
-        running: dict[Future[tuple[Prediction, bool]], Task] = {
+        running: dict[Future[tuple[Prediction, tuple[Note, ...], bool]], Task] = {
             pool.submit(_warm_one, service, pipeline, task, config, push): task for task in tasks
         }
         for future in tqdm(as_completed(running), total=len(running), unit="task"):
             try:
-                prediction, was_pushed = future.result()
+                prediction, notes, was_pushed = future.result()
             except PslgError as error:
                 failures.append(f"task {running[future].id}: {error}")
                 continue
-            masks += len(prediction["result"])
-            abstained += not prediction["result"]
+            objects = answered(prediction["result"])
+            masks += len(objects)
+            abstained += not objects
+            counts.add(notes)
             pushed += was_pushed
-    click.echo(
+    summary = (
         f"{len(tasks) - len(failures)} tasks warm: {masks} regions, {abstained} without a mask, {pushed} predictions"
         f" pushed; {service.embeddings.bytes_on_disk / 1e6:.0f} MB of embeddings in {service.embeddings.folder}"
     )
+    click.echo("\n".join([summary, *counts.lines()]))
     return sorted(failures)
 
 
 def _warm_one(
     service: LabelingService, pipeline: PslgSam, task: Task, config: LabelingConfig, push: bool
-) -> tuple[Prediction, bool]:
-    prediction = service.prelabeler.warm(pipeline, task, config)
+) -> tuple[Prediction, tuple[Note, ...], bool]:
+    prediction, notes = service.prelabeler.warm(pipeline, task, config)
+    service.prelabeler.notes.write(task, notes)
     if not push or task.id is None or service.label_studio is None:
-        return prediction, False
+        return prediction, notes, False
     if service.label_studio.has_prediction(task.id, prediction["model_version"]):
-        return prediction, False
+        return prediction, notes, False
     service.label_studio.add_prediction(task.id, prediction)
-    return prediction, True
+    return prediction, notes, True

@@ -21,7 +21,7 @@ from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
 from backend.pipeline.options import missing_variables
-from backend.pipeline.weights import how_to_get, locate
+from backend.pipeline.weights import REGISTRY, how_to_get, locate
 from backend.server.access import Access
 from backend.server.webhooks import Webhook, backend_webhooks
 from backend.settings import Settings, is_dotless
@@ -51,7 +51,8 @@ class Check:
 def doctor(labeling_config: tuple[str, ...], backend_url: str | None, **options: Any) -> None:
     """Check settings, weights, Label Studio's address and token, the connected projects and labeling configs.
 
-    Says of every shipped config whether it can run here, what it lacks, and how many seconds an image will take.
+    Says of every shipped config whether it can run here, what it lacks, how many seconds an image will take, and under
+    which licence its weights are; and which one to take on this machine for the labels of --labeling-config.
 
     Exit status 1 if there is a problem.
     """
@@ -92,6 +93,7 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
     yield from _configs(measured)
     for name in labeling_configs:
         yield from _labeling_config(name, known)
+    yield from _advice(labeling_configs)
     yield from _label_studio(settings, known)
     if backend_url is not None:
         yield from _backend(backend_url)
@@ -134,7 +136,44 @@ def _configs(measured: Mapping[str, float]) -> Iterator[Check]:
             text += f"; {measured[name]:.2f} s for an expression (measured)"
         elif expected is not None:
             text += f"; about {expected:.{0 if expected >= 10 else 1}f} s per image (estimated)"
+        if licences := _licences(config):
+            text += f"; licence of weights: {', '.join(licences)}"
         yield Check("note" if missing else "ok", text)
+
+
+def _licences(config: PipelineConfig) -> list[str]:
+    """The licences of a config's weights, each once."""
+    named = (config.grounder.weights, config.segmenter.weights)
+    return list(dict.fromkeys(REGISTRY[name].licence for name in named if name is not None and name in REGISTRY))
+
+
+def _advice(labeling_configs: Collection[str]) -> Iterator[Check]:
+    """Which config to take on this machine for these labels."""
+    import torch
+
+    from backend.labeling_configs import read_config
+    from backend.server.editor.labeling_config import parse_labeling_config
+
+    try:
+        known = load_pipeline("compact").grounder.known_categories or frozenset()
+        parsed = [parse_labeling_config(read_config(name)) for name in labeling_configs]
+    except PslgError:
+        return  # said above
+    labels = [label for config in parsed if not config.takes_any_category for label in config.labels]
+    beyond = [label.stored for label in labels if not label.categories.intersection(known)]
+    named = f": it finds {len(labels) - len(beyond)} of {len(labels)} labels" if labels else ""
+    yield Check("ok", f"which config: compact needs nothing{named} (docs/configs.md compares all)")
+    if not beyond:
+        return
+    others = (
+        "sam3 (SAM License) or grounding_dino_sam_vit_b (Apache-2.0)"
+        if torch.cuda.is_available()
+        else "grounding_dino_sam_vit_b with patience (this machine has no GPU), vlm_compact with an endpoint elsewhere,"
+        " or accepted masks of your own (`pslg train project`)"
+    )
+    yield Check(
+        "note", f"which config: for {', '.join(beyond[:12])}{', ...' if len(beyond) > 12 else ''} take {others}"
+    )
 
 
 def _missing(config: PipelineConfig) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from dataset_tools.shared_options import bands_option
 
 if TYPE_CHECKING:
     from backend.evaluation.expressions import Outcome
+    from backend.pipeline import PipelineConfig
     from backend.pipeline.types import Image, Mask, Prelabels
+    from dataset_tools.labelled import Question
 
 _GALLERY_SIZE = 24
 
@@ -86,9 +89,42 @@ def _table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _side_by_side(reports: Sequence[dict[str, Any]]) -> str:
+    """The figures of several configs on the same expressions: one column per model."""
+    shares = ("mIoU", "oIoU", "P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
+    first = reports[0]
+    rows: list[tuple[str, list[str]]] = [("model", [report["model_version"] for report in reports])]
+    rows += [(name, [f"{100 * report[name]:.1f}" for report in reports]) for name in shares]
+    groups = [("single target", "single_target"), ("small (< 32 x 32 px)", "small_objects")]
+    rows += [(f"mIoU, {label}", [f"{100 * report[key]['mIoU']:.1f}" for report in reports]) for label, key in groups]
+    for group in ("by_kind", "by_category"):
+        for name in first[group]:
+            values = [report[group].get(name) for report in reports]
+            rows.append((f"mIoU, {name}", ["-" if v is None else f"{100 * v['mIoU']:.1f}" for v in values]))
+    counts = (("absent, abstained", "absent", "abstained"), ("present, answered", "present", "answered"))
+    rows += [(label, [f"{report[k][v]} of {report[k]['n']}" for report in reports]) for label, k, v in counts]
+    rows.append(("seconds per expression", [f"{report['seconds']:.3f}" for report in reports]))
+    width = max(12, *(len(cell) for _, cells in rows for cell in cells)) + 2
+    lines = [f"{label:28}" + "".join(f"{cell:>{width}}" for cell in cells) for label, cells in rows]
+    lines += [
+        "",
+        f"n {first['n']}, boxes: {first['boxes']}, convention: {first['convention']}, data: {first['data']}, split:"
+        f" {first['split'] or 'everything'}"
+        + (f", {first['limit']} expressions spread evenly" if first["limit"] else ""),
+    ]
+    return "\n".join(lines)
+
+
 @click.command()
 @data_option
-@click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    default=["compact"],
+    show_default=True,
+    help="A shipped pipeline config or a YAML file. Repeated: side by side, on the same expressions.",
+)
 @click.option(
     "--boxes",
     type=click.Choice(["predicted", "ground-truth"]),
@@ -125,11 +161,16 @@ def _table(report: dict[str, Any]) -> str:
     callback=check_picture_path,
     help=f"Write the {_GALLERY_SIZE} worst cases as a contact sheet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object to stdout.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help='Print exactly one JSON object to stdout; of several configs {"configs": [one for each]}.',
+)
 @bands_option
 def evaluate(
     data: Path,
-    config: str,
+    configs: tuple[str, ...],
     boxes: str,
     box_jitter: float,
     split: str | None,
@@ -143,22 +184,52 @@ def evaluate(
     gallery: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a config on a dataset: mIoU, oIoU, P@X over every expression that has a target."""
-    from tqdm import tqdm
-
-    from backend.evaluation.expressions import evaluate as measure
+    """Measure a config, or several, on a dataset: mIoU, oIoU, P@X over every expression that has a target."""
     from backend.evaluation.expressions import read_questions
-    from backend.pipeline import load_config, load_pipeline
-    from dataset_tools.image_files import read
+    from backend.pipeline import load_config
     from dataset_tools.labelled import about_whole_objects, spread
 
     asked = about_whole_objects(read_questions(data, split, expressions), whole=whole, min_side=min_side)
     asked = spread(asked, limit)
-    counting = CONVENTIONS[convention]
-    pipeline = load_pipeline(load_config(config).ablated(foreground_points=foreground_points, boundary=boundary))
-    worst = _Gallery(counting)
+    if gallery is not None and len(configs) > 1:
+        raise click.UsageError("--gallery shows the worst cases of one --config; run it once for each")
     if boxes == "ground-truth":
         asked = [question for question in asked if question.targets]
+    checked = [
+        load_config(config).ablated(foreground_points=foreground_points, boundary=boundary) for config in configs
+    ]
+    reports = []
+    for config in checked:
+        worst = _Gallery(CONVENTIONS[convention]) if gallery is not None else None
+        report = {"data": data.name, "split": split, "limit": limit, "whole": whole, "min_side": min_side}
+        report |= _measured(config, asked, boxes, box_jitter, CONVENTIONS[convention], worst)
+        if expressions is not None:
+            report["expressions"] = expressions.name
+        reports.append(report)
+        if gallery is not None and worst is not None:
+            write_picture(gallery, worst.sheet())
+    if as_json:
+        click.echo(json.dumps(reports[0] if len(reports) == 1 else {"configs": reports}))
+    else:
+        click.echo(_table(reports[0]) if len(reports) == 1 else _side_by_side(reports))
+
+
+def _measured(
+    config: PipelineConfig,
+    asked: Sequence[Question],
+    boxes: str,
+    box_jitter: float,
+    convention: Convention,
+    worst: _Gallery | None,
+) -> dict[str, Any]:
+    """The figures of one config; its models are gone when the next one's are loaded."""
+    from tqdm import tqdm
+
+    from backend.evaluation.expressions import evaluate as measure
+    from backend.pipeline import load_pipeline
+    from dataset_tools.image_files import read
+
+    pipeline = load_pipeline(config)
     with tqdm(total=len(asked), unit="expression", desc=pipeline.model_version) as bar:
         result = measure(
             pipeline,
@@ -166,14 +237,8 @@ def evaluate(
             read,
             boxes="ground-truth" if boxes == "ground-truth" else "predicted",
             box_jitter=box_jitter,
-            convention=counting,
+            convention=convention,
             progress=bar.update,
-            seen=worst.add if gallery is not None else lambda *_: None,
+            seen=worst.add if worst is not None else lambda *_: None,
         )
-    if gallery is not None:
-        write_picture(gallery, worst.sheet())
-    report = {"data": data.name, "split": split, "limit": limit, "whole": whole, "min_side": min_side}
-    report |= result.report()
-    if expressions is not None:
-        report["expressions"] = expressions.name
-    click.echo(json.dumps(report) if as_json else _table(report))
+    return result.report()

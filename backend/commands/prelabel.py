@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from backend.commands.options import MAX_PIXELS, PICTURES, write_picture
+from dataset_tools.categories import category_named
 from dataset_tools.shared_options import bands_option, simplify_option
 
 if TYPE_CHECKING:
@@ -39,7 +40,12 @@ def _write_overlay(
 ) -> None:
     from dataset_tools.overlays import OverlayObject, panel
 
-    objects = [OverlayObject(item.mask, item.box, item.point, f"{item.category} {item.score:.2f}") for item in found]
+    objects = [
+        OverlayObject(
+            item.mask, item.box, item.point, f"{category_named(item.category or '').display} {item.score:.2f}"
+        )
+        for item in found
+    ]
     detail = "" if found.abstained is None else f"no mask: {found.abstained.code}"
     if found.abstained is not None:
         objects = [OverlayObject(box=candidate.box) for candidate in found.abstained.candidates[:10]]
@@ -117,6 +123,12 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
 @click.option(
     "--workers", type=click.IntRange(1), help="With --engine ray: actors. [default: one per GPU, else by CPUs]"
 )
+@click.option(
+    "--predictions-only",
+    is_flag=True,
+    help="With --tasks exported from a project: only the predictions, for /api/projects/ID/import/predictions;"
+    " importing tasks would add them a second time.",
+)
 def prelabel(
     image: Path | None,
     expression: str | None,
@@ -132,6 +144,7 @@ def prelabel(
     labeling_config: str,
     engine: str,
     workers: int | None,
+    predictions_only: bool,
 ) -> None:
     """Turn IMAGE and a referring EXPRESSION ("the left-most ship") into masks.
 
@@ -145,12 +158,12 @@ def prelabel(
             raise click.UsageError("--tasks takes --out, --config and --labeling-config, no IMAGE and no ablation")
         from backend.batch.tasks import prelabel_tasks
 
-        prelabel_tasks(tasks, labeling_config, out, config, engine, workers)
+        prelabel_tasks(tasks, labeling_config, out, config, engine, workers, predictions_only=predictions_only)
         return
     if image is None or expression is None:
         raise click.UsageError("give IMAGE and EXPRESSION, or --tasks")
-    if engine != "local" or workers is not None:
-        raise click.UsageError("--engine and --workers go with --tasks")
+    if engine != "local" or workers is not None or predictions_only:
+        raise click.UsageError("--engine, --workers and --predictions-only go with --tasks")
     if out is not None and out.suffix.lower() not in (*PICTURES, *_MAPS):
         raise click.UsageError(f"--out {out.name!r} must end in {' or '.join((*PICTURES, *_MAPS))}")
     from backend.pipeline import load_config, load_pipeline
@@ -216,9 +229,10 @@ def _print(
         click.echo(json.dumps(_as_json(found, expression, model_version, seconds)))
         return
     for item in found:
+        name = category_named(item.category or "").display
         parts = ", ".join(f"{name} {value:.2f}" for name, value in item.scores.items())
         box = ", ".join(f"{value:.0f}" for value in item.box)
-        click.echo(f"{item.category}: box ({box}), {int(item.mask.sum())} px, score {item.score:.2f} ({parts})")
+        click.echo(f"{name}: box ({box}), {int(item.mask.sum())} px, score {item.score:.2f} ({parts})")
     if found.abstained is not None:
         click.echo(f"no mask ({found.abstained.code}): {found.abstained.message}")
     click.echo(f"{seconds:.2f} s, {model_version}" + (f", {out}" if out is not None else ""))

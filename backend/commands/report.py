@@ -11,11 +11,13 @@ import click
 
 from backend.settings import Settings
 from dataset_tools.errors import ConfigError
+from dataset_tools.label_studio.notes import NOTE, read_notes
 
 if TYPE_CHECKING:
     from backend.learning.annotations.store import AnnotationRow
     from backend.learning.report.figures import Labelling
     from backend.learning.report.page import ModelHistory
+    from dataset_tools.label_studio.note_counts import NoteCounts
 
 
 @click.command()
@@ -98,6 +100,7 @@ def _of_project(project: int, settings: Settings) -> tuple[str, str, Labelling, 
     from backend.learning.report.figures import labelling_of
     from backend.learning.report.page import ModelHistory
     from backend.learning.versions.registry import ModelVersions
+    from dataset_tools.label_studio.note_counts import NoteCounts
 
     database = Database.of_state(settings.state_dir)
     try:
@@ -105,9 +108,14 @@ def _of_project(project: int, settings: Settings) -> tuple[str, str, Labelling, 
         about = store.project(project)
         studio = settings.label_studio()
         pages = iter(()) if studio is None else studio.task_pages(project, complete=True)
+        counts = NoteCounts()
         found = labelling_of(
-            _joined(store.annotated_tasks(project), _progress(task for page in pages for task in page))
+            _joined(
+                store.annotated_tasks(project), _counted(counts, _progress(task for page in pages for task in page))
+            )
         )
+        if studio is not None:
+            found.notes = counts  # of all tasks, the unlabelled ones too
         versions = ModelVersions(database, settings.state_dir)
         history = ModelHistory(versions.rows(project), versions.history(project, Path(settings.config).stem))
     finally:
@@ -133,6 +141,15 @@ def _joined(
             "annotations": [row.body for row in rows],
             "predictions": predictions or [],
         }
+    for _ in others:
+        pass  # counted on their way
+
+
+def _counted(counts: NoteCounts, tasks: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The tasks, all of them looked at: those that come after the last annotated one too."""
+    for task in tasks:
+        counts.add(read_notes((task.get("data") or {}).get(NOTE)))
+        yield task
 
 
 def _progress(tasks: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from backend.database import Database
+from backend.log_lines import start_logging
 from backend.server.access import Access
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import ConfigError
@@ -43,25 +43,28 @@ def serve(**options: Any) -> None:
 
     from backend.learning.retraining.replay import check_replay
     from backend.pipeline import load_config
+    from backend.server.whole_requests import WholeRequestWorker
 
     settings = Settings.load(**options)
     require_closed(settings)
     config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
     check_replay(settings.train_replay)
     Database.of_state(settings.state_dir).close()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging(settings.log_level)
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
     if settings.workers > 1:
         _share_metrics(settings.state.metrics)
 
+    worker = type("Worker", (WholeRequestWorker,), {"body_bytes": settings.body_bytes})
+
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
             self.cfg.set("bind", f"{settings.host}:{settings.port}")
             self.cfg.set("workers", settings.workers)
             self.cfg.set("threads", settings.threads)
-            self.cfg.set("worker_class", "gthread")
+            self.cfg.set("worker_class", worker)
             self.cfg.set("timeout", 0)  # a thread that computes for long does not mean a stuck worker
             self.cfg.set("graceful_timeout", 5)
             self.cfg.set("control_socket_disable", True)  # it would be one file in the home folder for all servers

@@ -48,7 +48,7 @@ def compact_grounder(
 
     from backend.training.grounder.calibration import export
     from backend.training.grounder.evaluation import evaluate_detector
-    from backend.training.grounder.settings import check_settings
+    from backend.training.grounder.settings import check_settings, without_left_out
     from backend.training.grounder.training import load_sources, train
     from backend.training.run import load_recipe
 
@@ -56,16 +56,18 @@ def compact_grounder(
         torch.set_num_threads(threads)
     values = load_recipe(config, overrides)
     check_settings(values)
+    values = without_left_out(values)
+    left_out = values.get("leave_out") or ()
 
     def images_of(section: dict[str, Any]) -> dict[str, list[TrainingImage]]:
-        found = load_sources(section, data, values["max_side"])
+        found = load_sources(section, data, values["max_side"], left_out)
         return {name: source.images for name, source in zip(section, found, strict=True)}
 
     if not export_only:
         sets = images_of(values["validation"])
         train(
             values,
-            load_sources(values["sources"], data, values["max_side"]),
+            load_sources(values["sources"], data, values["max_side"], left_out),
             out,
             steps,
             lambda detector: evaluate_detector(detector, sets, values["scales"], bfloat16=values["bfloat16"]),

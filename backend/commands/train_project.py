@@ -100,7 +100,7 @@ def _run(settings: Settings, database: Database, jobs: TrainingJobs, job: Job) -
     if manifest is None:
         ended = jobs.job(job.id)
         click.echo(f"job {ended.id} {ended.state}: {ended.message}", err=True)
-        sys.exit(0 if ended.state == "stopped" else 1)
+        sys.exit(0 if ended.state in ("stopped", "waits") else 1)
     verb = "serves" if manifest.accepted else "was made, but does not serve,"
     click.echo(f"{manifest.version} {verb} project {manifest.project}: {manifest.reason}")
 

@@ -14,6 +14,7 @@ from backend.demo.label_studio_client import StoredPrediction
 from dataset_tools import brush_rle, metrics
 from dataset_tools.errors import MaskError
 from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
+from dataset_tools.label_studio.notes import answered
 from dataset_tools.metrics import Overlap
 
 Mask = npt.NDArray[np.bool_]
@@ -182,7 +183,7 @@ def _label_problems(interface: LabelInterface, prediction: StoredPrediction) -> 
 
 def _decode(prediction: StoredPrediction, height: int, width: int) -> tuple[list[Mask], list[str]]:
     masks, problems = [], []
-    for region in prediction.result:
+    for region in answered(prediction.result):
         if region.get("type") != "brushlabels":
             continue
         size = (region.get("original_height"), region.get("original_width"))

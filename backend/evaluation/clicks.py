@@ -145,7 +145,7 @@ def corrected(
             region = None
         prediction = replay(segmenter, embed, size, prompts, region, kept)
         positive = [Point(float(x), float(y)) for x, y in prompts.points[labels == 1]]
-        shown = clean_mask(prediction.mask, SPECK_AREA, HOLE_AREA, positive)
+        shown = clean_mask(prediction.mask, SPECK_AREA, HOLE_AREA, positive, only_clicked=region is None)
         yield shown
 
 

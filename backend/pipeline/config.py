@@ -40,11 +40,18 @@ GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
+    "owlv2": "backend.pipeline.grounding.owlv2:load_owlv2",
+    "sam3": "backend.pipeline.grounding.sam3:load_sam3",
     "vlm": "backend.pipeline.grounding.vlm:load_vlm",
 }
+EXEMPLARS: Mapping[str, str] = {
+    "compact": "backend.pipeline.grounding.compact.exemplars:matcher_of",
+}
+"""Kinds of grounders that find more like given objects: f(grounder) gives the ``ExemplarMatcher``."""
 SEGMENTERS: Mapping[str, str] = {
     "compact-sam": "backend.pipeline.segmentation.compact_sam:load_compact_segmenter",
     "sam": "backend.pipeline.segmentation.vit_sam:load_sam",
+    "sam3-tracker": "backend.pipeline.segmentation.sam3_tracker:load_sam3_tracker",
     "hf-sam": "backend.pipeline.segmentation.hf_sam:load_hf_sam",
 }
 

@@ -20,7 +20,8 @@ __all__ = ["gflop", "seconds_per_image", "throughput"]
 
 def gflop(config: PipelineConfig) -> float | None:
     """10^9 floating point operations for one image with one object; None with weights that are not in the registry."""
-    parts = [_gflop(section.weights) for section in (config.grounder, config.segmenter)]
+    names = {config.grounder.weights, config.segmenter.weights}  # parts of one checkpoint share what sees the image
+    parts = [_gflop(name) for name in names]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,14 +19,16 @@ from typing import Any, cast
 import numpy as np
 
 from backend.pipeline.boundary import optimize_boundary
-from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
+from backend.pipeline.config import EXEMPLARS, GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import Grounder
+from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lessons, without_exemplars
 from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import (
     Abstention,
+    AbstentionCode,
     Box,
     Embedding,
     GroundedMask,
@@ -42,7 +45,7 @@ from backend.pipeline.weights import registry as weight_files
 from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
-__all__ = ["EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
+__all__ = ["OFFERING", "EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
 
 _OWN_KEYWORDS = (
     "weights",
@@ -50,7 +53,11 @@ _OWN_KEYWORDS = (
     "embedding_dtype",
     "tokenizer",
     "engine",
+    "shared",
 )  # the config has keys of its own for them
+
+OFFERING: tuple[AbstentionCode, ...] = ("ambiguous", "unknown-word")
+"""Abstentions whose candidates may each be what was meant; those of others came close but do not fit."""
 
 EmbedWindow = Callable[[Image, Box], Embedding]
 """Features of an image's window; a store's ``get or compute`` has this form."""
@@ -71,6 +78,8 @@ class PslgSam:
         self.segmenter = segmenter
         self.config = config
         self.model_version = model_version
+        self._matcher: ExemplarMatcher | None = None
+        self._lock = threading.Lock()
 
     def prelabel(
         self,
@@ -82,6 +91,7 @@ class PslgSam:
         embed: EmbedWindow | None = None,
         most: int | None = None,
         until: float = math.inf,
+        candidates: int = 0,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
 
@@ -92,6 +102,8 @@ class PslgSam:
             key: names the image's content (its file's sha256, say), so that nothing hashes its pixels.
             embed: makes (or finds) the embeddings in place of ``self.embed``: where a caller wants to keep them.
             most, until: bounds, see ``segment``.
+            candidates: so many objects at most are outlined as ``Prelabels.candidates`` where several may be meant (the
+                answer is ``ambiguous`` or ``unknown-word``).
 
         Raises:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
@@ -100,21 +112,25 @@ class PslgSam:
         if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
         grounding = self.ground(image, expression, key=key)
-        if grounding.abstention is not None:
-            return Prelabels((), grounding.abstention)
-        if any(found.category is None for found in grounding.groundings):
+        abstained = grounding.abstention
+        offered: tuple[Grounding, ...] = ()
+        if abstained is not None and abstained.code in OFFERING:
+            offered = abstained.candidates[:candidates]
+        if any(found.category is None for found in (*grounding.groundings, *offered)):
             own = self.grounder.known_categories or ()
             default_category = expression_parser.parse(expression, own).category or default_category
-        return self.segment(
+        outline = partial(
+            self.segment,
             image,
-            grounding.groundings,
-            expression,
+            expression=expression,
             default_category=default_category,
             key=key,
             embed=embed,
-            most=most,
             until=until,
         )
+        if abstained is None:
+            return outline(grounding.groundings, most=most)
+        return Prelabels((), abstained, candidates=outline(offered).items if offered else ())
 
     def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
@@ -181,10 +197,34 @@ class PslgSam:
             return Prelabels((), Abstention("absent", message, seen))
         return Prelabels(tuple(prelabels), left_out=left_out)
 
+    def exemplar_matcher(self) -> ExemplarMatcher | None:
+        """What finds more like given objects; None where the grounder cannot. Made once."""
+        with self._lock:
+            if self._matcher is None and (target := EXEMPLARS.get(self.config.grounder.kind)) is not None:
+                module, function = target.split(":")
+                self._matcher = getattr(importlib.import_module(module), function)(self.grounder)
+            return self._matcher
+
+    def with_exemplars(self, lessons: Lessons, version: str) -> PslgSam:
+        """The pipeline, as ``version``, that also finds what ``lessons`` show; itself if it knows all of it."""
+        known = self.grounder.known_categories
+        if known is None or not lessons.keys() - known or (matcher := self.exemplar_matcher()) is None:
+            return self
+        return PslgSam(matcher.extended(lessons), self.segmenter, self.config, version)
+
+    def version_answering(self, expression: str) -> str:
+        """The model version that the answer depends on: without lessons where the words name nothing that they show."""
+        shown = getattr(self.grounder, "lessons", None)
+        if not shown:
+            return self.model_version
+        query = expression_parser.parse(expression, self.grounder.known_categories or ())
+        named = {query.category, *query.target_categories}
+        return self.model_version if None in named or named & shown.keys() else without_exemplars(self.model_version)
+
     def rescored(self, answer: Prelabels) -> Prelabels:
         """An answer of this model version with the scores that the config gives now: a calibration makes no version."""
         items = tuple(replace(item, score=combine_scores(item.scores, self.config.score)) for item in answer)
-        return Prelabels(items, answer.abstained, answer.left_out)
+        return replace(answer, items=items)
 
     def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         """Image-side features of ``image`` uint8[H, W, 3] RGB or of a ``window`` of it, for any number of prompts.
@@ -256,19 +296,27 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
         options["tokenizer"] = files.tokenizer
     if "device" in parameters:
         options["device"] = _device(config.device)
+    shared: dict[Any, Any] = {}  # what grounder and segmenter of one checkpoint have in common
+    if "shared" in parameters:
+        options["shared"] = shared
     grounder = make_grounder(**options)
     if config.mask_from == "grounder" and not getattr(grounder, "outlines", False):
         raise ConfigError(
             f"mask_from is grounder, but a grounder of kind {config.grounder.kind} finds boxes only; use segmenter"
         )
-    segmenter = load_segmenter(config.segmenter, device=config.device)
+    segmenter = load_segmenter(config.segmenter, device=config.device, shared=shared)
     return PslgSam(cast(Grounder, grounder), segmenter, config, weight_files.model_version(config))
 
 
-def load_segmenter(config: SegmenterConfig, *, device: str = "auto") -> Segmenter:
-    """The promptable model alone, as ``load_pipeline`` builds it; the same errors."""
+def load_segmenter(config: SegmenterConfig, *, device: str = "auto", shared: dict[Any, Any] | None = None) -> Segmenter:
+    """The promptable model alone, as ``load_pipeline`` builds it; the same errors.
+
+    ``shared`` holds what a grounder of the same checkpoint brought.
+    """
     make, options = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
     keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **options}
+    if shared is not None and "shared" in inspect.signature(make).parameters:
+        keywords["shared"] = shared
     if config.engine != "torch":
         if "engine" not in inspect.signature(make).parameters:
             raise ConfigError(

@@ -213,11 +213,14 @@ class Prelabels(Sequence[Prelabel]):
     """The objects of one expression, best first; empty if and only if ``abstained`` is set.
 
     ``left_out``: how many more boxes were found, less certain ones, and not outlined because a caller set a bound.
+    ``candidates``: of an answer that abstained, the objects of which one may be meant, where a caller asked for them.
+    They are no answer: nothing that measures looks at them.
     """
 
     items: tuple[Prelabel, ...]
     abstained: Abstention | None = None
     left_out: int = 0
+    candidates: tuple[Prelabel, ...] = ()
 
     @property
     def score(self) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
@@ -11,12 +14,14 @@ from werkzeug.exceptions import HTTPException
 
 from backend.learning.retraining.replay import check_replay
 from backend.server.access import Access, Refusal
+from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
+from backend.server.status_page import status_page
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
-__all__ = ["create_app"]
+__all__ = ["answer_to", "create_app"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +41,21 @@ def create_app(settings: Settings, service: LabelingService | None = None) -> Fl
         service.training.start()
     app.extensions["pslg"] = service
     access = Access(settings)
-    _add_routes(app, service, access)
+    _add_routes(app, service, access, settings.body_bytes)
     _add_handlers(app, service, access)
     return app
 
 
-def _add_routes(app: Flask, service: LabelingService, access: Access) -> None:
+def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes: int) -> None:
+    budget = BodyBudget(4 * body_bytes)
+
+    @contextmanager
+    def body() -> Iterator[dict[str, Any]]:
+        """The request's JSON; its bytes count as held until the block ends."""
+        length = request.content_length
+        with budget.holding(body_bytes if length is None else min(length, body_bytes)):
+            yield parse_body(request.get_data(cache=False), request.content_type)
+
     @app.get("/health")
     def health() -> Response:
         # UP also while models load or weights are missing: Label Studio asks /setup for the rest.
@@ -50,7 +64,8 @@ def _add_routes(app: Flask, service: LabelingService, access: Access) -> None:
 
     @app.post("/setup")
     def setup() -> Response:
-        setup_request = validate(SetupRequest, parse_body(request.get_data(cache=False), request.content_type))
+        with body() as sent:
+            setup_request = validate(SetupRequest, sent)
         version = service.setup(setup_request)
         host = request.headers.get("Host", "")
         if g.caller == "client" or access.is_own_name(host):
@@ -59,16 +74,20 @@ def _add_routes(app: Flask, service: LabelingService, access: Access) -> None:
 
     @app.post("/predict")
     def predict() -> Response:
-        body = parse_body(request.get_data(cache=False), request.content_type)
-        return _json({"results": service.predict(validate(PredictRequest, body))})
+        with body() as sent:
+            return _json({"results": service.predict(validate(PredictRequest, sent))})
 
     @app.post("/webhook")
     def webhook() -> Response:
-        body = parse_body(request.get_data(cache=False), request.content_type)
-        refusal = access.training_refusal(g.caller) if body.get("action") == "START_TRAINING" else None
-        if refusal is not None:
-            return _refused(refusal)
-        return _json({"status": "stored", "event": service.record_event(body)}, 201)
+        with body() as sent:
+            refusal = access.training_refusal(g.caller) if sent.get("action") == "START_TRAINING" else None
+            if refusal is not None:
+                return _refused(refusal)
+            return _json({"status": "stored", "event": service.record_event(sent)}, 201)
+
+    @app.get("/")
+    def status() -> Response:
+        return Response(status_page(service), content_type="text/html; charset=utf-8")
 
     @app.get("/versions")
     def versions() -> Response:
@@ -97,36 +116,30 @@ def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
         logger.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
         return response
 
-    @app.errorhandler(ProtocolError)
-    def malformed(error: ProtocolError) -> Response:
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        return answer_to(error)
+
+
+def answer_to(error: Exception) -> Response:
+    """Status and text for a request that failed: 400 what cannot be read, 503 what may be asked again later, 500."""
+    if isinstance(error, HTTPException):
+        return _json({"error": error.description}, error.code or 500)
+    if isinstance(error, ProtocolError):
         logger.warning("%s: %s", request.path, error)
         return _json({"error": str(error)}, 400)
-
-    @app.errorhandler(UnavailableError)
-    def unavailable(error: UnavailableError) -> Response:
+    if isinstance(error, UnavailableError):
         logger.warning("%s: %s", request.path, error)
         response = _json({"error": str(error)}, 503)
         response.headers["Retry-After"] = "10"
         return response
-
-    @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> Response:
-        return _json({"error": error.description}, error.code or 500)
-
-    @app.errorhandler(Exception)
-    def failed(error: Exception) -> Response:
-        logger.error("%s failed", request.path, exc_info=error)
-        message = str(error) if isinstance(error, PslgError) else "internal error; the server's log has the reason"
-        return _json({"error": message}, 500)
+    logger.error("%s failed", request.path, exc_info=error)
+    message = str(error) if isinstance(error, PslgError) else "internal error; the server's log has the reason"
+    return _json({"error": message}, 500)
 
 
 def _refused(refusal: Refusal) -> Response:
-    logger.warning(
-        "%s from %s refused: %s",
-        request.path[:80].encode("unicode_escape").decode(),
-        request.remote_addr,
-        refusal.message,
-    )
+    logger.warning("%s from %s refused: %s", request.path[:80], request.remote_addr, refusal.message)
     response = _json({"error": refusal.message}, refusal.status)
     if refusal.status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="pslg"'

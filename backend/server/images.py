@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from backend.bounded_cache import BoundedCache
@@ -33,7 +31,8 @@ from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import may_be_private, origin, shown
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.downloads import Downloads, read_body
+from dataset_tools.label_studio.deadlines import WatchedAdapter, WatchedConnection, WatchedSecureConnection
+from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
 
 __all__ = ["EditorImage", "TaskImages"]
 
@@ -198,6 +197,8 @@ class TaskImages:
         if row is None:
             return None
         sha256, height, width, length, etag, last_modified, checked_at = row
+        if checked_at > time.time():
+            checked_at = 0.0  # by a clock that was ahead: when it was looked at is not known
         return _Known(sha256, (height, width), length, etag, last_modified, checked_at)
 
     def _key(self, url: str) -> str:
@@ -220,7 +221,7 @@ class TaskImages:
             length = response.headers.get("Content-Length")
             if known is not None and not conditions and length == str(known.length):
                 return None
-            limit, seconds = self._settings.image_bytes, 5 * self._settings.fetch_timeout
+            limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
             return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers
 
     def _require_allowed(self, address: str) -> None:
@@ -256,7 +257,7 @@ def _guarded_session(is_trusted: IsTrusted) -> requests.Session:
     return session
 
 
-class _GuardedAdapter(HTTPAdapter):
+class _GuardedAdapter(WatchedAdapter):
     def __init__(self, is_trusted: IsTrusted) -> None:
         self._is_trusted = is_trusted
         super().__init__()
@@ -265,11 +266,11 @@ class _GuardedAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         is_trusted = self._is_trusted
 
-        class Connection(HTTPConnection):
+        class Connection(WatchedConnection):
             def _new_conn(self) -> socket.socket:
                 return _checked(super()._new_conn(), self.host, self.port or 80, is_trusted)
 
-        class SecureConnection(HTTPSConnection):
+        class SecureConnection(WatchedSecureConnection):
             def _new_conn(self) -> socket.socket:
                 return _checked(super()._new_conn(), self.host, self.port or 443, is_trusted)
 

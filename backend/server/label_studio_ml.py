@@ -6,20 +6,68 @@ interfaces are served:
 * 1.0.9 (PyPI): ``predict(tasks, login=..., password=..., context=...)``, ``fit((), event=..., data=..., job_id=...)``
   or ``fit(items, workdir)``; one manager object keeps the model of the project that was set up last.
 * 2.x (git): ``setup()``, ``predict(tasks, context, **kwargs)``, ``fit(event, data, **kwargs)``; one model object per
-  request.
+  request. ``label-studio-ml start`` builds its application from a class in a model file: :func:`serving_model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import atexit
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
-from flask import Flask
+from flask import Flask, Response, after_this_request, has_request_context
 
+from backend.learning.retraining.replay import check_replay
+from backend.server.app import answer_to
 from backend.server.protocol import PredictRequest, SetupRequest, Slot, project_id, validate
 from backend.server.service import LabelingService
+from backend.settings import Settings
 
-__all__ = ["create_app", "model_class"]
+__all__ = ["create_app", "model_class", "serving_model"]
+
+EVENTS = (
+    "ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED", "ANNOTATIONS_DELETED",
+    "TASKS_CREATED", "TASKS_DELETED", "PROJECT_UPDATED", "START_TRAINING",
+)  # fmt: skip
+"""What Label Studio sends; 2.x hands on four of them, so that what was deleted would stay accepted."""
+T = TypeVar("T")
+
+
+def serving_model(settings: Settings | None = None) -> type[Any]:
+    """The class for the model file of ``label-studio-ml start``: all of it is served, trained and stored from here.
+
+    Args:
+        settings: by default those of the environment.
+
+    Raises:
+        ImportError: label-studio-ml is not installed.
+        ConfigError: the state folder is of a later release, or a setting is of no use.
+    """
+    settings = settings or Settings.load()
+    check_replay(settings.train_replay)
+    service = LabelingService(settings)
+    service.start()
+    service.training.start()
+    atexit.register(service.close)
+    return model_class(service)
+
+
+def _answered(work: Callable[[], T]) -> T:
+    """What ``work`` gives; if it fails, the request is answered as by our own application.
+
+    label-studio-ml makes a status of 500 with a Python traceback of every exception.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if has_request_context():
+            answer = answer_to(error)
+
+            @after_this_request
+            def as_served(_: Response) -> Response:
+                return answer
+
+        raise
 
 
 def model_class(service: LabelingService) -> type[Any]:
@@ -28,14 +76,27 @@ def model_class(service: LabelingService) -> type[Any]:
     Raises:
         ImportError: label-studio-ml is not installed.
     """
+    from label_studio_ml import api
     from label_studio_ml.model import LabelStudioMLBase
 
+    if hasattr(api, "TRAIN_EVENTS"):
+        api.TRAIN_EVENTS = EVENTS
+
     class PslgSamModel(LabelStudioMLBase):  # type: ignore[misc]
-        """Holds nothing but what the base class keeps: the labeling config of its request."""
+        """Holds the labeling config of its request, and what the base class keeps."""
+
+        def __init__(self, *args: Any, label_config: str | None = None, **kwargs: Any) -> None:
+            # 2.x reads the config back from a store of one per project: that of whoever wrote last.
+            self._asked_with = label_config
+            super().__init__(*args, label_config=label_config, **kwargs)
 
         def setup(self) -> None:
             """2.x: tell Label Studio the model version."""
-            self.set("model_version", service.models.version(project_id(getattr(self, "project_id", None))))
+            body = {"project": getattr(self, "project_id", None) or None, "schema": self._asked_with or ""}
+            self.set("model_version", service.setup(validate(SetupRequest, body)))
+
+        def set_extra_params(self, extra_params: Any) -> None:
+            """2.x ends in an error here; nothing of ours is set this way."""
 
         def predict(
             self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **_: Any
@@ -44,10 +105,10 @@ def model_class(service: LabelingService) -> type[Any]:
             body = {
                 "tasks": list(tasks),
                 "project": getattr(self, "project_id", None) or None,
-                "label_config": self.label_config or "",
-                "params": {"context": context},
+                "label_config": self._asked_with or self.label_config or "",
+                "params": {"context": context or None},  # 2.x makes {} of a request without a context
             }
-            return service.predict(validate(PredictRequest, body))
+            return _answered(lambda: service.predict(validate(PredictRequest, body)))
 
         def fit(
             self, *args: Any, event: str | None = None, data: Mapping[str, Any] | None = None, **_: Any
@@ -56,7 +117,7 @@ def model_class(service: LabelingService) -> type[Any]:
             if event is None and len(args) >= 2 and isinstance(args[0], str):
                 event, data = args[0], args[1]
             if event is not None:
-                service.record_event({**(data or {}), "action": event})
+                _answered(lambda: service.record_event({**(data or {}), "action": event}))
             return {}
 
     return PslgSamModel

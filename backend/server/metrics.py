@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from backend.learning.versions.jobs import Job
+from dataset_tools.label_studio.notes import Note
 
 __all__ = ["Metrics"]
 
@@ -31,6 +32,9 @@ class Metrics:
         )
         self.prelabels = Counter(
             "pslg_prelabels", "Tasks by outcome: answered, abstained, failed, late", ["outcome"], registry=self.registry
+        )
+        self.notes = Counter(
+            "pslg_abstentions", "Expressions without an answer, by reason", ["reason"], registry=self.registry
         )
         self.prelabel_cache = Counter(
             "pslg_prelabel_cache", "Expressions looked up among the computed ones", ["result"], registry=self.registry
@@ -98,6 +102,11 @@ class Metrics:
             "pslg_model_ready", "1 when the models are loaded", registry=self.registry, multiprocess_mode="livemin"
         )
 
+    def count_notes(self, notes: Sequence[Note]) -> None:
+        """Count expressions that were not answered."""
+        for note in notes:
+            self.notes.labels(note.reason).inc()
+
     def observe_model_call(
         self, outcome: str, seconds: float, prompt_tokens: int = 0, completion_tokens: int = 0
     ) -> None:
@@ -110,7 +119,7 @@ class Metrics:
     def show_training(self, jobs: Sequence[Job]) -> None:
         """Set what is said of training jobs."""
         states = Counted(job.state for job in jobs)
-        for state in ("queued", "running", "done", "failed", "stopped"):
+        for state in ("queued", "running", "done", "waits", "failed", "stopped"):
             self.training_jobs.labels(state).set(states[state])
         self.training_progress.set(next((job.progress for job in jobs if job.state == "running"), 0.0))
 

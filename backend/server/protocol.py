@@ -5,11 +5,12 @@ Only what the service reads is checked; unknown keys are ignored, because every 
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypedDict, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
+from backend.server.limits import check_depth, check_structure
 from dataset_tools.errors import ProtocolError
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "Task",
     "parse_body",
     "project_id",
-    "shown_id",
 ]
 
 Json = dict[str, Any]
@@ -44,6 +44,12 @@ Slot = Prediction | list[Prediction]
 """A task's place in a batch answer; the empty list means "not computed, ask again"."""
 
 
+_Int = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+_Name = Annotated[str, Field(max_length=200)]
+_MOST_TASKS = 100_000
+_CONFIG_CHARACTERS = 4_000_000
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -51,7 +57,7 @@ class _Body(BaseModel):
 class Task(_Body):
     """One task; ``annotations``, ``drafts`` and ``predictions`` may be large and stay untouched until looked at."""
 
-    id: int | str | None = None
+    id: _Int | _Name | None = None
     data: Json = Field(default_factory=dict)
     annotations: list[Any] = Field(default_factory=list)
     drafts: list[Any] = Field(default_factory=list)
@@ -83,7 +89,13 @@ class _Params(_Body):
 class _OfProject(_Body):
     """A request that names its project as ``<id>.<seconds of its creation>``."""
 
-    project: str | None = None
+    project: _Name | None = None
+
+    @field_validator("project")
+    @classmethod
+    def _number(cls, value: str | None) -> str | None:
+        project_id(value)
+        return value
 
     @property
     def project_id(self) -> int | None:
@@ -95,13 +107,24 @@ class PredictRequest(_OfProject):
     """``POST /predict``."""
 
     tasks: list[Task]
-    label_config: str
+    label_config: str = Field(max_length=_CONFIG_CHARACTERS)
     params: _Params = _Params()
 
     @field_validator("params", mode="before")
     @classmethod
     def _null_is_empty(cls, value: object) -> object:
         return {} if value is None else value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _few_enough(cls, value: object) -> object:
+        if isinstance(value, list):
+            if len(value) > _MOST_TASKS:
+                raise ValueError(f"{len(value)} tasks, more than {_MOST_TASKS}")
+            wrong = next((number for number, item in enumerate(value) if not isinstance(item, dict | Task)), None)
+            if wrong is not None:
+                raise ValueError(f"number {wrong} is no task but {type(value[wrong]).__name__}")
+        return value
 
     @property
     def context(self) -> Context | None:
@@ -112,22 +135,24 @@ class PredictRequest(_OfProject):
 class SetupRequest(_OfProject):
     """``POST /setup``. The token is masked in every repr; it is the project creator's and is not used."""
 
-    labeling_config: str = Field(default="", alias="schema")
+    labeling_config: str = Field(default="", alias="schema", max_length=_CONFIG_CHARACTERS)
     hostname: str | None = None
     access_token: SecretStr | None = None
     extra_params: Any = None
 
 
 def project_id(project: str | None) -> int | None:
-    """The id in ``<id>.<seconds>`` or ``<id>``, None for anything else."""
+    """The id in ``<id>.<seconds>`` or ``<id>``, None for anything else.
+
+    Raises:
+        ValueError: the number is no id of a database.
+    """
     number = (project or "").partition(".")[0]
-    return int(number) if number.isascii() and number.isdigit() else None
-
-
-def shown_id(identity: object) -> str:
-    """An id from a request for a line of the log: without line ends and control characters, and short."""
-    text = str(identity)
-    return text[:60] if text.isprintable() else ascii(text[:60])
+    if not (number.isascii() and number.isdigit()):
+        return None
+    if len(number) > 18:
+        raise ValueError(f"an id has 18 digits at most, not {len(number)}")
+    return int(number)
 
 
 def parse_body(body: bytes, content_type: str | None) -> Json:
@@ -139,6 +164,7 @@ def parse_body(body: bytes, content_type: str | None) -> Json:
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise ProtocolError(f"the content type must be application/json, got {kind or 'none'}")
+    check_structure(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -146,6 +172,7 @@ def parse_body(body: bytes, content_type: str | None) -> Json:
         raise ProtocolError(f"the body is not valid JSON: {error.msg} ({where})") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"the body must be a JSON object, got {type(value).__name__}")
+    check_depth(body, value)
     return value
 
 
@@ -158,5 +185,8 @@ def validate(model: type[Model], value: Json) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found[:10])
+        if len(found) > 10:
+            problems += f"; and {len(found) - 10} more"
         raise ProtocolError(f"not a {model.__name__}: {problems}") from None

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec
 
 from backend.database import Database
+from backend.learning.annotations.events import ACTIONS
+from backend.learning.annotations.exemplars import ExemplarStore
+from backend.learning.annotations.labelled import ImageFile
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
@@ -22,13 +26,17 @@ from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
+from backend.server.last_requests import LastRequests
+from backend.server.limits import check_prompts
 from backend.server.metrics import Metrics
+from backend.server.models.exemplar_models import ExemplarModels
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.server.webhooks import WebhookSetup
 from backend.settings import Settings
-from dataset_tools.errors import ProtocolError, UnavailableError
+from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
+from dataset_tools.label_studio.notes import answered
 
 __all__ = ["LabelingService"]
 
@@ -53,6 +61,7 @@ class LabelingService:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.last_requests = LastRequests()
         self.model = Model(
             settings.config, self._watched(load or partial(load_pipeline, settings.config)), settings.model_threads
         )
@@ -60,13 +69,16 @@ class LabelingService:
         self.store = AnnotationStore(self._database)
         self.events = self.store.events
         self.jobs = TrainingJobs(self._database)
-        self.training = TrainingKeeper(settings, self.store, self.jobs)
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
-        self.models = ProjectModels(self.model, registry, name, self._watched(load_version), settings.version_memory)
-        self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects)
+        self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
+        exemplars = ExemplarModels(self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image)
+        self.training = TrainingKeeper(settings, self.store, self.jobs, exemplars.refresh)
+        self.models = ProjectModels(
+            self.model, registry, name, self._watched(load_version), settings.version_memory, exemplars.extended
+        )
         self.embeddings = EmbeddingStore(
             settings.state.embeddings,
             settings.embedding_disk,
@@ -81,6 +93,10 @@ class LabelingService:
         self._queue = ClickQueue(settings.click_queue)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
+
+    def _keep_image(self, url: str, task: int) -> ImageFile:
+        image, path = self.images.keep(url, task, self.settings.state.images)
+        return ImageFile(image.identity, path, *image.size)
 
     def _watched(self, load: Callable[P, PslgSam]) -> Callable[P, PslgSam]:
         """``load``, with what the pipeline counts shown in the metrics."""
@@ -129,6 +145,11 @@ class LabelingService:
         """The model versions in use, then those whose answers are still kept."""
         return list(dict.fromkeys([*self.models.versions(), *self.cache.versions()]))
 
+    @property
+    def clicks_waiting(self) -> int:
+        """Interactive requests that wait or are being answered."""
+        return len(self._queue)
+
     def predict(self, request: PredictRequest) -> list[Slot]:
         """Answer a batch (one slot per task) or an interactive request (one prediction).
 
@@ -136,6 +157,24 @@ class LabelingService:
             ProtocolError: the labeling config cannot carry a mask, or an interactive request has no task.
             UnavailableError: no models, or too many requests at once.
         """
+        began = time.monotonic()
+        kind = "pre-labels" if request.context is None else "click or text"
+        outcome = "refused"
+        try:
+            if request.context is not None:
+                check_prompts(request.context.result)
+            slots = self._predict(request)
+            objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
+            missing = sum(isinstance(slot, list) for slot in slots)
+            outcome = f"{objects} objects" + (f", {missing} tasks not computed" if missing else "")
+            return slots
+        except PslgError as error:
+            outcome = type(error).__name__.removesuffix("Error").lower()
+            raise
+        finally:
+            self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, time.monotonic() - began)
+
+    def _predict(self, request: PredictRequest) -> list[Slot]:
         config = parse_labeling_config(request.label_config)
         if not config.outputs:
             raise ProtocolError(NO_OUTPUT)
@@ -159,7 +198,7 @@ class LabelingService:
                 f"a webhook ({body.get('action')}) cannot be stored in {self._database.path}: {error}; free disk space,"
                 " then fetch what was missed with `pslg sync`"
             ) from error
-        self.metrics.events.labels(str(body["action"])[:40]).inc()
+        self.metrics.events.labels(body["action"] if body["action"] in ACTIONS else "other").inc()
         self.training.wake()
         return number
 
@@ -180,7 +219,7 @@ class LabelingService:
         try:
             project = request.project_id
             serving = Serving(
-                answers=lambda: self.models.version(project) == pipeline.model_version,
+                answers=lambda: self.models.answers(project, pipeline.model_version),
                 stays=lambda: self.models.serves(project, pipeline.model_version),
                 scope=project,
             )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
+from backend.log_lines import start_logging
 from backend.server.app import create_app
 from backend.settings import Settings
 
 __all__ = ["app"]
 
 _settings = Settings.load()
-logging.basicConfig(level=_settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+start_logging(_settings.log_level)
 app = create_app(_settings)

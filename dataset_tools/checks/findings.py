@@ -78,6 +78,11 @@ CODES: dict[str, Code] = {
         "One expression means two different objects of an image: no model can be right on both.",
         "Make the words tell the objects apart, or merge them into one record.",
     ),
+    "expression-mixed": Code(
+        "warning",
+        "Some masks were found for the words, others were clicked, boxed or drawn: they may mean something else.",
+        "Look at the image; a text of their own (per-region) says what the others are.",
+    ),
     "expression-ambiguous": Code(
         "warning", "Two objects of the image fit the words about equally.", "Add what tells the target apart."
     ),

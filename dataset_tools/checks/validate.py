@@ -149,11 +149,16 @@ def check_sample(sample: Sample, image: RGB | None = None) -> Iterator[Finding]:
             yield _finding("mask-empty", sample, index, "the mask has no pixel")
             continue
         masks[-1] = mask
+        if record.provenance.mixed:
+            yield _finding("expression-mixed", sample, index, f"the masks of {record.expression!r} differ in origin")
         box = Box.of_mask(mask)
         boxy = mask.sum() >= _BOX_FILL * box.area and min(box.width, box.height) >= _BOX_SIDE
         if boxy and record.category not in _BOX_SHAPED:
             yield _finding(
-                "mask-box", sample, index, f"a {record.category} fills {mask.sum() / box.area:.1%} of its box"
+                "mask-box",
+                sample,
+                index,
+                f"a {display_name(record.category)} fills {mask.sum() / box.area:.1%} of its box",
             )
     yield from _check_meaning(sample, masks, image)
 
@@ -178,7 +183,12 @@ def _check_words(sample: Sample, index: int, record: Record) -> Iterator[Finding
         yield _finding("expression-long", sample, index, f"about {pieces} word pieces: {words!r}")
     named = parse(words).category
     if named is not None and record.category in CATEGORIES and named != record.category:
-        yield _finding("category-mismatch", sample, index, f"{words!r} names {named}, the label is {record.category}")
+        yield _finding(
+            "category-mismatch",
+            sample,
+            index,
+            f"{words!r} names {display_name(named)!r}, the label is {display_name(record.category)!r}",
+        )
 
 
 def word_pieces(expression: str) -> int:
@@ -239,7 +249,7 @@ def _check_relation(
         chosen = masks[choice.indices[0]]
         if (chosen & target).sum() < _OVERLAP_SAME * min(chosen.sum(), target.sum()):
             box = _ints(boxes[choice.indices[0]].box)
-            message = f"{record.expression!r} fits another {record.category} better (box {box})"
+            message = f"{record.expression!r} fits another {display_name(record.category)} better (box {box})"
             yield _finding("expression-other", sample, index, message)
 
 

@@ -50,6 +50,11 @@ from dataset_tools.shared_options import simplify_option
 @click.option("--split-from", type=PATH, help="Earlier version of the dataset, whose splits must not change.")
 @click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the dealing.")
+@click.option(
+    "--read-fully",
+    is_flag=True,
+    help="Only expressions that were read fully: no word guessed or passed over; objects of the others stay, wordless.",
+)
 @click.option("--licence", help="Goes into the dataset card.")
 @click.option("--workers", default=1, show_default=True, help="Processes.")
 @click.option("--overwrite", is_flag=True, help="Replace DESTINATION once everything is written.")
@@ -57,8 +62,8 @@ from dataset_tools.shared_options import simplify_option
 @source_options
 def export_command(
     source: str, destination: Path, name: str, refs: str, polygons: bool, tiles: Path | None, simplify: float,
-    split: bool, split_from: Path | None, shares: str, seed: int, licence: str | None, workers: int,
-    overwrite: bool, restart: bool, **options: Any,
+    split: bool, split_from: Path | None, shares: str, seed: int, read_fully: bool, licence: str | None,
+    workers: int, overwrite: bool, restart: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write SOURCE as a dataset that the field's loaders read.
 
@@ -86,17 +91,23 @@ def export_command(
             )
         samples = sources.with_splits(samples, parts)
     problems.clear()
+    not_read: dict[str, int] = {}
+    if read_fully:
+        samples = sources.read_fully(samples, not_read)
     details = {"licence": licence, "source": str(source), "command": "pslg dataset export"}
     if split or split_from:
         details["split_rule"] = f"by scene, stratified by category and mask size, shares {shares}, seed {seed}"
+    holds_words = FORMATS[name].absent or not FORMATS[name].objects
     with progress_bar("exporting") as progress:
         report = export(
             samples(), destination, name,
             workers=workers, overwrite=overwrite, restart=restart, details=details, progress=progress,
-            reasons=lambda: told(problems),
+            reasons=lambda: told(problems, wordless=holds_words),
             options={key: True for key, on in (("grouped", refs == "grouped"), ("polygons", polygons)) if on},
         )  # fmt: skip
     click.echo(f"{destination}: {report.images:,} images, {report.records:,} records, format {name}")
+    if not_read:
+        click.echo(f"{sum(not_read.values()):,} expressions were not read fully and stay behind (--read-fully)")
     if report.without_target:
         click.echo(f"{report.without_target:,} expressions for absent objects stay behind: {name} cannot hold them")
     if report.wordless:
@@ -107,13 +118,12 @@ def export_command(
         click.echo(f"{name}: {report.loss}")
     if report.resumed:
         click.echo(f"{report.resumed:,} images were there from an interrupted export")
-    holds_words = FORMATS[name].absent or not FORMATS[name].objects
     left_out = [f"{file}: {why}" for file, why in report.failed] + told(problems, wordless=holds_words)
     if report.boxes_left:
         left_out.append(
             f"{report.boxes_left:,} objects have only a box, {name} cannot hold them: --boxes-as-masks fills them"
         )
-    finish(left_out)
+    finish(left_out, recorded=True)
 
 
 def _export_map(
@@ -198,10 +208,11 @@ def split_command(
         report = export(
             sources.with_splits(samples, parts)(), destination, name,
             overwrite=overwrite, details={"source": str(source), "split_rule": rule}, progress=progress,
+            reasons=lambda: told(problems),
         )  # fmt: skip
     for part in dict.fromkeys(parts.values()):
         click.echo(f"{part}: {sum(value == part for value in parts.values()):,} images")
-    finish([f"{file}: {why}" for file, why in report.failed] + told(problems))
+    finish([f"{file}: {why}" for file, why in report.failed] + told(problems), recorded=True)
 
 
 @click.command("propose")
@@ -242,7 +253,10 @@ def propose_command(
             count = write_tasks(destination, counted(enlarged, progress), image_url, model_version="proposals")
             click.echo(f"{destination}: {count:,} tasks")
         else:
-            report = export(enlarged, destination, name, details={"source": str(source)}, progress=progress)
+            report = export(
+                enlarged, destination, name, details={"source": str(source)}, progress=progress,
+                reasons=lambda: left_out + told(problems),
+            )  # fmt: skip
             click.echo(f"{destination}: {report.images:,} images, {report.records:,} records")
             left_out += [f"{file}: {why}" for file, why in report.failed]
     finish(left_out + told(problems))

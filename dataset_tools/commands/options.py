@@ -129,11 +129,11 @@ def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
     return rows + [f"task {problem.task}: {problem.message}" for problem in tasks if problem.kind in kinds]
 
 
-def finish(left_out: list[str]) -> None:
-    """Say what was left out, and let the exit status say so too."""
+def finish(left_out: list[str], *, recorded: bool = False) -> None:
+    """Say what was left out, and let the exit status say so too; ``recorded``: all of it is in dataset.json."""
     for line in left_out[:20]:
         click.echo(f"left out: {line}", err=True)
     if len(left_out) > 20:
-        click.echo(f"left out: {len(left_out) - 20:,} more (all are in dataset.json)", err=True)
+        click.echo(f"left out: {len(left_out) - 20:,} more{' (all are in dataset.json)' if recorded else ''}", err=True)
     if left_out:
         sys.exit(PARTLY)

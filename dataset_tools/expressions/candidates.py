@@ -14,9 +14,9 @@ from dataset_tools import colors
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import Look, View
+from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.spatial_scores import Floats
-from dataset_tools.expressions.vocabulary import GENERAL_NOUNS
 from dataset_tools.geometry import Box
 
 __all__ = ["Candidates", "LabelledBox"]

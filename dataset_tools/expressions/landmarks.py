@@ -8,9 +8,9 @@ import numpy as np
 from dataset_tools.colors import NAMES
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates
+from dataset_tools.expressions.descriptive_words import SURFACES
 from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
 from dataset_tools.expressions.spatial_scores import Bools, Floats
-from dataset_tools.expressions.vocabulary import SURFACES
 
 __all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
 

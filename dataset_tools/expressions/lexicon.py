@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
+from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
 from dataset_tools.expressions.spelling import corrected
-from dataset_tools.expressions.vocabulary import GENERAL_NOUNS, TABLE, combine
+from dataset_tools.expressions.vocabulary import TABLE, combine
 
 __all__ = ["EMPTY_NOUNS", "Lexeme", "combine", "lexemes", "says_nothing"]
 
@@ -55,23 +56,29 @@ _MAX_WORDS = 400
 _MAX_NUMBER = 999
 
 
-def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
+def lexemes(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] | None = None) -> list[Lexeme]:
     """The lexemes of a text, longest phrase first; punctuation becomes ``break``. Words after the 400th are ignored.
 
-    ``own`` as for :func:`dataset_tools.categories.find_mentions`.
+    ``own`` as for :func:`dataset_tools.categories.find_mentions`; ``learnt`` maps further nouns to their category.
     """
     words = _words(expression)
     mentions = {mention.start: mention for mention in find_mentions(words, own)}
+    if learnt:
+        for other in find_mentions(words, {*own, *learnt}):
+            if other.category in learnt:
+                mentions.setdefault(other.start, replace(other, category=learnt[other.category]))
     found: list[Lexeme] = []
     start = 0
     while start < len(words):
-        mention = mentions.get(start)
+        mention: Mention | None = mentions.get(start)
         if words[start] == "'s" and found and found[-1].kind == "frame":  # "the image's left edge"
             start += 1
             continue
         stop, entry = _longest_phrase(words, start)
         if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
             mention = None  # no chimney
+        if words[start:stop] == ["a", "little"] and not _compares(words, stop):
+            stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
         if mention and mention.stop >= stop:
             text = " ".join(words[start : mention.stop])
             found.append(Lexeme("category", text, mention))
@@ -101,6 +108,27 @@ def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] 
         if entry:
             return start + length, entry
     return start, None
+
+
+def _compares(words: list[str], start: int) -> bool:
+    """Whether a place, a distance or a comparison comes next."""
+    _, entry = _longest_phrase(words, start)
+    if entry is None:
+        return False
+    kind, value = entry
+    return kind in (
+        "direction",
+        "extreme",
+        "relative",
+        "over",
+        "far",
+        "far_from",
+        "near",
+        "nearest",
+        "most",
+        "to",
+        "on",
+    ) or (kind == "size" and value[2] == "comparative")
 
 
 def _single(word: str, own: Collection[str]) -> Lexeme:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dataset_tools.expressions.descriptive_words import SURFACES
 from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.noun_phrase import NounPhrase
 from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
@@ -20,7 +21,6 @@ from dataset_tools.expressions.query import (
     State,
     opposite,
 )
-from dataset_tools.expressions.vocabulary import SURFACES
 
 __all__ = ["Links"]
 
@@ -34,8 +34,7 @@ _RELATIONS: dict[str, RelationKind] = {
     "similar": "similar",
 }
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
-            "sort",
-            "partword")  # fmt: skip
+            "sort")  # fmt: skip
 _ROOFED = ("building", "stadium", "trainstation", "airport")
 _PARTS = frozenset(
     [
@@ -89,6 +88,9 @@ class Links(Places):
     def link(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
         """A preposition or relation, with the noun phrase that follows."""
         kind = lexeme.kind
+        if kind == "partword":  # "striped" without a colour
+            phrase.unread.append(lexeme.text)
+            return
         if kind in _SKIPPED:
             if lexeme.text in ("that", "which", "located", "there"):
                 phrase.close_pending()
@@ -176,6 +178,7 @@ class Links(Places):
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
             )
+            phrase.unread += [word for t in targets if not (t.noun or t.constraints) for word in t.unread]
             if known:
                 found = True
                 phrase.add(Relation(kind, known, direction))
@@ -217,6 +220,7 @@ class Links(Places):
                 self._part(phrase, target)
             elif target.category == phrase.category and not target.count:  # "the house with a red roof"
                 phrase.constraints += target.constraints
+                phrase.unread += target.unread
             else:
                 self._beside(phrase, target)
             if not (self.peek().kind == "and" and self._noun_after_and()):
@@ -326,8 +330,11 @@ class Links(Places):
             target = replace(target, constraints=(*target.constraints, *colors))
         if target.category == phrase.category:
             phrase.constraints += target.constraints
+            phrase.unread += target.unread
         elif target.category is None or self._is_roof(target, phrase):
             self._part(phrase, target)
+        else:
+            phrase.unread.append(target.noun)
 
     def _unnamed_part(self, depth: int) -> Query:
         """ "its white top": the part has no noun of its own."""
@@ -364,6 +371,7 @@ class Links(Places):
             return
         target = self.target(depth)
         if target.category == phrase.category or not target.noun:  # "of the smallest size", "of the three at the right"
+            phrase.unread += target.unread
             if target.count and target.count > 1 and phrase.count is None:
                 phrase.constraints.insert(0, as_members(target))
                 phrase.all, phrase.partitive = False, True

@@ -70,6 +70,7 @@ class NounPhrase:
         """Unknown words right before a preposition or verb are the noun; before a noun they only modify it."""
         if self.pending and not self.has_noun:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
+            self.unread += [w for w in self.pending if w not in nouns and w.endswith("ed")]
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
             self.category = _misspelt(self.noun)
         else:

@@ -16,10 +16,11 @@ query's ``unread``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from dataset_tools.expressions.cursor import OPENS_NOUN
+from dataset_tools.expressions.descriptive_words import HARMLESS, KIND_HINTS
 from dataset_tools.expressions.lexicon import Lexeme, lexemes
 from dataset_tools.expressions.links import Links
 from dataset_tools.expressions.noun_phrase import NounPhrase
@@ -36,19 +37,19 @@ from dataset_tools.expressions.query import (
     State,
     opposite,
 )
-from dataset_tools.expressions.vocabulary import HARMLESS, KIND_HINTS
 
 __all__ = ["Query", "parse"]
 
 
-def parse(expression: str, own: Collection[str] = ()) -> Query:
+def parse(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] | None = None) -> Query:
     """What ``expression`` asks for. Never raises; words that it cannot read are in ``unread`` (see :class:`Query`).
 
     ``own`` are names of categories beside the canonical ones ("solar panel"), as a project's labels give them.
+    ``learnt`` are nouns that a project's annotators use -> category (see ``learnt_words``); the lexicon goes first.
     """
     if not any(character.isalnum() for character in expression):
         return Query(expression, is_empty=True)
-    words = lexemes(expression, own)
+    words = lexemes(expression, own, learnt)
     query = _Parser(words).noun_phrase(root=True).query()
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
         unknown = set(query.noun.split())
@@ -79,7 +80,8 @@ class _Parser(Links):
         """
         phrase = NounPhrase(root)
         while self.at < len(self.words):
-            begun = phrase.has_noun or phrase.pending or (phrase.constraints and self.peek().kind == "break")
+            said = phrase.constraints or phrase.count
+            begun = phrase.has_noun or phrase.pending or (said and self.peek().kind == "break")
             if not root and begun and self._returns(phrase):
                 break
             if one_of_two and phrase.constraints and self.peek().kind == "and":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache, lru_cache
 
 from dataset_tools.categories import find_mentions
-from dataset_tools.expressions.vocabulary import SURFACES, TABLE
+from dataset_tools.expressions.descriptive_words import SURFACES
+from dataset_tools.expressions.vocabulary import TABLE
 
 __all__ = ["corrected"]
 

@@ -47,6 +47,7 @@ _SIDES = {  # (axis, sign) -> adjective, side, superlatives, edge, relations
     (1, 1): ("lower", "at the bottom", ("bottommost", "lowest"), "bottom edge", ("below", "south of")),
 }
 _COUNTED_FROM = {(0, -1): "left", (0, 1): "right", (1, -1): "top", (1, 1): "bottom"}
+_COMPASS = {(0, -1): "west", (0, 1): "east", (1, -1): "north", (1, 1): "south"}
 _PLACES = (
     ("upper left", "top", "upper right"),
     ("left", "center", "right"),
@@ -81,6 +82,7 @@ class Scenery:
             yield from self._region(index, noun)
             yield from self._size(index, noun, members)
             yield from self._order(index, noun, members)
+            yield from self._half(index, noun, members)
             yield from self._relations(index, noun, members)
             yield from self._color(index, noun, members)
 
@@ -146,8 +148,17 @@ class Scenery:
                     yield "size", f"the {superlative} of the {plural_of(noun)}"
                 if len(members) == 2:
                     yield "size", f"the {adjective} of the two {plural_of(noun)}"
-            elif place in (2, 3) and sign > 0 and len(members) > place:
-                yield "size", f"the {_ORDINALS[place]} largest {noun}"
+            elif place in (2, 3) and len(members) > place:
+                yield "size", f"the {_ORDINALS[place]} {superlatives[0]} {noun}"
+                yield "size", f"the {_ORDINALS[place]} {superlatives[0]} of the {plural_of(noun)}"
+
+        lengths = self.scene.sizes("length")
+        for sign, superlative in ((1, "longest"), (-1, "shortest")):
+            others = [lengths[i] for i in members if i != index]
+            next_one = max(others) if sign > 0 else min(others)
+            if (lengths[index] / next_one) ** sign >= _LARGER:
+                yield "size", f"the {superlative} {noun}"
+                yield "size", f"the {superlative} of the {plural_of(noun)}"
 
     def _order(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
         """First, second, ... in a direction, among the members."""
@@ -163,6 +174,7 @@ class Scenery:
                 for superlative in superlatives:
                     yield "extreme", f"the {superlative} {noun}"
                 yield "extreme", f"the {noun} closest to the {edge} of the image"
+                yield "extreme", f"the {noun} furthest {_COMPASS[axis, sign]}"
                 if len(members) == 2:
                     yield "extreme", f"the {adjective} {noun}"
                     yield "extreme", f"the {noun} {side}"
@@ -170,6 +182,26 @@ class Scenery:
             elif place in _ORDINALS and place <= (len(members) + 1) // 2:
                 start = _COUNTED_FROM[axis, sign]
                 yield "order", f"the {_ORDINALS[place]} {noun} from the {start}"
+                yield "order", f"the {_ORDINALS[place]} of the {plural_of(noun)} from the {_COMPASS[axis, sign]}"
+
+    def _half(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
+        """First in a direction among those in one half of the image."""
+        height, width = self.scene.image_size
+        offset = self.centers - (width / 2, height / 2)
+        for (axis, sign), (half, *_) in _SIDES.items():
+            beyond = offset[:, axis] * sign
+            here = [i for i in members if beyond[i] > 0]
+            if index not in here or not 1 < len(here) < len(members):
+                continue
+            if min(abs(offset[i, axis]) for i in members) < self.clear[axis]:
+                continue
+            across = 1 - axis
+            for (other, way), (_, _, superlatives, *_) in _SIDES.items():
+                if other != across:
+                    continue
+                along = sorted((self.centers[i, across] * way for i in here), reverse=True)
+                if self.centers[index, across] * way == along[0] and along[0] - along[1] >= self.clear[across]:
+                    yield "region", f"the {superlatives[0]} {noun} in the {half} half of the image"
 
     def _relations(self, index: int, noun: str, peers: Sequence[int]) -> Iterator[Wording]:
         """To the only object of another category, or to the largest one of several."""

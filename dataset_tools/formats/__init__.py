@@ -39,6 +39,7 @@ class Format:
         stems: its images differ in their names without the suffix.
         reads: it can be read; the others are for other tools alone.
         options: what its writer can be asked for.
+        words_only: an image without an expression that has a target is not in it at all.
         rowwise: its reader leaves out single rows and tells ``left_out``; the others end at the first unusable one.
     """
 
@@ -56,6 +57,7 @@ class Format:
     reads: bool = True
     options: tuple[str, ...] = ()
     rowwise: bool = False
+    words_only: bool = False
 
     def tells(self, root: Path) -> bool:
         """Whether ``root`` shows the format's files."""
@@ -99,8 +101,17 @@ FORMATS = {
             also=("annotations.json.gz",),
         ),
         Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),
-        Format("webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image"),
-        Format("huggingface", "huggingface", "HuggingFaceWriter", "data/*.parquet", "parquet for datasets (extra hf)"),
+        Format(
+            "webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image", words_only=True
+        ),
+        Format(
+            "huggingface",
+            "huggingface",
+            "HuggingFaceWriter",
+            "data/*.parquet",
+            "parquet for datasets (extra hf)",
+            words_only=True,
+        ),
         Format(
             "yolo-seg",
             "yolo",

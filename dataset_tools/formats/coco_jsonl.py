@@ -360,6 +360,6 @@ def _split_names(
 
 def listed_images(file: Path) -> tuple[str, ...]:
     """The image file names that ``file`` lists: a JSON list, or one name per line."""
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8-sig")
     names = load_json(file) if text.lstrip().startswith("[") else text.split("\n")
     return tuple(name.strip() for name in map(str, names) if name.strip())

@@ -18,10 +18,11 @@ from typing import Any
 
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError, PslgError
-from dataset_tools.formats.image_folder import ImageFolder, clean_parts
+from dataset_tools.formats.image_folder import ImageFolder
 from dataset_tools.formats.items import SPLITS
 from dataset_tools.formats.left_out import LeftOut, Report, refuse
 from dataset_tools.geometry import Box
+from dataset_tools.image_files import clean_parts
 from dataset_tools.masks import area_of, merge, to_coco_rle
 from dataset_tools.masks import from_coco as mask_of
 from dataset_tools.records import BoxOnly, Provenance, Record, Sample, SourceImage, Target

@@ -119,7 +119,7 @@ def _numbers(folder: Path, split: str | Path, count: int) -> list[int]:
     if not path.is_file():
         raise DatasetError(f"no split {str(split)!r}: {path} does not exist; choose {', '.join(SPLITS)} or a file")
     numbers = []
-    for line, text in enumerate(path.read_text(encoding="utf-8").split(), start=1):
+    for line, text in enumerate(path.read_text(encoding="utf-8-sig").split(), start=1):
         if not text.isdecimal() or int(text) >= count:
             raise DatasetError(f"{path}, line {line}: {text!r} is not the number of an object (there are {count})")
         numbers.append(int(text))

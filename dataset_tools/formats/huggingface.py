@@ -1,10 +1,12 @@
 """Hugging Face ``datasets``: parquet with the images inside, one row per image (RefCOCO-M style). Needs extra ``hf``.
 
     data/<split>-00000-of-0000N.parquet    file_name, image {bytes, path}, width, height, scene, refs: list of
-                                           {id, sentences, category, kind, bbox [x, y, width, height],
-                                           mask {size, counts}, provenance (JSON text)}
+                                           {id, sentences, category, kinds, bbox [x, y, width, height],
+                                           mask {size, counts}, provenances (JSON texts)}, a kind and a
+                                           provenance for each sentence
 
-``datasets.load_dataset("parquet", data_dir=...)`` decodes ``image`` by the features stored in the schema.
+``datasets.load_dataset(folder)`` reads the splits off the head of the card (README.md) and decodes
+``image`` by the features stored in the schema.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def _write_file(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 def _row(root: Path, item: Item, split: str) -> dict[str, Any]:
     image = item.sample.image
-    refs = [{**ref, "provenance": json.dumps(ref["provenance"])} for ref in refs_of(item, split)]
+    refs = [{**ref, "provenances": [json.dumps(one) for one in ref["provenances"]]} for ref in refs_of(item, split)]
     name = PurePosixPath(image.file_name).name
     return {
         "file_name": image.file_name, "image": {"bytes": (root / item.image_path).read_bytes(), "path": name},
@@ -81,9 +83,10 @@ def _row(root: Path, item: Item, split: str) -> dict[str, Any]:
 def _schema(pyarrow: ModuleType) -> Any:
     text, whole = pyarrow.string(), pyarrow.int64()
     fields = {
-        "id": whole, "sentences": pyarrow.list_(text), "category": text, "kind": text,
+        "id": whole, "sentences": pyarrow.list_(text), "category": text,
+        "kinds": pyarrow.list_(text),
         "bbox": pyarrow.list_(pyarrow.float64()),
-        "mask": pyarrow.struct({"size": pyarrow.list_(whole), "counts": text}), "provenance": text,
+        "mask": pyarrow.struct({"size": pyarrow.list_(whole), "counts": text}), "provenances": pyarrow.list_(text),
     }  # fmt: skip
     columns = {
         "file_name": text, "image": pyarrow.struct({"bytes": pyarrow.binary(), "path": text}), "width": whole,
@@ -95,9 +98,9 @@ def _schema(pyarrow: ModuleType) -> Any:
         "file_name": string, "image": {"_type": "Image"}, "width": integer, "height": integer, "scene": string,
         "refs": [
             {
-                "id": integer, "sentences": [string], "category": string, "kind": string,
+                "id": integer, "sentences": [string], "category": string, "kinds": [string],
                 "bbox": [{"dtype": "float64", "_type": "Value"}],
-                "mask": {"size": [integer], "counts": string}, "provenance": string,
+                "mask": {"size": [integer], "counts": string}, "provenances": [string],
             }
         ],
     }  # fmt: skip
@@ -128,11 +131,14 @@ def read(root: Path) -> Iterator[Sample]:
         try:
             for batch in parquet.ParquetFile(file).iter_batches(_IMAGES_PER_GROUP):
                 for row in batch.to_pylist():
-                    path = root / "unpacked" / row["file_name"]
+                    name = PurePosixPath(row["file_name"])
+                    if name.is_absolute() or ".." in name.parts or "\\" in str(name) or "\0" in str(name):
+                        raise ValueError(f"file_name {row['file_name']!r} leads out of the folder")
+                    path = root / "unpacked" / name
                     if not path.exists():
                         atomic.write_bytes(path, row["image"]["bytes"])
                     for ref in row["refs"]:
-                        ref["provenance"] = json.loads(ref["provenance"])
+                        ref["provenances"] = [json.loads(one) for one in ref["provenances"]]
                     yield read_row(row, split, str(path), "huggingface")
-        except (pyarrow.ArrowException, KeyError, TypeError, ValueError) as error:
+        except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{file}: {type(error).__name__} {error}") from error

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from dataset_tools.image_files import clean_parts
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif"}
 
 
@@ -59,13 +61,6 @@ class ImageFolder:
                 if PurePosixPath(name).suffix.lower() in _SUFFIXES:
                     found.setdefault(name, []).append((*inner, name))
         return found
-
-
-def clean_parts(name: str) -> tuple[str, ...]:
-    """The parts of a file name without drive, root, ``.`` and ``..``; Windows' separators are taken too."""
-    path = name.replace("\\", "/")
-    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-    return tuple(parts[1:] if parts and len(parts[0]) == 2 and parts[0][1] == ":" else parts)
 
 
 def _common_end(path: tuple[str, ...], parts: tuple[str, ...]) -> int:

@@ -11,7 +11,8 @@ from dataset_tools.records import Provenance, Record, Sample, SourceImage, Targe
 
 
 def refs_of(item: Item, split: str) -> list[dict[str, Any]]:
-    """The refs of an image that belong to ``split``: sentences, bbox [x, y, width, height], mask as RLE."""
+    """The refs of an image that belong to ``split``: sentences with a kind and a provenance each, bbox [x, y, width,
+    height], mask as RLE."""
     rows = []
     image = item.sample.image
     for reference in references(item):
@@ -20,16 +21,19 @@ def refs_of(item: Item, split: str) -> list[dict[str, Any]]:
             x0, y0, x1, y1 = item.sample.box(record)
             row = {
                 "id": reference.id, "sentences": list(reference.sentences), "category": record.category,
-                "kind": record.kind, "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "kinds": [one.kind for one in reference.records], "bbox": [x0, y0, x1 - x0, y1 - y0],
                 "mask": {"size": [image.height, image.width], "counts": item.sample.merged(record)},
-                "provenance": {key: value for key, value in asdict(record.provenance).items() if value is not None},
+                "provenances": [
+                    {key: value for key, value in asdict(one.provenance).items() if value is not None}
+                    for one in reference.records
+                ],
             }  # fmt: skip
             rows.append(row)
     return rows
 
 
 def read_row(row: Mapping[str, Any], split: str, location: str, source: str) -> Sample:
-    """The sample of a row; raises KeyError or TypeError where the row lacks something."""
+    """The sample of a row; raises KeyError, TypeError or ValueError where the row lacks something."""
     image = SourceImage(row["file_name"], row["width"], row["height"], location, row.get("scene"))
     records = tuple(
         Record(
@@ -37,10 +41,10 @@ def read_row(row: Mapping[str, Any], split: str, location: str, source: str) -> 
             ref["category"],
             (Target(ref["mask"]["counts"], ref["id"]),),
             split,
-            ref.get("kind"),
-            Provenance(**{"source": source, **ref["provenance"]}),
+            kind,
+            Provenance(**{"source": source, **provenance}),
         )
         for ref in row["refs"]
-        for sentence in ref["sentences"]
+        for sentence, kind, provenance in zip(ref["sentences"], ref["kinds"], ref["provenances"], strict=True)
     )
     return Sample(image, records)

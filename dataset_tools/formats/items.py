@@ -71,7 +71,12 @@ class Reference:
     id: int
     sentence_ids: tuple[int, ...]
     sentences: tuple[str, ...]
-    record: Record
+    records: tuple[Record, ...]
+
+    @property
+    def record(self) -> Record:
+        """The first of its records: all mean the same targets."""
+        return self.records[0]
 
 
 def references(item: Item, grouped: bool = True) -> list[Reference]:
@@ -81,7 +86,9 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
         key = (tuple(t.counts for t in record.targets), record.category, record.split) if grouped else (number,)
         groups.setdefault(key, []).append((number, record))
     return [
-        Reference(group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), group[0][1])
+        Reference(
+            group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), tuple(r for _, r in group)
+        )
         for group in groups.values()
     ]
 

@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools.masks import Mask, from_coco, to_polygons
+from dataset_tools.masks import Mask, from_coco
 
 Corners = npt.NDArray[np.float64]
 """float64[N, 2], (x, y) in pixels."""
-
-
-def smallest_rectangle(mask: Mask) -> Corners:
-    """The corners float64[4, 2] of the smallest rectangle, turned any way, around all pixels of ``mask`` bool[H, W].
-
-    They go round in one direction, and may lie outside of the image.
-    """
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in to_polygons(mask)])
-    return np.asarray(cv2.boxPoints(cv2.minAreaRect(points.astype(np.float32))), np.float64)
 
 
 def joined(polygons: Sequence[Sequence[float]]) -> list[float]:

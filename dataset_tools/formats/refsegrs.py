@@ -70,7 +70,7 @@ def read(root: Path) -> Iterator[Sample]:
     for split, file in files:
         if not file.is_file():
             continue
-        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for line, text in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
             number, _, expression = text.partition(" ")
             if not text.strip():
                 continue

@@ -1,7 +1,8 @@
 """WebDataset: tar shards, one sample per image.
 
-    <split>-000000.tar    <key>.<png|jpg>, <key>.json {width, height, scene, refs: [{id, sentences, category, kind, bbox
-                          [x, y, width, height], mask {size, counts}, provenance}]}
+    <split>-000000.tar    <key>.<png|jpg>, <key>.json {width, height, scene, refs: [{id, sentences, category, kinds,
+                          bbox [x, y, width, height], mask {size, counts}, provenances}]}, a kind and a provenance
+                          for each sentence
 
 Shards hold at most 1,000 images. Their bytes depend on the content alone (no times, no user names).
 """

@@ -21,8 +21,8 @@ import yaml
 from dataset_tools import atomic
 from dataset_tools.formats.coco import objects
 from dataset_tools.formats.items import SPLITS, Contents, Item, Items, display_name, flat_name, image_split
-from dataset_tools.formats.outlines import Corners, Loss, joined, smallest_rectangle
-from dataset_tools.masks import Mask, from_coco, to_polygons
+from dataset_tools.formats.outlines import Corners, Loss, joined
+from dataset_tools.masks import Mask, from_coco, smallest_rectangle, to_polygons
 
 _TOLERANCE = 1.0
 """Pixels by which a yolo-seg polygon may leave the mask's outline."""

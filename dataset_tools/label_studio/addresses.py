@@ -19,6 +19,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 
+from dataset_tools.label_studio.deadlines import WatchedAdapter
+
 __all__ = [
     "Origin",
     "Route",
@@ -84,7 +86,10 @@ class Route:
 
     def session(self) -> requests.Session:
         """A session that goes this way; one per thread."""
-        return self.prepare(requests.Session())
+        session = requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, WatchedAdapter())
+        return self.prepare(session)
 
     def prepare(self, session: requests.Session) -> requests.Session:
         """``session``, going this way."""

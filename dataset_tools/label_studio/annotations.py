@@ -23,6 +23,7 @@ from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
+from dataset_tools.label_studio.notes import stated
 from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
 
 __all__ = [
@@ -69,7 +70,8 @@ def annotations_of(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """The results with every pair of a shape (``<Brush>``) and its labels (``<Labels>``) as one labelled region.
 
-    The two of a pair share their id; a plain shape whose label was never chosen has no label.
+    The two of a pair share their id; a plain shape whose label was never chosen has no label. Notes are left out, and
+    candidates are settled (``notes.stated``).
     """
     labels = {
         result["id"]: result["value"]["labels"]
@@ -80,7 +82,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
         and isinstance(result.get("value"), dict)
         and isinstance(result["value"].get("labels"), list)
     }
-    for result in results:
+    for result in stated(results):
         if not isinstance(result, dict):
             continue
         kind = _LABELLED.get(str(result.get("type")))

@@ -20,6 +20,7 @@ import requests
 
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.addresses import Route, base_address, is_under, joined, shown
+from dataset_tools.label_studio.deadlines import whole
 
 __all__ = ["CONNECT_TIMEOUT", "LabelStudio", "TokenKind", "detail", "token_kind"]
 
@@ -27,6 +28,7 @@ TokenKind = Literal["legacy", "personal", "access"]
 CONNECT_TIMEOUT = 5.0
 _PAGE = 100
 _REASON_BYTES = 1 << 16
+_WHOLE = 5.0  # a whole call may take so many times the seconds that may pass without a byte
 _PAGE_TIMEOUT = 120.0  # whole tasks with all their masks take Label Studio a while
 _FILES = ("/data/", "/storage-data/")
 _RENEW_EARLY = 30.0  # seconds before the end of an access token's life at which a new one is fetched
@@ -352,13 +354,16 @@ class LabelStudio:
                 raise LabelStudioError(f"{method} {shown(url)!r} would leave {self.url}; the token stays there")
             proxies = self.route.proxies(str(request.url))
             through = f" through the proxy {shown(proxies['http'])}" if proxies else ""
-            answer: requests.Response = session.send(
-                request,
-                timeout=(CONNECT_TIMEOUT, timeout or self._timeout),
-                allow_redirects=False,
-                proxies=proxies,
-                verify=session.verify,
-            )
+            with whole(_WHOLE * (timeout or self._timeout)) as deadline:
+                answer: requests.Response = session.send(
+                    request,
+                    timeout=(CONNECT_TIMEOUT, timeout or self._timeout),
+                    allow_redirects=False,
+                    proxies=proxies,
+                    verify=session.verify,
+                )
+            if deadline.passed:  # an answer that was cut may look like a short one
+                raise requests.Timeout
         except requests.exceptions.SSLError as error:
             raise LabelStudioError(
                 f"Label Studio at {self.url} shows a certificate that is not trusted ({error}); for a certificate"

@@ -26,11 +26,14 @@ from dataset_tools.label_studio.addresses import (
     shown,
 )
 from dataset_tools.label_studio.client import CONNECT_TIMEOUT, LabelStudio, detail
+from dataset_tools.label_studio.deadlines import whole
 
-__all__ = ["STORAGE_SCHEMES", "Downloads", "read_body"]
+__all__ = ["STORAGE_SCHEMES", "WHOLE", "Downloads", "read_body"]
 
 STORAGE_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi")
 _REDIRECTS = 5
+WHOLE = 3.0
+"""A whole download, redirects and all, may take so many times the seconds that may pass without a byte."""
 
 
 class Downloads:
@@ -39,7 +42,7 @@ class Downloads:
     Args:
         studio: Label Studio and a token for it; None without credentials.
         base: Label Studio's address where there are no credentials.
-        timeout: seconds without a byte after which a download fails.
+        timeout: seconds without a byte after which a download fails; a whole one may take ``WHOLE`` times as long.
         route: how hosts are reached.
         session: makes the session of a thread; None: a plain one of ``route``.
         require_allowed: called with every address before it is asked; raises ImageError for one that must not be.
@@ -122,8 +125,18 @@ class Downloads:
         Raises:
             ImageError: it cannot be had; the message says what to change.
         """
-        with self._follow(url, task_id, headers or {}) as response:
-            yield response
+        seconds = WHOLE * self._timeout[1]
+        slow = f"{shown(url)} is too slow: not there after {seconds:g} s"
+        with whole(seconds) as deadline:
+            try:
+                with self._follow(url, task_id, headers or {}) as response:
+                    yield response
+            except ImageError as error:
+                if deadline.passed:
+                    raise ImageError(slow) from error
+                raise
+            if deadline.passed:  # an answer that was cut may look like a short one
+                raise ImageError(slow)
 
     def _follow(self, url: str, task_id: int | str | None, headers: Mapping[str, str]) -> requests.Response:
         address = self.address(url, task_id)
@@ -217,7 +230,7 @@ def read_body(response: requests.Response, limit: int, seconds: float, setting: 
                 break
             if time.monotonic() > until:
                 raise ImageError(f"{location} is too slow: {len(parts)} bytes in {seconds:g} s")
-    except requests.RequestException as error:
+    except (requests.RequestException, OSError) as error:
         raise ImageError(f"{location} broke off after {len(parts)} bytes ({type(error).__name__})") from error
     largest = max(size, len(parts))
     if largest > limit:

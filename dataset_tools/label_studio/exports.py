@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
-from dataset_tools.categories import CATEGORIES
+from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
+from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement
-from dataset_tools.records import Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
+from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of
+from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
 
 __all__ = [
     "ImageReading",
@@ -280,7 +282,10 @@ def _records(
     """One record per expression and category of an annotation; objects without words have a record without words."""
     texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
-    words = words_of(regions, annotation["result"], texts)
+    # The labels of the annotation are nouns, whether or not the lexicon holds them.
+    named = (category_name(region.label) for region in regions if region.label)
+    own = {name for name in named if not says_nothing(name)}
+    words = words_of(regions, annotation["result"], texts, own)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:
             problems.append(Problem(task.get("id"), _wordless(task, number, region, texts, rules), "wordless"))
@@ -288,7 +293,7 @@ def _records(
             problems.append(Problem(task.get("id"), _AS_DRAWN.format(region.control), "note"))
         category = region.label or "object"
         if category not in CATEGORIES and text is not None:  # a label like "object": the words say what it is
-            category = parse(text).category or category
+            category = parse(text, own).category or category
         groups.setdefault((text or "", category), []).append(region)
     if _says_absent(annotation):
         groups = {(text, parse(text).category or _text(task["data"].get("category")) or "object"): [] for text in texts}
@@ -297,6 +302,7 @@ def _records(
     for (text, category), members in groups.items():
         clicks = [region.clicks for region in members if region.clicks is not None]
         scores = [region.score for region in members if region.score is not None]
+        reading = _reading(text, category, members)
         provenance = Provenance(
             source="label-studio",
             task=task.get("id"),
@@ -308,10 +314,22 @@ def _records(
             clicks=sum(clicks) if clicks else None,
             score=min(scores) if scores else None,
             generated=bool(task["data"].get("generated")) or None,
+            fate=max((fate_of(region, texts) for region in members), key=FATES.index, default=None),
+            guessed=reading.guessed,
+            unread=reading.unread,
+            mixed=len({region.expression for region in members}) > 1 or None,
         )
         targets = tuple(dict.fromkeys(target_of(region.mask) for region in members))
         kind = _text(task["data"].get("kind")) or (None if targets else "absent")
         yield Record(text, category, targets, _text(task["data"].get("split")), kind, provenance)
+
+
+def _reading(text: str, category: str, members: Sequence[Region]) -> WordsRead:
+    """As the server read it when it answered, else as it is read now."""
+    for region in members:
+        if region.expression == text:
+            return region.reading
+    return reading_of(text, frozenset() if category in CATEGORIES else frozenset((category,))) if text else WordsRead()
 
 
 def _most_work(regions: Sequence[Region]) -> Origin | None:

@@ -20,7 +20,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pycocotools import mask as coco_mask
 
 from dataset_tools.errors import DatasetError
+from dataset_tools.image_files import clean_parts
 from dataset_tools.label_studio.annotations import SAME_OBJECT
+from dataset_tools.label_studio.notes import NOTE
 from dataset_tools.records import Record, Sample, Target
 
 __all__ = [
@@ -39,6 +41,9 @@ _Key: TypeAlias = tuple[str, int, int]
 _PATH = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
 _VARIABLE = re.compile(r"\$\{?(\w+(?:\.\w+|\[\d+\])*)")
 _ADDRESS = re.compile(r"(^/data/|^[a-z][a-z0-9_-]*://|\.(jpe?g|png|tiff?|webp|bmp)$)", re.IGNORECASE)
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_SCHEME = re.compile(r"^[a-z][a-z0-9_.+-]+://|^/data/", re.IGNORECASE)
+_UPLOAD = re.compile(r"[\\/]data[\\/]upload[\\/]")
 _PICTURE = re.compile(r"(^/data/(upload|local-files)/|\.(jpe?g|png|tiff?|webp|bmp)([?#]|$))", re.IGNORECASE)
 """What is surely a picture's address, whatever its key; a page's address is not."""
 
@@ -142,7 +147,7 @@ def _pictures(data: Any, path: str = "") -> Iterator[str]:
     if path and _all_match(_PICTURE, data):
         yield path
     elif isinstance(data, dict):
-        for key in sorted(data, key=str):
+        for key in sorted(data.keys() - {NOTE}, key=str):
             yield from _pictures(data[key], f"{path}.{key}" if path else str(key))
     elif isinstance(data, list):
         for number, item in enumerate(data):
@@ -152,7 +157,7 @@ def _pictures(data: Any, path: str = "") -> Iterator[str]:
 def file_name(location: str) -> str:
     """A short name for the image: its own, without the random prefix that uploads get."""
     name = PurePosixPath(image_path(location)).name
-    return re.sub(r"^[0-9a-f]{8}-", "", name) if "/data/upload/" in location else name
+    return re.sub(r"^[0-9a-f]{8}-", "", name) if _UPLOAD.search(location) else name
 
 
 def image_path(location: str) -> str:
@@ -161,13 +166,20 @@ def image_path(location: str) -> str:
     Raises:
         DatasetError: it is no address.
     """
-    try:
-        parts = urlsplit(location)
+    if _DRIVE.match(location) or ("\\" in location and not _SCHEME.match(location)):
+        return "/".join(clean_parts(location))  # a path of Windows: nothing in it is encoded
+    host, path = _host_and_path(location)
+    path = "/".join(clean_parts(path)) if "\\" in path else path.lstrip("/")
+    return f"{host}/{path}" if host else path
+
+
+def _host_and_path(location: str) -> tuple[str, str]:
+    try:  # an underscore is no part of a scheme for urlsplit
+        parts = urlsplit(re.sub("^azure_spi:", "azure-spi:", location))
     except ValueError as error:
         raise DatasetError(f"the address {location!r:.200} of its image cannot be read: {error}") from None
     named = parse_qs(parts.query).get("d")  # which undoes the percent signs itself
-    path = (named[0] if named else unquote(parts.path)).lstrip("/")
-    return f"{parts.netloc}/{path}" if parts.netloc else path
+    return parts.netloc, named[0] if named else unquote(parts.path)
 
 
 def local_file(location: str, images: Path | None) -> str:
@@ -175,7 +187,7 @@ def local_file(location: str, images: Path | None) -> str:
     if images is None:
         return location
     full = image_path(location)
-    path = full.removeprefix(f"{urlsplit(location).netloc}/")
+    path = full.removeprefix(f"{_host_and_path(location)[0]}/")
     names = (PurePosixPath(path).name, file_name(location))
     for candidate in (full, path, path.removeprefix("data/upload/"), *names):
         file = (images / candidate).resolve()

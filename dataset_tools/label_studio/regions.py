@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from dataset_tools import brush_rle, masks, metrics
 from dataset_tools.categories import canonical
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import DatasetError, MaskError
+from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.geometry import Box
 from dataset_tools.masks import Mask
-from dataset_tools.records import Origin
+from dataset_tools.records import Fate, Origin
 
 __all__ = [
     "SHAPES",
@@ -32,6 +33,7 @@ __all__ = [
     "RegionShape",
     "agreement",
     "brush_code",
+    "fate_of",
     "is_accepted",
     "mask_of",
     "new_id",
@@ -49,12 +51,11 @@ Corners: TypeAlias = npt.NDArray[np.float64]
 
 WORK: Mapping[str, int] = {"prediction": 0, "prediction-changed": 1, "manual": 2}
 """How much manual work each origin stands for."""
-_FARTHEST = 10  # widths or heights outside of the image, beyond which coordinates are no region's
 _MOST_CORNERS = 100_000
-_LONGEST = 2_000_000
 _ELLIPSE_CORNERS = 360
 _META = re.compile(r"^pslg model=(?P<model>\S+) clicks=(?P<clicks>\d+) score=(?P<score>[\d.]+)$")
 _EXPRESSION_META = re.compile(r"^expression: (?P<text>.+)$")
+_READING_META = re.compile(r"^(?P<what>guessed|unread): (?P<words>.+)$")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class RegionInfo:
         kind: its ``type``.
         label: the first label, canonical where it is a known category's name; None without a label.
         expression: of ``meta.text`` (``expression: ...``), None if it says none.
+        reading: how the server read it, of ``meta.text`` (``guessed: ...``, ``unread: ...``).
         origin: Label Studio's word for how it came about, None if it says none.
         model, clicks, score: from ``meta.text`` (``pslg model=... clicks=... score=...``), else None; the model also
             from the annotation's parent prediction, the score also from the result.
@@ -85,6 +87,7 @@ class RegionInfo:
     model: str | None
     clicks: int | None
     score: float | None
+    reading: WordsRead
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
         model=meta.get("model") or (parent.get("model_version") if isinstance(parent, dict) else None),
         clicks=int(meta["clicks"]) if "clicks" in meta else None,
         score=float(score) if isinstance(score, int | float | str) else None,
+        reading=WordsRead(*(tuple(filter(None, meta.get(name, "").split("; "))) for name in ("guessed", "unread"))),
     )
 
 
@@ -172,13 +176,14 @@ def mask_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Mas
         raise DatasetError(f"a {kind} region has unusable coordinates: {error!r}") from error
 
 
-def written(mask: Mask, kind: str, tolerance: float = 1.0) -> list[Value]:
+def written(mask: Mask, kind: str, tolerance: float = 1.0, *, rotated: bool = False) -> list[Value]:
     """Values of the regions of ``type`` ``kind`` that hold ``mask`` bool[H, W]; none for an empty mask.
 
     Args:
         mask: of the whole image.
         kind: ``brushlabels``, ``polygonlabels`` or ``rectanglelabels``.
         tolerance: of polygons, see ``masks.to_polygons``.
+        rotated: of rectangles: the smallest one, turned any way, in place of the upright one.
 
     Raises:
         DatasetError: such regions are not written.
@@ -186,6 +191,8 @@ def written(mask: Mask, kind: str, tolerance: float = 1.0) -> list[Value]:
     write = SHAPES[kind].write if kind in SHAPES else None
     if write is None:
         raise DatasetError(f"regions of type {kind!r} are not written")
+    if rotated and kind == "rectanglelabels" and mask.any():
+        return [_turned_rectangle(mask)]
     return write(mask, tolerance) if mask.any() else []
 
 
@@ -199,9 +206,35 @@ def provenance(model_version: str, clicks: int, score: float) -> str:
     return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
 
 
-def words(expression: str) -> str:
-    """The expression that a region answers, for its ``meta.text`` beside :func:`provenance`; read as ``expression``."""
-    return f"expression: {' '.join(expression.split())}"
+def words(expression: str, own: Collection[str] = ()) -> list[str]:
+    """The expression that a region answers and what of it was guessed or left unread, for its ``meta.text`` beside
+    :func:`provenance`; read as ``expression`` and ``reading``. ``own``: see ``expressions.reading.reading_of``.
+    """
+    text = " ".join(expression.split())
+    reading = reading_of(text, frozenset(own))
+    read = (("guessed", reading.guessed), ("unread", reading.unread))
+    return [f"expression: {text}", *(f"{name}: {'; '.join(found)}" for name, found in read if found)]
+
+
+def fate_of(region: RegionInfo, texts: Collection[str] = ()) -> Fate:
+    """What an accepted region cost: the one definition of "accepted unchanged", for report, statistics and training.
+
+    ``unchanged``: its mask came from the pre-label of its words and was not clicked, edited or redrawn; ``clicked``:
+    made with the model by clicks, a box or a typed text; ``changed``: a mask of the model, edited by hand; ``manual``:
+    drawn by hand.
+
+    Args:
+        region: the region.
+        texts: the expressions in its task's data: what was found for other words was typed.
+    """
+    if region.origin == "prediction-changed":
+        return "changed"
+    if region.clicks is None:  # nothing of ours: another model's prediction, or no model's
+        return "unchanged" if region.origin == "prediction" else "manual"
+    asked = {" ".join(text.split()) for text in texts}
+    typed = region.expression is not None and region.expression not in asked
+    # Label Studio calls a suggestion that was accepted "manual" or "prediction".
+    return "unchanged" if region.origin == "prediction" and not region.clicks and not typed else "clicked"
 
 
 def brush_code(value: Mapping[str, Any]) -> list[int]:
@@ -254,11 +287,10 @@ def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callab
         found = corners(value, height, width)
         if found.ndim != 2 or found.shape[1] != 2 or len(found) < 3 or not np.isfinite(found).all():
             raise ValueError(f"it needs at least three points x, y; it has the shape {found.shape}")
-        # pycocotools crashes on huge coordinates and takes memory by the length of the outline.
-        if (np.abs(found) > _FARTHEST * np.array((width, height))).any():
-            raise ValueError(f"points lie farther than {_FARTHEST} times the image's size outside of it")
-        if np.abs(found - np.roll(found, 1, axis=0)).sum() > _LONGEST:
-            raise ValueError(f"its outline is longer than {_LONGEST} pixels")
+        try:
+            masks.require_drawable(found, height, width)
+        except MaskError as error:
+            raise ValueError(str(error)) from None
         return masks.from_coco([found.reshape(-1).tolist()], height, width)
 
     return read
@@ -297,6 +329,25 @@ def _write_rectangle(mask: Mask, _tolerance: float) -> list[Value]:
     ]
 
 
+def _turned_rectangle(mask: Mask) -> Value:
+    """Label Studio turns a rectangle clockwise about the corner that it names."""
+    height, width = mask.shape
+    corners = masks.smallest_rectangle(mask)
+    right, down = corners[1] - corners[0], corners[2] - corners[1]
+    if right[0] * down[1] - right[1] * down[0] < 0:  # the corners go round the other way
+        corners = corners[::-1]
+    first = int(np.argmin([abs(np.arctan2(y, x)) for x, y in np.roll(corners, -1, axis=0) - corners]))
+    corners = np.roll(corners, -first, axis=0)  # the side that is turned least is the width
+    (x, y), across, down = corners[0], corners[1] - corners[0], corners[2] - corners[1]
+    return {
+        "x": 100 * float(x) / width,
+        "y": 100 * float(y) / height,
+        "width": 100 * float(np.hypot(*across)) / width,
+        "height": 100 * float(np.hypot(*down)) / height,
+        "rotation": float(np.degrees(np.arctan2(across[1], across[0]))),
+    }
+
+
 SHAPES: Mapping[str, RegionShape] = {
     "brushlabels": RegionShape(_read_brush, _write_brush),
     "polygonlabels": RegionShape(_filled(_polygon_corners), _write_polygons),
@@ -313,6 +364,8 @@ def _meta(result: Mapping[str, Any]) -> dict[str, str]:
     parts = [text] if isinstance(text, str) else text if isinstance(text, list) else []
     # Whoever adds a note in the editor gets one text of several lines back.
     for line in "\n".join(map(str, parts)).splitlines():
+        if match := _READING_META.match(line.strip()):
+            found[match["what"]] = match["words"]
         for pattern in (_META, _EXPRESSION_META):
             match = pattern.match(line.strip())
             if match:

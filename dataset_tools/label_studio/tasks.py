@@ -51,7 +51,7 @@ def _regions(sample: Sample, record: Record, from_name: str, to_name: str) -> It
             "origin": "prediction", "original_width": sample.image.width, "original_height": sample.image.height,
             "image_rotation": 0,
             "value": {**value, "brushlabels": [label]},
-            **({"meta": {"text": [regions.words(record.expression)]}} if record.expression else {}),
+            **({"meta": {"text": regions.words(record.expression)}} if record.expression else {}),
         }  # fmt: skip
 
 

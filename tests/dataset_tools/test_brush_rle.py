@@ -52,6 +52,9 @@ def test_runs_longer_than_65536_words_and_padding_byte() -> None:
         assert code == brush.mask2rle(mask.astype(np.uint8) * 255)
         assert np.array_equal(brush_rle.decode(code, *mask.shape), mask)
         lengths.add(code[-1] == 0)
+    for pixels in (16385, 16386, 16400, 32769):  # a run's rest of at most 256 words after whole pieces of 65,536
+        for mask in (np.zeros((1, pixels), bool), np.ones((1, pixels), bool)):
+            assert brush_rle.encode(mask) == brush.mask2rle(mask.astype(np.uint8) * 255)
     assert True in lengths  # an aligned stream gains a whole zero byte
 
 

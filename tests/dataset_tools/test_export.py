@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from click.testing import CliRunner
 from PIL import Image
 
 from dataset_tools import formats
+from dataset_tools.cli import dataset
 from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
-from dataset_tools.records import Record, Sample, SourceImage, target_of
+from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
 
 @pytest.fixture
@@ -188,3 +191,69 @@ def test_expressions_of_absent_objects_are_counted(
     assert (report.records, report.without_target) == (11 - stays, stays)
     card = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert (card["expressions"], card["absent_left_behind"]) == (11 - stays, stays)
+
+
+def spoken(*records: Record) -> Sample:
+    """A scene of 60 x 40 pixels."""
+    return Sample(SourceImage("a.png", 60, 40), records)
+
+
+def words(text: str, column: int, **origin: Any) -> Record:
+    mask = np.zeros((40, 60), bool)
+    mask[5:15, column : column + 8] = True
+    return Record(text, "ship", (target_of(mask),), "train", "single", Provenance(source="label-studio", **origin))
+
+
+def put(folder: Path, *found: Sample) -> list[Sample]:
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    return [replace(one, image=replace(one.image, location=str(folder / "a.png"))) for one in found]
+
+
+@pytest.mark.parametrize("name", ["webdataset", "huggingface"])
+def test_every_sentence_keeps_its_kind_and_its_provenance(name: str, tmp_path: Path) -> None:
+    if name == "huggingface":
+        pytest.importorskip("pyarrow")
+    first = words("the ship", 5, annotator=1, fate="unchanged", unread=("faded",))
+    second = replace(words("the vessel", 5, annotator=2, fate="manual"), kind="other")
+    export(put(tmp_path / "in", spoken(first, second)), tmp_path / "out", name)
+    (again,) = formats.read(tmp_path / "out")
+    assert [(r.expression, r.kind, r.provenance) for r in again.records] == [
+        (r.expression, r.kind, r.provenance) for r in (first, second)
+    ]
+
+
+def test_cards_count_what_is_in_the_folder(tmp_path: Path) -> None:
+    spare = replace(words("", 30), expression="")
+    known, silent = put(tmp_path / "in", spoken(words("the ship", 5), spare), spoken(spare))
+    for name, images, objects in (("webdataset", 1, 1), ("coco", 2, 3), ("coco_jsonl", 2, 3)):
+        report = export([known, silent], tmp_path / name, name, reasons=lambda: ["task 2: no image"])
+        card = json.loads((tmp_path / name / "dataset.json").read_text())
+        assert (report.images, card["images"], card["objects"]) == (images, images, objects)
+        assert card["left_out"] == [["task 2", "no image"]]
+        assert f"1 expressions and {objects} objects on {images} images" in (tmp_path / name / "README.md").read_text()
+
+
+def test_the_card_of_huggingface_names_the_splits_for_load_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    found = put(tmp_path / "in", spoken(words("the ship", 5), replace(words("the vessel", 30), split="val")))
+    export(found, tmp_path / "out", "huggingface")
+    _, head, _ = (tmp_path / "out/README.md").read_text().split("---\n", 2)
+    (config,) = yaml.safe_load(head)["configs"]
+    files = {entry["split"]: sorted((tmp_path / "out").glob(entry["path"])) for entry in config["data_files"]}
+    assert {split: len(found) for split, found in files.items()} == {"train": 1, "val": 1}
+
+
+def test_only_expressions_that_were_read_fully(tmp_path: Path) -> None:
+    kept, passed_over = words("the ship", 5), words("the ship with faded lines", 30)
+    export(put(tmp_path / "in", spoken(kept, passed_over)), tmp_path / "source", "coco_jsonl")
+    for name, expected in (("refer", ["the ship"]), ("coco_jsonl", ["the ship", ""])):
+        arguments = ["export", str(tmp_path / "source"), str(tmp_path / name), "--format", name, "--read-fully"]
+        result = CliRunner().invoke(dataset, arguments)
+        assert result.exit_code == 0, result.output
+        assert "1 expressions were not read fully and stay behind" in result.output
+        assert [r.expression for s in formats.read(tmp_path / name) for r in s.records] == expected
+    summary = CliRunner().invoke(dataset, ["stats", str(tmp_path / "source"), "--json"]).output
+    found = json.loads(summary[summary.index("{") :])
+    assert (found["read"], found["top_unread"]) == ({"fully": 1, "guessed": 0, "unread": 1}, {"faded": 1})

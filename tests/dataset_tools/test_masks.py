@@ -82,3 +82,29 @@ def test_polygons_of_a_mask_cover_it() -> None:
     again = masks.from_coco([polygon], 40, 40)
     assert (again & mask).sum() / (again | mask).sum() > 0.9
     assert masks.to_polygons(np.zeros((5, 5), bool)) == []
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[-1e8, -1e8, 1e8, -1e8, 1e8, 1e8]],
+        [[0, 0, 1e300, 0, 1e300, 1e300]],
+        [[0, 0, 9, 9] * 60_000],
+        [[0, 0, 100, 100, 0, 100] * 12_000],
+        {"size": [10, 10], "counts": [1 << 33]},
+        {"size": 10, "counts": [100]},
+        {"size": {"a": 1}, "counts": [100]},
+        {"size": [10, 10], "counts": [-5, 105]},
+        {"size": [10, 10], "counts": {"a": 1}},
+        {"size": [10, 10], "counts": 6_000_000_000},
+    ],
+)
+def test_nothing_reaches_pycocotools_that_it_would_crash_on(segmentation: Any) -> None:
+    for read in (masks.from_coco, masks.area_of, masks.box_of):
+        with pytest.raises(MaskError):
+            read(segmentation, 10, 10)
+
+
+def test_masks_of_images_beyond_32_bits_are_refused() -> None:
+    with pytest.raises(MaskError, match="pixels"):
+        masks.area_of({"size": [1 << 20, 1 << 20], "counts": [1 << 40]}, 1 << 20, 1 << 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def test_counts_by_hand() -> None:
     assert summary["top_words"] == {"ship": 3, "left": 2, "right": 1}
     assert summary["masks"] == {"prediction": 1, "prediction-changed": 1, "manual": 1}
     assert summary["accepted_unchanged"] == pytest.approx(1 / 3, abs=1e-4)
+    assert summary["fates"] == {"unchanged": 1, "clicked": 1, "changed": 1, "manual": 0}
     assert summary["clicks"] == {"0": 1, "3": 1}
     assert summary["lead_time_seconds"] == {"7": {"n": 2, "median": 15.0}, "8": {"n": 1, "median": 30.0}}
     assert summary["annotator_agreement_iou"] == pytest.approx(15 / 25, abs=1e-4)
@@ -66,6 +68,14 @@ def test_page_opens_offline_and_escapes(tmp_path: Path) -> None:
     assert 'src="data:image/png' in page
     assert {path.name for path in files} >= {"index.html", "statistics.json", "categories.png", "lead_times.png"}
     assert json.loads((tmp_path / "statistics.json").read_text())["expressions"] == 3
+
+
+def test_nothing_warns_of_empty_sets_and_scripts_that_the_font_lacks(tmp_path: Path) -> None:
+    statistics.write(tmp_path / "empty", "empty", statistics.collect([]))
+    found = sample()
+    foreign = replace(found, records=(replace(found.records[0], expression="左边的船"),))
+    statistics.write(tmp_path / "foreign", "foreign", statistics.collect([foreign]))
+    assert "左边的船" in (tmp_path / "foreign/index.html").read_text()
 
 
 def test_proposals_are_marked_and_name_existing_objects(tmp_path: Path) -> None:

@@ -149,8 +149,30 @@ class Editor:
             return [i, !!(find(all[i]) || {}).selected]; }"""
         index, picked = self.page.evaluate(ask, [control, label])
         if not picked:
-            self.page.locator(".lsf-labels").nth(index).get_by_text(label, exact=True).first.click()
+            found = self.page.locator(".lsf-labels").nth(index).get_by_text(label, exact=True).first
+            if not found.is_visible():  # in a folded panel
+                panel = self.page.locator(".ant-collapse-item", has=self.page.locator(".lsf-labels").nth(index))
+                panel.locator(".ant-collapse-header").click()
+            found.click()
         assert self.page.evaluate(ask, [control, label])[1], f"label {label!r} of {control!r} was not picked"
+
+    def notes(self) -> list[str]:
+        """The sentences in the field for notes, as they are shown."""
+        return [text.strip() for text in self.page.locator(".rs-note").all_inner_texts() if text.strip()]
+
+    def image_width(self) -> float:
+        """Width of the image on the screen in pixels."""
+        return float(self.page.evaluate(f"() => {IMAGE}.stageWidth"))
+
+    def label_keys(self) -> dict[str, str]:
+        """The key of each label that has one, as the editor itself assigned them, ``control:label`` -> key."""
+        found: dict[str, str] = self.page.evaluate(
+            """() => { const found = {}; const walk = (c, n) => {
+            if (n.type === 'label') found[c.name + ':' + n._value] = n.hotkey;
+            (n.children || []).forEach(child => walk(c, child)); };
+            [...Htx.annotationStore.selected.names.values()].forEach(c => walk(c, c)); return found; }"""
+        )
+        return found
 
     def label_groups_in_sight(self) -> int:
         """How many groups of labels lie within the window as a whole, without scrolling the page."""
@@ -203,9 +225,9 @@ class Editor:
 
     def prompt(self, text: str) -> None:
         """Type a referring expression; returns when the suggestion is there."""
-        self.page.get_by_test_id("textarea-input").fill(text)
+        self.page.locator(".rs-prompt [data-testid='textarea-input']").fill(text)
         with self._suggestion():
-            self.page.keyboard.press("Shift+Enter")
+            self.page.keyboard.press("Enter")
 
     @contextlib.contextmanager
     def _suggestion(self) -> Iterator[None]:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from dataset_tools import brush_rle, metrics
+from dataset_tools.label_studio.exports import ImportRules, samples_of_task
+from dataset_tools.label_studio.notes import stated
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.editor import Editor, Mask, open_editor
@@ -75,8 +77,12 @@ def test_prelabels_are_painted_where_the_objects_are(
     editor.open_task(project.id, project.tasks[ALL])
     editor.wait_for_regions(3)
     editor.screenshot("opened")
-    # Three groups of 21 labels: each scrolls on its own, so that every tool is in reach beside the image.
-    assert editor.label_groups_in_sight() == 3
+    # All 25 labels that one clicks with are in sight beside the image; those of the other tools are folded.
+    assert editor.label_groups_in_sight() == 1
+    assert editor.image_width() > 640
+    keys = editor.label_keys()
+    assert {key for name, key in keys.items() if not name.startswith("point:")} == {"ctrl+alt+shift+f19"}
+    assert not set("behkmopruvw") & {key.lower() for key in keys.values()}
     assert [region["labels"] for region in editor.brush_regions()] == [["airplane"]] * 3
     editor.unselect()
     painted = editor.painted("prelabels", scene.image)
@@ -148,6 +154,47 @@ def test_a_session_of_clicks_a_box_and_a_new_expression(
     assert [region["id"] for region in _brushes(annotation)] == [region["id"] for region in regions[:-1]]
 
 
+def test_the_editor_says_why_there_is_no_mask_and_offers_candidates(
+    studio: Studio, project: Project, scene: Scene, editor: Editor
+) -> None:
+    client = studio.client
+    image = {"image": project.image}
+    ambiguous, unknown = client.import_tasks(
+        project.id, [{**image, "expression": "the airplane"}, {**image, "expression": "the foobar"}]
+    )
+    client.retrieve_predictions(project.id, [ambiguous, unknown])
+    editor.open_task(project.id, unknown)
+    editor.screenshot("note-unknown")
+    assert "(unknown-category): " in editor.notes()[0]
+    assert editor.brush_regions() == []
+    # Typed: what has no answer says so, the field stays, and the next one is answered.
+    editor.auto_annotation()
+    field = editor.page.locator(".rs-prompt [data-testid='textarea-input']")
+    field.fill("the gizmo")
+    with editor.page.expect_response(lambda response: "interactive-annotating" in response.url):
+        editor.page.keyboard.press("Enter")
+    editor.page.wait_for_function("() => document.querySelector('.rs-note').innerText.includes('gizmo')")
+    editor.prompt("the airplane on the left")
+    editor.screenshot("typed-twice")
+    editor.accept()
+    assert len(editor.brush_regions()) == 1
+    editor.submit()
+    (annotation,) = client.annotations(unknown)
+    samples = list(samples_of_task({"id": unknown, "data": image, "annotations": [annotation]}, ImportRules(), []))
+    assert [record.expression for sample in samples for record in sample.records] == ["the airplane on the left"]
+
+    editor.open_task(project.id, ambiguous)
+    editor.wait_for_regions(3)
+    editor.screenshot("ambiguous")
+    assert "(ambiguous): " in editor.notes()[0]
+    kept, *others = editor.brush_regions()
+    for other in others:
+        editor.delete_region(other["id"])
+    editor.submit()
+    (annotation,) = client.annotations(ambiguous)
+    assert [region["id"] for region in _brushes({"result": stated(annotation["result"])})] == [kept["id"]]
+
+
 def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project, scene: Scene, editor: Editor) -> None:
     _, upper, _ = airplanes(scene)
     task = project.tasks[UPPER]
@@ -175,7 +222,11 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
 
 @pytest.mark.parametrize(
     ("config", "label", "expression"),
-    [("buildings", "building", "all the buildings"), ("minimal", "object", "all the buildings")],
+    [
+        ("buildings", "building", "all the buildings"),
+        ("minimal", "object", "all the buildings"),
+        ("compact", "building", "all the buildings"),
+    ],
 )
 def test_the_other_labeling_configs_take_prelabels_and_clicks(
     studio: Studio,

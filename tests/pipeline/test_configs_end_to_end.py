@@ -31,6 +31,7 @@ from dataset_tools.synthetic import Scene, draw_scene
 from tests.grounding_dino_tiny import write_grounding_dino
 from tests.hf_sam_tiny import save_sam2, write_sam_hq
 from tests.lqvg_tiny import tiny_network, write_tokenizer
+from tests.sam3_tiny import write_sam3
 from tests.server.conftest import batch, encode, interactive, make_site, task
 from tests.vlm_server import vlm_server
 
@@ -62,6 +63,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "grounding_dino_tiny": write_grounding_dino,
     "sam2_hiera_tiny": save_sam2,
     "sam_hq_vit_b": write_sam_hq,
+    "sam3": write_sam3,
 }
 
 

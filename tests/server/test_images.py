@@ -84,6 +84,15 @@ def test_pixels_are_those_of_the_identity_or_none(database: Database, site: Site
     assert after.pixels().shape == (60, 80, 3)
 
 
+def test_a_clock_that_was_ahead_keeps_no_image_for_ever(database: Database, site: Site) -> None:
+    url = site.put("/a.png", png(seed=1))
+    first = images(database).load(url)
+    with database.transaction() as connection:
+        connection.execute("UPDATE images SET checked_at = checked_at + 31536000")
+    site.put("/a.png", png(81, seed=2))
+    assert images(database).load(url).identity != first.identity
+
+
 def test_a_changed_image_is_noticed_by_its_etag(database: Database, site: Site) -> None:
     url = site.put("/a.png", png(seed=1), ETag='"one"')
     source = images(database, revalidate_after=0)

@@ -9,16 +9,20 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import flask
 import pytest
+from flask.testing import FlaskClient
 from PIL import Image
 
 from backend.labeling_configs import read_labeling_config
 from backend.server import label_studio_ml
+from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools import synthetic
@@ -123,32 +127,133 @@ def test_the_real_label_studio_ml_gives_the_same_predictions(image_server: str, 
 
 
 class _SecondInterface:
-    """The parts of label-studio-ml 2.x's base class that a model sees (2.x is not on PyPI)."""
+    """What matters of label-studio-ml 2.x's base class (2.x is not on PyPI): one config per project is kept."""
+
+    stored: ClassVar[dict[tuple[str, str], Any]] = {}
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
-        self.label_config = label_config
-        self.cache: dict[str, str] = {}
+        self.project_id = project_id or ""
+        if label_config is not None:
+            self.set("label_config", label_config)
         self.setup()
 
     def setup(self) -> None: ...
 
-    def set(self, key: str, value: str) -> None:
-        self.cache[key] = value
+    @property
+    def label_config(self) -> str | None:
+        found: str | None = self.get("label_config")
+        return found
+
+    def get(self, key: str) -> Any:
+        return self.stored.get((self.project_id, key))
+
+    def set(self, key: str, value: Any) -> None:
+        self.stored[self.project_id, key] = value
+
+    def set_extra_params(self, extra_params: Any) -> None:
+        raise RuntimeError(f"extra_params: {extra_params}")
 
 
-def test_the_interface_of_version_2_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, model = types.ModuleType("label_studio_ml"), types.ModuleType("label_studio_ml.model")
+def _second_api(model: type[Any]) -> flask.Flask:
+    """2.x's application as ML2 describes it: four events, a traceback for every error, ``context={}`` by default."""
+    app = flask.Flask("label_studio_ml")
+    api = sys.modules["label_studio_ml.api"]
+
+    def answered(view: Callable[[dict[str, Any]], Any]) -> Callable[[], Any]:
+        @functools.wraps(view)
+        def guarded() -> Any:
+            try:
+                return view(flask.request.get_json())
+            except Exception:
+                return traceback.format_exc(), 500
+
+        return guarded
+
+    @app.post("/setup")
+    @answered
+    def setup(body: dict[str, Any]) -> Any:
+        made = model(project_id=body["project"].split(".")[0], label_config=body["schema"])
+        if body.get("extra_params"):
+            made.set_extra_params(body["extra_params"])
+        return {"model_version": made.get("model_version")}
+
+    @app.post("/predict")
+    @answered
+    def predict(body: dict[str, Any]) -> Any:
+        params = body.get("params", {})
+        context = params.pop("context", {})
+        made = model(project_id=body["project"].split(".")[0], label_config=body.get("label_config"))
+        made.set("label_config", "<View/>")  # another request of the project, in the meantime
+        return {"results": made.predict(body["tasks"], context=context, **params)}
+
+    @app.post("/webhook")
+    @answered
+    def webhook(body: dict[str, Any]) -> Any:
+        event = body.pop("action")
+        if event not in api.__dict__["TRAIN_EVENTS"]:
+            return {"status": "Unknown event"}, 200
+        made = model(str(body["project"]["id"]), label_config=body["project"]["label_config"])
+        return {"result": made.fit(event, body), "status": "ok"}, 201
+
+    return app
+
+
+@pytest.fixture
+def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LabelingService, FlaskClient]]:
+    """What ``label-studio-ml start`` makes of the model file of the docs."""
+    package, model, api = (types.ModuleType(f"label_studio_ml{end}") for end in ("", ".model", ".api"))
     model.__dict__["LabelStudioMLBase"] = _SecondInterface
-    monkeypatch.setitem(sys.modules, "label_studio_ml", package)
-    monkeypatch.setitem(sys.modules, "label_studio_ml.model", model)
-    service = LabelingService(Settings.load({}, state_dir=tmp_path))
-    created = label_studio_ml.model_class(service)(project_id="1", label_config=ONE_LABEL)
-    assert created.cache["model_version"] == service.model.version
-    service.start()
+    api.__dict__["TRAIN_EVENTS"] = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATION_DELETED", "START_TRAINING")
+    package.__dict__["api"] = api
+    for module in (package, model, api):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    made: list[LabelingService] = []
+
+    class Watched(LabelingService):
+        def __init__(self, settings: Settings) -> None:
+            super().__init__(settings)
+            made.append(self)
+
+    monkeypatch.setattr(label_studio_ml, "LabelingService", Watched)
+    settings = Settings.load({}, state_dir=tmp_path / "state", image_hosts="127.0.0.1", model_threads=1)
+    app = _second_api(label_studio_ml.serving_model(settings))
+    (service,) = made
     assert service.model.wait(300), service.model.problem
-    # An image that cannot be fetched: its slot stays, empty.
-    task = {"id": 7, "data": {"image": "http://127.0.0.1:9/x.png", "expression": "the ship"}}
-    assert created.predict([task], context=None) == [[]]
-    assert created.fit("ANNOTATION_CREATED", {"project": {"id": 1}}) == {}
-    assert [event.action for event in service.events.since()] == ["ANNOTATION_CREATED"]
+    yield service, app.test_client()
     service.close()
+
+
+def test_version_2_is_served_from_its_own_start(
+    second: tuple[LabelingService, FlaskClient], image_server: str, tmp_path: Path
+) -> None:
+    service, client = second
+    scene = synthetic.draw_scene(3)
+    Image.fromarray(scene.image).save(tmp_path / "images" / "scene.png")
+    setup = {"project": "1.5", "schema": ONE_LABEL, "extra_params": {"note": 1}}
+    assert client.post("/setup", json=setup).get_json() == {"model_version": service.model.version}
+    data = {"image": f"{image_server}/scene.png", "expression": "all the buildings"}
+    body = {"tasks": [{"id": 1, "data": data}], "project": "1.5", "label_config": ONE_LABEL}
+    (slot,) = client.post("/predict", json=body).get_json()["results"]  # no params: a pre-label
+    assert {region["value"]["brushlabels"][0] for region in slot["result"]} == {"object"}, "its own config answers"
+
+
+def test_every_webhook_reaches_the_store_under_version_2(second: tuple[LabelingService, FlaskClient]) -> None:
+    service, client = second
+    sent = ["ANNOTATION_CREATED", "ANNOTATIONS_DELETED", "TASKS_CREATED", "TASKS_DELETED", "PROJECT_UPDATED"]
+    for action in sent:
+        body = {"action": action, "project": {"id": 1, "label_config": ONE_LABEL}}
+        assert client.post("/webhook", json=body).status_code == 201
+    assert [event.action for event in service.events.since()] == sent
+
+
+def test_errors_under_version_2_are_those_of_our_own_application(second: tuple[LabelingService, FlaskClient]) -> None:
+    service, client = second
+    body = {"tasks": [{"id": 1, "data": {}}], "project": "1.5", "label_config": "<View/>"}
+    ours = create_app(service.settings, service).test_client().post("/predict", json=body)
+    theirs = client.post("/predict", json=body)
+    assert (theirs.status_code, theirs.get_json()) == (ours.status_code, ours.get_json()) == (400, ours.get_json())
+
+
+@pytest.mark.usefixtures("second")
+def test_trainings_are_looked_after_under_version_2() -> None:
+    assert "training-keeper" in {thread.name for thread in threading.enumerate()}

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from backend.learning.annotations.events import Event
+from backend.learning.annotations.events import MOST_ID, Event
 from dataset_tools.errors import ProtocolError
+from dataset_tools.label_studio.notes import stated
 
 __all__ = [
     "AnnotationDeleted",
@@ -28,6 +29,8 @@ __all__ = [
     "task_seen",
 ]
 
+_FUTURE = 86_400.0  # seconds by which Label Studio's clock may be ahead
+_LAST = 253_402_300_799  # of the year 9999
 MASK_TYPES = ("brushlabels", "polygonlabels")
 """Results that outline an object. A rectangle does not, and a smart click or its second result is no object at all."""
 
@@ -96,23 +99,38 @@ def changes(event: Event) -> Iterator[Change]:
     """
     body = event.body
     if isinstance(body.get("project"), dict):
-        yield project_seen(body["project"])
+        project = project_seen(body["project"])
+        _require_past(event, project.created_at, project.updated_at)
+        yield project
     match event.action:
         case "ANNOTATION_CREATED" | "ANNOTATION_UPDATED" | "ANNOTATIONS_CREATED":
             tasks = [task_seen(task) for task in _objects(body, "task")]
+            only = tasks[0].id if len(tasks) == 1 else None
+            annotations = [annotation_seen(annotation, only) for annotation in _objects(body, "annotation")]
+            _require_past(event, *(task.updated_at for task in tasks))
+            _require_past(event, *(moment for found in annotations for moment in (found.created_at, found.updated_at)))
             yield from tasks
-            for annotation in _objects(body, "annotation"):
-                yield annotation_seen(annotation, tasks[0].id if len(tasks) == 1 else None)
+            yield from annotations
         case "ANNOTATIONS_DELETED":
             for annotation in _objects(body, "annotations"):
                 yield AnnotationDeleted(_identity(annotation, "an annotation"))
         case "TASKS_CREATED":
-            yield from map(task_seen, _objects(body, "tasks"))
+            tasks = [task_seen(task) for task in _objects(body, "tasks")]
+            _require_past(event, *(task.updated_at for task in tasks))
+            yield from tasks
         case "TASKS_DELETED":
             for task in _objects(body, "tasks"):
                 yield TaskDeleted(_identity(task, "a task"))
         case "START_TRAINING":
             yield TrainingWanted()
+
+
+def _require_past(event: Event, *moments: int) -> None:
+    """Refuse times well after the event came: nothing that came later could be newer."""
+    latest = max(moments, default=0)
+    if latest > (event.received_at + _FUTURE) * 1_000_000:
+        moment = datetime.fromtimestamp(min(latest / 1_000_000, _LAST), UTC).isoformat(timespec="seconds")
+        raise ProtocolError(f"dated {moment}, more than a day after it came; `pslg sync` fetches what is true")
 
 
 def project_seen(project: Mapping[str, Any]) -> ProjectSeen:
@@ -158,7 +176,7 @@ def annotation_seen(annotation: Mapping[str, Any], task: int | None = None) -> A
         created_at=created,
         updated_at=_microseconds(annotation.get("updated_at"), created),
         skipped=bool(annotation.get("was_cancelled")),
-        masks=sum(isinstance(item, dict) and item.get("type") in MASK_TYPES for item in result),
+        masks=sum(isinstance(item, dict) and item.get("type") in MASK_TYPES for item in stated(result)),
         body=dict(annotation),
     )
 
@@ -174,7 +192,7 @@ def _objects(body: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 def _identity(value: Mapping[str, Any], what: str) -> int:
     identity = value.get("id")
-    if not isinstance(identity, int):
+    if not isinstance(identity, int) or not 0 <= identity <= MOST_ID:
         raise ProtocolError(f"{what} has no id")
     return identity
 

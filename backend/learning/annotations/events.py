@@ -11,7 +11,30 @@ import orjson
 from backend.database import Database
 from dataset_tools.errors import ProtocolError
 
-__all__ = ["Event", "EventLog"]
+__all__ = ["ACTIONS", "MOST_ID", "Event", "EventLog"]
+
+
+ACTIONS = frozenset(
+    [
+        "ANNOTATION_CREATED",
+        "ANNOTATIONS_CREATED",
+        "ANNOTATION_UPDATED",
+        "ANNOTATIONS_DELETED",
+        "TASKS_CREATED",
+        "TASKS_DELETED",
+        "PROJECT_CREATED",
+        "PROJECT_UPDATED",
+        "PROJECT_DELETED",
+        "LABEL_LINK_CREATED",
+        "LABEL_LINK_UPDATED",
+        "LABEL_LINK_DELETED",
+        "START_TRAINING",
+    ]
+)
+"""What Label Studio announces; others are kept too."""
+MOST_ID = (1 << 63) - 1
+"""Largest id that a database holds."""
+_ACTION_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
@@ -43,11 +66,19 @@ class EventLog:
         """Store a webhook's body and return its id; it is on disk when this returns.
 
         Raises:
-            ProtocolError: there is no ``action``.
+            ProtocolError: there is no ``action``, or an id that no database holds.
         """
         action = body.get("action")
         if not isinstance(action, str) or not action:
             raise ProtocolError('a webhook needs an "action"')
+        if len(action) > _ACTION_CHARACTERS or not action.isprintable():
+            raise ProtocolError(f"action: {len(action)} characters, or some that cannot be printed")
+        for key in ("project", "task", "tasks", "annotation", "annotations"):
+            found = body.get(key)
+            for item in found if isinstance(found, list) else [found]:
+                number = item.get("id") if isinstance(item, dict) else None
+                if isinstance(number, int) and not 0 <= number <= MOST_ID:
+                    raise ProtocolError(f"{key}.id: {number} is no id")
         project = body.get("project")
         project_id = None
         if isinstance(project, dict):

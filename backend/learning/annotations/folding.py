@@ -56,14 +56,14 @@ def apply_change(connection: sqlite3.Connection, project: int, change: Change, e
     """
     match change:
         case ProjectSeen():
-            return _apply_project(connection, change)
+            return _apply_project(connection, change, from_api=before >= 0)
         case TaskSeen():
-            _apply_task(connection, project, change)
+            _apply_task(connection, project, change, event, before)
         case TaskDeleted():
             connection.execute(
-                "INSERT INTO tasks (project, id, updated_at, deleted, data) VALUES (?, ?, 0, 1, '{}')"
-                " ON CONFLICT (project, id) DO UPDATE SET deleted = 1",
-                (project, change.id),
+                "INSERT INTO tasks (project, id, updated_at, deleted, data, event) VALUES (?, ?, 0, 1, '{}', ?)"
+                " ON CONFLICT (project, id) DO UPDATE SET deleted = 1, event = excluded.event",
+                (project, change.id, event),
             )
         case AnnotationSeen():
             _apply_annotation(connection, project, change, event, before)
@@ -79,9 +79,9 @@ def apply_change(connection: sqlite3.Connection, project: int, change: Change, e
     return True
 
 
-def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
+def _apply_project(connection: sqlite3.Connection, change: ProjectSeen, *, from_api: bool) -> bool:
     known = connection.execute("SELECT created_at, updated_at FROM projects WHERE id = ?", (change.id,)).fetchone()
-    if known is not None and change.created_at < known[0]:
+    if known is not None and change.created_at < known[0] and not from_api:
         logger.warning(
             "an event of an older project %d than the known one is left out: give each Label Studio a state folder of"
             " its own (PSLG_STATE_DIR)",
@@ -93,7 +93,7 @@ def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
         connection.execute("DELETE FROM annotations WHERE project = ?", (change.id,))
         connection.execute("DELETE FROM tasks WHERE project = ?", (change.id,))
         model_versions.forget_promotions(connection, change.id)
-    elif known is not None and change.updated_at < known[1]:
+    elif known is not None and change.updated_at < known[1] and not from_api:
         return True
     connection.execute(
         "INSERT OR REPLACE INTO projects (id, created_at, updated_at, title, label_config) VALUES (?, ?, ?, ?, ?)",
@@ -102,12 +102,14 @@ def _apply_project(connection: sqlite3.Connection, change: ProjectSeen) -> bool:
     return True
 
 
-def _apply_task(connection: sqlite3.Connection, project: int, change: TaskSeen) -> None:
+def _apply_task(connection: sqlite3.Connection, project: int, change: TaskSeen, event: int, before: int) -> None:
+    # What the API says counts more than what events up to then said: times, pictures, deletions.
     connection.execute(
-        "INSERT INTO tasks (project, id, updated_at, deleted, data) VALUES (?, ?, ?, 0, ?)"
-        " ON CONFLICT (project, id) DO UPDATE SET updated_at = excluded.updated_at, data = excluded.data"
-        " WHERE excluded.updated_at >= tasks.updated_at",
-        (project, change.id, change.updated_at, orjson.dumps(change.data)),
+        "INSERT INTO tasks (project, id, updated_at, deleted, data, event) VALUES (?, ?, ?, 0, ?, ?)"
+        " ON CONFLICT (project, id) DO UPDATE SET updated_at = excluded.updated_at, data = excluded.data,"
+        " deleted = CASE WHEN tasks.event <= ? THEN 0 ELSE tasks.deleted END, event = max(tasks.event, excluded.event)"
+        " WHERE excluded.updated_at >= tasks.updated_at OR tasks.event <= ?",
+        (project, change.id, change.updated_at, orjson.dumps(change.data), event, before, before),
     )
 
 
@@ -120,10 +122,12 @@ def _apply_annotation(
     ).fetchone()
     if known is not None:
         unique_id, created_at, updated_at, known_event, deleted = known
-        if unique_id is not None and change.unique_id is not None and unique_id != change.unique_id:
+        if known_event <= before:
+            pass  # the API was asked after that
+        elif unique_id is not None and change.unique_id is not None and unique_id != change.unique_id:
             if change.created_at < created_at:
                 return
-        elif deleted or (change.updated_at < updated_at and known_event > before):
+        elif deleted or change.updated_at < updated_at:
             return
     body = {key: value for key, value in change.body.items() if key != "project"}
     row = (project, change.id, change.task, change.unique_id, change.created_at, change.updated_at, event, 0)

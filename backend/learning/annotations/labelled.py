@@ -8,7 +8,7 @@ was submitted with no result says that its expression names nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from dataset_tools.label_studio.exports import (
 )
 from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 
-__all__ = ["ImageFile", "labelled_images", "project_categories"]
+__all__ = ["FetchImage", "ImageFile", "labelled_images", "project_categories", "task_images"]
 
 _RULES = ImportRules()
 
@@ -94,9 +94,25 @@ def labelled_images(
         problems: receives what was left out: images that cannot be had or read, masks of another size, damaged ones.
         progress: called with 1 after every task.
     """
+    return _images_of(store.annotated_tasks(project), fetch, problems, project_categories(store, project), progress)
+
+
+def task_images(
+    rows: Sequence[AnnotationRow], fetch: FetchImage, problems: list[Problem], own: Collection[str]
+) -> list[LabelledImage]:
+    """The same of one task alone; ``own`` are names of the project's labels that are no canonical category."""
+    return _images_of([rows], fetch, problems, own, lambda _n: None)
+
+
+def _images_of(
+    tasks: Iterable[Sequence[AnnotationRow]],
+    fetch: FetchImage,
+    problems: list[Problem],
+    own: Collection[str],
+    progress: Callable[[int], object],
+) -> list[LabelledImage]:
     gathered: dict[str, _Gathered] = {}
-    own = project_categories(store, project)
-    for rows in store.annotated_tasks(project):
+    for rows in tasks:
         submitted = [row for row in rows if not row.skipped]
         if submitted:
             try:

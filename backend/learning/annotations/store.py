@@ -4,7 +4,9 @@ A webhook is only appended to the event log when it comes; the log is folded int
 wants to know it, from where it was folded last. Events may come twice, late, or not at all:
 
 * of two states of an annotation the one that Label Studio updated last counts, whichever came first;
-* what was deleted stays deleted, whatever comes late;
+* what was deleted stays deleted, whatever event comes late;
+* what the API says (a sync) counts more than all events before it, deletions and times too;
+* an event that cannot be folded, or is dated in the future, is set aside with its reason;
 * the same id with another ``unique_id`` is another annotation: the one that was created last counts;
 * pressing "Start training" queues a training job, once for each event, in the transaction that folds it;
 * what never came, ``pslg sync`` fetches (``annotation_sync``).
@@ -25,6 +27,7 @@ from backend.learning.annotations import folding as annotation_folding
 from backend.learning.annotations.changes import Change, changes
 from backend.learning.annotations.events import Event, EventLog
 from dataset_tools.errors import ProtocolError
+from dataset_tools.label_studio.notes import stated
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted, read_info
 
 __all__ = ["AnnotationRow", "AnnotationStore", "Project"]
@@ -90,7 +93,7 @@ class AnnotationRow:
     @property
     def regions(self) -> tuple[RegionInfo, ...]:
         """What its accepted regions say of themselves: label, origin, model, clicks, score. No mask is decoded."""
-        return tuple(read_info(result, self.body) for result in self.body["result"] if is_accepted(result))
+        return tuple(read_info(result, self.body) for result in stated(self.body["result"]) if is_accepted(result))
 
 
 class AnnotationStore:
@@ -108,13 +111,19 @@ class AnnotationStore:
             events = self.events.since(reached, _BATCH)
             if not events:
                 return reached
-            found = [(event, list(_understood(event))) for event in events]
+            found = [(event, *_understood(event)) for event in events]
             with self.database.transaction(immediate=True) as connection:
                 if _reached(connection) != reached:
                     continue  # another process was faster
-                for event, event_changes in found:
-                    annotation_folding.apply_event(connection, event, event_changes)
+                for event, event_changes, reason in found:
+                    _fold(connection, event, event_changes, reason)
                 connection.execute("UPDATE folding SET event = ?", (events[-1].id,))
+
+    def set_aside(self) -> list[tuple[int, str]]:
+        """(event, reason) of the events that could not be folded."""
+        self.refresh()
+        with self.database.transaction() as connection:
+            return connection.execute("SELECT event, reason FROM events_set_aside ORDER BY event").fetchall()
 
     def projects(self) -> list[Project]:
         """Every project that an event or a sync has named, by id."""
@@ -145,6 +154,20 @@ class AnnotationStore:
         for (task,) in tasks:
             if rows := self._rows(_OF_TASK, project, task):
                 yield rows
+
+    def of_task(self, project: int, task: int) -> list[AnnotationRow]:
+        """The annotations of one task that exist now, skipped ones too, by id."""
+        return self._rows(_OF_TASK, project, task)
+
+    def signatures(self, project: int) -> dict[int, str]:
+        """Of every annotated task what changes when its annotations do; cheap: nothing of them is read."""
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT task, group_concat(id || ':' || event || ':' || updated_at || ':' || skipped) FROM"
+                " (SELECT * FROM live_annotations WHERE project = ? ORDER BY id) GROUP BY task",
+                (project,),
+            ).fetchall()
+        return {int(task): str(signature) for task, signature in rows}
 
     def _rows(self, query: str, project: int, value: int) -> list[AnnotationRow]:
         with self.database.transaction() as connection:
@@ -193,12 +216,31 @@ class AnnotationStore:
                 annotation_folding.apply_change(connection, project, change, before, before)
 
 
-def _understood(event: Event) -> Iterator[Change]:
-    """The event's changes; one that cannot be read is logged, and does not stand in the way of those after it."""
+def _understood(event: Event) -> tuple[list[Change], str | None]:
+    """The event's changes, and why there are no more of them; one that cannot be read does not stand in the way."""
+    found: list[Change] = []
     try:
-        yield from changes(event)
-    except ProtocolError as error:
-        logger.warning("event %d (%s) is not understood and left out: %s", event.id, event.action, error)
+        for change in changes(event):
+            found.append(change)
+    except (ProtocolError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        return found, str(error)
+    return found, None
+
+
+def _fold(connection: sqlite3.Connection, event: Event, found: Sequence[Change], reason: str | None) -> None:
+    """Write an event's changes, or set it aside with the reason: one bad event must not stop those after it."""
+    connection.execute("SAVEPOINT event")
+    try:
+        annotation_folding.apply_event(connection, event, found)
+    except sqlite3.OperationalError:
+        raise  # of the file, not of the event: a full disk, a lock
+    except (sqlite3.Error, OverflowError, ValueError, TypeError) as error:
+        connection.execute("ROLLBACK TO event")
+        reason = f"{type(error).__name__}: {error}"
+    connection.execute("RELEASE event")
+    if reason is not None:
+        logger.warning("event %d (%s) is set aside: %s", event.id, event.action, reason)
+        connection.execute("INSERT OR REPLACE INTO events_set_aside (event, reason) VALUES (?, ?)", (event.id, reason))
 
 
 def _reached(connection: sqlite3.Connection) -> int:

@@ -1,7 +1,8 @@
 """How the labelling of a project goes, in figures: from tasks with annotations and predictions, as Label Studio's API
 and its JSON exports hold them.
 
-Every accepted region (an outlined object of a submitted annotation) counts as one label, by what it cost:
+Every accepted region (an outlined object of a submitted annotation) counts as one label, by what it cost
+(``dataset_tools.label_studio.regions.fate_of``):
 
 - ``unchanged``: the pre-label was submitted as it was.
 - ``clicked``: a mask that one or more smart clicks, boxes or texts made.
@@ -18,21 +19,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
+from backend.learning.annotations.learnt_words import LearntNoun, learnt_nouns
+from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
-from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, is_accepted, read_info
+from dataset_tools.label_studio.exports import ImportRules, task_expressions
+from dataset_tools.label_studio.note_counts import NoteCounts
+from dataset_tools.label_studio.notes import NOTE, answered, read_notes
+from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, fate_of, is_accepted, read_info
+from dataset_tools.records import FATES, Fate
 
-__all__ = ["FATES", "Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
+__all__ = ["Costs", "CountedLabel", "Labelling", "Quality", "Saving", "labelling_of"]
 
-Fate = Literal["unchanged", "clicked", "changed", "manual"]
-FATES: tuple[Fate, ...] = ("unchanged", "clicked", "changed", "manual")
-"""From the cheapest to the dearest."""
 GOOD_IOU = 0.85
+ENOUGH_BY_HAND = 10
+"""Labels drawn by hand from which their time stands for the cost by hand."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class CountedLabel:
         category: canonical name or label, ``(none)`` without one.
         clicks: smart clicks that made it; 0 for a pre-label, None for a mask that no model made.
         seconds: its share of the annotation's time, None if Label Studio has none.
+        by_hand: every label of its annotation was drawn by hand, so that its time is that of such labels.
     """
 
     day: date
@@ -68,6 +75,7 @@ class CountedLabel:
     category: str
     clicks: int | None
     seconds: float | None
+    by_hand: bool = False
 
 
 @dataclass
@@ -102,19 +110,24 @@ class Quality:
 
 @dataclass(frozen=True)
 class Saving:
-    """Time against outlining by hand: ``labels * manual_seconds - seconds``, over labels whose time is known.
+    """Time against outlining by hand: ``labels * manual_seconds - seconds``, over the labels that were made with the
+    model and whose time is known.
 
     Attributes:
         labels: how many.
         seconds: what they took.
         manual_seconds: what they would have taken by hand.
         price: of the difference, None without a price of the hour.
+        baseline: seconds by hand of one label.
+        measured: labels drawn by hand in this project that ``baseline`` is the mean of; 0: it is the parameter.
     """
 
     labels: int
     seconds: float
     manual_seconds: float
     price: float | None
+    baseline: float
+    measured: int
 
     @property
     def saved_seconds(self) -> float:
@@ -137,7 +150,9 @@ class Labelling:
         skipped: annotations that ended with "Skip".
         labels: every accepted region.
         quality: model version -> predictions beside accepted masks.
+        accepted: (expression, category) of every accepted region that has words and a label.
         damaged: regions that could not be compared, each with the reason.
+        notes: expressions that had no answer, of the tasks' field ``pslg_note``.
     """
 
     tasks: int = 0
@@ -146,7 +161,13 @@ class Labelling:
     skipped: int = 0
     labels: list[CountedLabel] = field(default_factory=list)
     quality: dict[str, Quality] = field(default_factory=dict)
+    accepted: list[tuple[str, str]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    notes: NoteCounts = field(default_factory=NoteCounts)
+
+    def nouns(self) -> dict[str, LearntNoun]:
+        """Nouns that no lexicon holds and that annotators use for a label."""
+        return learnt_nouns(self.accepted, {category for _, category in self.accepted} - CATEGORIES.keys())
 
     def fates(self) -> Counter[Fate]:
         """Labels by what they cost."""
@@ -171,11 +192,18 @@ class Labelling:
         return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
     def saving(self, costs: Costs) -> Saving:
-        """Against the same labels by hand; labels without a time are on neither side."""
-        seconds = [min(label.seconds, costs.longest) for label in self.labels if label.seconds is not None]
-        by_hand = len(seconds) * costs.manual_seconds
+        """Of labels made with the model, against the same by hand; those without a time are on neither side.
+
+        What a label costs by hand is measured where annotators drew at least ``ENOUGH_BY_HAND`` of this project's.
+        """
+        timed = [label for label in self.labels if label.seconds is not None]
+        seconds = [min(label.seconds or 0.0, costs.longest) for label in timed if label.fate != "manual"]
+        own = [min(label.seconds or 0.0, costs.longest) for label in timed if label.by_hand]
+        measured = len(own) if len(own) >= ENOUGH_BY_HAND else 0
+        baseline = float(np.mean(own)) if measured else costs.manual_seconds
+        by_hand = len(seconds) * baseline
         price = (by_hand - sum(seconds)) / 3600 * costs.hourly if costs.hourly else None
-        return Saving(len(seconds), sum(seconds), by_hand, price)
+        return Saving(len(seconds), sum(seconds), by_hand, price, baseline, measured)
 
     def figures(self, costs: Costs) -> dict[str, Any]:
         """The figures as plain values."""
@@ -195,6 +223,9 @@ class Labelling:
                 version: {"tasks": len(row.ious), "mIoU": row.iou, "good": row.good, "score": row.score}
                 for version, row in self.quality.items()
             },
+            "nouns": {noun: asdict(learnt) for noun, learnt in self.nouns().items()},
+            "abstentions": dict(self.notes.reasons),
+            "unknown_words": dict(self.notes.words),
             "saving": {**asdict(saving), "saved_seconds": saving.saved_seconds, "share": saving.share},
             "costs": asdict(costs),
         }
@@ -205,7 +236,9 @@ def labelling_of(tasks: Iterable[Mapping[str, Any]]) -> Labelling:
     found = Labelling()
     for task in tasks:
         found.tasks += 1
+        found.notes.add(read_notes((task.get("data") or {}).get(NOTE)))
         submitted = []
+        texts = task_expressions(task, ImportRules()) if isinstance(task.get("data"), dict) else []
         for given in task.get("annotations") or task.get("completions") or []:
             if isinstance(given, dict) and given.get("was_cancelled"):
                 found.skipped += 1
@@ -214,7 +247,7 @@ def labelling_of(tasks: Iterable[Mapping[str, Any]]) -> Labelling:
                 if isinstance(given, dict):
                     annotation_seen(given)
                 (annotation,) = annotations_of({"annotations": [given]})
-                _add_annotation(found, annotation)
+                _add_annotation(found, annotation, texts)
             except (ProtocolError, DatasetError) as error:
                 found.damaged.append(f"task {task.get('id')}: {error}")
                 continue
@@ -235,7 +268,7 @@ def median(values: list[float]) -> float | None:
     return float(np.median(values)) if values else None
 
 
-def _add_annotation(found: Labelling, annotation: Mapping[str, Any]) -> None:
+def _add_annotation(found: Labelling, annotation: Mapping[str, Any], texts: Sequence[str]) -> None:
     seen = annotation_seen(annotation)
     day = datetime.fromtimestamp(seen.created_at / 1e6, UTC).date()
     regions: Sequence[RegionInfo]
@@ -247,18 +280,13 @@ def _add_annotation(found: Labelling, annotation: Mapping[str, Any]) -> None:
     found.empty += not regions
     lead_time = annotation.get("lead_time")
     seconds = float(lead_time) / len(regions) if isinstance(lead_time, int | float) and regions else None
-    for region in regions:
-        fate = _fate(region)
+    fates = [fate_of(region, texts) for region in regions]
+    for region, fate in zip(regions, fates, strict=True):
         clicks = None if fate == "manual" else region.clicks or 0
-        found.labels.append(CountedLabel(day, fate, region.label or "(none)", clicks, seconds))
-
-
-def _fate(region: RegionInfo) -> Fate:
-    if region.origin == "prediction-changed":
-        return "changed"
-    if region.clicks:
-        return "clicked"  # Label Studio calls a suggestion that was accepted "manual" or "prediction"
-    return "unchanged" if region.origin == "prediction" else "manual"
+        if region.expression and region.label:
+            found.accepted.append((region.expression, category_name(region.label)))
+        label = CountedLabel(day, fate, region.label or "(none)", clicks, seconds, by_hand=set(fates) == {"manual"})
+        found.labels.append(label)
 
 
 def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[str, Any]) -> None:
@@ -273,7 +301,7 @@ def _add_quality(found: Labelling, task: Mapping[str, Any], annotation: Mapping[
     for prediction in predictions:
         version = str(prediction.get("model_version") or "(no version)")
         try:
-            iou = agreement(_regions(prediction), accepted)
+            iou = agreement(_regions({**prediction, "result": answered(prediction.get("result") or [])}), accepted)
         except (DatasetError, MaskError) as error:
             found.damaged.append(f"task {task.get('id')}, prediction of {version}: {error}")
             continue

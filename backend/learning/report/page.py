@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from backend.learning.report.figures import FATES, GOOD_IOU, Costs, CountedLabel, Fate, Labelling, mean, median
+from backend.learning.report.figures import ENOUGH_BY_HAND, GOOD_IOU, Costs, CountedLabel, Labelling, mean, median
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import html_page
 from dataset_tools.html_page import Markup
+from dataset_tools.records import FATES, Fate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,8 @@ _MEANING: dict[Fate, str] = {
     "manual": "drawn by hand",
 }
 _MOST_BARS = 60
+_MOST_WORDS = 20
+_FEW_DAYS = 8
 _GAP = Markup("<p></p>")
 
 
@@ -54,12 +57,16 @@ def page(title: str, source: str, found: Labelling, costs: Costs, history: Model
         ("Summary", _summary(found, costs)),
         ("Labels over time", _over_time(found)),
         ("Acceptance", _acceptance(found)),
+        ("Expressions without an answer", _abstentions(found)),
         ("Clicks per label", _clicks(found)),
         ("Time per label", _time(found, costs)),
         ("Cost saved against drawing by hand", _saving(found, costs)),
         ("Quality by model version", _quality(found)),
     ]
+    if found.nouns():
+        sections.append(("Words of this project", _nouns(found)))
     if history is not None:
+        sections.append(("What the labels brought", _learning(history)))
         sections.append(("Promotions and rollbacks", _history(history)))
     if found.damaged:
         lines = Markup("").join(map(Markup("<li>{}</li>").format, found.damaged[:50]))
@@ -109,7 +116,7 @@ def _over_time(found: Labelling) -> Markup:
         total.plot([starts[0], *(starts + width)], [0, *np.cumsum(bottom)], color="#1c2126", linewidth=1.2)
         total.set(ylabel="labels in all", ylim=(0, None))
         axes.legend(frameon=False, loc="upper left")
-        _use_dates(axes)
+        use_dates(axes)
 
     return _plot(draw, "labels over time") + _note("Bars: labels by what they cost; line: all so far (UTC).")
 
@@ -137,6 +144,21 @@ def _acceptance(found: Labelling) -> Markup:
         axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
 
     return text + _GAP + _plot(draw, "acceptance by category", 1.4 + 0.32 * len(categories))
+
+
+def _nouns(found: Labelling) -> Markup:
+    rows = [(one.noun, one.category, one.times, one.used) for one in found.nouns().values()]
+    return html_page.table(("noun", "stands for", "accepted", "used"), rows)
+
+
+def _abstentions(found: Labelling) -> Markup:
+    reasons, words = found.notes.reasons, found.notes.words
+    if not reasons:
+        return _nothing("no task's field pslg_note says that an expression was not answered")
+    tables = html_page.table(("reason", "expressions"), reasons.most_common())
+    if words:
+        tables += _GAP + html_page.table(("word that is not known", "expressions"), words.most_common(_MOST_WORDS))
+    return tables + _note("As of the newest pre-label of each task; the sentences are in the tasks' field pslg_note.")
 
 
 def _clicks(found: Labelling) -> Markup:
@@ -177,7 +199,7 @@ def _time(found: Labelling, costs: Costs) -> Markup:
         axes.axhline(costs.manual_seconds, color=_COLORS["manual"], linestyle="--", label="by hand (parameter)")
         axes.set(ylabel="seconds per label", ylim=(0, None))
         axes.legend(frameon=False)
-        _use_dates(axes)
+        use_dates(axes)
 
     head = ("fate", "labels", "median s", "mean s")
     return html_page.table(head, rows) + _GAP + _plot(draw, "time per label", 2.6)
@@ -187,20 +209,22 @@ def _saving(found: Labelling, costs: Costs) -> Markup:
     saving = found.saving(costs)
     formula = (
         "saved = labels × seconds by hand − seconds spent"
-        f" = {saving.labels:,} × {costs.manual_seconds:g} s − {saving.seconds:,.0f} s"
+        f" = {saving.labels:,} × {saving.baseline:g} s − {saving.seconds:,.0f} s"
         f" = {saving.saved_seconds:,.0f} s = {_duration(saving.saved_seconds)}"
     )
     if saving.price is not None:
         formula += f"; at {costs.hourly:g} an hour {saving.price:,.2f}"
-    own = [label.seconds for label in found.labels if label.fate == "manual" and label.seconds is not None]
-    measured = ""
-    if len(own) >= 5:
-        measured = f" Labels drawn by hand in this project took {np.median(own):.0f} s (median of {len(own)})."
+    by_hand = (
+        f"Seconds by hand are the mean of this project's {saving.measured} labels whose annotations were drawn by hand."
+        if saving.measured
+        else f"Seconds by hand are a parameter (--manual-seconds) until {ENOUGH_BY_HAND} labels were drawn by hand;"
+        " 79 s is what COCO's polygons took (22 hours for 1,000 objects, Lin et al. 2014)."
+    )
     notes = (
-        f"Labels whose time is known: {saving.labels:,} of {len(found.labels):,}; the others are on neither side. "
+        f"Labels made with the model whose time is known: {saving.labels:,} of {len(found.labels):,}; the others are on"
+        " neither side. "
         f"Seconds spent are Label Studio's lead_time, at most {costs.longest:g} s a label (--longest): more was a "
-        f"pause. Seconds by hand are a parameter (--manual-seconds); 79 s is what COCO's polygons took (22 hours for "
-        f"1,000 objects, Lin et al. 2014).{measured} Time for skipped tasks and for review is not in it."
+        f"pause. {by_hand} Time for skipped tasks and for review is not in it."
     )
     return Markup("<p><b>{}</b></p>").format(formula) + _note(notes)
 
@@ -231,6 +255,44 @@ def _quality(found: Labelling) -> Markup:
     )
     plot = _plot(draw, "agreement by model version", 1.2 + 0.4 * len(versions))
     return html_page.table(head, rows) + _GAP + plot + _note(notes)
+
+
+def _learning(history: ModelHistory) -> Markup:
+    """Labelled images that a version learnt from -> its quality on images that no version learns from."""
+    judged = [row for row in reversed(history.versions) if row.manifest.gate.get("held_out_new") is not None]
+    if not judged:
+        return _nothing("no version was measured yet: the promotion gate says in the table below what it waits for")
+    rows = [
+        (
+            len(row.manifest.training_keys),
+            row.manifest.gate.get("images", "?"),
+            row.manifest.gate.get("objects", "?"),
+            _change(row, "held_out"),
+            row.manifest.version,
+            row.status,
+        )
+        for row in judged
+    ]
+    head = (
+        "images learnt from",
+        "held-out images",
+        "held-out objects",
+        "held-out mIoU, old to new",
+        "version",
+        "status",
+    )
+
+    def draw(axes: Axes) -> None:
+        counts = [len(row.manifest.training_keys) for row in judged]
+        quality = [float(row.manifest.gate["held_out_new"]) for row in judged]
+        axes.plot(counts, quality, marker="o", color=_COLORS["clicked"])
+        axes.set(xlabel="images learnt from", ylabel="held-out mIoU", xlim=(0, None), ylim=(0, 1))
+
+    notes = (
+        "Each point is a version that was trained on this project. The held-out images grow with the project, so that"
+        " points rest on different ones: few of them mean little."
+    )
+    return _plot(draw, "labels and held-out quality", 2.8) + _GAP + html_page.table(head, rows) + _note(notes)
 
 
 def _history(history: ModelHistory) -> Markup:
@@ -301,10 +363,16 @@ def _plot(draw: Callable[[Axes], None], alt: str, height: float = 3.2) -> Markup
     return html_page.plot(file.getvalue(), alt)
 
 
-def _use_dates(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+def use_dates(axes: Axes) -> None:
+    """Days along the x axis, readable also where there is one day alone."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DayLocator
 
-    locator = AutoDateLocator(minticks=1, maxticks=10, interval_multiples=True)
+    first, last = axes.dataLim.intervalx
+    if last - first < _FEW_DAYS:  # no hours: what is counted are days
+        axes.set_xlim(first - 1.5, last + 1.5)
+        locator: DayLocator | AutoDateLocator = DayLocator()
+    else:
+        locator = AutoDateLocator(minticks=1, maxticks=10, interval_multiples=True)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 

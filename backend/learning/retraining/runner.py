@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ from backend.learning.versions.registry import (
 from backend.pipeline.config import config_path
 from backend.settings import Settings
 from dataset_tools import atomic
-from dataset_tools.errors import DatasetError, PslgError
+from dataset_tools.errors import PslgError
 from dataset_tools.label_studio.exports import Problem
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ __all__ = ["TrainingRunner"]
 logger = logging.getLogger(__name__)
 TRAINING, HELD_OUT, VERDICT = "training.jsonl", "held_out.jsonl", "verdict.json"
 _READ, _LEARNED = 0.05, 0.85  # shares of the job's progress at which reading and learning end
+
+
+class _WaitsError(PslgError):
+    """There are too few labels to begin."""
 
 
 class _StoppedError(PslgError):
@@ -79,6 +84,7 @@ class TrainingRunner:
         self._fetch = fetch
         self._sync = sync
         self._config = Path(settings.config).stem
+        self._said = -1
 
     def run(self, job: Job) -> Manifest | None:
         """Run (or go on with) a job; the version that came of it, None if the job failed or was stopped.
@@ -93,6 +99,9 @@ class TrainingRunner:
             manifest = self._run(job, staging)
         except _StoppedError:
             logger.info("job %d was stopped by the user", job.id)
+        except _WaitsError as error:
+            logger.info("job %d: %s", job.id, error)
+            self._jobs.wait(job.id, str(error))
         except OSError as error:
             free = shutil.disk_usage(self._settings.state_dir).free / 1e6
             self._fail(job, f"a file in {self._settings.state_dir} ({free:,.0f} MB free) failed: {error}")
@@ -149,14 +158,24 @@ class TrainingRunner:
         held_out = [image for image in images if self._is_held_out(job.project, image)]
         training = [image for image in images if not self._is_held_out(job.project, image)]
         if not any(image.objects for image in training) or not any(image.expressions for image in held_out):
-            raise DatasetError(
-                f"project {job.project} has {len(images)} labelled images, {len(held_out)} of them held out for the"
-                " promotion gate: label more, so that there are objects to learn from and held-out images with"
-                f" expressions ({len(problems)} tasks could not be used)"
-            )
+            raise _WaitsError(self._too_few(job, images, held_out, len(problems)))
         write_labelled(staging / TRAINING, training)
         write_labelled(staging / HELD_OUT, held_out)
         logger.info("job %d: %d images to learn from, %d held out", job.id, len(training), len(held_out))
+
+    def _too_few(
+        self, job: Job, images: Sequence[LabelledImage], held_out: Sequence[LabelledImage], unusable: int
+    ) -> str:
+        """Why a job cannot begin yet, and how many labels are missing."""
+        settings = self._settings
+        wanted = math.ceil(settings.gate_images / settings.train_held_out)
+        asked = sum(bool(image.expressions) for image in held_out)
+        text = (
+            f"waits for labels: project {job.project} has {len(images)} labelled images, {asked} of them held out for"
+            f" the promotion gate, which needs {settings.gate_images} ({settings.train_held_out:.0%} are held out):"
+            f" label about {max(1, wanted - len(images))} more"
+        )
+        return text + (f"; {unusable} tasks could not be used, see the log" if unusable else "")
 
     def _is_held_out(self, project: int, image: LabelledImage) -> bool:
         from backend.learning.retraining.gate import is_held_out
@@ -268,8 +287,14 @@ class TrainingRunner:
             finish(connection, job.id, manifest.version, manifest.reason)
         verb = "promoted" if manifest.accepted else "waits" if manifest.gate.get("waits") else "not promoted"
         logger.info("job %d: %s %s: %s", job.id, manifest.version, verb, manifest.reason)
+        for version in self._versions.prune(job.project, self._config, self._settings.keep_versions):
+            logger.info("job %d: %s was removed (PSLG_KEEP_VERSIONS)", job.id, version)
 
     def _report(self, job: Job, progress: float, message: str) -> None:
+        step = int(20 * progress)
+        if step != self._said:
+            self._said = step
+            logger.info("job %d: %.0f %%, %s", job.id, 100 * progress, message)
         if not self._jobs.report(job.id, progress, message):
             raise _StoppedError("stopped")
 

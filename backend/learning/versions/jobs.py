@@ -17,7 +17,7 @@ from backend.database import Database
 __all__ = ["Cause", "Job", "TrainingJobs", "want"]
 
 Cause = Literal["button", "masks", "command"]
-State = Literal["queued", "running", "done", "failed", "stopped"]
+State = Literal["queued", "running", "done", "waits", "failed", "stopped"]
 _COLUMNS = (
     "id, project, cause, state, masks, requested_at, started_at, ended_at, attempts, pid, progress, message, version,"
     " original"
@@ -34,7 +34,8 @@ class Job:
         id: its number.
         project: Label Studio's project.
         cause: what wanted it.
-        state: ``queued``, ``running`` (or killed, see the module), ``done``, ``failed`` or ``stopped``.
+        state: ``queued``, ``running`` (or killed, see the module), ``done``, ``waits`` (ended for want of labels; the
+            message says how many), ``failed`` or ``stopped``.
         masks: accepted masks of the project when it was wanted, then when it began.
         requested_at, started_at, ended_at: seconds since the epoch.
         attempts: how often it was begun since it last got further.
@@ -63,7 +64,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether nothing will be done about it any more."""
-        return self.state in ("done", "failed", "stopped")
+        return self.state in ("done", "waits", "failed", "stopped")
 
 
 class TrainingJobs:
@@ -149,6 +150,10 @@ class TrainingJobs:
     def fail(self, identity: int, message: str) -> None:
         """The job ended without a version."""
         self._end(identity, "failed", message)
+
+    def wait(self, identity: int, message: str) -> None:
+        """The job ended without a version because there are too few labels; the next ones queue another."""
+        self._end(identity, "waits", message)
 
     def stop(self, project: int) -> list[Job]:
         """Stop the jobs of a project: a waiting one is taken back, the running one ends at its next step."""

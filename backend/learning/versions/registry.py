@@ -15,6 +15,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -202,6 +203,22 @@ class ModelVersions:
         with self._database.transaction(immediate=True) as connection:
             insert_promotion(connection, row.manifest, reason)
 
+    def prune(self, project: int, config: str, keep: int) -> list[str]:
+        """Remove old versions of a project; their names.
+
+        What serves and what a rollback would return to stay, and of the others the ``keep`` newest. Predictions that a
+        removed version left in Label Studio stay, and so do the promotions in the history.
+        """
+        rows = [row for row in self.rows(project) if row.manifest.config == config]
+        removed = _removable(rows, self.history(project, config), keep)
+        for version in removed:
+            with self._database.transaction(immediate=True) as connection:
+                connection.execute("DELETE FROM versions WHERE version = ? AND project = ?", (version, project))
+                shared = connection.execute("SELECT count(*) FROM versions WHERE version = ?", (version,)).fetchone()[0]
+            if not shared:
+                shutil.rmtree(self.path(version), ignore_errors=True)
+        return removed
+
     def rollback(self, project: int, config: str, reason: str = "rolled back") -> str | None:
         """Return to the version that served the project before the present one; that version, None for the base.
 
@@ -221,6 +238,13 @@ class ModelVersions:
             ).fetchone()
             _insert(connection, project, config, present.previous, None if before is None else before[0], reason)
         return present.previous
+
+
+def _removable(rows: Sequence[VersionRow], history: Sequence[Promotion], keep: int) -> list[str]:
+    """Of a project's versions, newest first, those that neither serve, nor are next in a rollback, nor are new."""
+    needed = {name for one in history[:1] for name in (one.version, one.previous)}
+    others = [row.manifest.version for row in rows if row.manifest.version not in needed]
+    return others[keep:]
 
 
 def insert_version(connection: sqlite3.Connection, manifest: Manifest) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
-from backend.pipeline.types import GroundingResult, Image
+from backend.pipeline.types import Box, Grounding, GroundingResult, Image
 
-__all__ = ["Grounder"]
+__all__ = ["ExemplarFinder", "Grounder"]
 
 
 class Grounder(Protocol):
@@ -21,4 +22,31 @@ class Grounder(Protocol):
 
         ``key`` names the image's content (its file's sha256, say): a grounder that keeps what it found in an image, for
         the next expression about it, need not hash the pixels.
+        """
+
+
+@runtime_checkable
+class ExemplarFinder(Protocol):
+    """Finds more of what boxes show; a grounder that can do so has this method as well."""
+
+    def find_like(
+        self,
+        image: Image,
+        positive: Sequence[Box],
+        negative: Sequence[Box] = (),
+        *,
+        noun: str = "",
+        key: str | None = None,
+    ) -> tuple[Grounding, ...]:
+        """The objects of ``image`` uint8[H, W, 3] RGB that are like the boxes ``positive``, best first.
+
+        Args:
+            image: where to look.
+            positive: boxes of accepted or drawn objects in this image, at least one; they are found again, too.
+            negative: boxes of what is not meant.
+            noun: what the objects are called, "" if nobody says; words and boxes together find most.
+            key: names the image's content, as of ``Grounder.ground``.
+
+        Raises:
+            PromptError: no example, or one that is empty or beside the image.
         """

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from backend.pipeline.grounding.box_colors import color_in_box
-from backend.pipeline.types import Abstention, GroundedMask, Grounding, GroundingResult, Image
+from backend.pipeline.types import Abstention, GroundedMask, Grounding, GroundingResult, Image, Mask
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.expressions.appearance import look_at, view_of
 from dataset_tools.expressions.landmarks import mentions_surroundings
@@ -86,7 +86,8 @@ def choose_among(image: Image, query: Query, found: Found) -> GroundingResult:
     if query.mentions_color:
         candidates = [replace(one, color=color_in_box(image, one.box)) for one in candidates]
     if query.mentions_looks:
-        masks = [outline().mask for outline in found.outlines] or [None] * len(candidates)
+        masks: list[Mask | None] = [outline().mask for outline in found.outlines]
+        masks = masks or [None] * len(candidates)
         candidates = [replace(c, look=look_at(image, c.box, m)) for c, m in zip(candidates, masks, strict=True)]
     view = view_of(image) if mentions_surroundings(query) else None
     choice = choose(query, candidates, (image.shape[0], image.shape[1]), view)

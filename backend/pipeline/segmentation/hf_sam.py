@@ -134,7 +134,8 @@ class HfSamSegmenter:
     @cached_property
     def _shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the maps of ``_image_features``, found on the meta device so that nothing is computed."""
-        skeleton = type(self._model)(self._model.config).to("meta").eval()
+        with torch.device("meta"):
+            skeleton = type(self._model)(self._model.config).eval()
         pixels = torch.zeros((1, 3, self._side, self._side), device="meta")
         return tuple(tuple(one.shape) for one in _image_features(skeleton, pixels))
 

@@ -20,11 +20,14 @@ __all__ = ["clean_mask"]
 Numbers = npt.NDArray[np.int64]
 
 
-def clean_mask(mask: Mask, speck_area: int, hole_area: int, clicked: Sequence[Point] = ()) -> Mask:
+def clean_mask(
+    mask: Mask, speck_area: int, hole_area: int, clicked: Sequence[Point] = (), *, only_clicked: bool = False
+) -> Mask:
     """``mask`` bool[H, W] without parts of fewer than ``speck_area`` pixels and holes of fewer than ``hole_area``.
 
     Parts are connected over corners, holes over sides. The largest part is kept whatever its size (a vehicle may have
-    ten pixels), and so is every part under a point of ``clicked`` (x, y in pixels). A mask without specks and holes is
+    ten pixels), and so is every part under a point of ``clicked`` (x, y in pixels). With ``only_clicked`` nothing but
+    those parts is kept, where there is one: a new object is what was clicked. A mask without specks and holes is
     returned as it is.
     """
     box = Box.of_mask(mask)
@@ -33,7 +36,11 @@ def clean_mask(mask: Mask, speck_area: int, hole_area: int, clicked: Sequence[Po
     rows, height, width = slice(int(box.y0), int(box.y1)), int(box.height), mask.shape[1]
     if box.x0 == 0 and box.x1 == width:  # runs would go on from one row to the next
         wider = clean_mask(
-            np.pad(mask[rows], 1), speck_area, hole_area, [Point(p.x + 1, p.y - rows.start + 1) for p in clicked]
+            np.pad(mask[rows], 1),
+            speck_area,
+            hole_area,
+            [Point(p.x + 1, p.y - rows.start + 1) for p in clicked],
+            only_clicked=only_clicked,
         )
         cleaned = np.zeros_like(mask)
         cleaned[rows] = wider[1:-1, 1:-1]
@@ -44,7 +51,10 @@ def clean_mask(mask: Mask, speck_area: int, hole_area: int, clicked: Sequence[Po
     keep = areas >= speck_area
     keep[areas.argmax()] = True
     places = [int(point.y - rows.start) * width + int(point.x) for point in clicked if box.contains(point)]
-    keep[[parts[run] for place in places if (run := strip.at(place)) is not None]] = True
+    under = [parts[run] for place in places if (run := strip.at(place)) is not None]
+    if only_clicked and under:
+        keep[:] = False
+    keep[under] = True
     specks = strip.choose(~keep[parts])
     kept = strip.choose(keep[parts])
 

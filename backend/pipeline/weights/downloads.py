@@ -120,7 +120,8 @@ def _download_from_hub(entry: WeightEntry, repository: str) -> Path:
         snapshot_download(repository, local_dir=part, allow_patterns=["*.json", "*.txt", "*.safetensors"])
     except Exception as error:  # the hub's client raises errors of several packages
         raise WeightsError(
-            f"cannot download {entry.name} from huggingface.co/{repository}: {_reason(error)}. Without a network fetch"
+            f"cannot download {entry.name} from huggingface.co/{repository}: {_reason(error)}. "
+            f"{f'It is gated: {entry.gated}. ' if entry.gated else ''}Without a network fetch"
             f" that repository elsewhere and place its files in {entry.path}"
         ) from error
     shutil.rmtree(part / ".cache", ignore_errors=True)  # the hub's notes for resuming are no part of the model

@@ -49,6 +49,7 @@ class WeightEntry:
         size: bytes, None if not known.
         shipped: part of this repository and its wheels.
         by_hand: where to get a file that can be neither shipped nor downloaded by a plain link.
+        gated: what has to be done before ``download`` is let in, for weights behind a licence to accept; else None.
         gflop: 10^9 floating point operations for one image: of 800 x 800 pixels (and 20 tokens) for a grounder, one
             embedding for a segmenter (a decode is about 1 % of one); None if not known.
     """
@@ -63,6 +64,7 @@ class WeightEntry:
     size: int | None = None
     shipped: bool = False
     by_hand: str | None = None
+    gated: str | None = None
     gflop: float | None = None
 
     @property
@@ -160,6 +162,15 @@ _ENTRIES = (
         hub="syscv-community/sam-hq-vit-base",
         gflop=972,
     ),
+    WeightEntry(
+        "sam3",
+        "sam3",
+        "SAM License (not Apache-2.0; gated)",
+        "SAM 3 of transformers (configs sam3, sam3_compact); 3.4 GB of memory in float32, 2.5 with autocast",
+        hub="facebook/sam3",
+        gated="accept the SAM License at huggingface.co/facebook/sam3, then `hf auth login` or HF_TOKEN",
+        gflop=5614,
+    ),
 )
 REGISTRY: Mapping[str, WeightEntry] = {entry.name: entry for entry in _ENTRIES}
 
@@ -213,7 +224,8 @@ def how_to_get(weights: str) -> str:
     if entry.by_hand:
         return f"place it there by hand ({entry.by_hand})"
     source = entry.url or f"huggingface.co/{entry.hub}"
-    return f"run `pslg weights download {entry.name}`, or place {source} there by hand"
+    first = f"{entry.gated}; then " if entry.gated else ""
+    return f"{first}run `pslg weights download {entry.name}`, or place {source} there by hand"
 
 
 def model_version(config: PipelineConfig, *, hash_missing: bool = True) -> str:

@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from backend.server.metrics import Metrics
-from backend.server.protocol import Prediction, shown_id
+from backend.server.protocol import Prediction
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
 
@@ -23,6 +23,7 @@ __all__ = ["JobPool", "LatePredictions", "Priority"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_LATE = 10_000
 T = TypeVar("T")
 
 
@@ -113,6 +114,10 @@ class LatePredictions:
             return
         label_studio, ticket = self._label_studio, object()
         with self._lock:
+            if len(self._tickets) >= _MOST_LATE:
+                self._metrics.pushed.labels("refused").inc()
+                logger.warning("task %s: %d predictions wait to be pushed already: not pushed", task_id, _MOST_LATE)
+                return
             self._tickets[task_id] = ticket
         self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, project, ticket, wait, wanted))
 
@@ -144,7 +149,7 @@ class LatePredictions:
             stays = wanted()
         except Exception as error:
             # Whatever a model raises ends this task's push, not the thread that pushes the others.
-            logger.warning("task %s: not computed: %s", shown_id(task_id), error)
+            logger.warning("task %s: not computed: %s", task_id, error)
             self.forget(task_id)
             return
         with self._lock:
@@ -153,20 +158,20 @@ class LatePredictions:
             del self._tickets[task_id]
         if not stays:
             version = prediction["model_version"]
-            logger.info("task %s: not pushed: %s no longer serves its project", shown_id(task_id), version)
+            logger.info("task %s: not pushed: %s no longer serves its project", task_id, version)
             return
         try:
             reason = _foreign(label_studio, task_id, project, prediction["model_version"])
             if reason is not None:
                 self._metrics.pushed.labels("refused").inc()
-                logger.warning("task %s: computed, but not pushed: %s", shown_id(task_id), reason)
+                logger.warning("task %s: computed, but not pushed: %s", task_id, reason)
                 return
             if not label_studio.has_prediction(task_id, prediction["model_version"]):
                 label_studio.add_prediction(task_id, prediction)
             self._metrics.pushed.labels("ok").inc()
         except LabelStudioError as error:
             self._metrics.pushed.labels("failed").inc()
-            logger.warning("task %s: computed, but not pushed: %s", shown_id(task_id), error)
+            logger.warning("task %s: computed, but not pushed: %s", task_id, error)
 
 
 def _foreign(studio: LabelStudio, task_id: int | str, project: int | None, model_version: str) -> str | None:

@@ -20,6 +20,7 @@ from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
+from backend.pipeline.types import Image
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
@@ -29,6 +30,7 @@ from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
 from dataset_tools.errors import PslgError, UnavailableError
+from dataset_tools.label_studio.notes import answered
 
 __all__ = ["ClickQueue", "Clicks"]
 
@@ -43,6 +45,7 @@ class _Request:
     immediate: bool
     superseded: bool = False
     running: bool = False
+    away: bool = False
 
 
 class ClickQueue:
@@ -61,6 +64,7 @@ class ClickQueue:
         self._requests: list[_Request] = []
         self._numbers = itertools.count()
         self._condition = threading.Condition()
+        self._local = threading.local()
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -80,11 +84,32 @@ class ClickQueue:
         """
         request = self._enter(task, tuple(prompts), immediate)
         try:
-            yield self._wait(request)
+            granted = self._wait(request)
+            self._local.request = request
+            yield granted
         finally:
+            self._local.request = None
             with self._condition:
                 self._requests.remove(request)
                 self._condition.notify_all()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """While this thread's request waits for an image from elsewhere: it takes no place of those that could work."""
+        request: _Request | None = getattr(self._local, "request", None)
+        if request is None:
+            yield
+            return
+        self._set_away(request, away=True)
+        try:
+            yield
+        finally:
+            self._set_away(request, away=False)
+
+    def _set_away(self, request: _Request, *, away: bool) -> None:
+        with self._condition:
+            request.away = away
+            self._condition.notify_all()
 
     def _enter(self, task: Hashable, prompts: tuple[bytes, ...], immediate: bool) -> _Request:
         with self._condition:
@@ -93,7 +118,7 @@ class ClickQueue:
                 shorter = len(other.prompts) < len(prompts) and other.prompts == prompts[: len(other.prompts)]
                 if other.task == task and not other.running and not other.immediate and shorter:
                     other.superseded = True
-            waiting = [other for other in self._requests if not other.superseded]
+            waiting = [other for other in self._requests if not (other.superseded or other.away)]
             if len(waiting) >= self._capacity:
                 raise UnavailableError(
                     f"{len(waiting)} clicks are waiting already (PSLG_CLICK_QUEUE); click again later"
@@ -112,7 +137,7 @@ class ClickQueue:
             return request.running
 
     def _is_next(self, request: _Request) -> bool:
-        if sum(other.running for other in self._requests) >= self._running:
+        if sum(other.running and not other.away for other in self._requests) >= self._running:
             return False
         waiting = [other for other in self._requests if not (other.running or other.superseded or other.immediate)]
         # The task that has waited longest is next; within it the newest request.
@@ -160,7 +185,7 @@ class Clicks:
                 if not granted:
                     self._metrics.clicks.labels("superseded").inc()
                     return empty
-                prediction = self._answer(pipeline, request, config)
+                prediction = self._answer(pipeline, request, config, queue)
         except UnavailableError:
             self._metrics.clicks.labels("refused").inc()
             raise
@@ -170,21 +195,29 @@ class Clicks:
             known = isinstance(error, PslgError)
             logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
             return empty
-        self._metrics.clicks.labels("answered" if prediction["result"] else "empty").inc()
+        self._metrics.clicks.labels("answered" if answered(prediction["result"]) else "empty").inc()
         return prediction
 
-    def _answer(self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig) -> Prediction:
+    def _answer(
+        self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue
+    ) -> Prediction:
         task, context = request.tasks[0], request.context
         assert context is not None  # noqa: S101 - answer() sees to it
         config = config.on(context.result)
         query = read_task(task, config)
-        image = self._images.load(query.url, query.task_id)
+        with queue.away():
+            known = self._images.load(query.url, query.task_id)
+
+        def pixels() -> Image:
+            with queue.away():
+                return known.pixels()
+
+        image = EditorImage(known.identity, known.size, pixels)
         prompts = read_prompts(context.result, task, config, image.size)
         regions: list[Region] = []
         scores: list[float] = []
         if prompts.texts:
-            texts = read_task(task, config, prompts.texts)
-            prediction = self._prelabeler.answer(pipeline, texts, config)
+            prediction = self._prelabeler.answer_newest(pipeline, read_task(task, config, prompts.texts), config)
             regions += prediction["result"]
             scores.append(prediction["score"])
         for prompt in prompts.objects:
@@ -223,7 +256,11 @@ class Clicks:
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
-        cleaned = clean_mask(prediction.mask, self._settings.speck_area, self._settings.hole_area, positive)
+        # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
+        alone = region is None and prompt.box is None
+        cleaned = clean_mask(
+            prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
+        )
         writer = RegionWriter(
             config.image,
             pipeline.model_version,
@@ -231,6 +268,7 @@ class Clicks:
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
             config.item,
+            config.own_categories,
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
@@ -239,7 +277,7 @@ class Clicks:
             controls if region is None else [region.control],
             score=score,
             expression=None if region is None else region.expression,
-            clicks=len(prompt.clicks),
+            clicks=len(prompt.clicks) + (prompt.box is not None),
             region_id=None if region is None else region.id,
         )
         return regions, score

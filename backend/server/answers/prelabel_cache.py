@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import time
+from typing import Any
 
 import orjson
 
 from backend.database import Database
+from backend.pipeline.pslg_sam import OFFERING
 from backend.pipeline.types import Abstention, Box, Point, Prelabel, Prelabels
 from dataset_tools import masks
 
@@ -23,10 +25,12 @@ class PrelabelCache:
 
     Args:
         most: objects of an answer; one that was cut by another bound, or has more objects, counts as not computed.
+        candidates: objects offered where several may be meant; so does an answer to such words under another bound.
     """
 
-    def __init__(self, database: Database, max_rows: int, most: int) -> None:
+    def __init__(self, database: Database, max_rows: int, most: int, candidates: int = 0) -> None:
         self.most = most
+        self.candidates = candidates
         self._database = database
         self._max_rows = max_rows
 
@@ -37,7 +41,9 @@ class PrelabelCache:
             row = connection.execute("SELECT body FROM prelabels WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        bound, answer = _from_json(row[0], expression)
+        bound, offered, answer = _from_json(row[0], expression)
+        if answer.abstained is not None and answer.abstained.code in OFFERING and offered != self.candidates:
+            return None
         return None if len(answer) > self.most or (answer.left_out and bound != self.most) else answer
 
     def put(
@@ -45,7 +51,7 @@ class PrelabelCache:
     ) -> None:
         """Keep an answer."""
         key = _key(image, expression, default_category, model_version)
-        row = (key, model_version, time.time(), _to_json(answer, self.most))
+        row = (key, model_version, time.time(), _to_json(answer, self.most, self.candidates))
         with self._database.transaction() as connection:
             cursor = connection.execute(
                 "INSERT OR REPLACE INTO prelabels (key, model_version, computed_at, body) VALUES (?, ?, ?, ?)", row
@@ -66,21 +72,13 @@ def _key(image: str, expression: str, default_category: str | None, model_versio
     return hashlib.sha256(orjson.dumps([image, expression, default_category, model_version])).hexdigest()
 
 
-def _to_json(answer: Prelabels, most: int) -> bytes:
+def _to_json(answer: Prelabels, most: int, candidates: int) -> bytes:
     abstained = answer.abstained
     return orjson.dumps(
         {
-            "items": [
-                {
-                    "mask": masks.to_coco_rle(item.mask),
-                    "box": list(item.box),
-                    "point": None if item.point is None else list(item.point),
-                    "category": item.category,
-                    "score": item.score,
-                    "scores": dict(item.scores),
-                }
-                for item in answer
-            ],
+            "items": [_item_to_json(item) for item in answer],
+            "candidates": [_item_to_json(item) for item in answer.candidates],
+            "offered": candidates,
             "left_out": answer.left_out,
             "most": most,
             "abstained": None if abstained is None else [abstained.code, abstained.message],
@@ -89,24 +87,37 @@ def _to_json(answer: Prelabels, most: int) -> bytes:
     )
 
 
-def _from_json(body: bytes, expression: str) -> tuple[int | None, Prelabels]:
-    """The bound that the answer was computed under (None: an earlier release's, without one), and the answer."""
+def _item_to_json(item: Prelabel) -> dict[str, Any]:
+    return {
+        "mask": masks.to_coco_rle(item.mask),
+        "box": list(item.box),
+        "point": None if item.point is None else list(item.point),
+        "category": item.category,
+        "score": item.score,
+        "scores": dict(item.scores),
+    }
+
+
+def _item_from_json(item: dict[str, Any], expression: str) -> Prelabel:
+    return Prelabel(
+        mask=masks.from_coco(item["mask"], *item["mask"]["size"]),
+        box=Box(*item["box"]),
+        point=None if item["point"] is None else Point(*item["point"]),
+        category=item["category"],
+        score=item["score"],
+        scores=item["scores"],
+        expression=expression,
+    )
+
+
+def _from_json(body: bytes, expression: str) -> tuple[int | None, int, Prelabels]:
+    """Bounds of objects and candidates that the answer was computed under (earlier releases had none), the answer."""
     value = orjson.loads(body)
     abstained = None if value["abstained"] is None else Abstention(*value["abstained"])
     answer = Prelabels(
-        tuple(
-            Prelabel(
-                mask=masks.from_coco(item["mask"], *item["mask"]["size"]),
-                box=Box(*item["box"]),
-                point=None if item["point"] is None else Point(*item["point"]),
-                category=item["category"],
-                score=item["score"],
-                scores=item["scores"],
-                expression=expression,
-            )
-            for item in value["items"]
-        ),
+        tuple(_item_from_json(item, expression) for item in value["items"]),
         abstained,
         int(value.get("left_out", 0)),
+        tuple(_item_from_json(item, expression) for item in value.get("candidates", ())),
     )
-    return value.get("most"), answer
+    return value.get("most"), int(value.get("offered", 0)), answer

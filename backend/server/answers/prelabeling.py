@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, LatePredictions, Priority
 from backend.server.answers.prelabel_cache import PrelabelCache
+from backend.server.answers.task_notes import NO_LABEL, TaskNotes, note_region, notes_of
 from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
 from backend.server.editor.regions import RegionWriter
@@ -29,6 +30,7 @@ from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
 from dataset_tools.errors import ImageError, PslgError
 from dataset_tools.label_studio.client import LabelStudio
+from dataset_tools.label_studio.notes import Note, candidate, is_note
 
 __all__ = ["Prelabeler", "Serving"]
 
@@ -76,6 +78,7 @@ class Prelabeler:
         self._metrics = metrics
         self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
         self.late = LatePredictions(label_studio, metrics)
+        self.notes = TaskNotes(label_studio)
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
@@ -88,7 +91,9 @@ class Prelabeler:
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
         started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
-        return [self._slot(pipeline, job, config, until, serving) for job in started]
+        return [
+            self._slot(pipeline, task, job, config, until, serving) for task, job in zip(tasks, started, strict=True)
+        ]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
@@ -98,7 +103,22 @@ class Prelabeler:
         Raises:
             PslgError: the image cannot be had.
         """
-        return self._prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+        return self.prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+
+    def answer_newest(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> Prediction:
+        """The prediction for the last of the texts typed in the editor, with notes on all of them.
+
+        The editor sends every text of a sitting each time: the objects of the earlier ones were suggested already.
+
+        Raises:
+            PslgError: the image cannot be had.
+        """
+        answers = self.answers(pipeline, query, config, Priority.EDITOR)
+        newest = replace(query, expressions=query.expressions[-1:])
+        prediction = self.prediction(pipeline, newest, answers[-1:], config)
+        objects = [region for region in prediction["result"] if not is_note(region)]
+        notes = note_region(notes_of(query, answers, config), config)
+        return {**prediction, "result": objects + notes}
 
     def answers(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
@@ -119,14 +139,14 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, text, default_category(query, config, text), pipeline.model_version)
+            self._cache.get(identity, text, default_category(query, config, text), pipeline.version_answering(text))
             for text in query.expressions
         ]
         answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
-    def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> Prediction:
-        """The prediction for a task, with everything on disk that makes its first click a warm one.
+    def warm(self, pipeline: PslgSam, task: Task, config: LabelingConfig) -> tuple[Prediction, tuple[Note, ...]]:
+        """Prediction and notes for a task, with everything on disk that makes its first click a warm one.
 
         Raises:
             PslgError: the image cannot be had.
@@ -136,19 +156,25 @@ class Prelabeler:
         image = self._images.load(query.url, query.task_id)
         height, width = image.size
         whole = Box(0.0, 0.0, float(width), float(height))
-        windows = [_click_window(pipeline, item) for answer in answers for item in answer]
+        windows = [_click_window(pipeline, item) for answer in answers for item in (*answer, *answer.candidates)]
         if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), image.size) == whole:
             windows.append(whole)  # a model of whole images is warm for any click
         for window in dict.fromkeys(windows):
             address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
-        return self._prediction(pipeline, query, answers, config)
+        return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
+
+    @property
+    def waiting(self) -> int:
+        """Expressions that no thread has taken yet."""
+        return self._jobs.waiting()
 
     def close(self) -> None:
         """Cancel what waits."""
         self._jobs.close()
         self.late.close()
+        self.notes.close()
 
     def _start(
         self, pipeline: PslgSam, task: Task, config: LabelingConfig, priority: Priority, serving: Serving
@@ -165,6 +191,7 @@ class Prelabeler:
     def _slot(
         self,
         pipeline: PslgSam,
+        task: Task,
         job: tuple[TaskQuery, list[Future[Prelabels]]] | None,
         config: LabelingConfig,
         until: float,
@@ -182,7 +209,7 @@ class Prelabeler:
                 self.late.push(
                     query.task_id,
                     serving.scope,
-                    lambda: self._prediction(pipeline, query, [future.result() for future in futures], config),
+                    lambda: self._noted(pipeline, task, query, [future.result() for future in futures], config),
                     serving.stays,
                 )
             return []
@@ -190,7 +217,18 @@ class Prelabeler:
             # One task's failure, of whatever kind, must not cost the others their answers.
             self._failed(query.task_id, error)
             return []
-        return self._prediction(pipeline, query, answers, config)
+        return self._noted(pipeline, task, query, answers, config)
+
+    def _noted(
+        self,
+        pipeline: PslgSam,
+        task: Task,
+        query: TaskQuery,
+        answers: Sequence[Prelabels],
+        config: LabelingConfig,
+    ) -> Prediction:
+        self.notes.keep(task, notes_of(query, answers, config))
+        return self.prediction(pipeline, query, answers, config)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
@@ -210,7 +248,7 @@ class Prelabeler:
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
-        key = (query.url, expression, default or "", pipeline.model_version, str(serving.scope))
+        key = (query.url, expression, default or "", pipeline.version_answering(expression), str(serving.scope))
 
         def run() -> Prelabels:
             try:
@@ -234,7 +272,7 @@ class Prelabeler:
         self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
     ) -> Prelabels:
         image = self._images.load(query.url, query.task_id)
-        wanted = (image.identity, expression, default_category, pipeline.model_version)
+        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
@@ -251,9 +289,10 @@ class Prelabeler:
                 embed=embed,
                 most=self._cache.most,
                 until=until,
+                candidates=self._cache.candidates,
             )
             cleaned = self._cleaned(answer)
-            for item in cleaned:
+            for item in (*cleaned, *cleaned.candidates):
                 embed(pixels, _click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
@@ -261,12 +300,16 @@ class Prelabeler:
 
     def _cleaned(self, answer: Prelabels) -> Prelabels:
         specks, holes = self._settings.speck_area, self._settings.hole_area
-        items = [replace(item, mask=clean_mask(item.mask, specks, holes)) for item in answer]
-        return replace(answer, items=tuple(items))
 
-    def _prediction(
+        def cleaned(items: Iterable[Prelabel]) -> tuple[Prelabel, ...]:
+            return tuple(replace(item, mask=clean_mask(item.mask, specks, holes)) for item in items)
+
+        return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
+
+    def prediction(
         self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
     ) -> Prediction:
+        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
         writer = RegionWriter(
             config.image,
             pipeline.model_version,
@@ -274,20 +317,16 @@ class Prelabeler:
             self._settings.rle_warning_bytes,
             self._metrics.brush_bytes.observe,
             config.item,
+            config.own_categories,
         )
         regions: list[Region] = []
         scores: list[float] = []
+        notes = notes_of(query, answers, config)
+        for note in notes:
+            level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
+            logger.log(level, "task %s: no mask for %s", query.task_id, note)
         for expression, answer in zip(query.expressions, answers, strict=True):
-            labelled = True
             places: dict[str | None, tuple[str, tuple[Control, ...]] | None] = {}
-            if answer.abstained is not None:
-                logger.info(
-                    "task %s: no mask for %r (%s): %s",
-                    query.task_id,
-                    expression[:200],
-                    answer.abstained.code,
-                    answer.abstained.message,
-                )
             if answer.left_out:
                 logger.warning(
                     "task %s: %d objects found for %r: the %d most certain go to Label Studio (PSLG_MAX_OBJECTS is %d,"
@@ -299,26 +338,43 @@ class Prelabeler:
                     self._settings.max_objects,
                     self._settings.deadline,
                 )
+            labelled = True
             for item in answer:
                 if item.category not in places:
                     label = label_of(item, query, config)
                     places[item.category] = None if label is None else (label, config.controls_for(label))
                 place = places[item.category]
                 if place is None:
-                    logger.warning(
-                        "task %s: no mask for %r: the labeling config has no label for %r (labels: %s)",
-                        query.task_id,
-                        expression[:200],
-                        item.category or query.category or "an expression without a known category",
-                        ", ".join(found.stored for found in config.labels),
-                    )
                     labelled = False
                     continue
                 regions += writer.regions(item.mask, *place, score=item.score, expression=expression)
             scores.append(answer.score if labelled else 0.0)
         self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
+        self._metrics.count_notes(notes)
         score = sum(scores) / len(scores) if regions else 0.0
+        regions += self._candidates(writer, query, answers, config)
+        regions += note_region(notes, config)
         return {"result": regions, "score": score, "model_version": pipeline.model_version}
+
+    def _candidates(
+        self, writer: RegionWriter, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+    ) -> list[Region]:
+        """The objects that fit alike, marked as candidates; what has no label is none."""
+        regions: list[Region] = []
+        for expression, answer in zip(query.expressions, answers, strict=True):
+            shown = [
+                (item, label) for item in answer.candidates if (label := label_of(item, query, config)) is not None
+            ]
+            for number, (item, label) in enumerate(shown, 1):
+                regions += writer.regions(
+                    item.mask,
+                    label,
+                    config.controls_for(label),
+                    score=item.score,
+                    expression=expression,
+                    mark=candidate(number, len(shown)),
+                )
+        return regions
 
 
 def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:

@@ -20,6 +20,7 @@ from dataset_tools.categories import category_name
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.label_studio.images import variables
+from dataset_tools.label_studio.notes import NOTE
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -28,6 +29,7 @@ __all__ = ["Control", "Label", "LabelingConfig", "parse_labeling_config"]
 
 OUTPUT_TAGS = ("BrushLabels", "PolygonLabels", "RectangleLabels")
 PROMPT_TAGS = ("KeyPointLabels", "RectangleLabels", "BrushLabels")
+_KEPT_CHARACTERS, _MOST_CHARACTERS, _MOST_CONTROLS = 100_000, 4_000_000, 200
 _WORDS = ("expression", "phrase", "sentence", "caption", "query", "referring_expression", "referring", "description")
 """Names of data keys that hold the words, the likeliest first."""
 
@@ -78,6 +80,7 @@ class Control:
         smart: whether it is a prompt tool (``smart="true"``); a missing attribute counts as True for BrushLabels,
             whose default it is in the editor, and False elsewhere.
         smart_only: whether the ordinary tool is hidden.
+        rotated: rectangles are the smallest around the mask, turned any way (``rotated="true"``), not upright ones.
     """
 
     tag: str
@@ -85,6 +88,7 @@ class Control:
     labels: tuple[Label, ...]
     smart: bool
     smart_only: bool
+    rotated: bool = False
 
     @cached_property
     def type(self) -> str:
@@ -106,7 +110,8 @@ class LabelingConfig:
         image_value: the Image tag's ``value`` or ``valueList``, in which the key stands.
         expression_key: the task's data key that holds the expression, maybe a path.
         controls: all controls with labels for the image, in document order.
-        text_controls: names of the TextArea tags for the image.
+        text_controls: names of the TextArea tags for the image in which expressions may be typed.
+        has_note: whether there is a TextArea ``pslg_note`` for what a pre-label has to say.
         notes: problems that do not depend on what the model knows.
         others: the same for the further images of the labeling config.
         item: which image of a list (``valueList``) is meant, None where the tag shows one.
@@ -119,6 +124,7 @@ class LabelingConfig:
     controls: tuple[Control, ...]
     text_controls: tuple[str, ...]
     notes: tuple[str, ...]
+    has_note: bool = False
     others: tuple[LabelingConfig, ...] = ()
     item: int | None = None
 
@@ -212,18 +218,33 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name).casefold()
 
 
-@lru_cache(maxsize=256)
 def parse_labeling_config(xml: str) -> LabelingConfig:
     """Read a labeling config.
 
     Raises:
-        ProtocolError: not XML, or without an ``Image`` whose ``value`` is a task key.
+        ProtocolError: not XML, too large, or without an ``Image`` whose ``value`` is a task key.
     """
+    if len(xml) > _KEPT_CHARACTERS:
+        return _parsed(xml)  # few are so long; kept ones would take memory by their length
+    return _kept(xml)
+
+
+@lru_cache(maxsize=256)
+def _kept(xml: str) -> LabelingConfig:
+    return _parsed(xml)
+
+
+def _parsed(xml: str) -> LabelingConfig:
+    if len(xml) > _MOST_CHARACTERS:
+        raise ProtocolError(f"the labeling config has {len(xml)} characters, more than {_MOST_CHARACTERS}")
     try:
         root = fromstring(xml)
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise ProtocolError(f"the labeling config is not well-formed XML: {error}") from error
     elements = list(root.iter())
+    controls = sum(e.tag in (*OUTPUT_TAGS, *PROMPT_TAGS) for e in elements)
+    if controls > _MOST_CONTROLS:
+        raise ProtocolError(f"the labeling config has {controls} controls with labels, more than {_MOST_CONTROLS}")
     targets = [name for e in elements if e.tag in (*OUTPUT_TAGS, *PROMPT_TAGS) for name in _targets(e)]
     images = [e for e in elements if e.tag == "Image" and e.get("name") and variables(_value(e))]
     if not images:
@@ -244,13 +265,15 @@ def _of_image(image: Element, elements: list[Element]) -> LabelingConfig:
     name, keys = image.attrib["name"], variables(_value(image))
     controls = tuple(_control(e) for e in elements if _has_labels(e) and name in _targets(e))
     expression_key, doubts = _expression_key(elements, keys)
+    texts = [e.attrib["name"] for e in elements if e.tag == "TextArea" and e.get("name") and name in _targets(e)]
     return LabelingConfig(
         image=name,
         image_key=keys[0],
         image_value=_value(image),
         expression_key=expression_key,
         controls=controls,
-        text_controls=tuple(e.attrib["name"] for e in elements if e.tag == "TextArea" and name in _targets(e)),
+        text_controls=tuple(text for text in texts if text != NOTE),
+        has_note=NOTE in texts,
         notes=(*_notes(image, controls, elements), *doubts),
     )
 
@@ -278,7 +301,8 @@ def _control(element: Element) -> Control:
     smart_only = element.get("smartOnly", "").lower() == "true"
     default = "true" if element.tag == "BrushLabels" else "false"
     smart = smart_only or element.get("smart", default).lower() == "true"
-    return Control(str(element.tag), element.attrib["name"], tuple(labels), smart, smart_only)
+    rotated = element.get("rotated", "").lower() == "true"
+    return Control(str(element.tag), element.attrib["name"], tuple(labels), smart, smart_only, rotated)
 
 
 def _expression_key(elements: list[Element], image_keys: list[str]) -> tuple[str, list[str]]:
@@ -292,7 +316,7 @@ def _expression_key(elements: list[Element], image_keys: list[str]) -> tuple[str
         for element in elements
         if element.tag == tag
         for key in variables(element.get("value", ""))
-        if key not in image_keys
+        if key not in (*image_keys, NOTE)
     ]
     for word in _WORDS:
         for key in keys:

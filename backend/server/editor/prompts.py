@@ -167,8 +167,17 @@ def read_prompts(
         task: carries the drafts.
         config: says which controls are prompts.
         image_size: (height, width) in pixels.
+
+    Raises:
+        ImageError: they were made on a turned view of the image.
     """
     items = [item for item in result if isinstance(item, dict) and isinstance(item.get("value"), dict)]
+    turned = [item for item in items if item.get("type") != "textarea" and item.get("image_rotation")]
+    if turned:
+        raise ImageError(
+            f"its prompts were made on the image turned by {turned[0]['image_rotation']} degrees, where it cannot be"
+            " told which pixels are meant; turn the image back and click again"
+        )
     signs = _draft_signs(task.drafts)
     objects: dict[tuple[str, int], ObjectPrompt] = {}
     for number, item in enumerate(items):
@@ -222,8 +231,8 @@ def _clicks(item: dict[str, Any], signs: dict[str, bool], image_size: tuple[int,
     if item.get("type") != "keypointlabels" or position is None:
         return []
     sign = item.get("is_positive")
-    if not isinstance(sign, bool):
-        sign = signs.get(str(item.get("id")), True)
+    # Other callers of the API than the editor write 0 and 1.
+    sign = bool(sign) if isinstance(sign, int) else signs.get(str(item.get("id")), True)
     height, width = image_size
     x = min(max(position[0] / 100 * width, 0.0), width - 1.0)
     y = min(max(position[1] / 100 * height, 0.0), height - 1.0)
@@ -264,10 +273,10 @@ def _draft_signs(drafts: Sequence[Any]) -> dict[str, bool]:
     """Sign by click id; where drafts disagree, the one saved last."""
     usable = [draft for draft in drafts if isinstance(draft, dict) and isinstance(draft.get("result"), list)]
     return {
-        str(item.get("id")): item["is_positive"]
+        str(item.get("id")): bool(item["is_positive"])
         for draft in sorted(usable, key=lambda draft: str(draft.get("updated_at") or ""))
         for item in draft["result"]
-        if isinstance(item, dict) and isinstance(item.get("is_positive"), bool)
+        if isinstance(item, dict) and isinstance(item.get("is_positive"), int)
     }
 
 

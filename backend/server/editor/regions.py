@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 import orjson
 
@@ -30,6 +31,8 @@ __all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
 
 logger = logging.getLogger(__name__)
 
+_FRAGMENT = 0.02
+"""A part of less than this share of the largest part is no polygon: each would be a region of its own to delete."""
 _LOOKUP_BYTES = 4_000_000
 _MASK_BYTES = 64_000_000
 
@@ -66,7 +69,8 @@ class RegionLookup:
         """The topmost region with this label under ``point`` (x, y in pixels), None without one.
 
         The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
-        prediction. Regions of smart tools are prompts and do not count.
+        prediction; where several people have annotated the task, a prediction, never another annotator's region.
+        Regions of smart tools are prompts and do not count.
         """
         return self.holding(task, [point], label, config, image_size)
 
@@ -144,6 +148,9 @@ def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
         return
     for group in (task.annotations, task.predictions):
         usable = [item for item in group if isinstance(item, dict) and isinstance(item.get("result"), list)]
+        people = {str(item.get("completed_by")) for item in usable if not item.get("was_cancelled")}
+        if group is task.annotations and len(people) > 1:
+            continue  # the request does not say whose click it is: what all of them began from is what is seen for sure
         for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
             if not item.get("was_cancelled"):
                 yield item["result"]
@@ -160,6 +167,7 @@ class RegionWriter:
         rle_warning_bytes: JSON size of a brush code above which a warning is logged.
         report_bytes: called with the JSON size of every brush code.
         item: number of the image where the tag shows several (``item_index``), else None.
+        own: the config's labels that are no canonical category, which words may name.
     """
 
     image: str
@@ -168,6 +176,7 @@ class RegionWriter:
     rle_warning_bytes: int = 1_000_000
     report_bytes: Callable[[int], None] = lambda _: None
     item: int | None = None
+    own: Collection[str] = ()
 
     def regions(
         self,
@@ -179,6 +188,7 @@ class RegionWriter:
         expression: str | None = None,
         clicks: int = 0,
         region_id: str | None = None,
+        mark: str | None = None,
     ) -> list[Region]:
         """The regions of one object, one per control (a polygon control: one per part of the mask).
 
@@ -188,8 +198,9 @@ class RegionWriter:
             controls: where to put the object.
             score: in [0, 1].
             expression: the words that the object was found for; None for one that was clicked or boxed only.
-            clicks: how many clicks led to the mask.
+            clicks: how many clicks and drawn boxes led to the mask.
             region_id: id of the region that the first one replaces; the others get fresh ids.
+            mark: a further line of ``meta.text``, for a candidate.
         """
         if not mask.any():
             return []
@@ -200,7 +211,9 @@ class RegionWriter:
         height, width = mask.shape
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():
-            said.append(words(expression))
+            said += words(expression, self.own)
+        if mark is not None:
+            said.append(mark)
         return [
             {
                 "id": identity,
@@ -220,7 +233,9 @@ class RegionWriter:
         ]
 
     def _values(self, mask: Mask, control: Control) -> list[Region]:
-        values = written(mask, control.type, self.polygon_tolerance)
+        if control.tag == "PolygonLabels":
+            mask = _without_fragments(mask)
+        values = written(mask, control.type, self.polygon_tolerance, rotated=control.rotated)
         if control.tag == "BrushLabels":
             size = len(orjson.dumps(values[0]["rle"]))
             self.report_bytes(size)
@@ -231,3 +246,12 @@ class RegionWriter:
                     size,
                 )
         return values
+
+
+def _without_fragments(mask: Mask) -> Mask:
+    """``mask`` bool[H, W], not empty, without parts that are tiny beside its largest one."""
+    count, parts, figures, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    areas = figures[:, cv2.CC_STAT_AREA]
+    keep = areas >= _FRAGMENT * areas[1:].max()
+    keep[0] = False
+    return mask if keep[1:].all() or count == 2 else np.asarray(keep[parts], np.bool_)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
+from backend.pipeline.grounding.exemplars import without_exemplars
 from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["Model", "ProjectModels"]
@@ -128,11 +129,19 @@ class ProjectModels:
         config: name of the base config; versions of another one do not serve.
         load: makes the pipeline of a version's config file.
         capacity: promoted versions held in memory; the one that was not used for longest goes first.
+        extend: makes what answers a project of the pipeline that serves it: with lessons of its own.
     """
 
     def __init__(
-        self, base: Model, versions: ModelVersions, config: str, load: Callable[[Path], PslgSam], capacity: int
+        self,
+        base: Model,
+        versions: ModelVersions,
+        config: str,
+        load: Callable[[Path], PslgSam],
+        capacity: int,
+        extend: Callable[[int | None, PslgSam], PslgSam] = lambda _, pipeline: pipeline,
     ) -> None:
+        self._extend = extend
         self._base = base
         self._versions = versions
         self._config = config
@@ -165,7 +174,8 @@ class ProjectModels:
 
     def loaded(self, project: int | None) -> PslgSam | None:
         """The pipeline that answers a project now, None while it is loaded; never waits."""
-        return self._find(project)[0] if self._base.ready else None
+        pipeline = self._find(project)[0] if self._base.ready else None
+        return None if pipeline is None else self._extend(project, pipeline)
 
     def pipeline(self, project: int | None) -> PslgSam:
         """The pipeline that answers a project; the caller keeps it to the end of its request.
@@ -178,18 +188,23 @@ class ProjectModels:
         while True:
             pipeline, loading = self._find(project)
             if pipeline is not None:
-                return pipeline
+                return self._extend(project, pipeline)
             if loading is None:
-                return base
+                return self._extend(project, base)
             try:
                 loading.exception(max(0.0, until - time.monotonic()))
             except FutureTimeoutError:
                 raise UnavailableError(f"the model version of project {project} is being loaded") from None
 
+    def answers(self, project: int | None, version: str) -> bool:
+        """Whether ``version`` answers the project now; lessons that were added since make no difference."""
+        return without_exemplars(self.version(project)) == without_exemplars(version)
+
     def serves(self, project: int | None, version: str) -> bool:
         """Whether ``version`` answers the project now, and nothing else was promoted for it (and is being loaded)."""
         wanted = None if project is None else self._versions.active(project, self._config)
-        return (wanted or self._base.version) == version and self.version(project) == version
+        trained = without_exemplars(version)
+        return (wanted or self._base.version) == trained and self.answers(project, version)
 
     def versions(self) -> list[str]:
         """Model versions in memory, the base config's first."""

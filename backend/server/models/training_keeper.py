@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import MAX_ATTEMPTS, Job, TrainingJobs
@@ -32,9 +32,16 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 class TrainingKeeper:
-    """The keeper of one process; does nothing until ``start``."""
+    """The keeper of one process; does nothing until ``start``. ``learn`` is called whenever events were folded."""
 
-    def __init__(self, settings: Settings, store: AnnotationStore, jobs: TrainingJobs) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: AnnotationStore,
+        jobs: TrainingJobs,
+        learn: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._learn = learn
         self._settings = settings
         self._store = store
         self._jobs = jobs
@@ -84,6 +91,8 @@ class TrainingKeeper:
 
     def _turn(self) -> None:
         self._store.refresh()
+        with self._logged():
+            self._learn()
         if self._settings.train_every:
             for project in self._jobs.want_after(self._settings.train_every):
                 logger.info("project %d: %d more accepted masks, training queued", project, self._settings.train_every)

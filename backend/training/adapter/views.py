@@ -32,7 +32,7 @@ __all__ = ["FeatureCache", "FeatureView", "Levels", "Reading", "detections_of", 
 
 Levels: TypeAlias = list[npt.NDArray[np.float16]]
 """One float16[h, w, channels] per level of ``STRIDES``."""
-_CORE = ("stem", "stages", "lateral", "smooth", "heat", "sides")
+_CORE = ("stem", "stages", "backbone", "lateral", "smooth", "heat", "sides")
 _FREE_BYTES = 2_000_000_000
 """Nothing is kept when the disk has less than this left."""
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.pipeline.grounding.compact.network import DetectorConfig
+from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, DetectorConfig
 from backend.training.grounder.augmentation import AugmentationConfig
 from backend.training.settings import checked
+from dataset_tools.categories import CATEGORIES, KINDS
 from dataset_tools.errors import ConfigError
 
 
@@ -72,12 +73,39 @@ class TrainingSettings:
     keep_last: bool = False
     calibrate_on_training: bool = False
     calibration: Mapping[str, Mapping[str, Any]] | None = None
+    leave_out: tuple[str, ...] = ()
+
+
+def without_left_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what ``leave_out`` names gone from the detector, with its kinds, and unknown in every set.
+
+    Their objects are neither learnt nor measured, and where they stand nothing is said of them. Done to the config
+    and not to the images, so that a run's folder holds what was trained.
+    """
+    left_out = set(values.get("leave_out") or ())
+    if not left_out:
+        return dict(values)
+    detector = dict(values["detector"])
+    names = detector.get("categories", COMPACT_CATEGORIES)
+    detector["categories"] = [name for name in names if not left_out & {name, KINDS.get(name, name)}]
+    result = {**values, "detector": detector}
+    for part in ("sources", "validation", "calibration"):
+        if values.get(part):
+            result[part] = {
+                name: {**source, "unlabelled": {**source.get("unlabelled", {}), **dict.fromkeys(sorted(left_out), 0.0)}}
+                for name, source in values[part].items()
+            }
+    return result
 
 
 def check_settings(values: Mapping[str, Any]) -> TrainingSettings:
     """The settings in ``values``; raises ConfigError that names a key which is unknown or missing."""
     settings = checked(TrainingSettings, values, "the training config")
-    DetectorConfig.of(settings.detector)
+    categories = DetectorConfig.of(settings.detector).categories
+    if unknown := [name for name in settings.leave_out if name not in CATEGORIES]:
+        raise ConfigError(f"leave_out: {unknown[0]!r} is no canonical category; it may be {', '.join(CATEGORIES)}")
+    if categories and not set(categories) - set(settings.leave_out):
+        raise ConfigError("leave_out: nothing is left to learn")
     checked(AugmentationConfig, settings.augmentation, "augmentation")
     for part in ("sources", "validation", "calibration"):
         for name, source in (getattr(settings, part) or {}).items():

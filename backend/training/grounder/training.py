@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ class Source:
     from_step: int
 
 
-def load_sources(config: Mapping[str, Mapping[str, Any]], data: Path, max_side: int) -> list[Source]:
+def load_sources(
+    config: Mapping[str, Mapping[str, Any]], data: Path, max_side: int, leave_out: Collection[str] = ()
+) -> list[Source]:
     """Decode the sources that ``config`` names below the folder ``data``, reduced to ``max_side`` pixels.
 
     A source has ``share``, optionally ``from_step``, and either ``folder`` (with ``split``, ``names``, ``unlabelled``)
-    or ``scenes`` and ``seed``.
+    or ``scenes`` and ``seed``. Objects of the categories ``leave_out`` are taken out of all of them.
     """
     sources = []
     for name, source in config.items():
@@ -64,6 +66,11 @@ def load_sources(config: Mapping[str, Mapping[str, Any]], data: Path, max_side: 
             )
         else:
             images = draw_scenes(source["scenes"], source["seed"])
+        if leave_out:
+            images = [
+                replace(image, objects=tuple(item for item in image.objects if item.category not in leave_out))
+                for image in images
+            ]
         if not images:
             raise ConfigError(f"training source {name!r} has no images; check its folder, split and names: {source}")
         sources.append(Source(images, float(source.get("share", 1.0)), int(source.get("from_step", 0))))

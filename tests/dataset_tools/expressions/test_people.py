@@ -11,8 +11,9 @@ from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.explanation import explain
 from dataset_tools.expressions.groups import find_groups
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Extreme, Group, Part, Place, Query, State
+from dataset_tools.expressions.query import Color, Extreme, Group, Part, Place, Query, Size, State
 from dataset_tools.expressions.relations import LabelledBox, choose
+from dataset_tools.expressions.spatial_scores import places
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.geometry import Box
 
@@ -192,3 +193,64 @@ def test_a_query_knows_what_it_needs_of_the_image() -> None:
     assert parse("the L-shaped harbor").mentions_looks
     assert not parse("the leftmost ship").mentions_looks
     assert isinstance(parse("the ship by the largest bridge").parts[0], Query)
+
+
+@pytest.mark.parametrize(
+    ("expression", "unread"),
+    [
+        ("the striped tennis court", "striped"),
+        ("boat at the dock's outer end", "outer"),
+        ("the boat with the faded reddish deck", "faded"),
+        ("the building with a shiny roof by the trees", "shiny"),
+        ("the court on the right end of the three, with an extra hoop", "hoop"),
+        ("the ship near the harbor with the blinking beacon", "beacon"),
+    ],
+)
+def test_what_cannot_be_read_is_named_wherever_it_stands(expression: str, unread: str) -> None:
+    assert unread in " ".join(parse(expression).unread).split()
+
+
+def test_little_is_a_size_but_in_comparisons() -> None:
+    assert any(isinstance(c, Size) for c in parse("the boat next to a little pier").parts[0].constraints)
+    assert not any(isinstance(c, Size) for c in parse("the boat a little to the left").constraints)
+
+
+def test_the_object_lies_where_its_part_is_said_to_lie() -> None:
+    query = parse("the boat with a brown deck by the right edge")
+    assert any(isinstance(c, Place | Extreme) and c.direction == (1, None) for c in query.constraints)
+
+
+def test_an_object_named_after_an_unknown_landmark_is_what_is_asked_for() -> None:
+    query = parse("find the winding kart track; the dark soccer field just to its right")
+    assert query.category == "soccerfield"
+    assert "track" in " ".join(query.unread)
+
+
+def test_another_of_its_kind_beside_it_is_no_description_of_itself() -> None:
+    query = parse("the red car with a white one beside it")
+    assert [c.name for c in query.constraints if isinstance(c, Color)] == ["red"]
+    assert query.relations[0].targets[0].category == "vehicle"
+
+
+def test_parts_of_a_plane_stand_for_it() -> None:
+    boxes = [at(100, 100, "airplane", 80, 80), at(160, 150, "vehicle", 12, 8), at(600, 500, "vehicle", 12, 8)]
+    choice = choose(parse("the truck by the plane's tail"), boxes, SIZE)
+    assert choice.indices == (1,)
+    assert parse("the truck below the wing of the plane").target_categories == {"airplane"}
+
+
+def test_a_stack_of_courts_is_no_chimney() -> None:
+    assert parse("the court at the top of the stack of three").target_categories == frozenset()
+    assert parse("the leftmost stack").category == "chimney"
+
+
+def test_the_fifth_of_many_is_as_likely_as_one_by_one_counting_says() -> None:
+    rng = np.random.default_rng(3)
+    key, noise, presence = rng.normal(size=9), np.full(9, 0.3), rng.uniform(0.2, 1.0, 9)
+    found = places(key, noise, presence, 9)
+    before = 1 / (1 + np.exp(-(key[None] - key[:, None]) / 0.3)) * presence[None]
+    for index in range(9):
+        counts = np.array([1.0])
+        for other in set(range(9)) - {index}:
+            counts = np.convolve(counts, [1 - before[index, other], before[index, other]])
+        np.testing.assert_allclose(found[index], counts, atol=1e-12)

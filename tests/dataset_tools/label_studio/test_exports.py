@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from dataset_tools import brush_rle
+from dataset_tools.checks.validate import check_sample
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.exports import ImportRules, Problem, read_export
 from dataset_tools.records import Sample
@@ -271,3 +272,18 @@ def test_annotation_recorded_from_label_studio(shared_data: Path, tmp_path: Path
     samples, problems = read(tmp_path, {**body["task"], "annotations": [body["annotation"]]})
     assert [record.category for sample in samples for record in sample.records]
     assert problems == []
+
+
+def test_masks_of_different_prompts_under_one_expression_are_said(tmp_path: Path) -> None:
+    found = region(square(4, 5), meta={"text": ["pslg model=m clicks=0 score=0.9", "expression: all the ships"]})
+    drawn = {**region(square(40, 5), origin="manual"), "id": "other"}
+    data = {"expression": "all the ships"}
+    for regions, mixed in (([found], None), ([found, drawn], True)):
+        one = task(annotation(*regions))
+        one["data"] |= data
+        (sample,), _ = read(tmp_path, one)
+        (record,) = sample.records
+        assert record.provenance.mixed is mixed
+        assert [f.code for f in check_sample(sample) if f.code == "expression-mixed"] == ["expression-mixed"] * bool(
+            mixed
+        )

@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as arrays
 from backend.server.editor.labeling_config import LabelingConfig, parse_labeling_config
 from backend.server.editor.regions import RegionLookup, RegionWriter
 from backend.server.protocol import Task
-from dataset_tools import masks
+from dataset_tools import masks, metrics
 from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Point
 from dataset_tools.label_studio.exports import ImportRules, Problem, read_export
-from dataset_tools.label_studio.regions import SHAPES, mask_of, provenance, read_info, read_region, written
+from dataset_tools.label_studio.regions import SHAPES, mask_of, provenance, read_info, read_region, words, written
 from dataset_tools.masks import Mask
 from dataset_tools.metrics import iou
 
@@ -208,3 +208,26 @@ def test_what_a_region_says_of_its_origin_is_read_as_it_was_written() -> None:
     region["meta"] = {"text": [provenance("compact-01234567", 3, 0.8766)]}
     info = read_info(region, {})
     assert (info.model, info.clicks, info.score) == ("compact-01234567", 3, 0.877)
+
+
+@pytest.mark.parametrize("angle", [0, 20, 45, 70, 110, 160])
+def test_a_turned_rectangle_is_read_as_the_mask_it_was_made_of(angle: float) -> None:
+    height, width = 120, 200
+    turn = np.radians(angle)
+    corners = np.array([(-40, -12), (40, -12), (40, 12), (-40, 12)]) @ np.array(
+        ((np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn)))
+    ) + (100, 60)
+    mask = masks.from_coco([corners.reshape(-1).tolist()], height, width)
+    (value,) = written(mask, "rectanglelabels", rotated=True)
+    assert -45.1 <= value["rotation"] <= 45.1
+    again = mask_of("rectanglelabels", value, height, width)
+    assert metrics.iou(again, mask) > 0.93
+    assert again.sum() < 1.08 * mask.sum()
+
+
+def test_the_words_of_a_region_say_what_was_guessed_and_passed_over() -> None:
+    region: dict[str, Any] = {"type": "brushlabels", "value": {}}
+    region["meta"] = {"text": words("the leftmsot  ship with faded lines")}
+    info = read_info(region, {})
+    assert info.expression == "the leftmsot ship with faded lines"
+    assert (info.reading.guessed, info.reading.unread) == (("leftmsot: leftmost",), ("faded",))

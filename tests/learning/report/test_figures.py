@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from backend.commands.report import report
 from backend.database import Database
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.report.figures import Costs, labelling_of
-from backend.learning.report.page import ModelHistory, page
+from backend.learning.report.page import ModelHistory, page, use_dates
 from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
 from dataset_tools.errors import ConfigError, DatasetError
+from dataset_tools.label_studio.exports import ImportRules, samples_of
+from dataset_tools.statistics import collect
 from tests.dataset_tools.label_studio.test_client import LEGACY
+from tests.learning.versions.test_registry import manifest
 from tests.server.conftest import Site, make_site
 
 HEIGHT, WIDTH = 20, 40
@@ -105,16 +110,61 @@ def test_figures_by_hand() -> None:
     assert figures["clicks_per_label"] == pytest.approx(3 / 4), "a label drawn by hand has no clicks to count"
     assert figures["labels_by_day"] == {"2026-03-01": 3, "2026-03-02": 1, "2026-03-09": 1}
     assert figures["labels_by_category"] == {"ship": 4, "bridge": 1}
-    # 20 + 20 + 30 seconds, and of the 5000 only the 600 that may count; one label has no time
+    # 20 + 20 + 30 seconds of labels made with the model; one of them has no time
     assert figures["saving"] == {
-        "labels": 4, "seconds": 670.0, "manual_seconds": 400.0, "price": pytest.approx(-2.7),
-        "saved_seconds": -270.0, "share": pytest.approx(-0.675),
+        "labels": 3, "seconds": 70.0, "manual_seconds": 300.0, "price": pytest.approx(2.3), "baseline": 100.0,
+        "measured": 0, "saved_seconds": 230.0, "share": pytest.approx(230 / 300),
     }  # fmt: skip
     assert figures["quality"]["compact-00000001"] == {
         "tasks": 2, "mIoU": pytest.approx(0.75), "good": 0.5, "score": pytest.approx(0.6),
     }  # fmt: skip
     assert figures["quality"]["compact-00000002"]["mIoU"] == pytest.approx(0.5)
     assert list(found.by_day()) == [date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 9)]
+
+
+def test_ten_labels_drawn_by_hand_are_the_baseline() -> None:
+    tasks = export()
+    for number in range(10, 19):
+        drawn = annotation(number, 3, [region(10, "manual", None), region(30, "manual", None)], 40.0)
+        tasks.append({"id": number, "data": {}, "annotations": [drawn], "predictions": []})
+    saving = labelling_of(tasks).saving(Costs(manual_seconds=100.0, longest=600.0))
+    assert (saving.labels, saving.measured) == (3, 19)
+    assert saving.baseline == pytest.approx((18 * 20 + 600) / 19)
+    assert saving.manual_seconds == pytest.approx(3 * saving.baseline)
+
+
+def test_the_ticks_of_one_day_are_days() -> None:
+    axes = Figure().add_subplot()
+    axes.plot([date(2026, 3, 1)], [20.0], marker="o")  # type: ignore[arg-type]
+    use_dates(axes)
+    assert len(axes.get_xticks()) <= 3
+    assert axes.get_xlim()[1] - axes.get_xlim()[0] == pytest.approx(3)
+
+
+def worded(*lines: str, origin: str = "prediction") -> dict[str, Any]:
+    return {**region(10, origin), "meta": {"text": list(lines)}}
+
+
+@pytest.mark.parametrize(
+    ("given", "fate"),
+    [
+        (worded("pslg model=m clicks=0 score=0.9", "expression: the ship"), "unchanged"),
+        (worded("pslg model=m clicks=0 score=0.9", "expression: the grey ship"), "clicked"),
+        (worded("pslg model=m clicks=0 score=0.9", "expression: the ship", origin="manual"), "clicked"),
+        (worded("pslg model=m clicks=1 score=0.9", origin="manual"), "clicked"),
+        (worded("pslg model=m clicks=2 score=0.9", "expression: the ship"), "clicked"),
+        (worded("pslg model=m clicks=0 score=0.9", "expression: the ship", origin="prediction-changed"), "changed"),
+        (worded(origin="manual"), "manual"),
+        (worded(), "unchanged"),
+    ],
+    ids=["pre-label", "typed", "typed again", "box", "clicked", "edited", "drawn", "another model"],
+)
+def test_accepted_unchanged_is_one_thing_in_report_and_dataset(given: dict[str, Any], fate: str) -> None:
+    task = {**export()[0], "annotations": [annotation(1, 1, [given], 10.0)]}
+    assert [label.fate for label in labelling_of([task]).labels] == [fate]
+    (sample,) = samples_of([task], ImportRules(), [])
+    assert [record.provenance.fate for record in sample.records] == [fate]
+    assert collect([sample]).summary()["accepted_unchanged"] in ((1.0,) if fate == "unchanged" else (0.0, None))
 
 
 def test_of_two_annotations_the_latest_is_the_truth_for_predictions() -> None:
@@ -144,12 +194,12 @@ def test_the_page_of_an_export_is_one_file(tmp_path: Path) -> None:
     result = run("--export", str(source), "--out", str(out), "--json", "--hourly-cost", "20", "--manual-seconds", "50")
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
-    assert figures["saving"]["manual_seconds"] == 200.0
+    assert figures["saving"]["manual_seconds"] == 150.0
     html = out.read_text()
     assert "my &amp; export" in html
     assert html.count("data:image/png;base64,") == 5
     assert not re.search(r'(?:src|href)="(?!data:)', html), "nothing is loaded from elsewhere"
-    assert "4 × 50 s − 670 s = -470 s" in html
+    assert "3 × 50 s − 70 s = 80 s" in html
     for text in ("compact-00000002", "20.0%", "Could not be read"):
         assert (text in html) == (text != "Could not be read"), text
     assert "Promotions" not in html, "an export knows nothing of versions"
@@ -238,3 +288,15 @@ def test_what_cannot_be_reported_says_why(tmp_path: Path) -> None:
     broken = run("--export", str(tmp_path / "no.json"), *out).exception
     assert isinstance(broken, ConfigError | DatasetError)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_the_page_shows_what_labels_brought() -> None:
+    rows = [
+        VersionRow(replace(manifest(f"tiny-{n}"), training_keys=["a" * 64] * (10 * n)), 0.0, active=n == 2, served=True)
+        for n in (2, 1)
+    ]
+    html = page("a", "b", labelling_of(export()), Costs(), ModelHistory(rows, []))
+    assert "What the labels brought" in html
+    assert html.count("data:image/png;base64,") == 6
+    part = html[html.index("What the labels brought") : html.index("Promotions and rollbacks")]
+    assert part.index("tiny-1") < part.index("tiny-2"), "from few labels to many"

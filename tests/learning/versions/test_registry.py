@@ -113,3 +113,17 @@ def test_versions_are_named_or_refused(versions: ModelVersions, database: Databa
     with pytest.raises(ConfigError, match="--project"):
         versions.row("tiny-aaaaaaaa")
     assert versions.row("tiny-aaaaaaaa", 3).manifest.project == 3
+
+
+def test_old_versions_go_by_a_stated_rule(versions: ModelVersions, database: Database) -> None:
+    names = [f"tiny-{number:08x}" for number in range(6)]
+    for name in names:
+        add(versions, database, name)
+    versions.promote(names[0], "good")
+    versions.promote(names[1], "better")
+    assert versions.prune(2, "tiny", 2) == [names[3], names[2]]
+    assert {row.manifest.version for row in versions.rows(2)} == {names[0], names[1], names[4], names[5]}
+    assert not versions.path(names[2]).exists()
+    assert versions.path(names[0]).exists()
+    assert versions.rollback(2, "tiny") == names[0], "what a rollback returns to stays"
+    assert versions.prune(2, "tiny", 2) == [names[1]], "nothing needs it any more"

@@ -95,3 +95,12 @@ def test_runs_and_pixels_agree(seed: int) -> None:
     ]
     expected[box] = cleaned_pixel_by_pixel(mask[box], 5, 4, moved)
     assert np.array_equal(found, expected)
+
+
+def test_a_new_object_is_the_clicked_part_alone() -> None:
+    mask = np.zeros((60, 80), np.bool_)
+    mask[5:30, 5:30] = mask[40:55, 50:75] = True
+    found = clean_mask(mask, 4, 4, [Point(60, 45)], only_clicked=True)
+    assert found.sum() == 15 * 25
+    assert found[45, 60]
+    assert clean_mask(mask, 4, 4, [Point(40, 2)], only_clicked=True).sum() == mask.sum()  # no part was clicked

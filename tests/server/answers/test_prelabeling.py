@@ -378,7 +378,7 @@ def test_the_reason_of_an_abstention_is_logged(
 ) -> None:
     caplog.set_level(logging.INFO)
     predict(service, task(12, site.put("/a.png", png()), "the absent ship"))
-    assert "task 12: no mask for 'the absent ship' (absent): there is none" in caplog.text
+    assert "task 12: no mask for “the absent ship” (absent): there is none" in caplog.text
 
 
 def test_a_tiny_mask_is_cleaned(service: LabelingService, site: Site) -> None:

@@ -201,3 +201,11 @@ def test_kinds_of_vehicles_get_the_label_that_fits_best() -> None:
     assert parse_labeling_config(both).label_for("large vehicle") == "truck"
     assert parse_labeling_config(both).label_for("small vehicle") == "car"
     assert parse_labeling_config(one).label_for("large vehicle") == "vehicle"
+
+
+def test_rectangles_may_be_turned_when_the_config_says_so() -> None:
+    body = '<View><Image name="i" value="$image"/>{}</View>'
+    tag = '<RectangleLabels name="box" toName="i"{}><Label value="ship"/></RectangleLabels>'
+    for attribute, rotated in (("", False), (' rotated="true"', True), (' rotated="no"', False)):
+        (control,) = parse_labeling_config(body.format(tag.format(attribute))).controls
+        assert control.rotated is rotated

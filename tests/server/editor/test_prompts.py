@@ -14,6 +14,7 @@ from backend.server.editor.prompts import EditorPrompts, TaskQuery, default_cate
 from backend.server.protocol import PredictRequest, validate
 from dataset_tools import brush_rle
 from dataset_tools.categories import canonical, category_name
+from dataset_tools.errors import ImageError
 from dataset_tools.geometry import Box, Point
 from tests.conftest import REPOSITORY
 
@@ -106,7 +107,21 @@ def test_the_drafts_sign_wins_over_a_missing_one() -> None:
     assert only_clicks(prompts(body))[0][2] is False
 
 
-@pytest.mark.parametrize("sign", [None, 0, "false"])
+@pytest.mark.parametrize(("sign", "positive"), [(0, False), (1, True), (False, False), (True, True)])
+def test_a_sign_may_be_a_number(sign: object, positive: bool) -> None:
+    body = captured("interactive_keypoint_positive")
+    body["params"]["context"]["result"][0]["is_positive"] = sign
+    assert only_clicks(prompts(body))[0][2] is positive
+
+
+def test_prompts_on_a_turned_view_are_refused() -> None:
+    body = captured("interactive_keypoint_positive")
+    body["params"]["context"]["result"][0]["image_rotation"] = 90
+    with pytest.raises(ImageError, match=r"turned by 90 degrees.*turn the image back"):
+        prompts(body)
+
+
+@pytest.mark.parametrize("sign", [None, "false"])
 def test_a_strange_sign_is_never_taken_as_negative(sign: object) -> None:
     body = captured("interactive_keypoint_positive")
     body["params"]["context"]["result"][0]["is_positive"] = sign

@@ -88,6 +88,22 @@ def test_annotations_come_before_predictions_and_skipped_ones_do_not_count() -> 
     assert identity(under(task, 45, 35)) == "other"
 
 
+def test_a_region_of_another_annotator_is_not_refined() -> None:
+    task = Task(
+        annotations=[
+            stored(brush("hers", block(0, 0)), completed_by=1),
+            stored(brush("his", block(20, 20)), completed_by=2, updated="2026-11-23T10:00:00Z"),
+        ],
+        predictions=[stored(brush("prediction", block(40, 30)))],
+    )
+    assert under(task, 25, 25) is None
+    assert identity(under(task, 45, 35)) == "prediction"
+    alone = task.model_copy(update={"annotations": task.annotations[:1]})
+    assert identity(under(alone, 5, 5)) == "hers"
+    mine = task.model_copy(update={"drafts": [stored(brush("mine", block(0, 0)))]})
+    assert identity(under(mine, 5, 5)) == "mine"
+
+
 def test_polygons_and_plain_boxes_are_found_too() -> None:
     outline = {
         "id": "p",

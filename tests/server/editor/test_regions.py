@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,3 +93,29 @@ def test_a_region_carries_the_words_that_it_was_found_for() -> None:
     (found,) = WRITER.regions(mask, "ship", [BRUSH], score=0.5, expression=" the ship\n on the left ")
     assert found["meta"]["text"][1:] == ["expression: the ship on the left"]
     assert len(WRITER.regions(mask, "ship", [BRUSH], score=0.5, expression=" ")[0]["meta"]["text"]) == 1
+
+
+def test_a_control_that_is_rotated_gets_the_tight_box() -> None:
+    mask = np.eye(40, dtype=bool) | np.eye(40, k=1, dtype=bool) | np.eye(40, k=-1, dtype=bool)
+    (upright,) = WRITER.regions(mask, "ship", [BOX], score=0.5)
+    (tight,) = WRITER.regions(mask, "ship", [replace(BOX, rotated=True)], score=0.5)
+    assert upright["value"]["rotation"] == 0
+    assert abs(tight["value"]["rotation"]) == pytest.approx(45, abs=1)
+    areas = [float(one["value"]["width"] * one["value"]["height"]) for one in (upright, tight)]
+    assert areas[1] < 0.2 * areas[0]
+
+
+def test_a_region_says_which_words_were_passed_over() -> None:
+    (region,) = WRITER.regions(
+        np.ones((4, 4), bool), "ship", [BRUSH], score=0.5, expression="the ship with faded lines"
+    )
+    assert region["meta"]["text"][1:] == ["expression: the ship with faded lines", "unread: faded"]
+
+
+def test_polygons_leave_out_parts_that_are_tiny_beside_the_largest() -> None:
+    mask = np.zeros((100, 100), np.bool_)
+    mask[5:45, 5:45] = mask[60:80, 60:80] = True
+    mask[90:93, 90:94] = True  # 12 of 1600 pixels
+    assert len(WRITER.regions(mask, "ship", [POLYGON], score=0.5)) == 2
+    (brush,) = WRITER.regions(mask, "ship", [BRUSH], score=0.5)
+    assert np.array_equal(brush_rle.decode(brush["value"]["rle"], 100, 100), mask)

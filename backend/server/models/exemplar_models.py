@@ -1,0 +1,67 @@
+"""Lends a project's pipeline the lessons of its accepted objects: candidates of a new category before any training."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from backend.bounded_cache import BoundedCache
+from backend.learning.annotations.exemplars import ExemplarStore
+from backend.learning.annotations.labelled import FetchImage
+from backend.learning.annotations.store import AnnotationStore
+from backend.pipeline import PslgSam
+from backend.pipeline.grounding.exemplars import LIKE
+from backend.server.models.project_models import Model
+
+__all__ = ["ExemplarModels"]
+
+logger = logging.getLogger(__name__)
+_HELD = 8
+
+
+class ExemplarModels:
+    """Thread-safe.
+
+    Args:
+        base: the base config's pipeline, whose grounder makes the lessons.
+        exemplars: what is kept of them.
+        store: of the annotations.
+        fetch: gets the file of a task's image.
+    """
+
+    def __init__(self, base: Model, exemplars: ExemplarStore, store: AnnotationStore, fetch: FetchImage) -> None:
+        self._base = base
+        self._exemplars = exemplars
+        self._store = store
+        self._fetch = fetch
+        self._held: BoundedCache[tuple[int, str], PslgSam] = BoundedCache(_HELD)
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Make the lessons of what changed since the last time; nothing while the model is being loaded."""
+        if not self._base.ready:
+            return
+        pipeline = self._base.pipeline()
+        matcher = pipeline.exemplar_matcher()
+        known = pipeline.grounder.known_categories
+        if matcher is None or known is None:
+            return
+        for project in self._store.projects():
+            self._exemplars.refresh(project.id, matcher, known, self._fetch)
+
+    def extended(self, project: int | None, pipeline: PslgSam) -> PslgSam:
+        """``pipeline`` with what the project's lessons show; itself where they show nothing that it does not know."""
+        if project is None or not (state := self._exemplars.state(project)):
+            return pipeline
+        key = (project, f"{pipeline.model_version}{LIKE}{state}")
+        with self._lock:
+            held = self._held.get(key)
+            if held is None:
+                taught = self._exemplars.taught(project)
+                held = pipeline.with_exemplars(taught.lessons, key[1])
+                self._held.put(key, held, 1)
+                if held is not pipeline:
+                    known = pipeline.grounder.known_categories or ()
+                    names = ", ".join(f"{n!r} ({c} objects)" for n, c in taught.objects.items() if n not in known)
+                    logger.info("project %d: more like its accepted objects is found: %s", project, names)
+        return held

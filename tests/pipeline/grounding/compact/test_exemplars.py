@@ -1,0 +1,108 @@
+"""Find more like this: a word that nobody taught the detector, from the first objects that somebody accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.pipeline.grounding.compact.exemplars import CompactMatcher, GrounderWithExemplars
+from backend.pipeline.grounding.compact.grounder import CompactGrounder, load_compact_grounder
+from backend.pipeline.grounding.exemplars import Lesson, digest
+from backend.pipeline.types import Box
+from dataset_tools import synthetic
+from dataset_tools.synthetic import Scene
+
+WEIGHTS = Path(__file__).resolve().parents[4] / "backend" / "weights" / "compact_grounder" / "model.safetensors"
+WORD = "quibble"
+
+
+@pytest.fixture(scope="module")
+def grounder() -> CompactGrounder:
+    return load_compact_grounder(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def matcher(grounder: CompactGrounder) -> CompactMatcher:
+    return CompactMatcher(grounder)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    """Scenes with at least two airplanes, which nobody calls by that name here."""
+    drawn = (synthetic.draw_scene(seed, 480, 360, theme="airport") for seed in range(40))
+    return [scene for scene in drawn if len(boxes(scene)) >= 2][:3]
+
+
+def boxes(scene: Scene) -> list[Box]:
+    return [Box.of_mask(item.mask) for item in scene.objects if item.category == "airplane"]
+
+
+@pytest.fixture(scope="module")
+def lesson(matcher: CompactMatcher, scenes: list[Scene]) -> Lesson:
+    return matcher.learn(scenes[0].image, boxes(scenes[0]), [], complete=True)
+
+
+def test_objects_like_the_accepted_ones_are_found_in_another_image(
+    matcher: CompactMatcher, lesson: Lesson, scenes: list[Scene]
+) -> None:
+    found = matcher.find(scenes[1].image, {WORD: [lesson]})
+    assert found
+    assert all(one.category == WORD and 0 < one.score <= 1 for one in found)
+    assert max(found[0].box.iou(box) for box in boxes(scenes[1])) >= 0.5
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
+def test_an_answer_is_bounded_by_what_images_hold(matcher: CompactMatcher, lesson: Lesson) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    assert len(matcher.find(noise, {WORD: [lesson]})) <= max(10, 3 * int(lesson["most"][0]))
+
+
+def test_the_word_is_understood_and_its_objects_are_chosen_like_all_others(
+    grounder: CompactGrounder, matcher: CompactMatcher, lesson: Lesson, scenes: list[Scene]
+) -> None:
+    before = grounder.ground(scenes[1].image, f"all the {WORD}s")
+    assert before.abstention is not None
+    assert before.abstention.code == "unknown-category"
+    taught = GrounderWithExemplars(grounder, matcher, {WORD: [lesson]})
+    after = taught.ground(scenes[1].image, f"all the {WORD}s")
+    assert after.groundings
+    assert {one.category for one in after.groundings} == {WORD}
+    leftmost = taught.ground(scenes[1].image, f"the leftmost {WORD}")
+    assert len(leftmost.groundings) == 1
+    middle = np.median([one.box.center.x for one in after.groundings])
+    assert leftmost.groundings[0].box.center.x <= middle
+
+
+def test_what_the_grounder_knows_itself_is_left_to_it(
+    grounder: CompactGrounder, matcher: CompactMatcher, lesson: Lesson, scenes: list[Scene]
+) -> None:
+    taught = GrounderWithExemplars(grounder, matcher, {"airplane": [lesson], WORD: [lesson]})
+    assert set(taught.lessons) == {WORD}
+    text = "all the airplanes"
+    assert taught.ground(scenes[2].image, text).groundings == grounder.ground(scenes[2].image, text).groundings
+
+
+def test_what_was_rejected_scores_lower_afterwards(matcher: CompactMatcher, scenes: list[Scene]) -> None:
+    some, other = scenes[0], scenes[1]
+    shown = boxes(some)[:1]
+    plain = matcher.learn(some.image, shown, [], complete=False)
+    first = matcher.find(other.image, {WORD: [plain]})
+    rejected = [one.box for one in first[:3]]
+    said_no = matcher.learn(other.image, [], rejected, complete=True)
+    again = matcher.find(other.image, {WORD: [plain, said_no]})
+
+    def score(found: tuple[object, ...], box: Box) -> float:
+        return max((one.score for one in found if one.box.iou(box) > 0.9), default=0.0)  # type: ignore[attr-defined]
+
+    assert rejected
+    assert sum(score(again, box) for box in rejected) < sum(score(first, box) for box in rejected)
+
+
+def test_the_same_image_and_objects_make_the_same_lesson(
+    matcher: CompactMatcher, lesson: Lesson, scenes: list[Scene]
+) -> None:
+    again = matcher.learn(scenes[0].image, boxes(scenes[0]), [], complete=True)
+    assert digest({WORD: [again]}) == digest({WORD: [lesson]})
+    assert sum(array.nbytes for array in again.values()) < 100_000
