@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset_tools import formats, labelled
+from dataset_tools.categories import category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.export import export
 from dataset_tools.geometry import Box
@@ -19,7 +20,6 @@ from dataset_tools.labelled import (
     LabelledExpression,
     LabelledImage,
     LabelledObject,
-    category_name,
     file_key,
     questions,
     read,
