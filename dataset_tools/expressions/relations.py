@@ -150,7 +150,10 @@ def _one(
         return Choice((best,), None, "", margin, scores, unread, chance)
     alike = max(int(rivals.sum()), int((score >= 0.5 * score[best]).sum()))
     message = f"{alike} objects fit {_quoted(query)} about alike: say which, e.g. 'the leftmost {display}'."
-    return Choice(_offered(score), "ambiguous", message, margin, scores, unread, chance)
+    offered = _offered(score)
+    if chance >= ENOUGH:  # only those: the others do not fit
+        offered = offered[:alike]
+    return Choice(offered, "ambiguous", message, margin, scores, unread, chance)
 
 
 def _alike(score: Floats, presence: Floats, best: int) -> Bools:

@@ -34,6 +34,8 @@ ARGUMENTS = [
 TIMEOUT = 120_000
 """Milliseconds for one wait: generous, since CI machines are shared."""
 
+PANELS = {"box": "Box around it", "mask": "Brush, by hand"}
+"""Control -> title of the panel that it is folded into, in the shipped labeling configs."""
 BRUSH_COUNT = "n => Htx.annotationStore.selected.regions.filter(r => r.type === 'brushregion').length === n"
 IMAGE = "Htx.annotationStore.selected.objects.find(o => o.type === 'image')"
 
@@ -149,11 +151,13 @@ class Editor:
             return [i, !!(find(all[i]) || {}).selected]; }"""
         index, picked = self.page.evaluate(ask, [control, label])
         if not picked:
-            found = self.page.locator(".lsf-labels").nth(index).get_by_text(label, exact=True).first
-            if not found.is_visible():  # in a folded panel
-                panel = self.page.locator(".ant-collapse-item", has=self.page.locator(".lsf-labels").nth(index))
-                panel.locator(".ant-collapse-header").click()
-            found.click()
+            place = self.page.locator(".lsf-labels").nth(index)
+            if control in PANELS:
+                panel = self.page.locator(".ant-collapse-item", has_text=PANELS[control])
+                place = panel.locator(".lsf-labels")
+                if not place.is_visible():  # a folded panel is not in the page before it was opened once
+                    panel.locator(".ant-collapse-header").click()
+            place.get_by_text(label, exact=True).first.click()
         assert self.page.evaluate(ask, [control, label])[1], f"label {label!r} of {control!r} was not picked"
 
     def notes(self) -> list[str]:
