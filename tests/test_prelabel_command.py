@@ -14,6 +14,7 @@ from PIL import Image as PillowImage
 from backend.commands.prelabel import prelabel
 from dataset_tools import brush_rle
 from dataset_tools.errors import ConfigError, ImageError, PslgError
+from dataset_tools.label_studio.notes import answered
 from dataset_tools.masks import from_coco
 from dataset_tools.metrics import iou
 from dataset_tools.synthetic import Scene, draw_scene
@@ -131,7 +132,7 @@ def test_a_file_of_tasks_becomes_importable_predictions(
     for region in prediction["result"]:
         assert region["type"] == "brushlabels"
         assert brush_rle.decode(region["value"]["rle"], *SIZE).any()
-    assert done[1]["predictions"][0]["result"] == []
+    assert answered(done[1]["predictions"][0]["result"]) == []
 
 
 def test_predictions_alone_need_tasks_of_a_project(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_what_is_not_there_abstains(
     pipeline: PslgSam, drawn: tuple[npt.NDArray[np.uint8], list[npt.NDArray[np.bool_]]], tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.tif", drawn[0][:600, :800].transpose(2, 0, 1), UTM)
-    for expression, code in {"the tennis court": "absent", "the windmill": "unknown-category"}.items():
+    for expression, code in {"the roundabout": "absent", "the windmill": "unknown-category"}.items():
         found = asked(pipeline, path, expression)
         assert found.objects == ()
         assert found.abstention is not None

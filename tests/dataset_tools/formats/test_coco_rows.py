@@ -188,7 +188,7 @@ BROKEN: list[tuple[str, Callable[[Any], object]]] = [
     ("neither a segmentation nor a usable bbox", lambda c: c["annotations"][1].update(segmentation=[], bbox=[1, 2, 0])),
     ("neither a segmentation nor a usable bbox", lambda c: c["annotations"][1].update(segmentation=None, bbox=None)),
     ("run-length", lambda c: c["annotations"][1].update(segmentation={"size": [48, 64], "counts": "zz"})),
-    ("cannot be decoded", lambda c: c["annotations"][1].update(segmentation={"size": 3, "counts": [1]})),
+    ("run-length code is for size 3", lambda c: c["annotations"][1].update(segmentation={"size": 3, "counts": [1]})),
     ("beyond", lambda c: c["annotations"][1].update(segmentation=[[1e30, 0, 1, 1, 5, 5]])),
     ("finite", lambda c: c["annotations"][1].update(segmentation=[[float("nan"), 0, 1, 1, 5, 5]])),
     ("a segmentation is a list of polygons", lambda c: c["annotations"][1].update(segmentation="RLE")),

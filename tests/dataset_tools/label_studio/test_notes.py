@@ -39,7 +39,7 @@ def region(number: int, *marks: str, expression: str = "the airplane") -> dict[s
         "original_height": 20,
         "image_rotation": 0,
         "value": {**written(mask, "brushlabels")[0], "brushlabels": ["airplane"]},
-        "meta": {"text": [provenance("tiny-1", 0, 0.5), words(expression), *marks]},
+        "meta": {"text": [provenance("tiny-1", 0, 0.5), *words(expression), *marks]},
     }
 
 
