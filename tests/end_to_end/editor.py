@@ -158,6 +158,10 @@ class Editor:
                 if not place.is_visible():  # a folded panel is not in the page before it was opened once
                     panel.locator(".ant-collapse-header").click()
             place.get_by_text(label, exact=True).first.click()
+            # The page scrolls to what is clicked: back, since positions are those of the image at the top.
+            self.page.evaluate(
+                "() => { for (let n = document.querySelector('.rs-main'); n; n = n.parentElement) n.scrollTop = 0; }"
+            )
         assert self.page.evaluate(ask, [control, label])[1], f"label {label!r} of {control!r} was not picked"
 
     def notes(self) -> list[str]:
