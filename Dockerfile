@@ -22,6 +22,5 @@ USER pslg
 VOLUME /state
 ENV PSLG_STATE_DIR=/state PSLG_HOST=0.0.0.0 PSLG_PORT=9090
 EXPOSE 9090
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD \
-    ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9090/health', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["python", "-m", "backend.health"]
 CMD ["pslg", "serve"]
