@@ -268,11 +268,10 @@ class _GuardedAdapter(WatchedAdapter):
 
         class Connection(WatchedConnection):
             def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), self.host, self.port or 80, is_trusted)
+                return _checked(super()._new_conn(), self.host, self.port or self.default_port, is_trusted)
 
-        class SecureConnection(WatchedSecureConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), self.host, self.port or 443, is_trusted)
+        class SecureConnection(Connection, WatchedSecureConnection):
+            pass
 
         class Pool(HTTPConnectionPool):
             ConnectionCls = Connection

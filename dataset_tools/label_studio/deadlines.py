@@ -80,18 +80,8 @@ class WatchedConnection(HTTPConnection):
         return super().getresponse(*args, **kwargs)
 
 
-class WatchedSecureConnection(HTTPSConnection):
+class WatchedSecureConnection(WatchedConnection, HTTPSConnection):
     """The same over TLS, its handshake included."""
-
-    def _new_conn(self) -> socket.socket:
-        connected = super()._new_conn()
-        _watch(connected)
-        return connected
-
-    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
-        """The answer; a connection may be an older one, kept alive."""
-        _watch(self.sock)
-        return super().getresponse(*args, **kwargs)
 
 
 class _Pool(HTTPConnectionPool):
