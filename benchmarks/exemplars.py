@@ -66,7 +66,7 @@ def main(
     counts = [int(part) for part in objects.split(",")]
     rows: list[Mapping[str, Any]] = []
     for category in categories.split(","):
-        holding = [image for image in found if any(_whole(image, category))]
+        holding = [image for image in found if _whole(image, category)]
         for seed in range(seeds):
             for row in _measured(pipeline, category, holding, counts, seed, images, expressions):
                 rows.append(row)

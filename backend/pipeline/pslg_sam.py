@@ -10,7 +10,7 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,6 +92,7 @@ class PslgSam:
         most: int | None = None,
         until: float = math.inf,
         candidates: int = 0,
+        labels: Collection[str] = (),
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
 
@@ -104,6 +105,7 @@ class PslgSam:
             most, until: bounds, see ``segment``.
             candidates: so many objects at most are outlined as ``Prelabels.candidates`` where several may be meant (the
                 answer is ``ambiguous`` or ``unknown-word``).
+            labels: the project's own categories, see ``Grounder.ground``.
 
         Raises:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
@@ -111,13 +113,13 @@ class PslgSam:
         _require_rgb(image)
         if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
-        grounding = self.ground(image, expression, key=key)
+        grounding = self.ground(image, expression, key=key, labels=labels)
         abstained = grounding.abstention
         offered: tuple[Grounding, ...] = ()
         if abstained is not None and abstained.code in OFFERING:
             offered = abstained.candidates[:candidates]
         if any(found.category is None for found in (*grounding.groundings, *offered)):
-            own = self.grounder.known_categories or ()
+            own = frozenset(self.grounder.known_categories or ()).union(labels)
             default_category = expression_parser.parse(expression, own).category or default_category
         outline = partial(
             self.segment,
@@ -132,9 +134,13 @@ class PslgSam:
             return outline(grounding.groundings, most=most)
         return Prelabels((), abstained, candidates=outline(offered).items if offered else ())
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
-        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
-        return self.grounder.ground(image, expression, key=key)
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
+        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` and ``labels`` as of
+        ``prelabel``.
+        """
+        return self.grounder.ground(image, expression, key=key, labels=labels)
 
     def segment(
         self,

@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns, says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.annotations import BOX, SAME_OBJECT, words_of
 from dataset_tools.label_studio.exports import (
@@ -135,12 +135,9 @@ def _images_of(
 
 
 def project_categories(store: AnnotationStore, project: int) -> frozenset[str]:
-    """Names of what the project's accepted regions are labelled as, "Solar_Panel" as "solar panel".
-
-    The parser knows them as nouns beside the canonical ones. A label that says nothing ("object") is no name.
-    """
+    """Names of what the project's accepted regions are labelled as (``own_nouns``)."""
     labels = {region.label for row in store.annotations(project) if not row.skipped for region in row.regions}
-    return frozenset(name for name in map(category_name, filter(None, labels)) if not says_nothing(name))
+    return own_nouns(filter(None, labels))
 
 
 def _gather(

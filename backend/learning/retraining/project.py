@@ -50,7 +50,8 @@ from dataset_tools.labelled import LabelledImage
 __all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
 
 _DECODERS = ("compact-sam", "sam")
-_STORE_BYTES = 4_000_000_000
+_WINDOWS = 4
+"""One part in so many of the disk is for windows."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class ProjectTrainingOptions:
         decoder: how the mask decoder learns; None leaves it as it is.
         minutes: time that the decoder's steps may take, at most.
         features: folder that keeps what the frozen parts make of images, for the next training; None: below ``work``.
+        disk: bytes that this may take on disk, what is there already included: readings of the grounder's three
+            quarters of it, embeddings of windows the rest.
     """
 
     seed: int = 0
@@ -76,6 +79,7 @@ class ProjectTrainingOptions:
     decoder: DecoderOptions | None = field(default_factory=lambda: DecoderOptions(steps=150, validate_every=25))
     minutes: float | None = None
     features: Path | None = None
+    disk: int = 6_000_000_000
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for ``training.json``: everything that the result depends on."""
@@ -215,7 +219,8 @@ class _Training:
             return {}
         weights = require(named)
         detector, calibration = load_detector(weights)
-        cache = FeatureCache(detector, self.options.features or self.work / "features")
+        readings = self.options.disk - self.options.disk // _WINDOWS
+        cache = FeatureCache(detector, self.options.features or self.work / "features", limit_bytes=readings)
         report = self._reporting(0.0, 0.5, "the grounder learns")
         learnt = adapt_grounder(cache, calibration, self.training, self.replay, options, report)
         if learnt is None:
@@ -237,7 +242,7 @@ class _Training:
         segmenter = load_segmenter(self.base.segmenter, device=self.base.device)
         if not isinstance(segmenter, SamSegmenter):
             raise TypeError(f"{self.base.segmenter.kind} gave a {type(segmenter).__name__}")
-        store = EmbeddingStore((self.options.features or self.work) / "windows", _STORE_BYTES, 0)
+        store = EmbeddingStore((self.options.features or self.work) / "windows", self.options.disk // _WINDOWS, 0)
         images = [*self.training, *(image for image in self.replay if image.objects)]
         embedded = 0
 

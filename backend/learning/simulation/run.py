@@ -36,6 +36,7 @@ from backend.learning.simulation.world import (
     tasks_of,
     training_set,
 )
+from backend.pipeline.grounding.exemplars import lessons_of
 from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
@@ -230,7 +231,8 @@ class Simulation:
         segmenter = self.world.segmenter
         if tensors:
             segmenter = _with_decoder(segmenter, tensors)
-        return LearntModel(detector, calibration, segmenter)
+        lessons = lessons_of(self.world.matcher, project, detector.config.categories)
+        return LearntModel(detector, calibration, segmenter, lessons)
 
     def _choose(
         self, model: LearntModel, strategy: str, seed: int, number: int, labelled: Sequence[OracleTask]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
@@ -257,7 +257,7 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                return self._compute_one(pipeline, query, expression, default)
+                return self._compute_one(pipeline, query, expression, default, config.own_categories)
             finally:
                 with self._lock:
                     self._running.pop(key, None)
@@ -269,7 +269,12 @@ class Prelabeler:
             return future
 
     def _compute_one(
-        self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        expression: str,
+        default_category: str | None,
+        labels: Collection[str],
     ) -> Prelabels:
         image = self._images.load(query.url, query.task_id)
         wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
@@ -290,6 +295,7 @@ class Prelabeler:
                 most=self._cache.most,
                 until=until,
                 candidates=self._cache.candidates,
+                labels=labels,
             )
             cleaned = self._cleaned(answer)
             for item in (*cleaned, *cleaned.candidates):
