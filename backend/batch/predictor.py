@@ -37,23 +37,28 @@ class TaskPredictor:
             problem = str(self._service.model.problem)
             self.close()
             raise ConfigError(problem)
-        self._pipeline = self._service.model.pipeline()
+        self._service.catch_up()
 
     @property
     def version(self) -> str:
-        """The model version of the predictions."""
-        return self._pipeline.model_version
+        """The model version of the predictions for tasks of no project of this state folder."""
+        return self._service.model.pipeline().model_version
 
     def predict(self, row: dict[str, Any]) -> tuple[Prediction, str]:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
+
+        A task that says which ``project`` it is of is answered as the server of this state folder answers that project:
+        by its promoted version, and with the lessons of its accepted objects.
 
         Raises:
             PslgError: the image cannot be had, or the task is malformed.
         """
         task = Task.model_validate(row)
+        project = row.get("project")
+        pipeline = self._service.models.pipeline(project if isinstance(project, int) else None)
         query, prelabeler = read_task(task, self._config), self._service.prelabeler
-        answers = prelabeler.answers(self._pipeline, query, self._config, Priority.EDITOR)
-        prediction = prelabeler.prediction(self._pipeline, query, answers, self._config)
+        answers = prelabeler.answers(pipeline, query, self._config, Priority.EDITOR)
+        prediction = prelabeler.prediction(pipeline, query, answers, self._config)
         return prediction, note_lines(notes_of(query, answers, self._config))
 
     def close(self) -> None:

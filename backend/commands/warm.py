@@ -53,6 +53,7 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
         if not service.model.wait():
             raise ConfigError(str(service.model.problem))
         tasks = [Task.model_validate(row) for row in rows]
+        service.catch_up()
         pipeline = service.models.pipeline(project)
         failures = warm_all(service, pipeline, tasks, parse_labeling_config(xml), push)
     finally:

@@ -74,10 +74,12 @@ class LabelingService:
         self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
-        exemplars = ExemplarModels(self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image)
-        self.training = TrainingKeeper(settings, self.store, self.jobs, exemplars.refresh)
+        self._exemplars = ExemplarModels(
+            self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image
+        )
+        self.training = TrainingKeeper(settings, self.store, self.jobs, self._exemplars.refresh)
         self.models = ProjectModels(
-            self.model, registry, name, self._watched(load_version), settings.version_memory, exemplars.extended
+            self.model, registry, name, self._watched(load_version), settings.version_memory, self._exemplars.extended
         )
         self.embeddings = EmbeddingStore(
             settings.state.embeddings,
@@ -113,6 +115,13 @@ class LabelingService:
         """Begin to load the models in the background."""
         self.model.start()
         self.models.start()
+
+    def catch_up(self) -> None:
+        """Fold what webhooks and ``pslg sync`` brought and make lessons of it, as a running server does on its own; the
+        models are loaded.
+        """
+        self.store.refresh()
+        self._exemplars.refresh()
 
     def close(self) -> None:
         """Cancel waiting work and close the files; a training that runs goes on."""
