@@ -1,12 +1,18 @@
-"""Options that mean the same in ``pslg`` and ``pslg dataset`` commands: pictures' bands, outlines on maps."""
+"""What ``pslg`` and ``pslg dataset`` commands share: bands of pictures, outlines on maps, what was left out."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 
 import click
 
-__all__ = ["bands_option", "simplify_option"]
+__all__ = ["PARTLY", "bands_option", "finish", "simplify_option"]
+
+PARTLY = 2
+"""Exit status of a command that did its work but had to leave something out."""
+_SHOWN = 20
 
 
 def _use(context: click.Context, parameter: click.Parameter, text: str | None) -> None:
@@ -48,3 +54,14 @@ simplify_option = click.option(
     help="For outlines on a map (gpkg, geojson): how far they may be from the masks; 0: along the pixels' edges.",
 )
 """For every command that writes outlines on a map."""
+
+
+def finish(left_out: Sequence[str], *, recorded: bool = False) -> None:
+    """Say what was left out, and let the exit status say so too; ``recorded``: all of it is in dataset.json."""
+    for line in left_out[:_SHOWN]:
+        click.echo(f"left out: {line}", err=True)
+    if len(left_out) > _SHOWN:
+        where = " (all are in dataset.json)" if recorded else ""
+        click.echo(f"left out: {len(left_out) - _SHOWN:,} more{where}", err=True)
+    if left_out:
+        sys.exit(PARTLY)

@@ -10,18 +10,16 @@ from typing import Any
 import click
 
 from dataset_tools.commands.options import (
-    PARTLY,
     PATH,
     SOURCE_FORMAT,
     counted,
-    finish,
     open_samples,
     source_options,
     told,
 )
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.progress import progress_bar, tracked
-from dataset_tools.shared_options import bands_option
+from dataset_tools.shared_options import PARTLY, bands_option, finish
 
 
 @click.command("validate")
