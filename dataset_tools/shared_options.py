@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
-__all__ = ["PARTLY", "bands_option", "finish", "simplify_option"]
+__all__ = ["PARTLY", "SceneSource", "bands_option", "finish", "simplify_option"]
 
 PARTLY = 2
 """Exit status of a command that did its work but had to leave something out."""
@@ -54,6 +55,18 @@ simplify_option = click.option(
     help="For outlines on a map (gpkg, geojson): how far they may be from the masks; 0: along the pixels' edges.",
 )
 """For every command that writes outlines on a map."""
+
+
+class SceneSource(click.ParamType):
+    """A file's path, or the http(s) address of a map file as a text: a path would lose one of its slashes."""
+
+    name = "image"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:  # noqa: ARG002 - click's own names
+        """``value`` as a path, unless it is an address."""
+        from dataset_tools.maps.remote import is_address
+
+        return value if is_address(value) else Path(value)
 
 
 def finish(left_out: Sequence[str], *, recorded: bool = False) -> None:
