@@ -57,7 +57,7 @@ simplify_option = click.option(
 """For every command that writes outlines on a map."""
 
 
-class SceneSource(click.ParamType):
+class SceneSource(click.ParamType["str | Path"]):
     """A file's path, or the http(s) address of a map file as a text: a path would lose one of its slashes."""
 
     name = "image"

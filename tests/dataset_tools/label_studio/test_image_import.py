@@ -43,7 +43,7 @@ class ImportApi:
         ids = []
         for part in message.get_payload():
             name, content = str(part.get_filename()), part.get_payload(decode=True)  # type: ignore[union-attr]
-            self.files[f"upload/7/0000{len(self.files):04d}-{name}"] = bytes(content)  # type: ignore[arg-type]
+            self.files[f"upload/7/0000{len(self.files):04d}-{name}"] = bytes(content)
             ids.append(len(self.files))
         self.batches.append(len(ids))
         rows = [{"id": number, "file": list(self.files)[number - 1]} for number in reversed(ids)]
