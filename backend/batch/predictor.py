@@ -30,7 +30,8 @@ class TaskPredictor:
     """
 
     def __init__(self, settings: Settings, labeling_config: str) -> None:
-        self._config = parse_labeling_config(labeling_config)
+        parse_labeling_config(labeling_config)  # what cannot be read fails before anything is loaded
+        self._labeling_config = labeling_config
         self._service = LabelingService(settings)
         self._service.start()
         if not self._service.model.wait():
@@ -48,18 +49,20 @@ class TaskPredictor:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
         A task that says which ``project`` it is of is answered as the server of this state folder answers that project:
-        by its promoted version, and with the lessons of its accepted objects.
+        by its promoted version, with the lessons of its accepted objects, and the nouns of its annotators known.
 
         Raises:
             PslgError: the image cannot be had, or the task is malformed.
         """
         task = Task.model_validate(row)
         project = row.get("project")
-        pipeline = self._service.models.pipeline(project if isinstance(project, int) else None)
-        query, prelabeler = read_task(task, self._config), self._service.prelabeler
-        answers = prelabeler.answers(pipeline, query, self._config, Priority.EDITOR)
-        prediction = prelabeler.prediction(pipeline, query, answers, self._config)
-        return prediction, note_lines(notes_of(query, answers, self._config))
+        project = project if isinstance(project, int) else None
+        pipeline = self._service.models.pipeline(project)
+        config = self._service.labeling_config(self._labeling_config, project)
+        query, prelabeler = read_task(task, config), self._service.prelabeler
+        answers = prelabeler.answers(pipeline, query, config, Priority.EDITOR)
+        prediction = prelabeler.prediction(pipeline, query, answers, config)
+        return prediction, note_lines(notes_of(query, answers, config))
 
     def close(self) -> None:
         """Cancel waiting work and close the files."""

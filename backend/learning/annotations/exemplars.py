@@ -16,6 +16,7 @@ import numpy as np
 
 from backend.database import Database
 from backend.learning.annotations.labelled import FetchImage, task_images
+from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.pipeline.grounding.exemplars import (
     MOST_OBJECTS,
@@ -54,6 +55,7 @@ class ExemplarStore:
     def __init__(self, database: Database, store: AnnotationStore) -> None:
         self._database = database
         self._store = store
+        self._nouns = ProjectNouns(store)
 
     def refresh(self, project: int, matcher: ExemplarMatcher, known: Collection[str], fetch: FetchImage) -> int:
         """Make the lessons of tasks whose annotations changed; how many tasks that were.
@@ -124,7 +126,7 @@ class ExemplarStore:
         labels = {region.label for row in rows if not row.skipped for region in row.regions}
         own = own_nouns(filter(None, labels)) | taught.keys()
         problems: list[Problem] = []
-        for image in task_images(rows, fetch, problems, own):
+        for image in task_images(rows, fetch, problems, own, self._nouns.of(project)):
             categories = taught_categories(image, known, own)
             pixels = image.pixels() if categories else None
             for category in categories:
