@@ -10,7 +10,7 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import EXEMPLARS, GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
-from backend.pipeline.grounding import Grounder
+from backend.pipeline.grounding import ExemplarFinder, Grounder
 from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lessons, without_exemplars
 from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
@@ -42,7 +42,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
-from dataset_tools.errors import ConfigError, ImageError
+from dataset_tools.errors import ConfigError, ImageError, PromptError
 from dataset_tools.expressions import parser as expression_parser
 
 __all__ = ["OFFERING", "EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
@@ -210,6 +210,37 @@ class PslgSam:
                 module, function = target.split(":")
                 self._matcher = getattr(importlib.import_module(module), function)(self.grounder)
             return self._matcher
+
+    def find_like(
+        self,
+        image: Image,
+        positive: Sequence[Box],
+        negative: Sequence[Box] = (),
+        *,
+        noun: str = "",
+        key: str | None = None,
+    ) -> tuple[Grounding, ...]:
+        """What in ``image`` uint8[H, W, 3] RGB is like the objects in the boxes ``positive``, best first; see
+        ``ExemplarFinder``. Lessons of ``noun`` that the grounder has count too.
+
+        Raises:
+            ConfigError: the grounder finds nothing by examples.
+            PromptError: no example.
+        """
+        if isinstance(self.grounder, ExemplarFinder):
+            return self.grounder.find_like(image, positive, negative, noun=noun, key=key)
+        matcher = self.exemplar_matcher()
+        if matcher is None:
+            able = ", ".join(sorted({"sam3", *EXEMPLARS}))
+            raise ConfigError(
+                f"the config {self.config.name} finds nothing by examples (grounders of kind {able} do): name what you"
+                " look for"
+            )
+        if not positive:
+            raise PromptError("an example is needed: at least one box of an object to find more of")
+        lesson = matcher.learn(image, positive, negative, complete=False, key=key)
+        earlier = getattr(self.grounder, "lessons", {}).get(noun, ())
+        return matcher.find(image, {noun or "object": [lesson, *earlier]}, key=key)
 
     def with_exemplars(self, lessons: Lessons, version: str) -> PslgSam:
         """The pipeline, as ``version``, that also finds what ``lessons`` show; itself if it knows all of it."""

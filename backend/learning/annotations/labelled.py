@@ -109,7 +109,7 @@ def task_images(
 ) -> list[LabelledImage]:
     """The same of one task alone.
 
-    ``own`` are names of the project's labels that are no canonical category, ``nouns`` its annotators' (``ProjectNouns``).
+    ``own`` are names of its labels that are no canonical category, ``nouns`` its annotators' (``ProjectNouns``).
     """
     return _images_of([rows], fetch, problems, own, nouns, lambda _n: None)
 

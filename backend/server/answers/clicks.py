@@ -21,6 +21,7 @@ from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
+from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
@@ -162,6 +163,7 @@ class Clicks:
         self._prelabeler = prelabeler
         self._metrics = metrics
         self._lookup = RegionLookup()
+        self._more = MoreLikeThis(settings, embeddings, self._lookup, metrics)
         self._kept = ReplayCache()
 
     def answer(
@@ -220,6 +222,10 @@ class Clicks:
             prediction = self._prelabeler.answer_newest(pipeline, read_task(task, config, prompts.texts), config)
             regions += prediction["result"]
             scores.append(prediction["score"])
+        if prompts.more is not None:
+            found, score = self._more.regions(pipeline, prompts.more, task, config, image)
+            regions += found
+            scores.append(score)
         for prompt in prompts.objects:
             found, score = self._refine(pipeline, prompt, task, config, image)
             regions += found
@@ -261,16 +267,7 @@ class Clicks:
         cleaned = clean_mask(
             prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
         )
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-            config.nouns,
-        )
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
             cleaned,

@@ -318,16 +318,7 @@ class Prelabeler:
         self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
     ) -> Prediction:
         """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-            config.nouns,
-        )
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         regions: list[Region] = []
         scores: list[float] = []
         notes = notes_of(query, answers, config)

@@ -19,6 +19,7 @@ from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
 from dataset_tools.categories import category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
@@ -26,6 +27,7 @@ from dataset_tools.label_studio.regions import brush_code, rectangle_corners
 
 __all__ = [
     "EditorPrompts",
+    "MoreLike",
     "ObjectPrompt",
     "TaskQuery",
     "default_category",
@@ -147,11 +149,31 @@ class ObjectPrompt:
 
 
 @dataclass(frozen=True)
+class MoreLike:
+    """A wish for more objects like a region.
+
+    Attributes:
+        text: as typed, or the label that was clicked with.
+        noun: what the objects are called, "" if nobody says.
+        region: id of the region, where it was typed for that one.
+        point: lies on the region, where it was clicked.
+    """
+
+    text: str
+    noun: str
+    region: str | None = None
+    point: Point | None = None
+
+
+@dataclass(frozen=True)
 class EditorPrompts:
-    """Everything that one interactive request asks for."""
+    """Everything that one interactive request asks for; ``more`` if its newest text is "more like this", or a click has
+    a label that says so.
+    """
 
     objects: tuple[ObjectPrompt, ...]
     texts: tuple[str, ...]
+    more: MoreLike | None = None
 
 
 def read_prompts(
@@ -194,7 +216,21 @@ def read_prompts(
     for key, found in objects.items():
         if found.box is None:
             objects[key] = replace(found, box=_drafted_box(found, task, config, image_size))
-    return EditorPrompts(tuple(objects.values()), tuple(_texts(items, config)))
+    typed = list(_texts(items, config))
+    # The editor sends all texts of a sitting; the newest is what is asked for now.
+    more = _more_like(*typed[-1]) if typed else None
+    for prompt in objects.values():
+        noun = more_like(prompt.label)
+        if noun is not None:
+            point = prompt.clicks[-1].point if prompt.clicks else Point(*(prompt.box or Box(0, 0, 0, 0)).center)
+            more = MoreLike(prompt.label, noun, point=point)
+    texts = () if more is not None else tuple(text for _, text in typed if more_like(text) is None)
+    return EditorPrompts(tuple(o for o in objects.values() if more_like(o.label) is None), texts, more)
+
+
+def _more_like(identity: str, text: str) -> MoreLike | None:
+    noun = more_like(text)
+    return None if noun is None else MoreLike(text, noun, region=identity)
 
 
 def newest_draft(drafts: Sequence[Any]) -> dict[str, Any] | None:
@@ -299,12 +335,15 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
     return min(boxes, key=lambda box: box.area, default=None)
 
 
-def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[str]:
-    """The expressions typed; where a config has several text fields, only one called ``prompt`` is an expression."""
+def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[tuple[str, str]]:
+    """Result id and text of the expressions typed.
+
+    Where a config has several text fields, only one called ``prompt`` is an expression.
+    """
     fields = {"prompt"} if "prompt" in config.text_controls else set(config.text_controls)
     for item in items:
         if item.get("type") == "textarea" and item.get("from_name") in fields:
             text = item["value"].get("text")
             for part in text if isinstance(text, list) else [text]:
                 if isinstance(part, str) and part.strip():
-                    yield part
+                    yield str(item.get("id")), part
