@@ -22,7 +22,7 @@ from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import EXEMPLARS, GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import ExemplarFinder, Grounder
-from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lessons, without_exemplars
+from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest, without_exemplars
 from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
@@ -241,6 +241,14 @@ class PslgSam:
         lesson = matcher.learn(image, positive, negative, complete=False, key=key)
         earlier = getattr(self.grounder, "lessons", {}).get(noun, ())
         return matcher.find(image, {noun or "object": [lesson, *earlier]}, key=key)
+
+    def version_by_examples(self, positive: Sequence[Box], negative: Sequence[Box] = ()) -> str:
+        """What to call the version that finds objects by these examples: as one with lessons, that changes with them."""
+        boxes = {
+            name: np.array(part, np.float32).reshape(-1, 4)
+            for name, part in (("positive", positive), ("negative", negative))
+        }
+        return f"{without_exemplars(self.model_version)}{LIKE}{digest({'': [boxes]})}"
 
     def with_exemplars(self, lessons: Lessons, version: str) -> PslgSam:
         """The pipeline, as ``version``, that also finds what ``lessons`` show; itself if it knows all of it."""

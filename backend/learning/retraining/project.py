@@ -70,7 +70,7 @@ class ProjectTrainingOptions:
         decoder: how the mask decoder learns; None leaves it as it is.
         minutes: time that the decoder's steps may take, at most.
         features: folder that keeps what the frozen parts make of images, for the next training; None: below ``work``.
-        disk: bytes that readings of the grounder's may take there, what is there already included. Embeddings of windows
+        disk: bytes that the grounder's readings may take there, what is there already included. Embeddings of windows
             are work in progress: as many as the decoder's training needs are kept until it ends.
     """
 

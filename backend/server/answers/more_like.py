@@ -12,10 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from backend.pipeline import PslgSam
-from backend.pipeline.grounding.exemplars import LIKE, digest, without_exemplars
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box
@@ -29,7 +26,6 @@ from backend.server.protocol import Region, Task
 from backend.settings import Settings
 from dataset_tools.categories import category_name
 from dataset_tools.errors import PslgError
-from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.notes import Note
 
 __all__ = ["MoreLikeThis"]
@@ -85,7 +81,7 @@ class MoreLikeThis:
         if not outlined:
             message = f"Nothing else on this image looks like the {len(positive)} region(s) labelled {label!r}."
             return self._noted(task, wanted, "absent", message, config), 0.0
-        version = f"{without_exemplars(pipeline.model_version)}{LIKE}{_digest(positive, negative)}"
+        version = pipeline.version_by_examples(positive, negative)
         writer = RegionWriter.of(config, version, self._settings, self._metrics.brush_bytes.observe)
         regions: list[Region] = []
         for item in outlined:
@@ -109,12 +105,5 @@ def _meant(
     typed_for = next((one for one in shown if one[1].id == wanted.region), None)
     if typed_for is not None or not wanted.noun:
         return typed_for or (shown[-1] if shown else None)
-    category = parse(config.asked(wanted.noun), config.own_categories).category or category_name(wanted.noun)
-    label = config.label_for(category)
+    label = wanted.label(config)
     return next((one for one in reversed(shown) if one[0] == label), None)
-
-
-def _digest(positive: Sequence[Box], negative: Sequence[Box]) -> str:
-    """Of the examples, as that of lessons."""
-    boxes = [np.array(part, np.float32).reshape(-1, 4) for part in (positive, negative)]
-    return digest({"": [{"positive": boxes[0], "negative": boxes[1]}]})

@@ -164,6 +164,11 @@ class MoreLike:
     region: str | None = None
     point: Point | None = None
 
+    def label(self, config: LabelingConfig) -> str | None:
+        """The stored label that the noun names; None if it names none."""
+        category = parse(config.asked(self.noun), config.own_categories).category or category_name(self.noun)
+        return config.label_for(category)
+
 
 @dataclass(frozen=True)
 class EditorPrompts:
