@@ -75,10 +75,10 @@ def simulate(
     from backend.learning.simulation.goals import measured_goals
     from backend.learning.simulation.report import write_report
     from backend.learning.simulation.run import Simulation, SimulationSettings
-    from backend.learning.simulation.words import forgetting, read_words, renamed
+    from backend.learning.simulation.words import read_words, renamed
     from backend.learning.simulation.world import World
     from backend.pipeline.config import load_config
-    from backend.pipeline.grounding.compact.network import load_detector
+    from backend.pipeline.grounding.compact.network import load_detector, save_without
     from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
     from backend.training.adapter.views import FeatureCache
     from dataset_tools.errors import ConfigError
@@ -91,9 +91,13 @@ def simulate(
     settings = SimulationSettings(tuple(strategies.split(",")), rounds, seeds, labels, words=called)
     settings = settings.quick() if quick else settings.full() if full else settings
     detector, calibration = load_detector(base_grounder)
-    if called.keys() & set(detector.config.categories):
-        click.echo(f"the base grounder has seen {', '.join(sorted(called))}: its outputs for them are taken out")
-        detector, calibration = forgetting(detector, calibration, called)
+    if seen := sorted(called.keys() & set(detector.config.categories)):
+        # Weights that never saw them are what this is about (``leave_out`` in a recipe): these flatter.
+        click.echo(f"the base grounder knows {', '.join(seen)}: its outputs for them are taken out, its features stay")
+        out.mkdir(parents=True, exist_ok=True)
+        save_without(base_grounder, seen, out / "base_grounder.safetensors")
+        base_grounder = out / "base_grounder.safetensors"
+        detector, calibration = load_detector(base_grounder)
     cache = FeatureCache(detector, features or out / "features")
     world = World(cache, calibration, load_compact_segmenter(base_segmenter), load_config(config))
     known = frozenset(detector.config.categories)

@@ -243,7 +243,7 @@ class PslgSam:
         return matcher.find(image, {noun or "object": [lesson, *earlier]}, key=key)
 
     def version_by_examples(self, positive: Sequence[Box], negative: Sequence[Box] = ()) -> str:
-        """What to call the version that finds objects by these examples: as one with lessons, that changes with them."""
+        """The name of the version that finds objects by these examples: as one with lessons, it changes with them."""
         boxes = {
             name: np.array(part, np.float32).reshape(-1, 4)
             for name, part in (("positive", positive), ("negative", negative))

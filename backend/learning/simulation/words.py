@@ -1,24 +1,16 @@
-"""Categories under words that no lexicon holds, and base weights that must not use what they know of them.
-
-Weights that have never seen the categories of a simulation (recipe ``leave_out``) are what it is about. Where there are
-none, the channels of the categories are taken out of the detector's heads: nothing finds them any more, though the
-features below were trained on them. Figures of such a simulation are too good, and say how much too good nowhere.
-"""
+"""Categories under words that no lexicon holds, as those of a project that no one has trained for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
-
-from backend.pipeline.grounding.compact.network import Calibration, Detector
-from dataset_tools.categories import CATEGORIES, KINDS, canonical, category_named
+from dataset_tools.categories import CATEGORIES, canonical, category_named
 from dataset_tools.errors import ConfigError
 from dataset_tools.labelled import LabelledExpression, LabelledImage
 
-__all__ = ["forgetting", "read_words", "renamed"]
+__all__ = ["read_words", "renamed"]
 
 
 def read_words(text: str) -> dict[str, str]:
@@ -67,24 +59,3 @@ def _reworded(one: LabelledExpression, image: LabelledImage, words: Mapping[str,
     if asked in words and words[asked] not in text:
         return None
     return replace(one, text=text, label=words.get(asked or "", one.label))
-
-
-def forgetting(detector: Detector, calibration: Calibration, names: Collection[str]) -> tuple[Detector, Calibration]:
-    """``detector`` (fused, without adapter) whose heads have no channels for ``names`` and for kinds of them."""
-    if detector.config.adapted:
-        raise ConfigError("the base weights hold an adapter: give those that a project's training began with")
-    categories = detector.config.categories
-    gone = {*names, *(kind for kind, of in KINDS.items() if of in names)}
-    heat = [number for number, name in enumerate(categories) if name not in gone]
-    outlined = [number for number, name in enumerate(n for n in categories if n not in KINDS) if name not in gone]
-    config = replace(detector.config, categories=tuple(categories[number] for number in heat))
-    result = Detector(config).to(memory_format=torch.channels_last)
-    result.eval()
-    result.fuse()
-    state = dict(detector.state_dict())
-    for part, kept in (("heat.out", heat), ("semantic", outlined)):
-        for tensor in ("weight", "bias"):
-            state[f"{part}.{tensor}"] = state[f"{part}.{tensor}"][kept]
-    result.load_state_dict(state)
-    even = {name: value for name, value in calibration.even.items() if name not in gone}
-    return result, replace(calibration, even=even)

@@ -1,19 +1,16 @@
-"""Categories under invented words, and base weights without what they know of them."""
+"""Categories under invented words, and their first objects."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from backend.learning.simulation.first_objects import accepted
-from backend.learning.simulation.words import forgetting, read_words, renamed
-from backend.pipeline.grounding.compact.network import load_detector
+from backend.learning.simulation.words import read_words, renamed
 from dataset_tools.errors import ConfigError
 from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 from tests.learning.annotations.test_labelled import HEIGHT, WIDTH, square
-from tests.learning.project_scenes import tiny_grounder
 
 
 def image(*labels: str, expressions: tuple[LabelledExpression, ...] = (), name: str = "a") -> LabelledImage:
@@ -49,19 +46,6 @@ def test_objects_and_their_expressions_go_by_the_new_word() -> None:
 def test_words_that_cannot_serve_are_named(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         read_words(text)
-
-
-def test_a_forgotten_category_has_no_output_and_the_others_say_what_they_said(tmp_path: Path) -> None:
-    detector, calibration = load_detector(tiny_grounder(tmp_path / "grounder.safetensors"))
-    without, even = forgetting(detector, calibration, {"ship"})
-    assert without.config.categories == ("bridge",)
-    assert set(even.even) == {"bridge"}
-    pixels = torch.rand(1, 3, 64, 64) * 255
-    with torch.inference_mode():
-        before, after = detector(pixels), without(pixels)
-    for level in range(len(before.heat)):
-        assert torch.allclose(after.heat[level][:, 0], before.heat[level][:, 1], atol=1e-5)
-        assert torch.allclose(after.sides[level], before.sides[level], atol=1e-5)
 
 
 def test_accepted_objects_are_whole_ones_and_complete_says_so() -> None:
