@@ -1,4 +1,4 @@
-"""A project's whole way with a word that no lexicon holds: lessons, a training, the gate, and how many objects come back.
+"""A project's whole way with a word that no lexicon holds: lessons, a training, the gate, what comes back.
 
     python -m benchmarks.new_word --data FOLDER --category swimmingpool --images 24 --held-out 8 --json
 
@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from backend.learning.retraining.gate import Rules, compare
-from backend.learning.retraining.project import ProjectTrainingOptions, train_project
+from backend.learning.retraining.project import train_project
 from backend.learning.retraining.replay import read_replay
 from backend.learning.simulation.first_objects import whole_objects
 from backend.learning.simulation.words import renamed
@@ -72,14 +72,14 @@ def _measured(
     folder: Path, category: str, training: list[LabelledImage], held_out: list[LabelledImage]
 ) -> dict[str, Any]:
     config = load_config("compact")
-    assert config.grounder.weights is not None  # noqa: S101 - the shipped config has some
+    assert config.grounder.weights is not None
     save_without(require(config.grounder.weights), [category], folder / "grounder.safetensors")
     values = config.model_dump(mode="json")
     values["grounder"]["weights"] = str(folder / "grounder.safetensors")
     (folder / "base.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     base = load_pipeline(folder / "base.yaml")
     matcher, known = base.exemplar_matcher(), base.grounder.known_categories
-    assert matcher is not None and known is not None  # noqa: S101, PT018 - the compact grounder's
+    assert matcher is not None and known is not None  # noqa: PT018 - the compact grounder's
     started = time.process_time()
     lessons = lessons_of(matcher, training, known)
     taught = time.process_time() - started

@@ -222,15 +222,25 @@ def read_prompts(
         if found.box is None:
             objects[key] = replace(found, box=_drafted_box(found, task, config, image_size))
     typed = list(_texts(items, config))
+    wishes = {
+        key: MoreLike(found.label, noun, point=_place(found))
+        for key, found in objects.items()
+        if "more" in found.label.casefold() and (noun := more_like(found.label)) is not None
+    }
     # The editor sends all texts of a sitting; the newest is what is asked for now.
-    more = _more_like(*typed[-1]) if typed else None
-    for prompt in objects.values():
-        noun = more_like(prompt.label)
-        if noun is not None:
-            point = prompt.clicks[-1].point if prompt.clicks else Point(*(prompt.box or Box(0, 0, 0, 0)).center)
-            more = MoreLike(prompt.label, noun, point=point)
-    texts = () if more is not None else tuple(text for _, text in typed if more_like(text) is None)
-    return EditorPrompts(tuple(o for o in objects.values() if more_like(o.label) is None), texts, more)
+    more = next(iter(wishes.values()), _more_like(*typed[-1]) if typed else None)
+    return EditorPrompts(
+        tuple(found for key, found in objects.items() if key not in wishes),
+        () if more is not None else tuple(text for _, text in typed if more_like(text) is None),
+        more,
+    )
+
+
+def _place(found: ObjectPrompt) -> Point | None:
+    """Where the object was pointed at last."""
+    if found.clicks:
+        return found.clicks[-1].point
+    return None if found.box is None else found.box.center
 
 
 def _more_like(identity: str, text: str) -> MoreLike | None:
