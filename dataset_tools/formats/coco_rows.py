@@ -23,8 +23,7 @@ from dataset_tools.formats.items import SPLITS
 from dataset_tools.formats.left_out import LeftOut, Report, refuse
 from dataset_tools.geometry import Box
 from dataset_tools.image_files import clean_parts
-from dataset_tools.masks import area_of, merge, to_coco_rle
-from dataset_tools.masks import from_coco as mask_of
+from dataset_tools.masks import area_of, merge, rle_of
 from dataset_tools.records import BoxOnly, Provenance, Record, Sample, SourceImage, Target
 
 INDEXES = ("annotations/*.json", "*/_annotations.coco.json", "_annotations.coco.json", "result.json", "instances*.json")
@@ -204,7 +203,7 @@ class _Index:
                 numbers = part[0] if isinstance(part, list) and isinstance(part[0], list) else []
                 if any(isinstance(value, int | float) and abs(value) > _FAR for value in numbers):
                     raise MaskError(f"a polygon reaches beyond {_FAR:,.0f} pixels: {numbers!r:.80}")
-                good.append(str(to_coco_rle(mask_of(part, height, width))["counts"]))
+                good.append(str(rle_of(part, height, width)["counts"]))
             except (MaskError, TypeError, ValueError, OverflowError) as error:
                 known = isinstance(error, MaskError)
                 text = str(error) if known else f"the segmentation cannot be decoded ({error}): {part!r:.80}"
@@ -227,7 +226,7 @@ def as_masks(sample: Sample) -> Sample:
         height, width = sample.image.height, sample.image.width
         x0, y0, x1, y1 = box.box
         corners = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-        counts = str(to_coco_rle(mask_of(corners, height, width))["counts"])
+        counts = str(rle_of(corners, height, width)["counts"])
         if area_of({"size": [height, width], "counts": counts}, height, width):
             target = Target(counts, box.id, box.crowd)
             records.append(Record("", box.category, (target,), box.split, None, Provenance(source="box")))

@@ -16,9 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from dataset_tools import metrics
+from dataset_tools import masks
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
@@ -106,7 +104,7 @@ def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
         MaskError: a mask is damaged.
     """
     regions = [read_region(result, annotation) for result in annotation["result"] if is_accepted(result)]
-    return one_object_each([region for region in regions if region.mask.any()])
+    return one_object_each([region for region in regions if region.area])
 
 
 def one_object_each(regions: Sequence[Region]) -> list[Region]:
@@ -125,15 +123,15 @@ def one_object_each(regions: Sequence[Region]) -> list[Region]:
             kept[same] = (kept[same][0], replace(kept[same][1], expression=region.expression))
     for brush in [region for _, region in kept if region.kind == "brushlabels"]:
         parts = [number for number, region in kept if _is_part(brush, region)]
-        if parts and metrics.iou(np.logical_or.reduce([regions[n].mask for n in parts]), brush.mask) >= SAME_OBJECT:
+        if parts and masks.iou_of(masks.union_of([regions[n].rle for n in parts]), brush.rle) >= SAME_OBJECT:
             kept = [(number, region) for number, region in kept if number not in parts]
     return [region for _, region in sorted(kept, key=lambda pair: pair[0])]
 
 
 def _comparable(known: Region, region: Region) -> bool:
     words = {known.expression, region.expression} - {None}
-    place = (known.image, known.item, known.label, known.mask.shape)
-    return place == (region.image, region.item, region.label, region.mask.shape) and len(words) < 2
+    place = (known.image, known.item, known.label, known.size)
+    return place == (region.image, region.item, region.label, region.size) and len(words) < 2
 
 
 def _is_same(known: Region, region: Region) -> bool:
@@ -141,17 +139,16 @@ def _is_same(known: Region, region: Region) -> bool:
     if not _comparable(known, region):
         return False
     if region.kind == BOX != known.kind:
-        return _share(known, region) >= _INSIDE
-    return metrics.iou(known.mask, region.mask) >= SAME_OBJECT
+        return masks.share_of(known.rle, region.rle) >= _INSIDE
+    return masks.iou_of(known.rle, region.rle) >= SAME_OBJECT
 
 
 def _is_part(brush: Region, region: Region) -> bool:
-    return region.kind == "polygonlabels" and _comparable(brush, region) and _share(region, brush) >= _INSIDE
-
-
-def _share(inner: Region, outer: Region) -> float:
-    """How much of ``inner`` lies in ``outer``."""
-    return float(np.logical_and(inner.mask, outer.mask).sum() / inner.mask.sum())
+    return (
+        region.kind == "polygonlabels"
+        and _comparable(brush, region)
+        and masks.share_of(region.rle, brush.rle) >= _INSIDE
+    )
 
 
 def words_of(

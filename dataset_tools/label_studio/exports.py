@@ -26,7 +26,7 @@ from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of
-from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
+from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
     "ImageReading",
@@ -190,7 +190,7 @@ def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportR
     name, scene = file_name(reading.location), _text(task["data"].get("scene"))
     for _, regions in reading.annotations:
         for region in regions:
-            height, width = region.mask.shape
+            height, width = region.size
             return SourceImage(name, width, height, location, scene)
     try:
         height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
@@ -233,7 +233,7 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
             if here or _says_absent(annotation):
                 reading.annotations.append((annotation, here))
     for reading in found.values():
-        sizes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        sizes = {region.size for _, regions in reading.annotations for region in regions}
         if len(sizes) > 1:
             raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
     return list(found.values())
@@ -319,7 +319,7 @@ def _records(
             unread=reading.unread,
             mixed=len({region.expression for region in members}) > 1 or None,
         )
-        targets = tuple(dict.fromkeys(target_of(region.mask) for region in members))
+        targets = tuple(dict.fromkeys(Target(region.rle["counts"]) for region in members))
         kind = _text(task["data"].get("kind")) or (None if targets else "absent")
         yield Record(text, category, targets, _text(task["data"].get("split")), kind, provenance)
 

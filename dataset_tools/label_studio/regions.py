@@ -12,17 +12,18 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import brush_rle, masks, metrics
+from dataset_tools import brush_rle, masks
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.geometry import Box
-from dataset_tools.masks import Mask
+from dataset_tools.masks import CocoRle, Mask
 from dataset_tools.records import Fate, Origin
 
 __all__ = [
@@ -95,10 +96,26 @@ class Region(RegionInfo):
     """One accepted region.
 
     Attributes:
-        mask: bool[H, W] at the image's own size.
+        rle: its mask as COCO's run-length code, at the image's own size; pixels are made when they are asked for.
     """
 
-    mask: Mask
+    rle: CocoRle
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image in pixels."""
+        height, width = self.rle["size"]
+        return height, width
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return masks.area_of(self.rle, *self.size)
+
+    @cached_property
+    def mask(self) -> Mask:
+        """bool[H, W]."""
+        return masks.from_coco(self.rle, *self.size)
 
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
@@ -120,7 +137,7 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
         raise DatasetError(f"region {result.get('id')} has no original_width and original_height") from None
     if result.get("image_rotation"):
         raise DatasetError(f"region {result.get('id')} was drawn on the image rotated by {result['image_rotation']}")
-    return Region(**vars(read_info(result, annotation)), mask=mask_of(kind, value, height, width))
+    return Region(**vars(read_info(result, annotation)), rle=_code_of(kind, value, height, width))
 
 
 def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> RegionInfo:
@@ -152,12 +169,12 @@ class RegionShape:
     """How a kind of region is read and written.
 
     Attributes:
-        read: from a region's ``value``, height and width of the image to the mask bool[H, W].
+        read: from a region's ``value``, height and width of the image to the code of the mask.
         write: from a mask and the tolerance in pixels to the values of one region or, where a region can hold one part
             only, of several; None for a shape that is only read.
     """
 
-    read: Callable[[Mapping[str, Any], int, int], Mask]
+    read: Callable[[Mapping[str, Any], int, int], CocoRle]
     write: Callable[[Mask, float], list[Value]] | None = None
 
 
@@ -168,6 +185,11 @@ def mask_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Mas
         DatasetError: no shape of this kind is read, or its coordinates are unusable.
         MaskError: its brush stream is damaged.
     """
+    return masks.from_coco(_code_of(kind, value, height, width), height, width)
+
+
+def _code_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> CocoRle:
+    """The code of :func:`mask_of`."""
     if kind not in SHAPES:
         raise DatasetError(f"regions of type {kind!r} are not read; those of {', '.join(SHAPES)} are")
     try:
@@ -282,8 +304,10 @@ def _ellipse_corners(value: Mapping[str, Any], height: int, width: int) -> Corne
     return _turned(rim, value) + np.array((x, y)) * scale
 
 
-def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callable[[Mapping[str, Any], int, int], Mask]:
-    def read(value: Mapping[str, Any], height: int, width: int) -> Mask:
+def _filled(
+    corners: Callable[[Mapping[str, Any], int, int], Corners],
+) -> Callable[[Mapping[str, Any], int, int], CocoRle]:
+    def read(value: Mapping[str, Any], height: int, width: int) -> CocoRle:
         found = corners(value, height, width)
         if found.ndim != 2 or found.shape[1] != 2 or len(found) < 3 or not np.isfinite(found).all():
             raise ValueError(f"it needs at least three points x, y; it has the shape {found.shape}")
@@ -291,13 +315,13 @@ def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callab
             masks.require_drawable(found, height, width)
         except MaskError as error:
             raise ValueError(str(error)) from None
-        return masks.from_coco([found.reshape(-1).tolist()], height, width)
+        return masks.rle_of([found.reshape(-1).tolist()], height, width)
 
     return read
 
 
-def _read_brush(value: Mapping[str, Any], height: int, width: int) -> Mask:
-    return brush_rle.decode(brush_code(value), height, width)
+def _read_brush(value: Mapping[str, Any], height: int, width: int) -> CocoRle:
+    return masks.rle_of_runs(*brush_rle.pixel_runs(brush_code(value), height, width), height, width)
 
 
 def _write_brush(mask: Mask, _tolerance: float) -> list[Value]:
@@ -380,7 +404,7 @@ def agreement(first: Sequence[Region], second: Sequence[Region]) -> float:
         return 1.0
     total = 0.0
     for label in labels:
-        masks = [[region.mask for region in regions if region.label == label] for regions in (first, second)]
-        if masks[0] and masks[1] and masks[0][0].shape == masks[1][0].shape:
-            total += metrics.iou(np.logical_or.reduce(masks[0]), np.logical_or.reduce(masks[1]))
+        codes = [[region.rle for region in regions if region.label == label] for regions in (first, second)]
+        if codes[0] and codes[1] and codes[0][0]["size"] == codes[1][0]["size"]:
+            total += masks.iou_of(*(masks.union_of(some) for some in codes))
     return total / len(labels)
