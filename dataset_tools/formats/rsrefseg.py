@@ -87,7 +87,7 @@ def read(root: Path) -> Iterator[Sample]:
                     str(entry["sent"]), canonical(category) or category, (Target(counts, int(entry["ann_id"])),),
                     str(entry["split"]), None, Provenance(source="rsrefseg"),
                 )  # fmt: skip
-            except (KeyError, TypeError, ValueError, MaskError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, MaskError) as error:
                 raise DatasetError(f"{file}, line {line}: {type(error).__name__} {error}") from error
             image = SourceImage(name, int(width), int(height), str(root / IMAGES / name))
             by_image.setdefault(name, (image, []))[1].append(record)

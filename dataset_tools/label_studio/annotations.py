@@ -21,7 +21,7 @@ from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
-from dataset_tools.label_studio.notes import stated
+from dataset_tools.label_studio.notes import UNDECIDED, stated
 from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
 
 __all__ = [
@@ -38,6 +38,10 @@ __all__ = [
 
 _UNREAD = ("bitmask", "bitmasklabels", "vector", "vectorlabels", "cuboid", "cuboidlabels", "magicwand")
 """Types of regions that outline something and that are not read. Key points are clicks, not outlines."""
+_BESIDE = ("labels", "keypoint", "keypointlabels", "textarea", "choices", "rating", "number", "taxonomy", "datetime")
+"""Types of results that may repeat the shape of the region that they belong to."""
+_OUTLINE = {"rle", "points", "vertices", "imageDataURL", "radiusX", "sequence"}
+"""Keys of a value that outlines something, whatever its type is called."""
 _LABELLED = {kind.removesuffix("labels"): kind for kind in SHAPES}
 BOX = "rectanglelabels"
 """Kind of the regions that are boxes."""
@@ -72,7 +76,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
     candidates are settled (``notes.stated``).
     """
     labels = {
-        result["id"]: result["value"]["labels"]
+        str(result["id"]): result["value"]["labels"]
         for result in results
         if isinstance(result, dict)
         and result.get("type") == "labels"
@@ -85,7 +89,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
             continue
         kind = _LABELLED.get(str(result.get("type")))
         if kind is not None and isinstance(result.get("value"), dict):
-            found = labels.get(result.get("id"), [])
+            found = labels.get(str(result.get("id")), [])
             yield {**result, "type": kind, "value": {**result["value"], kind: found}}
         else:
             yield result
@@ -93,7 +97,14 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 def unread(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The types of regions that outline something and are not read, each once."""
-    return sorted({str(result.get("type")) for result in results if result.get("type") in _UNREAD})
+    return sorted({str(result.get("type")) for result in results if _outlines(result)})
+
+
+def _outlines(result: Mapping[str, Any]) -> bool:
+    kind, value = str(result.get("type")), result.get("value")
+    if kind in SHAPES or kind in (*_BESIDE, UNDECIDED):
+        return False
+    return kind in _UNREAD or (isinstance(value, dict) and bool(_OUTLINE & value.keys()))
 
 
 def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
@@ -200,22 +211,22 @@ def words_of(
 
 def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The texts typed for the whole image (the prompt), the newest first."""
-    shapes = {result.get("id") for result in results if is_accepted(result)}
+    shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     return [
         text
         for result in reversed(results)
-        if result.get("type") == "textarea" and result.get("id") not in shapes
+        if result.get("type") == "textarea" and str(result.get("id")) not in shapes
         for text in reversed(_lines(result))
     ]
 
 
 def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
-    shapes = {result.get("id") for result in results if is_accepted(result)}
+    shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     lines = {
-        str(result["id"]): _lines(result)
+        str(result.get("id")): _lines(result)
         for result in results
-        if result.get("type") == "textarea" and result.get("id") in shapes
+        if result.get("type") == "textarea" and str(result.get("id")) in shapes
     }
     return {identity: texts[-1] for identity, texts in lines.items() if texts}
 

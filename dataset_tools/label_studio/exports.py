@@ -25,7 +25,7 @@ from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of
+from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, is_accepted, labels_of
 from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
@@ -212,6 +212,11 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         if kinds := unread(annotation["result"]):
             what = f"its regions of type {', '.join(kinds)} are not read; those of {', '.join(SHAPES)} are"
             problems.append(Problem(task.get("id"), what))
+        if several := sorted(
+            {", ".join(labels_of(r)) for r in annotation["result"] if is_accepted(r) and labels_of(r)[1:]}
+        ):
+            what = f"regions with several labels ({'; '.join(several)}) are taken under the first"
+            problems.append(Problem(task.get("id"), what, "note"))
         readings.append((annotation, objects_of(annotation)))
     chosen = _chosen(readings, rules, task, problems) if readings else []
     places = sorted({(region.image, region.item) for _, regions in chosen for region in regions}, key=str)
@@ -308,7 +313,7 @@ def _records(
             task=task.get("id"),
             annotation=annotation.get("id"),
             annotator=_hashed(annotator, rules.hash_annotators),
-            lead_time=annotation.get("lead_time"),
+            lead_time=lead if isinstance(lead := annotation.get("lead_time"), int | float) else None,
             model_version=next((region.model for region in members if region.model), None),
             origin=_most_work(members),
             clicks=sum(clicks) if clicks else None,

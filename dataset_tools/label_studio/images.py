@@ -165,6 +165,8 @@ def image_path(location: str) -> str:
     Raises:
         DatasetError: it is no address.
     """
+    if "\0" in location:
+        raise DatasetError(f"the address {location!r:.200} of its image holds a zero byte")
     if _DRIVE.match(location) or ("\\" in location and not _SCHEME.match(location)):
         return "/".join(clean_parts(location))  # a path of Windows: nothing in it is encoded
     host, path = _host_and_path(location)

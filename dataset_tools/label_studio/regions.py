@@ -36,6 +36,7 @@ __all__ = [
     "brush_code",
     "fate_of",
     "is_accepted",
+    "labels_of",
     "mask_of",
     "new_id",
     "provenance",
@@ -120,7 +121,7 @@ class Region(RegionInfo):
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
     """Whether a result is an object: smart clicks, texts and choices are not."""
-    return isinstance(result, dict) and result.get("type") in SHAPES
+    return isinstance(result, dict) and isinstance(result.get("type"), str) and result["type"] in SHAPES
 
 
 def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Region:
@@ -130,10 +131,12 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
         DatasetError: it has no size, was drawn on a rotated view, or its coordinates are unusable.
         MaskError: its brush stream is damaged.
     """
-    value, kind = result.get("value") or {}, result["type"]
+    value, kind = result.get("value"), result["type"]
+    if not isinstance(value, dict):
+        raise DatasetError(f"region {result.get('id')} has no value with its shape but {value!r:.60}")
     try:
         height, width = int(result["original_height"]), int(result["original_width"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise DatasetError(f"region {result.get('id')} has no original_width and original_height") from None
     if result.get("image_rotation"):
         raise DatasetError(f"region {result.get('id')} was drawn on the image rotated by {result['image_rotation']}")
@@ -142,7 +145,7 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
 
 def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> RegionInfo:
     """What an accepted result says of itself; its shape is not looked at."""
-    labels = (result.get("value") or {}).get(result["type"]) or []
+    labels = labels_of(result)
     meta = _meta(result)
     origin = result.get("origin")
     predicted = origin in ("prediction", "prediction-changed")
@@ -154,14 +157,30 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
         item=item if isinstance(item := result.get("item_index"), int) else None,
         control=result["from_name"] if isinstance(result.get("from_name"), str) else None,
         kind=result["type"],
-        label=(canonical(str(labels[0])) or str(labels[0])) if labels else None,
+        label=(canonical(labels[0]) or labels[0]) if labels else None,
         expression=meta.get("expression"),
-        origin=origin if origin in WORK else None,
+        origin=next((known for known in WORK if known == origin), None),
         model=meta.get("model") or (parent.get("model_version") if isinstance(parent, dict) else None),
         clicks=int(meta["clicks"]) if "clicks" in meta else None,
-        score=float(score) if isinstance(score, int | float | str) else None,
+        score=_number(score),
         reading=WordsRead(*(tuple(filter(None, meta.get(name, "").split("; "))) for name in ("guessed", "unread"))),
     )
+
+
+def labels_of(result: Mapping[str, Any]) -> list[str]:
+    """The labels of an accepted result, in its order; a lone text is one label."""
+    value = result.get("value")
+    labels = value.get(result["type"]) if isinstance(value, dict) else None
+    parts = [labels] if isinstance(labels, str) else labels if isinstance(labels, list) else []
+    return [str(label) for label in parts if isinstance(label, str | int | float) and str(label).strip()]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
+        return None
+    return number if number is not None and np.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -285,6 +304,8 @@ def rectangle_corners(value: Mapping[str, Any], height: int, width: int) -> Corn
 
 def _turned(points: Corners, value: Mapping[str, Any]) -> Corners:
     angle = np.radians(float(value.get("rotation") or 0))
+    if not (np.isfinite(angle) and np.isfinite(points).all()):
+        raise ValueError("a coordinate or the rotation is no finite number")
     return points @ np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
 
 
@@ -383,7 +404,8 @@ SHAPES: Mapping[str, RegionShape] = {
 
 def _meta(result: Mapping[str, Any]) -> dict[str, str]:
     """``model``, ``clicks``, ``score`` and ``expression`` from the region's ``meta.text``."""
-    text = (result.get("meta") or {}).get("text") or []
+    meta = result.get("meta")
+    text = meta.get("text") if isinstance(meta, dict) else None
     found: dict[str, str] = {}
     parts = [text] if isinstance(text, str) else text if isinstance(text, list) else []
     # Whoever adds a note in the editor gets one text of several lines back.
