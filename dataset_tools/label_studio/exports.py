@@ -125,10 +125,13 @@ def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems:
 
 def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
     said: set[str] = set()
-    for task in tasks:
+    count, some = 0, False
+    for count, task in enumerate(tasks, start=1):  # noqa: B007 - told at the end
         found: list[Problem] = []
         try:
-            yield from samples_of_task(task, rules, found)
+            for sample in samples_of_task(task, rules, found):
+                some = True
+                yield sample
         except (DatasetError, MaskError) as error:
             found.append(Problem(task.get("id"), str(error)))
         for problem in found:
@@ -137,6 +140,9 @@ def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: l
             elif problem.message not in said:
                 said.add(problem.message)
                 logger.warning("task %s: %s", problem.task, problem.message)
+    if count and not some and not problems:
+        message = "hold no accepted object and no confirmed absence: nothing was submitted, or it was skipped"
+        problems.append(Problem(None, f"its {count:,} tasks {message}"))
 
 
 def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -131,8 +131,10 @@ def _item(value: Any, item: int | None, path: str) -> str:
     if not all(isinstance(entry, str) for entry in value):
         raise DatasetError(f"its data has no list of images under {path!r}")
     number = 0 if item is None and len(value) == 1 else item
-    if number is None or not 0 <= number < len(value):
+    if number is None:
         raise DatasetError(f"its data has {len(value)} images under {path!r}, and its regions do not say on which")
+    if not 0 <= number < len(value):
+        raise DatasetError(f"its data has {len(value)} images under {path!r}, and its regions lie on number {number}")
     return str(value[number])
 
 
