@@ -119,9 +119,8 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
         weight = targets.weight[level].flatten(0, 1)
         chosen = weight > 0
         if chosen.any():
-            sides, boxes = (
-                maps.unflatten(1, (-1, 4)).flatten(0, 1) for maps in (output.sides[level], targets.boxes[level])
-            )
+            height, width = weight.shape[1:]
+            sides, boxes = (maps.reshape(-1, 4, height, width) for maps in (output.sides[level], targets.boxes[level]))
             predicted = cell_boxes(sides.float(), stride).permute(0, 2, 3, 1)[chosen]
             wanted = boxes.permute(0, 2, 3, 1)[chosen]
             box = box + (weight[chosen] * (1 - generalized_iou(predicted, wanted))).sum()

@@ -198,7 +198,7 @@ def peaks(
         indices, values = indices[found], values[found]
         cells = heat.shape[1] * heat.shape[2]
         cell, label = indices % cells, indices // cells
-        sides = output.sides[level][0].float().unflatten(0, (-1, 4))
+        sides = output.sides[level][0].float().reshape(-1, 4, *heat.shape[1:])
         boxes.append(cell_boxes(sides, stride).flatten(2)[groups.to(label.device)[label], :, cell])
         scores.append(values)
         labels.append(label)
