@@ -182,15 +182,17 @@ def samples_of_task(task: Mapping[str, Any], rules: ImportRules, problems: list[
 def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportRules) -> SourceImage:
     location = local_file(reading.location, rules.images)
     name, scene = file_name(reading.location), _text(task["data"].get("scene"))
+    tile = task["data"].get("tile")  # where it lies on the map, as `pslg import-images` keeps it
+    extra = tile if isinstance(tile, dict) else {}
     for _, regions in reading.annotations:
         for region in regions:
             height, width = region.mask.shape
-            return SourceImage(name, width, height, location, scene)
+            return SourceImage(name, width, height, location, scene, extra)
     try:
         height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
     except (DatasetError, ImageError) as error:
         raise DatasetError(f"it was submitted empty, and its image is needed for that: {error}") from None
-    return SourceImage(name, width, height, location, scene)
+    return SourceImage(name, width, height, location, scene, extra)
 
 
 def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> list[ImageReading]:
