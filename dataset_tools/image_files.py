@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from dataset_tools import tiff_bands
-from dataset_tools.band_pictures import BANDS, compose
+from dataset_tools.band_pictures import BANDS, compose, turned
 from dataset_tools.errors import DatasetError, ImageError
 
 __all__ = [
@@ -57,6 +57,7 @@ _FOREIGN = {
     b"\0\0\1\0": "an icon (ICO)", b"GRIB": "GRIB",
 }  # fmt: skip
 _ORIENTATION = 0x0112
+_STRIP = 1 << 20
 _VALUE_BYTES = 16
 """A picture's bands may take so many bytes per pixel of the limit."""
 
@@ -274,11 +275,15 @@ def _depth(file: Any, data: bytes) -> int:
 
 def _simple(file: Any) -> RGB:
     """8-bit pictures: the fast path."""
-    upright = file if file.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(file)
-    if upright.has_transparency_data:
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright.convert("RGBA"))
-    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    transparent = file.has_transparency_data
+    rgb = np.empty((file.height, file.width, 3), np.uint8)
+    rows = max(1, _STRIP // file.width)
+    for top in range(0, file.height, rows):  # Pillow holds the picture once: no second whole one beside the result
+        strip = file.crop((0, top, file.width, min(top + rows, file.height)))
+        if transparent:
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip.convert("RGBA"))
+        rgb[top : top + rows] = strip if strip.mode == "RGB" else strip.convert("RGB")
+    return turned(rgb, int(file.getexif().get(_ORIENTATION, 1)))
 
 
 def _deep(file: Any, data: bytes, name: str) -> RGB:

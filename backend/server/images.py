@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ __all__ = ["EditorImage", "TaskImages"]
 
 IsTrusted = Callable[[str, int], bool]
 """Whether this host and port may have a private address."""
+_UNWRITTEN, _KNOWN_BYTES = 2_000_000, 500
 _Headers = requests.structures.CaseInsensitiveDict[str]
 
 
@@ -96,6 +97,7 @@ class TaskImages:
         )
         self._database = database
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
+        self._unwritten: BoundedCache[str, _Known] = BoundedCache(_UNWRITTEN)
         self._locks = [threading.Lock() for _ in range(64)]
 
     def load(self, url: str, task_id: int | str | None = None) -> EditorImage:
@@ -160,8 +162,8 @@ class TaskImages:
         if fetched is not None:
             return self._remember(url, *fetched)[0]
         assert known is not None  # noqa: S101 - only a known image can be unchanged
-        with self._database.transaction() as connection:
-            connection.execute("UPDATE images SET checked_at = ? WHERE url = ?", (time.time(), self._key(url)))
+        known = replace(known, checked_at=time.time())
+        self._write(url, known)
         return known
 
     def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[_Known, Image]:
@@ -178,18 +180,30 @@ class TaskImages:
         identity, size = digest.hexdigest(), (image.shape[0], image.shape[1])
         self._pixels.put(identity, image, image.nbytes)
         known = _Known(identity, size, len(data), headers.get("ETag"), headers.get("Last-Modified"), time.time())
-        row = (self._key(url), identity, *size, known.length, known.etag, known.last_modified, known.checked_at)
-        with self._database.transaction() as connection:
+        self._write(url, known)
+        return known, image
+
+    def _write(self, url: str, known: _Known) -> None:
+        key = self._key(url)
+        row = (key, known.identity, *known.size, known.length, known.etag, known.last_modified, known.checked_at)
+        # Where it cannot be written it is known from memory, until it can.
+        self._unwritten.put(key, known, _KNOWN_BYTES)
+        with self._database.spared("the images' hashes"), self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO images (url, sha256, height, width, bytes, etag, last_modified, checked_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-        return known, image
+            connection.commit()
+            self._unwritten.drop(key)
 
     def _known(self, url: str) -> _Known | None:
         key = self._key(url)
-        with self._database.transaction() as connection:
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return unwritten
+        row = None
+        with self._database.spared("the images' hashes (reading)"), self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT sha256, height, width, bytes, etag, last_modified, checked_at FROM images WHERE url = ?",
                 (key,),
@@ -217,9 +231,6 @@ class TaskImages:
             if response.status_code == 304:
                 if known is None:
                     raise ImageError(f"{shown(url)} answered 304, although nobody asked whether it has changed")
-                return None
-            length = response.headers.get("Content-Length")
-            if known is not None and not conditions and length == str(known.length):
                 return None
             limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
             return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers

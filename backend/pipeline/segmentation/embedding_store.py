@@ -142,6 +142,7 @@ class EmbeddingStore:
         finally:
             with self._lock:
                 del self._computing[address]
+            del future  # with an error it would keep itself and the image alive: error, this frame, future, error
         return embedding
 
     def __contains__(self, address: str) -> bool:

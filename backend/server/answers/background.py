@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from backend.server.memory import forget_locals
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction
 from dataset_tools.errors import LabelStudioError
@@ -56,6 +57,7 @@ class JobPool:
             try:
                 future.set_result(function())
             except BaseException as error:
+                forget_locals(error)
                 future.set_exception(error)
 
         with self._condition:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -90,10 +91,9 @@ class Prelabeler:
         """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
-        started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
-        return [
-            self._slot(pipeline, task, job, config, until, serving) for task, job in zip(tasks, started, strict=True)
-        ]
+        started = deque(self._start(pipeline, task, config, priority, serving) for task in tasks)
+        # Each job is let go with its slot: it holds whole masks, the slot their short code.
+        return [self._slot(pipeline, task, started.popleft(), config, until, serving) for task in tasks]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR

@@ -1,0 +1,75 @@
+"""Memory of a long-lived server: freed memory goes back to the system instead of lying about in the allocator.
+
+glibc gives threads arenas of their own, up to eight for each core. A server has many threads that each take and free
+large blocks now and then, and every arena keeps the most it ever held: that, not what the caches hold, is most of what
+a server grows by.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+import time
+import traceback
+
+__all__ = ["MemoryTrimmer", "forget_locals", "use_few_arenas"]
+
+logger = logging.getLogger(__name__)
+
+_M_ARENA_MAX = -8
+_ARENAS = 2
+
+
+def use_few_arenas() -> bool:
+    """Let all threads of this process share two arenas; whether the C library has such a setting (glibc has)."""
+    mallopt = _function("mallopt")
+    return mallopt is not None and bool(mallopt(_M_ARENA_MAX, _ARENAS))
+
+
+class MemoryTrimmer:
+    """Gives free memory back to the system now and then. Thread-safe.
+
+    Args:
+        seconds: shortest time between two times.
+    """
+
+    def __init__(self, seconds: float = 20.0) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+        self._lock = threading.Lock()
+        self._trim = _function("malloc_trim")
+
+    def __call__(self) -> bool:
+        """Trim if it is time to; whether it was. Takes some milliseconds."""
+        if self._trim is None or time.monotonic() - self._last < self._seconds or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._last = time.monotonic()
+            self._trim(0)
+            return True
+        finally:
+            self._lock.release()
+
+
+def forget_locals(error: BaseException) -> None:
+    """Free what the ended functions that ``error`` came through had in hand; its traceback can still be printed.
+
+    An error that is kept, in a future say, otherwise keeps the images and bodies that they were working on.
+    """
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        found = pending.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        traceback.clear_frames(found.__traceback__)
+        pending += [found.__cause__, found.__context__]
+
+
+def _function(name: str) -> ctypes._NamedFuncPointer | None:
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except (OSError, TypeError):
+        return None
