@@ -162,6 +162,7 @@ MIGRATIONS: tuple[str, ...] = (_TABLES, _SET_ASIDE, _EXEMPLARS)
 """SQL scripts in their order; comments stand on lines of their own."""
 _BUSY_TIMEOUT = 30.0
 _QUIET = 60.0
+_CACHE_KIB = 256
 
 logger = logging.getLogger(__name__)
 
@@ -267,6 +268,7 @@ class Database:
             connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False)
             _use_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # for each thread: the system caches the file once
             self._local.connection = connection
             with self._lock:
                 self._connections.append(connection)

@@ -121,9 +121,7 @@ def _chosen(colors: list[int], bands: tuple[int, int, int] | None, name: str) ->
     return colors[:kept]
 
 
-def _valid(
-    values: npt.NDArray[Any], alpha: npt.NDArray[np.float32] | None, how: Layout
-) -> npt.NDArray[np.bool_]:
+def _valid(values: npt.NDArray[Any], alpha: npt.NDArray[np.float32] | None, how: Layout) -> npt.NDArray[np.bool_]:
     """bool[H, W]: the pixels of values [H, W, B] that have a value at all."""
     valid = np.isfinite(values).all(axis=2)
     if how.nodata is not None and not np.isnan(how.nodata):

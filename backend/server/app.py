@@ -13,9 +13,9 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from backend.learning.retraining.replay import check_replay
+from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.server.access import Access, Refusal
 from backend.server.limits import BodyBudget
-from backend.server.memory import MemoryTrimmer, use_few_arenas
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
 from backend.server.status_page import status_page

@@ -24,6 +24,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
+from backend.memory import BytesInFlight, DecodeMemory
 from backend.pipeline.types import Image
 from backend.settings import Settings
 from backend.state import image_file
@@ -38,6 +39,7 @@ __all__ = ["EditorImage", "TaskImages"]
 
 IsTrusted = Callable[[str, int], bool]
 """Whether this host and port may have a private address."""
+_LONGEST_SIDE = 65_535
 _UNWRITTEN, _KNOWN_BYTES = 2_000_000, 500
 _Headers = requests.structures.CaseInsensitiveDict[str]
 
@@ -98,6 +100,8 @@ class TaskImages:
         self._database = database
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
         self._unwritten: BoundedCache[str, _Known] = BoundedCache(_UNWRITTEN)
+        self._in_flight = BytesInFlight(settings.image_bytes)
+        self._decoding = DecodeMemory(settings.decode_memory)
         self._locks = [threading.Lock() for _ in range(64)]
 
     def load(self, url: str, task_id: int | str | None = None) -> EditorImage:
@@ -113,7 +117,7 @@ class TaskImages:
                 known = self._known(url)
                 # Many tasks of a batch have the same image: who waited here finds it fetched.
                 if known is None or known.checked_at < asked:
-                    known = self._fetch(url, task_id, known)
+                    known, _ = self._renewed(url, task_id, known)
         return self._image(url, task_id, known)
 
     def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[EditorImage, Path]:
@@ -128,13 +132,7 @@ class TaskImages:
             if known is not None and not image_file(folder, known.identity).is_file():
                 known = None
             if known is None or known.checked_at < time.time() - self._settings.revalidate_after:
-                fetched = self._download(url, task_id, known)
-                if fetched is not None:
-                    known, _ = self._remember(url, *fetched)
-                    path = image_file(folder, known.identity)
-                    if not path.is_file():
-                        atomic.write_bytes(path, fetched[0])
-            assert known is not None  # noqa: S101 - only a known image can be unchanged
+                known, _ = self._renewed(url, task_id, known, folder)
         return self._image(url, task_id, known), image_file(folder, known.identity)
 
     def _image(self, url: str, task_id: int | str | None, known: _Known) -> EditorImage:
@@ -146,9 +144,8 @@ class TaskImages:
             with self._fetching(url):
                 image = self._pixels.get(identity)
                 if image is None:
-                    fetched = self._download(url, task_id, None)
-                    assert fetched is not None  # noqa: S101 - nothing is known that could be unchanged
-                    now, image = self._remember(url, *fetched)
+                    now, image = self._renewed(url, task_id, None)
+                    assert image is not None  # noqa: S101 - nothing is known that could be unchanged
                     if now.identity != identity:
                         raise ImageError(f"{shown(url)} holds another image than a moment ago; ask again")
         return image
@@ -157,14 +154,22 @@ class TaskImages:
         """Held while ``url`` is fetched, and now and then by another URL too."""
         return self._locks[hash(url) % len(self._locks)]
 
-    def _fetch(self, url: str, task_id: int | str | None, known: _Known | None) -> _Known:
-        fetched = self._download(url, task_id, known)
-        if fetched is not None:
-            return self._remember(url, *fetched)[0]
-        assert known is not None  # noqa: S101 - only a known image can be unchanged
-        known = replace(known, checked_at=time.time())
-        self._write(url, known)
-        return known
+    def _renewed(
+        self, url: str, task_id: int | str | None, known: _Known | None, folder: Path | None = None
+    ) -> tuple[_Known, Image | None]:
+        """What is known of an image now, and its pixels unless nothing has changed; its file goes to ``folder``."""
+        with self._in_flight.account() as came:
+            fetched = self._download(url, task_id, known, came)
+            if fetched is None:
+                assert known is not None  # noqa: S101 - only a known image can be unchanged
+                known = replace(known, checked_at=time.time())
+                self._write(url, known)
+                return known, None
+            found, image = self._remember(url, *fetched)
+            path = None if folder is None else image_file(folder, found.identity)
+            if path is not None and not path.is_file():
+                atomic.write_bytes(path, fetched[0])
+            return found, image
 
     def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[_Known, Image]:
         bands = self._settings.bands
@@ -173,6 +178,8 @@ class TaskImages:
             max_pixels=self._settings.image_pixels,
             bands=image_files.parse_bands(bands) if bands else None,
             limit="PSLG_IMAGE_PIXELS",
+            max_side=_LONGEST_SIDE,
+            admit=self._decoding.holding,
             name=shown(url),
         )
         digest = hashlib.sha256(data)
@@ -220,7 +227,9 @@ class TaskImages:
         whole = f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
         return f"{whole} bands {self._settings.bands}" if self._settings.bands else whole
 
-    def _download(self, url: str, task_id: int | str | None, known: _Known | None) -> tuple[bytes, _Headers] | None:
+    def _download(
+        self, url: str, task_id: int | str | None, known: _Known | None, came: Callable[[int], None]
+    ) -> tuple[bytes, _Headers] | None:
         """The file and its headers, None when it is still what is known."""
         conditions = {}
         if known is not None and known.etag:
@@ -233,7 +242,7 @@ class TaskImages:
                     raise ImageError(f"{shown(url)} answered 304, although nobody asked whether it has changed")
                 return None
             limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
-            return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers
+            return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES", came), response.headers
 
     def _require_allowed(self, address: str) -> None:
         _, host, port = origin(address)

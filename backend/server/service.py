@@ -91,7 +91,7 @@ class LabelingService:
         )
         self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
-        self._queue = ClickQueue(settings.click_queue)
+        self._queue = ClickQueue(settings.click_queue, most=settings.most_clicks)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
 
