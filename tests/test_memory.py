@@ -236,7 +236,7 @@ def test_giant_images_are_refused_at_once(tmp_path: Path, site: Site, width: int
     tracemalloc.start()
     try:
         slots = service.predict(validate(PredictRequest, batch(task(1, url), task(2, other))))
-        assert tracemalloc.get_traced_memory()[1] < 8_000_000 + 2 * len(data)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
         service.close()

@@ -17,6 +17,7 @@ from functools import partial
 
 import orjson
 
+from backend.memory import forget_locals
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
@@ -217,6 +218,7 @@ class Clicks:
             # The editor shows nothing for an error: an empty answer ends its spinner, the reason goes into the log.
             self._metrics.clicks.labels("failed").inc()
             known = isinstance(error, PslgError)
+            forget_locals(error)  # a log's handler may keep it
             logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
             return empty
         self._metrics.clicks.labels("answered" if answered(prediction["result"]) else "empty").inc()
