@@ -30,7 +30,7 @@ from backend.settings import Settings
 from backend.state import image_file
 from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
-from dataset_tools.label_studio.addresses import may_be_private, origin, shown
+from dataset_tools.label_studio.addresses import is_public, may_be_private, origin, shown
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.deadlines import WatchedAdapter, WatchedConnection, WatchedSecureConnection
 from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
@@ -304,8 +304,7 @@ class _GuardedAdapter(WatchedAdapter):
 
 def _checked(connected: socket.socket, host: str, port: int, is_trusted: IsTrusted) -> socket.socket:
     address = ipaddress.ip_address(str(connected.getpeername()[0]).split("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if (mapped or address).is_global or is_trusted(host, port):
+    if is_public(address) or is_trusted(host, port):
         return connected
     connected.close()
     raise ImageError(

@@ -103,7 +103,7 @@ class Region(RegionInfo):
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
     """Whether a result is an object: smart clicks, texts and choices are not."""
-    return isinstance(result, dict) and result.get("type") in SHAPES
+    return isinstance(result, dict) and isinstance(result.get("type"), str) and result["type"] in SHAPES
 
 
 def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Region:
@@ -125,7 +125,9 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
 
 def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> RegionInfo:
     """What an accepted result says of itself; its shape is not looked at."""
-    labels = (result.get("value") or {}).get(result["type"]) or []
+    value = result.get("value")
+    labels = value.get(result["type"]) if isinstance(value, dict) else None
+    labels = labels if isinstance(labels, list) else []
     meta = _meta(result)
     origin = result.get("origin")
     predicted = origin in ("prediction", "prediction-changed")
@@ -139,7 +141,7 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
         kind=result["type"],
         label=(canonical(str(labels[0])) or str(labels[0])) if labels else None,
         expression=meta.get("expression"),
-        origin=origin if origin in WORK else None,
+        origin=origin if isinstance(origin, str) and origin in WORK else None,
         model=meta.get("model") or (parent.get("model_version") if isinstance(parent, dict) else None),
         clicks=int(meta["clicks"]) if "clicks" in meta else None,
         score=float(score) if isinstance(score, int | float | str) else None,
@@ -172,7 +174,7 @@ def mask_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Mas
         raise DatasetError(f"regions of type {kind!r} are not read; those of {', '.join(SHAPES)} are")
     try:
         return SHAPES[kind].read(value, height, width)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"a {kind} region has unusable coordinates: {error!r}") from error
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.pipeline.grounding.lqvg.architecture import LEVELS, Architecture
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
-from dataset_tools.errors import WeightsError
+from dataset_tools.errors import UNUSABLE, WeightsError
 
 _ALIAS = "transformer.decoder.bbox_embed."
 _BOX_HEADS = "bbox_embed."
@@ -99,7 +99,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *UNUSABLE) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as a torch checkpoint: {reason}. "
