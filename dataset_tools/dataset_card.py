@@ -79,9 +79,8 @@ def _card(name: str, description: dict[str, Any]) -> str:
         "## How it was made\n\n" + "\n".join(f"- {key}: {_plain(description[key])}" for key in made),
     ]
     if description["left_out"]:
-        parts.append(
-            "## Left out\n\n" + "\n".join(f"- {_plain(name)}: {_plain(why)}" for name, why in description["left_out"])
-        )
+        lines = (f"- {_plain(name)}: {_plain(why)}" for name, why in description["left_out"])
+        parts.append("## Left out\n\n" + "\n".join(lines))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -96,7 +95,7 @@ def _head(description: dict[str, Any]) -> list[str]:
 
 
 def _plain(text: object) -> str:
-    """Words from a dataset as Markdown that shows them and does nothing else: one line, no HTML, no links, no columns."""
+    """Words from a dataset as Markdown that only shows them: in one line, without HTML, links and columns."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-__all__ = ["Markup", "card", "page", "picture", "plot", "table"]
+__all__ = ["Markup", "card", "page", "picture", "plot", "plot_text", "table"]
 
 
 def page(title: str, subtitle: str, sections: Iterable[tuple[str, Markup]]) -> str:

@@ -195,11 +195,8 @@ def plots(found: Statistics) -> dict[str, bytes]:
 
     if found.lead_times:
         axes = figure("lead_times")
-        axes.boxplot(
-            list(found.lead_times.values()),
-            tick_labels=list(map(html_page.plot_text, found.lead_times)),
-            showfliers=False,
-        )
+        people = list(map(html_page.plot_text, found.lead_times))
+        axes.boxplot(list(found.lead_times.values()), tick_labels=people, showfliers=False)
         axes.set(xlabel="annotator", ylabel="seconds", title="Time per annotation")
     if found.by_fate:
         axes = figure("fates", 2.2)

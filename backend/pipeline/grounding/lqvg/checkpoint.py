@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from backend.pipeline.grounding.lqvg.architecture import LEVELS, Architecture
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
-from dataset_tools.errors import UNUSABLE, WeightsError
+from dataset_tools.errors import WeightsError
 
 _ALIAS = "transformer.decoder.bbox_embed."
 _BOX_HEADS = "bbox_embed."
@@ -99,7 +98,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *UNUSABLE) as error:
+    except Exception as error:  # unpickling damaged data raises whatever it likes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as a torch checkpoint: {reason}. "
