@@ -148,8 +148,9 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, text, default_category(query, config, text), pipeline.version_answering(text))
+            self._cache.get(identity, asked, default_category(query, config, text), pipeline.version_answering(asked))
             for text in query.expressions
+            for asked in [_asked(pipeline, config, text)]
         ]
         answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
@@ -172,7 +173,8 @@ class Prelabeler:
             address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
-        return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
+        notes = notes_of(query, answers, config)
+        return self.prediction(pipeline, query, answers, config, notes), notes
 
     @property
     def waiting(self) -> int:
@@ -236,8 +238,9 @@ class Prelabeler:
         answers: Sequence[Prelabels],
         config: LabelingConfig,
     ) -> Prediction:
-        self.notes.keep(task, notes_of(query, answers, config))
-        return self.prediction(pipeline, query, answers, config)
+        notes = notes_of(query, answers, config)
+        self.notes.keep(task, notes)
+        return self.prediction(pipeline, query, answers, config, notes)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
@@ -257,8 +260,9 @@ class Prelabeler:
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
+        asked = _asked(pipeline, config, expression)
         urgency = (int(priority), time.monotonic())
-        key = (query.url, expression, default or "", pipeline.version_answering(expression), str(serving.scope))
+        key = (query.url, asked, default or "", pipeline.version_answering(asked), str(serving.scope))
 
         def run() -> Prelabels:
             try:
@@ -267,7 +271,7 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                return self._compute_one(pipeline, query, expression, default, urgency)
+                return self._compute_one(pipeline, query, asked, default, urgency)
             finally:
                 with self._lock:
                     self._running.pop(key, None)
@@ -324,21 +328,21 @@ class Prelabeler:
         return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
 
     def prediction(
-        self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        answers: Sequence[Prelabels],
+        config: LabelingConfig,
+        notes: Sequence[Note] | None = None,
     ) -> Prediction:
-        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-        )
+        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them.
+
+        ``notes`` are those of ``notes_of`` where the caller has them already.
+        """
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         regions: list[Region] = []
         scores: list[float] = []
-        notes = notes_of(query, answers, config)
+        notes = notes_of(query, answers, config) if notes is None else notes
         for note in notes:
             level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
             logger.log(level, "task %s: no mask for %s", query.task_id, note)
@@ -400,6 +404,11 @@ def _host(url: str) -> str:
         return urlsplit(url).netloc.lower() or "Label Studio"
     except ValueError:
         return url[:200]
+
+
+def _asked(pipeline: PslgSam, config: LabelingConfig, expression: str) -> str:
+    """What the pipeline is asked: a model of any word gets the annotator's own, others those that they know."""
+    return expression if pipeline.grounder.known_categories is None else config.asked(expression)
 
 
 def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:
