@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -296,7 +297,7 @@ def fuzz_importers(count: int, seed: int, folder: Path, keep: Keep) -> Outcome:
     for name, root in datasets(folder).items():
         files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in ("README.md",)]
         index = [path for path in files if path.suffix not in (".png", ".tif", ".jpg")]
-        tries.append((name, lambda name=name, root=root, index=index: damage(rng, root, index, name, keep)))
+        tries.append((name, partial(damage, rng, root, index, name, keep)))
     cases = [json.loads(path.read_bytes()) for path in sorted(CASES.glob("*.json"))]
     tries += [("label studio export", lambda: damaged_export(rng, rng.choice(cases), folder, keep))] * 2
     pictures = [picture(1), *(path.read_bytes() for path in sorted(CASES.glob("*.tif")))]

@@ -115,7 +115,7 @@ def test_a_refused_image_leaves_nothing_behind(tmp_path: Path, site: Site, kind:
         "damaged": (white[:-3000], {}, {}),
         "too large to decode": (white, {}, {"decode_memory": 4_000_000}),
     }[kind]
-    service = service_of(tmp_path, **options)  # type: ignore[arg-type]
+    service = service_of(tmp_path, **options)
     url = site.put("/a.png", body, **headers)
     gc.disable()
     tracemalloc.start()

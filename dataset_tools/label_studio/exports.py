@@ -194,13 +194,8 @@ def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportR
     extra = tile if isinstance(tile, dict) else {}
     for _, regions in reading.annotations:
         for region in regions:
-<<<<<<< HEAD
-            height, width = region.mask.shape
-            return SourceImage(name, width, height, location, scene, extra)
-=======
             height, width = region.size
-            return SourceImage(name, width, height, location, scene)
->>>>>>> data
+            return SourceImage(name, width, height, location, scene, extra)
     try:
         height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
     except (DatasetError, ImageError) as error:

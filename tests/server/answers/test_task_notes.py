@@ -201,12 +201,12 @@ def click(url: str, label_config: str) -> dict[str, Any]:
 def test_an_overload_is_told_in_the_editor(start: Callable[..., LabelingService], site: Site) -> None:
     service, url = start(click_queue=1), site.put("/a.png", png())
     with service._queue.turn("another task", [b"x"]):
-        (slot,) = service.predict(validate(PredictRequest, click(url, WITH_NOTE)))
+        slot: Any = service.predict(validate(PredictRequest, click(url, WITH_NOTE)))[0]
         assert not answered(slot["result"])
         (line,) = note_of(slot)
         assert line.startswith("“click” (busy): 1 clicks are waiting already")
         with pytest.raises(UnavailableError):  # without a field for the note: 503
             service.predict(validate(PredictRequest, click(url, LABEL_CONFIG)))
-    (slot,) = service.predict(validate(PredictRequest, click(url, WITH_NOTE)))
+    slot = service.predict(validate(PredictRequest, click(url, WITH_NOTE)))[0]
     assert len(answered(slot["result"])) == 1
     assert not note_of(slot)
