@@ -114,11 +114,11 @@ def _is_loopback(host: str) -> bool:
 
 def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
     """What a user should know when the server starts: the URL to paste, and what will not work."""
-    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104
+    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104  # nosec B104 # compared
     lines = [
         f"Paste into Label Studio (project > Settings > Model > Connect Model): http://{host}:{settings.port}",
     ]
-    if settings.host in ("0.0.0.0", "::"):  # noqa: S104
+    if settings.host in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 # compared
         lines.append("From another machine or container use a name or address of this one in place of localhost.")
     if is_dotless(host):
         lines.append(
