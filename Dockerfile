@@ -24,6 +24,7 @@ COPY README.md LICENSE ./
 COPY backend backend
 COPY dataset_tools dataset_tools
 COPY configs configs
+COPY docs docs
 RUN pip install --no-deps .
 
 # By number, so that the host can see that it is not root. The folders belong to it, and so do new volumes on them.

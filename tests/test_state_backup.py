@@ -1,4 +1,4 @@
-"""A backup of a state folder that is written to meanwhile loses nothing that was acknowledged before it, and comes back."""
+"""A backup of a state folder that is written to meanwhile loses nothing acknowledged before it, and comes back."""
 
 from __future__ import annotations
 

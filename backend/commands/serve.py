@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from backend.database import Database
 from backend.log_lines import start_logging
 from backend.server.access import Access
+from backend.server.local_checks import is_loopback
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import ConfigError
 
@@ -96,20 +96,13 @@ def _forget_metrics(_: Any, worker: Any) -> None:
 
 def require_closed(settings: Settings) -> None:
     """Raise ConfigError if other machines could use the server without credentials, unless that is wanted."""
-    if settings.allow_anyone or not Access(settings).is_open or _is_loopback(settings.host):
+    if settings.allow_anyone or not Access(settings).is_open or is_loopback(settings.host):
         return
     raise ConfigError(
         f"at {settings.host} other machines could use this server without credentials: set PSLG_BASIC_AUTH_USER and"
         " PSLG_BASIC_AUTH_PASSWORD (and the same in Label Studio, where the model is connected), listen on 127.0.0.1,"
         " or say --allow-anyone (PSLG_ALLOW_ANYONE=1)"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
@@ -131,7 +124,7 @@ def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
             + ("not set." if settings.label_studio_url is None else "no key is set.")
         )
     access = Access(settings)
-    if access.is_open and not _is_loopback(settings.host):
+    if access.is_open and not is_loopback(settings.host):
         lines.append("WARNING: anyone who reaches this address can use the server (--allow-anyone).")
     if not access.takes_training:
         lines.append(

@@ -10,10 +10,11 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from backend.learning.retraining.replay import check_replay
 from backend.server.access import Access, Refusal
+from backend.server.doc_pages import doc_page, doc_pages
 from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
@@ -88,6 +89,12 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
     @app.get("/")
     def status() -> Response:
         return Response(status_page(service), content_type="text/html; charset=utf-8")
+
+    @app.get("/docs/<name>")
+    def docs(name: str) -> Response:
+        if name not in doc_pages():
+            raise NotFound(f"no page {name[:80]!r}; there are {', '.join(doc_pages())}")
+        return Response(doc_page(name), content_type="text/plain; charset=utf-8")
 
     @app.get("/versions")
     def versions() -> Response:
