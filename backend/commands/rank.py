@@ -81,14 +81,14 @@ def rank(
 
     from backend.batch.ranking import TaskRanker
     from backend.learning.ranking.image_features import ImageFeatures, feature_segmenter
-    from backend.server.editor.labeling_config import parse_labeling_config
     from backend.server.service import LabelingService
 
     service = LabelingService(Settings.load(**options))
     try:
         studio = service.label_studio or service.settings.require_label_studio("pslg rank")
         about = studio.project(project)
-        config = parse_labeling_config(about["label_config"])
+        service.store.refresh()
+        config = service.labeling_config(about["label_config"], project)
         _require_free(field, config)
         service.start()
         if not service.model.wait():

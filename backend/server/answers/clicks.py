@@ -269,6 +269,7 @@ class Clicks:
             self._metrics.brush_bytes.observe,
             config.item,
             config.own_categories,
+            config.nouns,
         )
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
