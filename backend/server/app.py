@@ -119,7 +119,7 @@ def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
         seconds = time.perf_counter() - g.started
         service.metrics.requests.labels(endpoint, str(response.status_code)).inc()
         service.metrics.seconds.labels(endpoint).observe(seconds)
-        level = logging.INFO if endpoint == "predict" or response.status_code >= 400 else logging.DEBUG
+        level = logging.INFO if response.status_code >= 400 else logging.DEBUG
         logger.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
         return response
 

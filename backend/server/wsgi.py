@@ -9,5 +9,5 @@ from backend.settings import Settings
 __all__ = ["app"]
 
 _settings = Settings.load()
-start_logging(_settings.log_level)
+start_logging(_settings.log_level, _settings.log_format)
 app = create_app(_settings)

@@ -24,6 +24,7 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, Image
+from backend.stages import spent
 from dataset_tools import atomic
 
 __all__ = ["EmbeddingStore", "embedding_address"]
@@ -100,7 +101,10 @@ class EmbeddingStore:
         def compute() -> Embedding:
             image = pixels()
             with self._encode:
-                return segmenter.embed(image, window, key=image_key)
+                began = time.perf_counter()
+                embedding = segmenter.embed(image, window, key=image_key)
+                spent()["embed"] += time.perf_counter() - began
+                return embedding
 
         return self.get_or_compute(embedding_address(image_key, segmenter.encoder_hash, window), compute)
 

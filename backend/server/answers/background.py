@@ -5,6 +5,7 @@ A prediction that came after its batch's deadline is pushed to Label Studio, unl
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import itertools
 import logging
@@ -51,10 +52,11 @@ class JobPool:
     def submit(self, priority: Priority, function: Callable[[], T]) -> Future[T]:
         """Queue ``function``; its result or exception goes into the future."""
         future: Future[T] = Future()
+        context = contextvars.copy_context()  # whose work it is, for the log
 
         def run() -> None:
             try:
-                future.set_result(function())
+                future.set_result(context.run(function))
             except BaseException as error:
                 future.set_exception(error)
 
