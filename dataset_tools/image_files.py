@@ -208,6 +208,8 @@ def _bytes(path: Path) -> bytes:
         raise ImageError(f"{path} does not exist") from None
     except OSError as error:
         raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
+    except ValueError as error:  # a zero byte in its name
+        raise ImageError(f"cannot read the image {str(path)!r}: {error}") from error
 
 
 def _opened(data: bytes) -> Any:

@@ -286,16 +286,7 @@ class Clicks:
         cleaned = clean_mask(
             prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
         )
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-            config.nouns,
-        )
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
             cleaned,

@@ -166,7 +166,8 @@ class Prelabeler:
             address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
-        return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
+        notes = notes_of(query, answers, config)
+        return self.prediction(pipeline, query, answers, config, notes), notes
 
     @property
     def waiting(self) -> int:
@@ -233,8 +234,9 @@ class Prelabeler:
         answers: Sequence[Prelabels],
         config: LabelingConfig,
     ) -> Prediction:
-        self.notes.keep(task, notes_of(query, answers, config))
-        return self.prediction(pipeline, query, answers, config)
+        notes = notes_of(query, answers, config)
+        self.notes.keep(task, notes)
+        return self.prediction(pipeline, query, answers, config, notes)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
@@ -336,23 +338,22 @@ class Prelabeler:
         return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
 
     def prediction(
-        self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        answers: Sequence[Prelabels],
+        config: LabelingConfig,
+        notes: Sequence[Note] | None = None,
     ) -> Prediction:
-        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-            config.nouns,
-        )
+        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them.
+
+        ``notes`` are those of ``notes_of`` where the caller has them already.
+        """
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         began = time.perf_counter()
         regions: list[Region] = []
         scores: list[float] = []
-        notes = notes_of(query, answers, config)
+        notes = notes_of(query, answers, config) if notes is None else notes
         for note in notes:
             level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
             logger.log(level, "task %s: no mask for %s", query.task_id, note)
