@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES, category_name
-from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
@@ -128,6 +128,8 @@ def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: l
                 yield sample
         except (DatasetError, MaskError) as error:
             found.append(Problem(task.get("id"), str(error)))
+        except UNUSABLE as error:  # something in it has another form than Label Studio writes
+            found.append(Problem(task.get("id"), f"it cannot be read: {type(error).__name__}: {error}"[:300]))
         for problem in found:
             if problem.kind != "note":
                 problems.append(problem)

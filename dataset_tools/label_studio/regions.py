@@ -214,7 +214,7 @@ def _code_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Co
         raise DatasetError(f"regions of type {kind!r} are not read; those of {', '.join(SHAPES)} are")
     try:
         return SHAPES[kind].read(value, height, width)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"a {kind} region has unusable coordinates: {error!r}") from error
 
 
