@@ -130,7 +130,7 @@ def _outlined(
         x0, y0, x1, y1 = (int(value) for value in tight)
         return MapObject(
             place, x + x0, y + y0, mask[y0:y1, x0:x1].copy(), category_named(prelabel.category or "").display,
-            expression, round(float(prelabel.score), 4), None, pipeline.model_version, None, "prediction",
+            expression, round(float(prelabel.score), 4), None, pipeline.model_version, None, "predicted",
         )  # fmt: skip
     return None
 
