@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.annotations import PREDICTED
 from dataset_tools.maps.georeference import Georeference
-from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.raster import georeference_of, is_map_file, opened
 from dataset_tools.maps.tiles import read_index
 from dataset_tools.masks import Mask
 from dataset_tools.records import Sample
@@ -107,11 +107,9 @@ class TilePlaces:
         place = _of_line(line, image.scene or Path(name).stem, (image.width, image.height))
         if place is None and image.location and is_map_file(Path(image.location)):
             with opened(Path(image.location)) as dataset:
-                if not dataset.transform.is_identity:
-                    code = dataset.crs.to_epsg() if dataset.crs else None
-                    crs = f"EPSG:{code}" if code else dataset.crs.to_wkt() if dataset.crs else None
-                    values = {"crs": crs, "transform": list(dataset.transform)[:6]}
-                    place = _of_line(values, Path(name).stem, (image.width, image.height))
+                own = georeference_of(dataset)
+            if own is not None:
+                place = _of_line(own.to_json(), Path(name).stem, (image.width, image.height))
         if place is None:
             raise DatasetError(f"{image.file_name}: nothing says where it lies; name the folder of its tiles (--tiles)")
         if place.window[2:] != (image.width, image.height):

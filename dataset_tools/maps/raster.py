@@ -15,10 +15,11 @@ from typing import Any
 
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.addresses import shown
+from dataset_tools.maps.georeference import Georeference
 from dataset_tools.maps.remote import RangeFile, RemoteFile, name_of, remote_file
 from dataset_tools.tiff_bands import orientation_of
 
-__all__ = ["DRIVERS", "is_map_file", "opened", "rasterio_module"]
+__all__ = ["DRIVERS", "crs_of", "georeference_of", "is_map_file", "opened", "rasterio_module"]
 
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT", ".jp2": "JP2OpenJPEG"}
 """GDAL's name of the one format that a file with this suffix is read as."""
@@ -93,6 +94,22 @@ def opened(source: Path | str) -> Iterator[Any]:
             raise DatasetError(f"{shown_as} cannot be read: {reason[:300]}") from error
     if remote is not None and remote.failure is not None:
         raise DatasetError(str(remote.failure))
+
+
+def georeference_of(dataset: Any) -> Georeference | None:
+    """Where an open dataset lies; None if it has no transform. Its CRS may be None, its transform degenerate."""
+    if dataset.transform.is_identity:
+        return None
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    return Georeference(crs_of(dataset), (a, b, c, d, e, f))
+
+
+def crs_of(dataset: Any) -> str | None:
+    """The coordinate reference system of an open dataset as ``EPSG:<code>``, else as WKT; None without one."""
+    if not dataset.crs:
+        return None
+    code = dataset.crs.to_epsg()
+    return f"EPSG:{code}" if code else str(dataset.crs.to_wkt())
 
 
 def _opened_again(remote: RemoteFile, _path: str, _mode: str = "rb", **_options: Any) -> RangeFile:

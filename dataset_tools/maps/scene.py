@@ -22,7 +22,7 @@ import numpy.typing as npt
 from dataset_tools import band_pictures, image_files, tiff_bands
 from dataset_tools.errors import DatasetError
 from dataset_tools.maps.georeference import Georeference, of_world_file
-from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.raster import crs_of, georeference_of, is_map_file, opened
 from dataset_tools.maps.remote import name_of
 
 __all__ = ["MapScene", "Window", "open_scene"]
@@ -235,24 +235,18 @@ def _file_name(source: Path | str) -> str:
 
 
 def _georeference(dataset: Any, source: Path | str, notes: list[str]) -> Georeference | None:
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    crs = None
-    if dataset.crs:
-        code = dataset.crs.to_epsg()
-        crs = f"EPSG:{code}" if code else str(dataset.crs.to_wkt())
-    found: Georeference | None = Georeference(crs, (a, b, c, d, e, f))
-    assert found is not None  # noqa: S101 - for the type checker
-    if found.is_degenerate:
+    found = georeference_of(dataset)
+    if found is not None and found.is_degenerate:
         raise DatasetError(
             f"{_file_name(source)} has the transform {found.transform}, which maps it to a line;"
             " repair its georeference"
         )
-    if dataset.transform.is_identity:
+    if found is None:
         if dataset.gcps[0]:
             notes.append("it has ground control points but no transform: run gdalwarp to get back to the map")
         found = of_world_file(source) if isinstance(source, Path) else None
-        if found is not None and crs:
-            found = Georeference(crs, found.transform)
+        if found is not None:
+            found = Georeference(crs_of(dataset), found.transform)
     if found is None:
         notes.append("it has no georeference: tiles keep their place in the scene only")
     elif found.crs is None:
