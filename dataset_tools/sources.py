@@ -95,9 +95,9 @@ def deal_splits(
     for sample in samples():
         name = sample.image.file_name
         scene_of[name] = sample.image.cut_from
-        where = _place(sample)
-        if where is not None:
-            places.append(where)
+        place = _place(sample)
+        if place is not None:
+            places.append(place)
         pixels = sample.image.width * sample.image.height
         strata[name] = Counter(splits.stratum(r.category, sample.area(r) / pixels) for r in sample.records if r.targets)
         present = {split for split in sample.splits if split}

@@ -95,6 +95,8 @@ class MapScene:
         width, height = size or (width, height)
         values = self._values(window, size)
         seen = self._seen(values, window)
+        if not seen.any():
+            return np.zeros((height, width, 4), np.uint8)
         result = np.empty((height, width, 4), np.uint8)
         if self._reading.palette is not None:
             result[..., :3] = self._reading.palette[values[0]]
