@@ -91,13 +91,13 @@ def deal_splits(
     strata: dict[str, Counter[str]] = {}
     fixed: dict[str, str] = dict(known or {})
     hashes: list[tuple[str, duplicates.Bits | None]] = []
-    places: list[Footprint] = []
+    grounds: list[Footprint] = []
     for sample in samples():
         name = sample.image.file_name
         scene_of[name] = sample.image.cut_from
         place = _place(sample)
         if place is not None:
-            places.append(place)
+            grounds.append(place)
         pixels = sample.image.width * sample.image.height
         strata[name] = Counter(splits.stratum(r.category, sample.area(r) / pixels) for r in sample.records if r.targets)
         present = {split for split in sample.splits if split}
@@ -106,7 +106,7 @@ def deal_splits(
         if look:
             hashes.append((name, _hash(sample)))
         progress(1)
-    same = [(a, b) for a, b, _ in duplicates.near_duplicates(hashes)] + overlapping(places)
+    same = [(a, b) for a, b, _ in duplicates.near_duplicates(hashes)] + overlapping(grounds)
     joined = duplicates.scenes_of(scene_of, scene_of.__getitem__, same)
     members: dict[str, list[str]] = {}
     for name, scene in joined.items():

@@ -153,7 +153,10 @@ def _scaled(box: Box, factor: float) -> Box:
 def _on_white(pixels: Any) -> Image:
     """RGB of uint8[H, W, 4] RGBA, white where there is nothing, as images are read everywhere."""
     rgb: Image = np.ascontiguousarray(pixels[..., :3])
-    rgb[pixels[..., 3] == 0] = 255
+    soft = pixels[..., 3] < 255
+    if soft.any():
+        opacity = pixels[soft][:, 3:].astype(np.float32) / 255
+        rgb[soft] = np.rint(rgb[soft] * opacity + 255 * (1 - opacity))
     return rgb
 
 
