@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,12 +49,13 @@ def draw(path: Path, side: int, every: int, kind: str = "uint8") -> int:
 
 
 def watched(command: list[str]) -> dict[str, Any]:
-    """Run ``command``; seconds, the greatest resident memory, and its course as [seconds, MB], evenly thinned out.
+    """Run ``command``; seconds on the clock and of computing, the greatest resident memory, and its course as
+    [seconds, MB], evenly thinned out.
 
     Raises:
         SystemExit: it failed.
     """
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     course: list[list[float]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         status = Path(f"/proc/{process.pid}/status")
@@ -68,9 +70,11 @@ def watched(command: list[str]) -> dict[str, Any]:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{output}")
     step = max(1, len(course) // _POINTS)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    computing = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {
-        "seconds": round(time.perf_counter() - start, 1), "peak_mb": round(peak, 1), "course": course[::step],
-        "output": output.strip().splitlines()[-1],
+        "seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(computing, 1), "peak_mb": round(peak, 1),
+        "course": course[::step], "output": " ".join(output.split())[-120:],
     }  # fmt: skip
 
 
