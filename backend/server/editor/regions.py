@@ -209,7 +209,7 @@ class RegionWriter:
     def of(
         cls, config: LabelingConfig, model_version: str, settings: Settings, report_bytes: Callable[[int], None]
     ) -> RegionWriter:
-        """The writer for a labeling config, by a server's settings."""
+        """The writer of a request's regions."""
         return cls(
             config.image,
             model_version,
