@@ -38,7 +38,7 @@ class TaskPredictor:
             problem = str(self._service.model.problem)
             self.close()
             raise ConfigError(problem)
-        self._service.catch_up()
+        self._service.catch_up(None)
 
     @property
     def version(self) -> str:
@@ -49,7 +49,7 @@ class TaskPredictor:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
         A task that says which ``project`` it is of is answered as the server of this state folder answers that project:
-        by its promoted version, with the lessons of its accepted objects, and the nouns of its annotators known.
+        by its promoted version, with the lessons that it made, and the nouns of its annotators known.
 
         Raises:
             PslgError: the image cannot be had, or the task is malformed.

@@ -120,12 +120,17 @@ class LabelingService:
         self.model.start()
         self.models.start()
 
-    def catch_up(self) -> None:
-        """Fold what webhooks and ``pslg sync`` brought and make lessons of it, as a running server does on its own; the
-        models are loaded.
+    def catch_up(self, project: int | None) -> None:
+        """Fold what webhooks and ``pslg sync`` brought and make lessons of a project's, as a running server does on its
+        own; the models are loaded. What cannot be had is said in the log.
         """
         self.store.refresh()
-        self._exemplars.refresh()
+        if project is None:
+            return
+        try:
+            self._exemplars.refresh(project)
+        except PslgError as error:
+            logger.warning("project %d: the lessons of its accepted objects are not up to date: %s", project, error)
 
     def close(self) -> None:
         """Cancel waiting work and close the files; a training that runs goes on."""
