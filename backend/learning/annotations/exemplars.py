@@ -98,20 +98,15 @@ class ExemplarStore:
             return ""
         return digest({f"{task} {name} {made}": () for task, name, made, _ in rows})
 
-    def taught(self, project: int, images: Collection[str] | None = None) -> Taught:
-        """The lessons of every category of which an object was accepted; those of the images with these keys alone, if
-        any are given.
-        """
+    def taught(self, project: int) -> Taught:
+        """The lessons of every category of which an object was accepted."""
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "SELECT image, category, objects, lesson FROM exemplars WHERE project = ? ORDER BY task DESC",
-                (project,),
+                "SELECT category, objects, lesson FROM exemplars WHERE project = ? ORDER BY task DESC", (project,)
             ).fetchall()
         lessons: dict[str, list[Lesson]] = {}
         objects: dict[str, int] = {}
-        for image, category, count, body in rows:
-            if images is not None and image not in images:
-                continue
+        for category, count, body in rows:
             objects[category] = objects.get(category, 0) + count
             if len(lessons.setdefault(category, [])) < MOST_LESSONS:
                 lessons[category].append(_unpacked(body))

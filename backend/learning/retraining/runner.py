@@ -41,7 +41,6 @@ from dataset_tools.label_studio.exports import Problem
 
 if TYPE_CHECKING:
     from backend.learning.retraining.project import ProjectTrainingOptions
-    from backend.pipeline import PslgSam
     from dataset_tools.labelled import LabelledImage
 
 __all__ = ["TrainingRunner"]
@@ -255,8 +254,7 @@ class TrainingRunner:
             self._report(job, min(0.99, _LEARNED + 0.0005 * next(measured)), "measuring the new version")
 
         active = self._versions.active(job.project, self._config)
-        base = load_pipeline(self._settings.config)
-        old = base if active is None else load_pipeline(self._versions.config_path(active))
+        old = load_pipeline(self._settings.config if active is None else self._versions.config_path(active))
         new = load_pipeline(staging / "model" / CONFIG)
         held_out = read_labelled(staging / HELD_OUT, self._settings.state.images)
         rules = Rules(
@@ -265,8 +263,7 @@ class TrainingRunner:
             share=self._settings.train_held_out,
             most_objects=self._settings.max_objects,
         )
-        lend = self._lessons(job.project, base, training)
-        report = compare(lend(old), lend(new), held_out, replay.gate, training=training, rules=rules, progress=progress)
+        report = compare(old, new, held_out, replay.gate, training=training, rules=rules, progress=progress)
         return Manifest(
             version=new.model_version,
             config=self._config,
@@ -281,21 +278,6 @@ class TrainingRunner:
             accepted=report.promoted,
             reason=report.reason,
         )
-
-    def _lessons(self, project: int, base: PslgSam, training: Sequence[LabelledImage]) -> Callable[[PslgSam], PslgSam]:
-        """Makes of a version what serves: it with the lessons of what it does not know, but for those of held-out
-        images.
-        """
-        from backend.learning.annotations.exemplars import ExemplarStore
-        from backend.pipeline.grounding.exemplars import LIKE, digest
-
-        matcher, known = base.exemplar_matcher(), base.grounder.known_categories
-        if matcher is None or known is None:
-            return lambda pipeline: pipeline
-        exemplars = ExemplarStore(self._store.database, self._store)
-        exemplars.refresh(project, matcher, known, self._fetch)
-        lessons = exemplars.taught(project, {image.key for image in training}).lessons
-        return lambda version: version.with_exemplars(lessons, f"{version.model_version}{LIKE}{digest(lessons)}")
 
     def _finish(self, job: Job, manifest: Manifest) -> None:
         """All or nothing: the version's row, its promotion, the end of the job."""
