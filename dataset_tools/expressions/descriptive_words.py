@@ -102,7 +102,9 @@ SHAPES = {
     "facing east, facing west, pointing left, pointing right, facing straight left, facing straight right, "
     "nose left, "
     "nose right, nose pointing left, nose pointing right, facing sideways, pointing west, pointing east",
-    "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle",
+    "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle, "
+    "parked at an angle, turned at an angle, standing at an angle, lying at an angle, set at an angle, askew, skewed, "
+    "at a slant",
     "irregular": "irregular, irregularly shaped, y shaped, cross shaped, fan shaped, "
     "x shaped, irregular shaped, cruciform, curved shaped",
     "l-shaped": "l shaped, l shape",
@@ -155,7 +157,8 @@ _SURFACES = {
     "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, driveway, yard, lane, "
     "concrete, "
     "parking, car park, path, footpath, drive, junction, intersection, motorway, lot, plaza, square, alley, roadway, "
-    "crossing, sidewalk, walkway",
+    "crossing, sidewalk, walkway, roadway, carriageway, kerb, curb, strip, "
+    "street side, roadside, avenue, boulevard",
     "bare": "sand, beach, dirt, soil, sandpit, ground, earth, gravel, mud, clay",
     "shadow": "shadow, shade, shadows, shaded",
     "land": "shore, bank, shoreline, coast, land, shoreside, waterfront, headland, riverbank, embankment",

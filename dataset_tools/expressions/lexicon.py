@@ -73,6 +73,8 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
         stop, entry = _longest_phrase(words, start)
         if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
             mention = None  # no chimney
+        if words[start] == "right" and entry and entry[0] in ("near", "nearest", "on", "over") and _is_side(words, start):
+            stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
         if mention and mention.stop >= stop:
@@ -104,6 +106,11 @@ def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] 
         if entry:
             return start + length, entry
     return start, None
+
+
+def _is_side(words: list[str], start: int) -> bool:
+    """Whether the "right" at ``start`` is a side: "on the right", "far right"."""
+    return start > 0 and words[start - 1] in ("the", "far", "lower", "upper", "top", "bottom", "middle", "center")
 
 
 def _compares(words: list[str], start: int) -> bool:

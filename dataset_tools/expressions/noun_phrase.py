@@ -77,9 +77,10 @@ class NounPhrase:
             self.unread += self.pending
         self.pending = []
 
-    def restart(self) -> None:
-        """What was described so far is only a landmark: the object asked for comes now."""
-        self.unread += self.noun.split()
+    def restart(self, *, read: bool = False) -> None:
+        """What was described so far is only a landmark: the object asked for comes now; ``read`` if it is not lost."""
+        self.unread += [] if read else self.noun.split()
+        self.category = None if read else self.category
         self.noun, self.has_noun, self.plural, self.rank = "", False, None, None
         self.constraints, self.context = [], None
 
@@ -97,6 +98,9 @@ class NounPhrase:
     def query(self) -> Query:
         """The finished phrase."""
         self.close_pending()
+        orders = (Extreme, Place, Size, Relation)
+        if self.is_last and self.rank == 1 and not any(isinstance(c, orders) for c in self.constraints):
+            self.unread.append("last")  # "the last of the row": from which end?
         several = self.count is not None and self.count > 1
         is_all = self.all or several or (bool(self.plural) and not self.partitive)
         if self.rank is not None and not several:

@@ -186,7 +186,9 @@ _PLAIN: dict[str, str] = {
     "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, "
     "double sided, kind of, sort of, a bit, a little, "
     "a little bit, bit, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
-    "stretching, reaching, extending, leading, going, sort",
+    "stretching, reaching, extending, leading, going, sort, starts, begins, beginning, leads, goes, hangs, hanging, "
+    "juts, jutting, juts out, jutting out, sticks out, comes out, running out, points out, pick out, taxiing, "
+    "turned up, twin, identical",
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
@@ -195,6 +197,13 @@ _VALUED: dict[str, dict[str, Any]] = {
         "lower down": (None, 1),
         "further up": (None, -1),
         "further down": (None, 1),
+        "halfway down": (None, 0),
+        "half way down": (None, 0),
+        "halfway up": (None, 0),
+        "half way up": (None, 0),
+        "at half height": (None, 0),
+        "at mid height": (None, 0),
+        "halfway across": (0, None),
     },
     "extreme": {
         "highest": (None, -1),
