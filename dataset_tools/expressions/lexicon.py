@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
-from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
+from dataset_tools.expressions.meanings import ANYWHERE, meanings_of
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
@@ -73,7 +73,12 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
         stop, entry = _longest_phrase(words, start)
         if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
             mention = None  # no chimney
-        if words[start] == "right" and entry and entry[0] in ("near", "nearest", "on", "over") and _is_side(words, start):
+        if (
+            words[start] == "right"
+            and entry
+            and entry[0] in ("near", "nearest", "on", "over")
+            and _is_side(words, start)
+        ):
             stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
@@ -139,9 +144,12 @@ def _single(word: str, own: Collection[str]) -> Lexeme:
         return Lexeme("break", word)
     if word.isdecimal() and word.isascii():
         return Lexeme("number", word, min(int(word[:4]), _MAX_NUMBER))
-    kind = next((name for name in GENERAL_NOUNS.get(word, ()) if name in CATEGORIES or name in own), None)
-    if kind is None and word.endswith("s"):
-        kind = next((name for name in GENERAL_NOUNS.get(word[:-1], ()) if name in CATEGORIES or name in own), None)
+    kind = next(
+        (name for name, _ in meanings_of(word) if name in CATEGORIES or name in own)
+        if word in ANYWHERE or word.removesuffix("s") in ANYWHERE
+        else iter(()),
+        None,
+    )
     if kind is not None:
         return Lexeme("category", word, Mention(0, 1, kind, word.endswith("s")))
     return Lexeme("unknown", word)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
+from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.query import (
     Color,
     Constraint,
@@ -72,7 +73,7 @@ class NounPhrase:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
             self.unread += [w for w in self.pending if w not in nouns and w.endswith("ed")]
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
-            self.category = _misspelt(self.noun)
+            self.category = _misspelt(self.noun) or next((name for name, _ in meanings_of(self.noun)), None)
         else:
             self.unread += self.pending
         self.pending = []

@@ -53,7 +53,9 @@ def parse(expression: str, own: Collection[str] = ()) -> Query:
     words = lexemes(expression, own)
     parser = _Parser(words)
     query = parser.noun_phrase(root=True).query()
-    if query.category is None and not query.noun and parser.antecedent is not None:  # "not the car ... but the large one"
+    if (
+        query.category is None and not query.noun and parser.antecedent is not None
+    ):  # "not the car ... but the large one"
         query = replace(query, category=parser.antecedent.category, noun=parser.antecedent.noun)
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
         unknown = set(query.noun.split())
@@ -154,7 +156,16 @@ class _Parser(Links):
         if self.peek().kind != "article" or not (phrase.plural or (phrase.count or 0) > 1) or phrase.partitive:
             return False
         ahead = 1
-        while self.peek(ahead).kind in ("direction", "extreme", "size", "ordinal", "most", "color", "nearest", "farthest"):
+        while self.peek(ahead).kind in (
+            "direction",
+            "extreme",
+            "size",
+            "ordinal",
+            "most",
+            "color",
+            "nearest",
+            "farthest",
+        ):
             ahead += 1
         return ahead > 1 and self.peek(ahead).kind in ("end", "break", "filler", "in", "at", "on", "of", "near", "from")
 
@@ -275,6 +286,8 @@ class _Parser(Links):
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
             members = tuple(c for c in before if not isinstance(c, Group))
             count = phrase.count if phrase.count and phrase.count > 1 else group.count
+            if group in before and group.count is None and phrase.count and (group.place or group.members):
+                group, members = Group("any"), (*members, group)  # "two yellow planes in the group on the left"
             if count or group in before:
                 group = replace(group, count=count, members=(*group.members, *members))
                 phrase.constraints = [group, *after]

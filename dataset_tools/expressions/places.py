@@ -136,6 +136,9 @@ class Places(Cursor):
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)
         shape, count = self.take().value
+        if scratch.rank is not None and not scratch.constraints and self.peek().kind == "from":
+            self.at += 1  # "the second row from the bottom"
+            self.place(scratch, depth, extreme=True)
         several = scratch.count is not None and scratch.count > 1
         if scratch.rank is not None and shape == "row" and not scratch.constraints:
             scratch.constraints.append(Extreme((None, -1)))  # "the second row" is read from above

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from dataset_tools.categories import category_named
+from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.spelling import corrected
 
@@ -42,5 +44,8 @@ def reading_of(expression: str, own: frozenset[str] = frozenset()) -> WordsRead:
     query = parse(expression, own)
     words = dict.fromkeys(_WORD.findall(expression.lower()))
     guessed = tuple(f"{word}: {corrected(word)}" for word in words if corrected(word) != word)
+    meant = meanings_of(query.noun)
+    if query.category is not None and len(meant) == 1:
+        guessed = (*guessed, f"{query.noun}: {category_named(query.category).display}")
     nouns = query.unknown_words if query.category is None else ()
     return WordsRead(guessed, tuple(dict.fromkeys((*query.unread, *nouns))))

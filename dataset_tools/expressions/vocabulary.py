@@ -293,7 +293,7 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         entries[f"right {word}"] = entries[f"just {word}"] = entries[word]
     for inverse, target_direction in _inverses().items():
         entries[inverse] = ("inverse", target_direction)
-    for compound in OTHER_COMPOUNDS:
+    for compound in (*OTHER_COMPOUNDS, *_LINES):
         entries[compound] = ("unknown", compound)
         entries[plural_of(compound)] = ("unknown", compound)
     return {tuple(phrase.split()): entry for phrase, entry in entries.items()}
@@ -328,6 +328,9 @@ def _inverses() -> dict[str, Direction | None]:
             phrases[pattern.format(word)] = direction
     return phrases
 
+
+_LINES = ("railway line", "rail line", "train line", "tram line", "power line", "tree line", "coast line", "shore line")
+"""Lines that are no rows."""
 
 TABLE = _table()
 """Words of a phrase -> (kind, value)."""
