@@ -38,13 +38,13 @@ _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
-_DOUBT_OF_LANDMARKS = 0.35
+_DOUBT_OF_LANDMARKS = 0.25
 _TWO_KINDS = 1.4
 """Log of the ratio of areas from which "truck" and "car" are told apart by size."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
-    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
+    Color: 0.05, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
     Among: 0.03, Group: 0.05,
 }  # fmt: skip
 """What remains of a candidate that a condition speaks against: people err, and so do measurements."""

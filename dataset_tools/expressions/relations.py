@@ -17,7 +17,7 @@ import numpy as np
 from dataset_tools.categories import category_named
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates, LabelledBox
-from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_plain
+from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_ordered, is_plain
 from dataset_tools.expressions.meanings import certainty_of
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.query_scores import Fit, fit
@@ -141,10 +141,13 @@ def _one(
     order = np.argsort(-score, kind="stable")
     best = int(order[0])
     margin = float(1.0 - score[order[1]] / score[best]) if len(order) > 1 and score[best] > 0 else 1.0
-    plain = is_plain(tuple(condition for condition, _ in found.conditions), unread, scene.kinds)
+    conditions = tuple(condition for condition, _ in found.conditions)
+    plain = is_plain(conditions, unread, scene.kinds)
     rivals = _alike(score, scene.presence, best)
     effective = float(np.sqrt(score / max(float(score[best]), 1e-300)).sum())
-    chance = chance_of(margin, len(unread), effective, plain=plain) * certainty_of(query.noun)
+    chance = chance_of(margin, len(unread), effective, plain=plain, ordered=is_ordered(conditions)) * certainty_of(
+        query.noun
+    )
     if unread and chance < ENOUGH:
         words = ", ".join(repr(word) for word in unread)
         message = f"{words} could not be read, and the rest of {_quoted(query)} does not single out one {display}."
@@ -204,4 +207,12 @@ def _several(
     if counted and np.delete(_alike(score, scene.presence, chosen[-1]), chosen).any():
         message = f"More than {len(chosen)} objects fit {_quoted(query)}: say which, or 'all the {display}'."
         return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
-    return Choice(tuple(chosen), None, "", margin, scores, unread, chance_of(margin, len(unread), 1, plain=not unread))
+    return Choice(
+        tuple(chosen),
+        None,
+        "",
+        margin,
+        scores,
+        unread,
+        chance_of(margin, len(unread), 1, plain=not unread, ordered=False),
+    )
