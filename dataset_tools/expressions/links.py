@@ -181,6 +181,8 @@ class Links(Places):
             phrase.add(Relation(kind, (replace(self.antecedent, category=self._kind_of(phrase)),), direction))
             return True
         found = False
+        if self.peek().kind == "break" and self.peek().text in (".", ";", "!", "?"):  # "they lie around; the left one"
+            return False
         while True:
             targets = [self.target(depth, one_of_two=kind == "between")]
             if kind == "between" and self._take_and_before_second():

@@ -23,17 +23,17 @@ _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     (("groundtrackfield", 0.85),): "athletics oval, cinder track, stadium track, race course",
     (("tenniscourt", 0.95),): "tennis surface",
     (("basketballcourt", 0.9),): "half court, hoop court, streetball court",
-    (("vehicle", 0.95),): "mixer, cement mixer, concrete mixer, tipper, semi, eighteen wheeler, dumper, pick up, ute, "
-    "estate car, convertible, coupe, cabriolet, people carrier, lorries, artic, juggernaut, big rig, flatbed, camper, "
+    (("vehicle", 0.95),): "mixer, cement mixer, concrete mixer, tipper, semi, eighteen wheeler, dumper, ute, "
+    "estate car, convertible, coupe, cabriolet, people carrier, artic, juggernaut, big rig, flatbed, camper, "
     "motorbike, digger, excavator, bulldozer, loader, backhoe, crane truck, transporter, tug truck, hearse, minicab, "
     "buggy, snowplow, street sweeper, water truck, articulated truck, truck trailer, semitrailer, semi trailer, rig",
     (("ship", 0.95),): "craft, cutter, ketch, sloop, schooner, cabin boat, inflatable, rib, punt, pedalo, pedal boat, "
     "ro ro, roro, lighter, dredger, dredge, gondola, longboat, narrowboat, scow, sailer, bowrider, liner, supertanker, "
-    "corvette, submarine, flattop, vlcc, lcs, amphibious ship, supply vessel, pilot boat, sail boat",
+    "corvette, submarine, flattop, vlcc, lcs, amphibious ship, supply vessel, pilot boat",
     (
         ("harbor", 0.85),
     ): "mole, gangway, boardwalk, landing, boat lift, boatlift, slipway, slip, boat ramp, boat stage, "
-    "dolphin, breakwater, catwalk, float, floats, finger, fingers, boat platform, walkway on the water",
+    "dolphin, breakwater, catwalk, float, floats, finger, fingers, boat platform",
     (("airplane", 0.95),): "airbus, boeing, turboprop, prop plane, widebody, wide body, narrowbody, business jet, "
     "learjet, cessna, glider, drone, freighter plane, jetliner plane, crop duster, floatplane, "
     "twinjet, trainer plane",
@@ -45,11 +45,11 @@ _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     "boathouse, pool house, clubhouse, club house, carport, stable, chapel, terraced house, semi detached "
     "house, duplex, condo, flats, tenement, lodge, pavilion, annex, annexe, outhouse, summerhouse, conservatory, "
     "kiosk, mosque, temple, cathedral, palace, castle, dorm, dormitory",
-    (("bridge", 0.85),): "span, causeway, aqueduct, walkway over the water, crossing over the river",
+    (("bridge", 0.85),): "span, causeway, aqueduct",
     (("roundabout", 0.9),): "turning circle, gyratory, rond point, circle junction, road circle",
     (("overpass", 0.85),): "cloverleaf, spaghetti junction, slip road bridge, motorway junction, skyway",
     (("chimney", 0.85),): "flue, funnel, smoke tower",
-    (("windmill", 0.9),): "wind wheel tower, aerogenerator, wind turbines",
+    (("windmill", 0.9),): "wind wheel tower, aerogenerator",
     (("stadium", 0.85),): "bowl, amphitheatre, amphitheater, ball stadium",
     (("golffield", 0.9),): "fairway, putting green, links course, driving range",
     (("dam", 0.85),): "barrier dam, sluice, lock gate, embankment dam",

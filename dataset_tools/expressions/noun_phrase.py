@@ -38,6 +38,7 @@ class NounPhrase:
         all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
         is_last: the rank is "last", which needs a direction.
         partitive: one out of several ("the largest of the ships").
+        in_known_group: it was said to be in "the group", which has members besides.
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
@@ -56,6 +57,7 @@ class NounPhrase:
     rank: int | None = None
     is_last: bool = False
     partitive: bool = False
+    in_known_group: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)

@@ -286,7 +286,8 @@ class _Parser(Links):
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
             members = tuple(c for c in before if not isinstance(c, Group))
             count = phrase.count if phrase.count and phrase.count > 1 else group.count
-            if group in before and group.count is None and phrase.count and (group.place or group.members):
+            nested = phrase.in_known_group or group.place or group.members
+            if group in before and group.count is None and phrase.count and nested:
                 group, members = Group("any"), (*members, group)  # "two yellow planes in the group on the left"
             if count or group in before:
                 group = replace(group, count=count, members=(*group.members, *members))

@@ -129,6 +129,7 @@ class Places(Cursor):
         """
         scratch = NounPhrase(root=False)
         while self.peek().kind != "group":
+            phrase.in_known_group |= self.peek().text == "the" and phrase.has_noun
             if self.peek().text in ("up", "down") and self.peek(1).kind == "article":  # "going up the row"
                 self.at += 1
                 continue

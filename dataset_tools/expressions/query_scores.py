@@ -268,7 +268,8 @@ def _condition(
             corner = None not in constraint.direction and 0 not in constraint.direction
             if corner and not filters and peers.any():  # of two in the corner the one further in it
                 key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
-                region = region * (0.6 + 0.4 * spatial.ranked(key, noise, region * peers))
+                alike = region > 0.97
+                region = region * (1.0 - 0.05 * alike * (1.0 - spatial.ranked(key, noise, alike * peers * 1.0)))
             if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
             return region
