@@ -1,7 +1,7 @@
 """People's own sentences over true boxes: 250 of ours about training scenes, in tests/data/sentences.jsonl.
 
 They were written by looking at the numbered boxes of 33 images of nwpu_vhr10 and isaid_512 (parts ``train``), before
-any rule was tried on them; faults that they showed were mended by kind afterwards, and the chance is fitted on them too.
+any rule was tried on them; faults that they showed were mended by kind afterwards, and the chance is fitted on them.
 """
 
 from __future__ import annotations
