@@ -26,7 +26,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,7 +40,7 @@ from dataset_tools.synthetic import Scene, draw_scene
 
 LABELS = ("airplane", "ship", "storage tank", "vehicle", "building", "baseball field", "tennis court", "harbor")
 CONFIG = f"""<View><Header value="$expression"/><TextArea name="pslg_note" toName="image" editable="false"/>
-<BrushLabels name="mask" toName="image">{"".join(f'<Label value="{name}"/>' for name in LABELS)}</BrushLabels>
+<BrushLabels name="mask" toName="image" smart="false">{"".join(f'<Label value="{name}"/>' for name in LABELS)}</BrushLabels>
 <KeyPointLabels name="point" toName="image" smart="true" smartOnly="true"><Label value="airplane"/></KeyPointLabels>
 <RectangleLabels name="box" toName="image" smart="true" smartOnly="true"><Label value="airplane"/></RectangleLabels>
 <Image name="image" value="$image"/></View>"""
@@ -230,10 +230,8 @@ def send(
     """One request, measured."""
     begin = time.monotonic()
     answer: requests.Response | None = None
-    try:
+    with suppress(requests.RequestException):
         answer = session.post(url, json=body, timeout=100) if body is not None else session.get(url, timeout=100)
-    except requests.RequestException:
-        pass
     figures.add(kind, time.monotonic() - begin, body if compare else None, answer)
     return answer
 
