@@ -40,7 +40,8 @@ from dataset_tools.synthetic import Scene, draw_scene
 
 LABELS = ("airplane", "ship", "storage tank", "vehicle", "building", "baseball field", "tennis court", "harbor")
 CONFIG = f"""<View><Header value="$expression"/><TextArea name="pslg_note" toName="image" editable="false"/>
-<BrushLabels name="mask" toName="image" smart="false">{"".join(f'<Label value="{name}"/>' for name in LABELS)}</BrushLabels>
+<BrushLabels name="mask" toName="image" smart="false">
+{"".join(f'<Label value="{name}"/>' for name in LABELS)}</BrushLabels>
 <KeyPointLabels name="point" toName="image" smart="true" smartOnly="true"><Label value="airplane"/></KeyPointLabels>
 <RectangleLabels name="box" toName="image" smart="true" smartOnly="true"><Label value="airplane"/></RectangleLabels>
 <Image name="image" value="$image"/></View>"""

@@ -13,7 +13,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from backend.learning.retraining.replay import check_replay
-from backend.memory import MemoryTrimmer, use_few_arenas
+from backend.memory import MemoryTrimmer
 from backend.server.access import Access, Refusal
 from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
@@ -37,7 +37,6 @@ def create_app(settings: Settings, service: LabelingService | None = None) -> Fl
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     if service is None:
         check_replay(settings.train_replay)
-        use_few_arenas()
         service = LabelingService(settings)
         service.start()
         service.training.start()

@@ -20,6 +20,7 @@ from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
+from backend.memory import use_few_arenas
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.access import Access
@@ -114,6 +115,7 @@ class LabelingService:
 
     def start(self) -> None:
         """Begin to load the models in the background."""
+        use_few_arenas()
         self.model.start()
         self.models.start()
 
