@@ -54,9 +54,9 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 33, 125),
-        ("first pre-label", 65, 440),
+        ("first pre-label", 67, 445),
         ("webhook", 9, 16),
-        ("export record to REFER", 20, 125),
+        ("export record to REFER", 20, 131),
     ],
 )
 def test_a_trip_visits_few_modules_and_changes_files_seldom(
