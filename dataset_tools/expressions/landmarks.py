@@ -13,7 +13,7 @@ from dataset_tools.expressions.descriptive_words import SURFACES
 from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
-__all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
+__all__ = ["landmark_scores", "mentions_surroundings", "share_around", "surface_of"]
 
 _PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
 """All paved alike: which of them it is cannot be seen by colour and texture."""
@@ -40,6 +40,11 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
     return surface, color
 
 
+def share_around(surface: str, box: Floats, view: View) -> float:
+    """How much of a ring around ``box`` float64[4] is of a surface (see ``appearance.SURFACES``), in [0, 1]."""
+    return _around(view.layer(surface, None), box, view)
+
+
 def mentions_surroundings(query: Query) -> bool:
     """Whether something that it refers to may have to be looked for in the image (see ``appearance.view_of``)."""
     return any(surface_of(part) is not None or mentions_surroundings(part) for part in query.parts)
@@ -54,7 +59,7 @@ def landmark_scores(
         return None
     layer = _without_objects(scene, scene.view.layer(*what)) if what[0] is None else scene.view.layer(*what)
     here = np.flatnonzero(peers)
-    scores = np.zeros(len(peers))
+    scores: Floats = np.zeros(len(peers))
     match kind:
         case "on" | "in" | "surrounded" if direction == (None, None):
             scores[here] = [_around(layer, box, scene.view) for box in scene.boxes[here]]
@@ -69,7 +74,7 @@ def landmark_scores(
             scores[here] = [_beyond(layer, box, direction, scene) for box in scene.boxes[here]]
             if what[0] in _GROUNDS:  # "at the bottom of the yard" is in it
                 around = np.array([_around(layer, box, scene.view) for box in scene.boxes[here]])
-                within = np.zeros(len(peers))
+                within: Floats = np.zeros(len(peers))
                 within[here] = around / max(float(around.max()), 1e-9)
                 if (within > 0.6).any():
                     within *= spatial.side(scene.boxes, direction, within > 0.6)
