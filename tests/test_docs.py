@@ -123,7 +123,7 @@ def test_every_route_and_metric_is_described(tmp_path: Path) -> None:
     app = create_app(Settings(state_dir=tmp_path), LabelingService(Settings(state_dir=tmp_path)))
     routes = {rule.rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"}
     metrics = {family.name for family in Metrics().registry.collect()}
-    assert [name for name in sorted(routes | metrics) if not re.search(rf"{name}\b", text)] == []
+    assert [name for name in sorted(routes | metrics) if not re.search(rf"{re.escape(name)}(?!\w)", text)] == []
 
 
 def test_the_config_in_the_docs_is_the_shipped_one() -> None:
@@ -165,3 +165,10 @@ def test_the_dockerfile_installs_the_torch_of_the_constraints() -> None:
     for file in ("Dockerfile", "Makefile"):
         pins = re.findall(r"\b((?:torch|torchvision)==[\d.]+)", (REPOSITORY / file).read_text())
         assert set(pins) == {line for line in constraints if line.startswith(("torch==", "torchvision=="))}
+
+
+def test_tests_that_a_page_names_exist() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", PAGES_BY_NAME["inputs.md"])
+    assert named
+    assert [name for name in named if f"def {name}(" not in tests] == []

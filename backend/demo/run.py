@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 from tqdm import tqdm
@@ -29,6 +28,7 @@ from backend.pipeline import load_pipeline
 from dataset_tools import atomic
 from dataset_tools.errors import LabelStudioError, PslgError
 from dataset_tools.labelled import Question, questions, read_held_out
+from dataset_tools.progress import Bar
 
 CONFIG = "compact"
 LABELING_CONFIG = "rrsisd"
@@ -114,9 +114,8 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
                 )
 
 
-def _bar(total: int, what: str, unit: str) -> tqdm[Any]:
-    # In a log file every update is a line: few of them.
-    return tqdm(total=total, desc=what, unit=unit, mininterval=0.2 if sys.stderr.isatty() else 10.0)
+def _bar(total: int, what: str, unit: str) -> Bar:
+    return Bar(total=total, desc=what, unit=unit, mininterval=0.2)
 
 
 def _asked(folder: Path, data: Path | None) -> list[Question]:

@@ -128,7 +128,7 @@ def test_words_stay_with_what_they_were_found_for(result: list[dict[str, Any]], 
     ],
 )
 def test_one_object_of_several_controls_is_one(result: list[dict[str, Any]], areas: list[int]) -> None:
-    two = {"image": None, "before": A, "after": B} if result[0]["to_name"] == "before" else {}
+    two: dict[str, Any] = {"image": None, "before": A, "after": B} if result[0]["to_name"] == "before" else {}
     samples, problems = read(task(*result, **two))
     assert sorted(area for found in said(samples).values() for area in found) == areas
     assert not [problem for problem in problems if "cannot be told" in problem]
