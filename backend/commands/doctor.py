@@ -23,7 +23,7 @@ from backend.pipeline.costs import seconds_per_image, throughput
 from backend.pipeline.options import missing_variables
 from backend.pipeline.weights import REGISTRY, how_to_get, locate
 from backend.server.access import Access
-from backend.server.webhooks import Webhook, backend_webhooks
+from backend.server.connection import Webhook, backend_webhooks
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import ConfigError, PslgError, UnavailableError
 
@@ -245,6 +245,7 @@ def _projects(label_studio: LabelStudio, access: Access, known: Collection[str] 
                 yield Check("note", f"{what}: backend {url} is not set to interactive: no smart tools")
             yield from _webhook(what, url, hooks.get(url.rstrip("/")), access)
             yield from _start_training(what, url, backend, access)
+            yield from _score_column(what, project.get("model_version"), backend)
         try:
             config = parse_labeling_config(str(project.get("label_config")))
         except PslgError as error:
@@ -267,6 +268,18 @@ def _webhook(what: str, url: str, hook: Webhook | None, access: Access) -> Itera
             f"{what}: the webhook {hook.url} does not send {', '.join(wanted)} as these settings want it: its events"
             " are refused (Settings > Webhooks; a running server sets it when the project is opened)",
         )
+
+
+def _score_column(what: str, chosen: str | None, backend: Mapping[str, Any]) -> Iterator[Check]:
+    version = backend.get("model_version")
+    if chosen is None or not version or chosen == version:
+        return  # without a chosen model the column is the mean over all versions
+    yield Check(
+        "note",
+        f"{what}: the column Prediction score shows predictions of {chosen!r}, the connected model is {version}: a"
+        " running server with LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY names the connection so (PSLG_NAME_CONNECTION);"
+        f" by hand: Settings > Model > Edit, name {version}",
+    )
 
 
 def _start_training(what: str, url: str, backend: Mapping[str, Any], access: Access) -> Iterator[Check]:

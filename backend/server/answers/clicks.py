@@ -17,13 +17,14 @@ from functools import partial
 import orjson
 
 from backend.pipeline import PslgSam
+from backend.pipeline.scores import clicked_score
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
+from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task, without_texts
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
 from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
@@ -217,8 +218,11 @@ class Clicks:
         regions: list[Region] = []
         scores: list[float] = []
         if prompts.texts:
-            prediction = self._prelabeler.answer_newest(pipeline, read_task(task, config, prompts.texts), config)
+            typed = read_task(task, config, prompts.texts)
+            prediction, refused = self._prelabeler.answer_newest(pipeline, typed, config)
             regions += prediction["result"]
+            if config.has_note:  # which says why a text is gone
+                regions += without_texts(context.result, config, refused)
             scores.append(prediction["score"])
         for prompt in prompts.objects:
             found, score = self._refine(pipeline, prompt, task, config, image)
@@ -270,7 +274,7 @@ class Clicks:
             config.item,
             config.own_categories,
         )
-        score = min(max(prediction.predicted_iou, 0.0), 1.0)
+        score = clicked_score(prediction, pipeline.config.score)
         regions = writer.regions(
             cleaned,
             prompt.label,

@@ -7,7 +7,7 @@ first. All coordinates arrive in percent of the original image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "newest_draft",
     "read_prompts",
     "read_task",
+    "without_texts",
 ]
 
 _STROKE_POINTS = 3
@@ -298,12 +299,36 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
     return min(boxes, key=lambda box: box.area, default=None)
 
 
+def without_texts(result: Sequence[Any], config: LabelingConfig, refused: Collection[str]) -> list[dict[str, Any]]:
+    """The text fields of ``params.context.result`` that hold refused expressions, as they are without them.
+
+    The editor puts such an answer in the field's place at once, so that no annotation keeps as an expression what has
+    no answer.
+    """
+    changed = []
+    for item in _text_items(result, config):
+        kept = [part for part in _parts(item) if part not in refused]
+        if len(kept) < len(_parts(item)):
+            value = {**item["value"], "text": kept}
+            names = ("id", "from_name", "to_name", "type", "item_index")
+            changed.append({**{name: item[name] for name in names if name in item}, "value": value})
+    return changed
+
+
 def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[str]:
     """The expressions typed; where a config has several text fields, only one called ``prompt`` is an expression."""
+    return (part for item in _text_items(items, config) for part in _parts(item) if part.strip())
+
+
+def _text_items(items: Iterable[Any], config: LabelingConfig) -> Iterator[dict[str, Any]]:
     fields = {"prompt"} if "prompt" in config.text_controls else set(config.text_controls)
     for item in items:
+        if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
+            continue
         if item.get("type") == "textarea" and item.get("from_name") in fields:
-            text = item["value"].get("text")
-            for part in text if isinstance(text, list) else [text]:
-                if isinstance(part, str) and part.strip():
-                    yield part
+            yield item
+
+
+def _parts(item: dict[str, Any]) -> list[str]:
+    text = item["value"].get("text")
+    return [part for part in (text if isinstance(text, list) else [text]) if isinstance(part, str)]
