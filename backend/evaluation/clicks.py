@@ -18,9 +18,9 @@ import numpy as np
 from backend.evaluation.next_click import next_click
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation import Segmenter
-from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.segmentation.mask_cleaning import clean_mask, shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, refines, replay
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Point, Prompts, hash_image
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.settings import Settings
 from dataset_tools.labelled import LabelledImage, LabelledObject, Question
 from dataset_tools.metrics import iou
@@ -229,8 +229,7 @@ def corrected(
         if len(labels) == 1 and region is not None and not refines(segmenter, embed, size, prompts, region):
             region = None
         prediction = replay(segmenter, embed, size, prompts, region, kept)
-        positive = [Point(float(x), float(y)) for x, y in prompts.points[labels == 1]]
-        shown = clean_mask(prediction.mask, SPECK_AREA, HOLE_AREA, positive, only_clicked=region is None)
+        shown = shown_mask(prediction.mask, prompts, SPECK_AREA, HOLE_AREA, new=region is None)
         yield Shown(shown, prediction)
 
 
@@ -238,7 +237,7 @@ def boxed(segmenter: Segmenter, embed: Callable[[Box], Embedding], image_size: t
     """What the editor shows for a drawn ``box`` in an image of (height, width); ``embed`` as in ``corrected``."""
     prompts = Prompts(box=box)
     prediction = replay(segmenter, embed, image_size, prompts)
-    return Shown(clean_mask(prediction.mask, SPECK_AREA, HOLE_AREA), prediction)
+    return Shown(shown_mask(prediction.mask, prompts, SPECK_AREA, HOLE_AREA, new=True), prediction)
 
 
 def summarize_clicks(

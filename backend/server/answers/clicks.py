@@ -19,7 +19,7 @@ import orjson
 from backend.pipeline import PslgSam
 from backend.pipeline.scores import clicked_score
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
-from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.prelabeling import Prelabeler
@@ -244,12 +244,11 @@ class Clicks:
             return [], 0.0
         segmenter = pipeline.segmenter
         embed = partial(self._embeddings.embed, segmenter, image.identity, image.pixels)
-        positive = [click.point for click in prompt.clicks if click.positive]
         region: FoundRegion | None = None
         if prompt.box is None:
             first = prompt.clicks[0]
             region = self._lookup.under(task, first.point, prompt.label, config, image.size)
-            if region is None and not positive:
+            if region is None and not any(click.positive for click in prompt.clicks):
                 logger.info("task %s: only negative clicks and no region under the first", task.id)
                 return [], 0.0
             if region is None and first.positive and has_regions(task):
@@ -260,10 +259,13 @@ class Clicks:
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
-        # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
-        alone = region is None and prompt.box is None
-        cleaned = clean_mask(
-            prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
+        cleaned = shown_mask(
+            prediction.mask,
+            prompt.prompts,
+            self._settings.speck_area,
+            self._settings.hole_area,
+            new=region is None,
+            drawn=prompt.drawn,
         )
         writer = RegionWriter(
             config.image,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.pipeline.types import Prelabel, Prompts
 from backend.server.editor.labeling_config import LabelingConfig
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _STROKE_POINTS = 3
+Drawn = tuple[Box, npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,13 @@ class ObjectPrompt:
         label: stored text of the label that was chosen for it.
         clicks: in the order in which they were made.
         box: drawn around it, axis-aligned, None without one.
+        drawn: float64[4, 2], the corners (x, y) of that box as it was drawn: it may be turned.
     """
 
     label: str
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
+    drawn: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
     @property
     def prompts(self) -> Prompts:
@@ -182,9 +186,9 @@ def read_prompts(
     signs = _draft_signs(task.drafts)
     objects: dict[tuple[str, int], ObjectPrompt] = {}
     for number, item in enumerate(items):
-        label, box = _label(item), _box(item, image_size)
-        if label is not None and box is not None:
-            objects[(label, number)] = ObjectPrompt(label, (), box)
+        label, drawn = _label(item), _box(item, image_size)
+        if label is not None and drawn is not None:
+            objects[(label, number)] = ObjectPrompt(label, (), *drawn)
     for item in items:
         label = _label(item)
         for click in _clicks(item, signs, image_size) if label is not None else ():
@@ -192,8 +196,8 @@ def read_prompts(
             known = objects.get(key, ObjectPrompt(label or ""))
             objects[key] = replace(known, clicks=(*known.clicks, click))
     for key, found in objects.items():
-        if found.box is None:
-            objects[key] = replace(found, box=_drafted_box(found, task, config, image_size))
+        if found.box is None and (drafted := _drafted_box(found, task, config, image_size)) is not None:
+            objects[key] = replace(found, box=drafted[0], drawn=drafted[1])
     return EditorPrompts(tuple(objects.values()), tuple(_texts(items, config)))
 
 
@@ -240,8 +244,8 @@ def _clicks(item: dict[str, Any], signs: dict[str, bool], image_size: tuple[int,
     return [Click(Point(x, y), sign)]
 
 
-def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
-    """The axis-aligned box around a rectangle that may be turned about its upper left corner."""
+def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Drawn | None:
+    """The axis-aligned box around a rectangle that may be turned about its upper left corner, and its corners."""
     sides = _numbers(item["value"], "x", "y", "width", "height")
     if item.get("type") != "rectanglelabels" or sides is None:
         return None
@@ -249,7 +253,7 @@ def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
     value = {**item["value"], "rotation": (_numbers(item["value"], "rotation") or [0.0])[0]}
     corners = rectangle_corners(value, height, width)
     box = Box(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()).clip(width, height)
-    return box if box.area >= 1 else None
+    return (box, corners) if box.area >= 1 else None
 
 
 def _stroke_points(item: dict[str, Any], image_size: tuple[int, int]) -> list[Point]:
@@ -281,7 +285,7 @@ def _draft_signs(drafts: Sequence[Any]) -> dict[str, bool]:
     }
 
 
-def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> Box | None:
+def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> Drawn | None:
     """The smallest box of a smart tool in the newest draft that has the label and holds the object's first click."""
     draft = newest_draft(task.drafts)
     tools = {control.name for control in config.controls if control.tag == "RectangleLabels" and control.smart}
@@ -293,10 +297,10 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
             and item.get("from_name") in tools
             and config.shows(item)
         ):
-            box = _box(item, image_size)
-            if box is not None and _label(item) == found.label and box.contains(found.clicks[0].point):
-                boxes.append(box)
-    return min(boxes, key=lambda box: box.area, default=None)
+            drawn = _box(item, image_size)
+            if drawn is not None and _label(item) == found.label and drawn[0].contains(found.clicks[0].point):
+                boxes.append(drawn)
+    return min(boxes, key=lambda drawn: drawn[0].area, default=None)
 
 
 def without_texts(result: Sequence[Any], config: LabelingConfig, refused: Collection[str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -286,6 +287,36 @@ def test_a_pre_labelled_task_is_warm_at_the_first_click(settings: Settings, site
     assert 'result="computed"' not in text_of_metrics
     assert len(site.seen) == fetched  # neither fetched nor revalidated
     again.close()
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1), (1, 2, 3), (3, 1, 2)])
+def test_clicks_in_a_row_never_lose_the_last(
+    service: LabelingService, url: str, monkeypatch: pytest.MonkeyPatch, order: tuple[int, ...]
+) -> None:
+    """The editor sends the clicks so far at each click and waits for no answer; requests may overtake one another."""
+    clicks = [click(40, 30), click(43, 32), click(25, 20, False)]
+    bodies = {count: interactive(task(1, url), clicks[:count]) for count in order}
+    expected = without_ids(ask(service, bodies[max(order)]))
+    segmenter = service.model.pipeline().segmenter
+    fresh = LabelingService(service.settings, lambda: service.model.pipeline())
+    fresh.start()
+    assert fresh.model.wait(60)
+    decode = segmenter.decode
+    monkeypatch.setattr(segmenter, "decode", lambda *given: (time.sleep(0.05), decode(*given))[1])
+    answers: dict[int, Any] = {}
+
+    def made(count: int) -> None:
+        answers[count] = without_ids(ask(fresh, bodies[count]))
+
+    threads = [threading.Thread(target=made, args=(count,)) for count in order]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    fresh.close()
+    assert answers[max(order)] == expected
+    assert expected["result"]
 
 
 # Statelessness: whatever came before, in whatever order and from however many threads, a request has one answer.
