@@ -81,14 +81,14 @@ def rank(
 
     from backend.batch.ranking import TaskRanker
     from backend.learning.ranking.image_features import ImageFeatures, feature_segmenter
-    from backend.server.editor.labeling_config import parse_labeling_config
     from backend.server.service import LabelingService
 
     service = LabelingService(Settings.load(**options))
     try:
         studio = service.label_studio or service.settings.require_label_studio("pslg rank")
         about = studio.project(project)
-        config = parse_labeling_config(about["label_config"])
+        service.store.refresh()
+        config = service.labeling_config(about["label_config"], project)
         _require_free(field, config)
         service.start()
         if not service.model.wait():
@@ -106,7 +106,7 @@ def rank(
             changed = _write(studio, project, field, chosen, about.get("task_number") or len(ranked))
             if tab:
                 studio.put_tab(project, _TAB, _view(field))
-            if scores and not _name_backends(studio, project, pipeline.model_version):
+            if scores and not studio.name_backend(project, pipeline.model_version):
                 logger.warning(
                     "no connected backend serves %s: the column Prediction score may be empty", pipeline.model_version
                 )
@@ -130,16 +130,6 @@ def _require_free(field: str | None, config: LabelingConfig) -> None:
         raise ConfigError(f"--write {field!r}: a field's name has letters, digits and _ only, and begins with a letter")
     if field in (config.image_key, config.expression_key, "category"):
         raise ConfigError(f"--write {field}: the labeling config reads this field; choose another one, e.g. {FIELD}")
-
-
-def _name_backends(studio: LabelStudio, project: int, version: str) -> bool:
-    """Call the project's connections to backends of this model version after it; whether there are any."""
-    rows = [row for row in studio.backends(project) if row.get("model_version") == version]
-    for row in rows:
-        if row["title"] != version:
-            studio.name_backend(project, row, version)
-            studio.follow_backend(project, {str(row["title"])}, version)
-    return bool(rows)
 
 
 def _write(studio: LabelStudio, project: int, field: str, chosen: Sequence[RankedTask], total: int) -> int:

@@ -151,7 +151,7 @@ class ConnectionSetup:
             found = True
             if self._named and str(row.get("title")) != version and not version.endswith(UNAVAILABLE):
                 former.add(str(row.get("title")))
-                studio.name_backend(project, row, version)
+                studio.rename_backend(project, row, version)
                 logger.info("project %d: the connection %r is called %s now", project, row.get("title"), version)
                 changed = True
         if former and studio.follow_backend(project, former - {version}, version):

@@ -234,13 +234,22 @@ class LabelStudio:
                 return int(row["id"])
         return int(self.call("POST", f"/api/dm/views/?project={project}", body)["id"])
 
-    def name_backend(self, project: int, backend: Mapping[str, Any], title: str) -> None:
-        """Give a connected backend (a row of :meth:`backends`) another title; its credentials stay.
+    def name_backend(self, project: int, model_version: str) -> bool:
+        """Call the project's backends of this model version after it; whether there is one.
 
         Label Studio 1.23 fills the Data Manager's column "Prediction score" from the predictions whose version has the
         name of the project's chosen model. When a backend is connected, its title becomes that name, so that the column
         is empty unless title and version are the same.
         """
+        rows = [row for row in self.backends(project) if row.get("model_version") == model_version]
+        for row in rows:
+            if row["title"] != model_version:
+                self.rename_backend(project, row, model_version)
+                self.follow_backend(project, {str(row["title"])}, model_version)
+        return bool(rows)
+
+    def rename_backend(self, project: int, backend: Mapping[str, Any], title: str) -> None:
+        """Give a connected backend (a row of :meth:`backends`) another title; its credentials stay."""
         body = {"project": project, "url": backend["url"], "title": title}
         if backend.get("auth_method", "NONE") != "NONE":
             # Label Studio tries the connection with what is sent here; for an empty password it takes the stored one.

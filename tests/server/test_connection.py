@@ -109,7 +109,7 @@ def test_being_asked_names_it_in_the_background(
     def refuse(*_: Any) -> Reply:
         raise LabelStudioError("403: you may not")
 
-    monkeypatch.setattr(LabelStudio, "name_backend", refuse)
+    monkeypatch.setattr(LabelStudio, "rename_backend", refuse)
     with caplog.at_level(logging.WARNING):
         asked("compact-3")
     assert "403: you may not" in caplog.text
