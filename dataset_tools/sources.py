@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dataset_tools import duplicates, formats, image_files, splits
 from dataset_tools.categories import CATEGORIES
@@ -15,6 +15,7 @@ from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.formats import coco_rows
 from dataset_tools.formats.left_out import Report, refuse
 from dataset_tools.label_studio import exports as label_studio
+from dataset_tools.label_studio.accepted_words import NounsOfTasks
 from dataset_tools.label_studio.exports import ImportRules, Problem
 from dataset_tools.records import Record, Sample, local_path
 from dataset_tools.splits import SceneGroup
@@ -41,16 +42,23 @@ def open_source(
     if path.is_file() and (name == "coco" or (name is None and formats.is_instances(path))):
         return lambda: coco_rows.read(path, left_out)
     if path.is_file() and path.suffix.lower() == ".json" and name is None:
-        return lambda: label_studio.read_export(path, rules, problems)
+        return _of_tasks(lambda: label_studio.read_tasks(path), rules, problems)
     if (path / "fetch.json").is_file():
         from dataset_tools.label_studio.fetch import fetched_tasks
 
         local = rules if rules.images else replace(rules, images=path / "images")
-        return lambda: label_studio.samples_of(fetched_tasks(path), local, problems)
+        return _of_tasks(lambda: fetched_tasks(path), local, problems)
     if not path.exists():
         raise DatasetError(f"{path} does not exist; give a dataset folder, or a JSON export of Label Studio")
     chosen = name or formats.detect(path)
     return lambda: formats.read(path, chosen, left_out)
+
+
+def _of_tasks(tasks: Callable[[], Iterable[Mapping[str, Any]]], rules: ImportRules, problems: list[Problem]) -> Samples:
+    """Samples of tasks, read with the nouns that their annotations teach."""
+
+    learning = replace(rules, nouns=NounsOfTasks(tasks, rules))
+    return lambda: label_studio.samples_of(tasks(), learning, problems)
 
 
 def deal_splits(

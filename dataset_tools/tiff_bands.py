@@ -79,13 +79,21 @@ def orientation(path: Path) -> int:
     """EXIF's number of a TIFF file, from its tags alone; 1 for other files and those that cannot be read."""
     try:
         with path.open("rb") as file:
-            start = file.read(16)
-            if not start.startswith(MAGIC):
-                return 1
-            directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" else 8])
-            file.seek(directory.next)
-            directory.load(file)
-            return _number(directory, _ORIENTATION, 1)
+            return orientation_of(file)
+    except OSError:
+        return 1
+
+
+def orientation_of(file: Any) -> int:
+    """The same of a file object with ``read`` and ``seek`` that stands at its beginning."""
+    try:
+        start = file.read(16)
+        if not start.startswith(MAGIC):
+            return 1
+        directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" else 8])
+        file.seek(directory.next)
+        directory.load(file)
+        return _number(directory, _ORIENTATION, 1)
     except DAMAGE:
         return 1
 

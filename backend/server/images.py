@@ -1,26 +1,20 @@
 """Task images: from the URL in a task's data to pixels and a content hash.
 
-Where they are and who gets the token: ``dataset_tools.label_studio.downloads``. Private addresses are not connected to,
-so that a task's URL cannot reach into the local network. The address is checked on the connected socket, before a byte
-is sent: a host name that resolves to another address the second time does not get around it.
+Where they are and who gets the token: ``dataset_tools.label_studio.downloads``. Which hosts are asked:
+``dataset_tools.label_studio.hosts``.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import ipaddress
-import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import requests
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
@@ -29,15 +23,13 @@ from backend.settings import Settings
 from backend.state import image_file
 from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
-from dataset_tools.label_studio.addresses import may_be_private, origin, shown
+from dataset_tools.label_studio.addresses import shown
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.deadlines import WatchedAdapter, WatchedConnection, WatchedSecureConnection
 from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
+from dataset_tools.label_studio.hosts import HostRules
 
 __all__ = ["EditorImage", "TaskImages"]
 
-IsTrusted = Callable[[str, int], bool]
-"""Whether this host and port may have a private address."""
 _Headers = requests.structures.CaseInsensitiveDict[str]
 
 
@@ -85,14 +77,15 @@ class TaskImages:
 
     def __init__(self, settings: Settings, label_studio: LabelStudio | None, database: Database) -> None:
         self._settings = settings
-        self._route = settings.route()
+        route = settings.route()
+        rules = HostRules(settings.image_hosts, settings.label_studio_url, route)
         self._downloads = Downloads(
             label_studio,
             base=settings.label_studio_url,
             timeout=settings.fetch_timeout,
-            route=self._route,
-            session=lambda: self._route.prepare(_guarded_session(self._is_trusted)),
-            require_allowed=self._require_allowed,
+            route=route,
+            session=rules.session,
+            require_allowed=rules.require_allowed,
         )
         self._database = database
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
@@ -223,72 +216,3 @@ class TaskImages:
                 return None
             limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
             return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers
-
-    def _require_allowed(self, address: str) -> None:
-        _, host, port = origin(address)
-        allowed = self._settings.image_hosts
-        if allowed and not self._downloads.is_label_studio(address) and not _matches(host, allowed):
-            raise ImageError(f"images from {host} are not allowed; PSLG_IMAGE_HOSTS names {', '.join(allowed)}")
-        # The guarded session looks at connected addresses; behind a proxy there is only the name.
-        if self._route.proxies(address) and may_be_private(host) and not self._is_trusted(host, port):
-            raise ImageError(
-                f"{host} is a name or address of a local network, from which images are not fetched;"
-                f" if it serves your images, add {host} to PSLG_IMAGE_HOSTS"
-            )
-
-    def _is_trusted(self, host: str, port: int) -> bool:
-        base = self._settings.label_studio_url
-        return _matches(host.lower(), self._settings.image_hosts) or (
-            base is not None and origin(base)[1:] == (host.lower(), port)
-        )
-
-
-def _matches(host: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(host, pattern) for pattern in patterns)
-
-
-def _guarded_session(is_trusted: IsTrusted) -> requests.Session:
-    """A session whose connections raise ImageError for private addresses of hosts that are not trusted."""
-    session = requests.Session()
-    session.trust_env = False  # no .netrc credentials; a proxy would hide the address that is checked
-    adapter = _GuardedAdapter(is_trusted)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-class _GuardedAdapter(WatchedAdapter):
-    def __init__(self, is_trusted: IsTrusted) -> None:
-        self._is_trusted = is_trusted
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        is_trusted = self._is_trusted
-
-        class Connection(WatchedConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), self.host, self.port or self.default_port, is_trusted)
-
-        class SecureConnection(Connection, WatchedSecureConnection):
-            pass
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = SecureConnection
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
-
-
-def _checked(connected: socket.socket, host: str, port: int, is_trusted: IsTrusted) -> socket.socket:
-    address = ipaddress.ip_address(str(connected.getpeername()[0]).split("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if (mapped or address).is_global or is_trusted(host, port):
-        return connected
-    connected.close()
-    raise ImageError(
-        f"{host}:{port} has the private address {address}, from which images are not fetched;"
-        f" if it serves your images, add {host} to PSLG_IMAGE_HOSTS"
-    )

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -15,6 +15,7 @@ from backend.database import Database
 from backend.learning.annotations.events import ACTIONS
 from backend.learning.annotations.exemplars import ExemplarStore
 from backend.learning.annotations.labelled import ImageFile
+from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
@@ -68,6 +69,7 @@ class LabelingService:
         self._database = Database.of_state(settings.state_dir)
         self.store = AnnotationStore(self._database)
         self.events = self.store.events
+        self.nouns = ProjectNouns(self.store)
         self.jobs = TrainingJobs(self._database)
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
@@ -143,6 +145,16 @@ class LabelingService:
         pipeline = self.models.loaded(project)
         return config.problems(None if pipeline is None else pipeline.grounder.known_categories)
 
+    def labeling_config(self, xml: str, project: int | None) -> LabelingConfig:
+        """A project's labeling config, with the nouns that its annotators use; without a project as it is.
+
+        Raises:
+            ProtocolError: it cannot be read.
+        """
+        config = parse_labeling_config(xml)
+        nouns = None if project is None else self.nouns.of(project)
+        return config.with_nouns(nouns) if nouns else config
+
     def versions(self) -> list[str]:
         """The model versions in use, then those whose answers are still kept."""
         return list(dict.fromkeys([*self.models.versions(), *self.cache.versions()]))
@@ -177,7 +189,8 @@ class LabelingService:
             self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, time.monotonic() - began)
 
     def _predict(self, request: PredictRequest) -> list[Slot]:
-        config = parse_labeling_config(request.label_config)
+        words = request.context is None or _has_text(request.context.result)
+        config = self.labeling_config(request.label_config, request.project_id if words else None)
         if not config.outputs:
             raise ProtocolError(NO_OUTPUT)
         if request.context is None:
@@ -228,3 +241,8 @@ class LabelingService:
             return self.prelabeler.batch(pipeline, request.tasks, config, serving)
         finally:
             self._batches.release()
+
+
+def _has_text(items: Sequence[Any]) -> bool:
+    """Whether an editor's request brings typed words: only those are read with the project's nouns."""
+    return any(isinstance(item, dict) and item.get("type") == "textarea" for item in items)

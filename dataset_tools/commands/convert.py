@@ -12,7 +12,6 @@ from dataset_tools.commands.options import (
     MAP_KINDS,
     PATH,
     counted,
-    finish,
     open_samples,
     parse_shares,
     source_options,
@@ -21,7 +20,7 @@ from dataset_tools.commands.options import (
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import FORMATS, WRITTEN
 from dataset_tools.progress import progress_bar
-from dataset_tools.shared_options import simplify_option
+from dataset_tools.shared_options import finish, simplify_option
 
 
 @click.command("export")

@@ -1,8 +1,7 @@
-"""What the commands of ``pslg dataset`` share: options of SOURCE, progress bars, exit status."""
+"""What the commands of ``pslg dataset`` share: options of SOURCE, progress bars, what was left out."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +19,6 @@ FORMAT = click.Choice(WRITTEN)
 SOURCE_FORMAT = click.Choice(READ)
 MAP_KINDS = ("gpkg", "geojson", "cog")
 """Map formats (``dataset_tools.maps.files``), named here so that ``--help`` imports none of it."""
-PARTLY = 2
-"""Exit status of a command that did its work but had to leave something out."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -127,13 +124,3 @@ def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
     rows = [f"{row.where}: {row.why}" for row in problems if isinstance(row, LeftOut)]
     tasks = [problem for problem in problems if not isinstance(problem, LeftOut)]
     return rows + [f"task {problem.task}: {problem.message}" for problem in tasks if problem.kind in kinds]
-
-
-def finish(left_out: list[str], *, recorded: bool = False) -> None:
-    """Say what was left out, and let the exit status say so too; ``recorded``: all of it is in dataset.json."""
-    for line in left_out[:20]:
-        click.echo(f"left out: {line}", err=True)
-    if len(left_out) > 20:
-        click.echo(f"left out: {len(left_out) - 20:,} more{' (all are in dataset.json)' if recorded else ''}", err=True)
-    if left_out:
-        sys.exit(PARTLY)

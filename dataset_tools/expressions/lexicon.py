@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
@@ -56,17 +56,13 @@ _MAX_WORDS = 400
 _MAX_NUMBER = 999
 
 
-def lexemes(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] | None = None) -> list[Lexeme]:
+def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
     """The lexemes of a text, longest phrase first; punctuation becomes ``break``. Words after the 400th are ignored.
 
-    ``own`` as for :func:`dataset_tools.categories.find_mentions`; ``learnt`` maps further nouns to their category.
+    ``own`` as for :func:`dataset_tools.categories.find_mentions`.
     """
     words = _words(expression)
     mentions = {mention.start: mention for mention in find_mentions(words, own)}
-    if learnt:
-        for other in find_mentions(words, {*own, *learnt}):
-            if other.category in learnt:
-                mentions.setdefault(other.start, replace(other, category=learnt[other.category]))
     found: list[Lexeme] = []
     start = 0
     while start < len(words):

@@ -23,6 +23,7 @@ from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
+from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import stated
 from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
 
@@ -159,6 +160,7 @@ def words_of(
     results: Sequence[Mapping[str, Any]],
     texts: Sequence[str],
     own: Collection[str] = (),
+    nouns: Mapping[str, str] | None = None,
 ) -> list[str | None]:
     """The expression of every region of one image in one annotation; None for one without words.
 
@@ -173,6 +175,7 @@ def words_of(
         texts: the expressions in the task's data.
         own: the project's labels that are no canonical category, as ``categories.category_name`` spells them: words of
             the texts may name them.
+        nouns: that the project's annotators use -> category (``learnt_nouns.meanings``).
     """
     typed = _typed(results)
     found = [typed.get(str(region.id)) or region.expression for region in regions]
@@ -187,7 +190,7 @@ def words_of(
     asked = list(texts) or [text for text in prompt_texts(results) if _plain(text) not in claimed][:1]
     if len(regions) == len(asked) == 1:  # nothing else can be meant, whatever the words
         return [found[0] or asked[0]]
-    queries = {text: parse(text, own) for text in asked}
+    queries = {text: parse(in_known_words(text, own, nouns or {}).text, own) for text in asked}
     for text, query in queries.items():
         if _plain(text) in claimed and not query.is_all:
             continue

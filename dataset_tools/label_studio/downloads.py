@@ -22,7 +22,6 @@ from dataset_tools.label_studio.addresses import (
     has_odd_characters,
     is_under,
     joined,
-    origin,
     shown,
 )
 from dataset_tools.label_studio.client import CONNECT_TIMEOUT, LabelStudio, detail
@@ -65,10 +64,6 @@ class Downloads:
         self._new_session = session or self._route.session
         self._require_allowed = require_allowed
         self._local = threading.local()
-
-    def is_label_studio(self, address: str) -> bool:
-        """Whether a ``checked`` address has Label Studio's scheme, host and port."""
-        return self._base is not None and origin(address) == origin(self._base)
 
     def address(self, url: str, task_id: int | str | None = None) -> str:
         """The http(s) address to ask for what stands in a task's data.

@@ -22,6 +22,7 @@ from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.geometry import Box
+from dataset_tools.label_studio.learnt_nouns import Reworded, in_known_words
 from dataset_tools.masks import Mask
 from dataset_tools.records import Fate, Origin
 
@@ -206,13 +207,15 @@ def provenance(model_version: str, clicks: int, score: float) -> str:
     return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
 
 
-def words(expression: str, own: Collection[str] = ()) -> list[str]:
+def words(expression: str, own: Collection[str] = (), nouns: Mapping[str, str] | None = None) -> list[str]:
     """The expression that a region answers and what of it was guessed or left unread, for its ``meta.text`` beside
-    :func:`provenance`; read as ``expression`` and ``reading``. ``own``: see ``expressions.reading.reading_of``.
+    :func:`provenance`; read as ``expression`` and ``reading``. ``own``: see ``expressions.reading.reading_of``;
+    ``nouns``: see ``learnt_nouns.in_known_words``.
     """
     text = " ".join(expression.split())
-    reading = reading_of(text, frozenset(own))
-    read = (("guessed", reading.guessed), ("unread", reading.unread))
+    asked = in_known_words(text, own, nouns) if nouns else Reworded(text)
+    reading = reading_of(asked.text, frozenset(own))
+    read = (("guessed", (*reading.guessed, *asked.guessed)), ("unread", reading.unread))
     return [f"expression: {text}", *(f"{name}: {'; '.join(found)}" for name, found in read if found)]
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.addresses import shown
+from dataset_tools.maps.remote import RangeFile, RemoteFile, name_of, remote_file
+from dataset_tools.tiff_bands import orientation_of
 
 __all__ = ["DRIVERS", "is_map_file", "opened", "rasterio_module"]
 
@@ -48,31 +52,61 @@ def rasterio_module() -> Any:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The rasterio dataset of the file ``path``; what GDAL raises in the block becomes a DatasetError.
+def opened(source: Path | str) -> Iterator[Any]:
+    """The rasterio dataset of a file; what GDAL raises in the block becomes a DatasetError.
+
+    Args:
+        source: its path, or the http(s) address of a GeoTIFF or JPEG 2000 file, which is read by ranges.
 
     Raises:
-        DatasetError: the file is missing, empty, of another format than its suffix says, damaged, or a mosaic that
-            names files outside of its folder.
+        DatasetError: the file is missing, empty, of another format than its suffix says, damaged, breaks off, or is a
+            mosaic that names files outside of its folder.
     """
     rasterio = rasterio_module()
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist")
-    if path.stat().st_size == 0:
-        raise DatasetError(f"{path} is empty (0 bytes)")
-    if path.suffix.lower() == ".vrt":
-        _check_mosaic(path, path.resolve().parent, depth=0)
+    remote: RemoteFile | None = None
+    shown_as, suffix = str(source), Path(source).suffix.lower()
+    options: dict[str, Any] = {}
+    if isinstance(source, str):
+        name = name_of(source)
+        shown_as, suffix = shown(source), Path(name).suffix.lower()
+        if suffix not in DRIVERS or suffix == ".vrt":
+            raise DatasetError(f"{shown_as}: of addresses only .tif, .tiff and .jp2 files are read; download it first")
+        remote = remote_file(source)
+        if orientation_of(RangeFile(remote)) != 1:
+            raise DatasetError(f"{shown_as}: its orientation tag turns it; download it first, it is then read whole")
+        # GDAL opens it by any name; one that no other scene has at the same time.
+        source, options = f"{id(remote)}/{name}", {"opener": partial(_opened_again, remote)}
+    else:
+        _check_file(source)
     import warnings
 
     with rasterio.Env(**_ENVIRONMENT), warnings.catch_warnings():
         # That an image has no georeference is said by our own words, where it matters.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            with rasterio.open(path, driver=DRIVERS[path.suffix.lower()]) as dataset:
+            with rasterio.open(source, driver=DRIVERS[suffix], **options) as dataset:
                 yield dataset
         except rasterio.errors.RasterioError as error:
+            if remote is not None and remote.failure is not None:
+                raise DatasetError(str(remote.failure)) from error
             reason = " ".join(str(error.__cause__ or error).split())
-            raise DatasetError(f"{path} cannot be read: {reason[:300]}") from error
+            raise DatasetError(f"{shown_as} cannot be read: {reason[:300]}") from error
+    if remote is not None and remote.failure is not None:
+        raise DatasetError(str(remote.failure))
+
+
+def _opened_again(remote: RemoteFile, _path: str, _mode: str = "rb", **_options: Any) -> RangeFile:
+    """What rasterio asks for a file object; GDAL has several at once."""
+    return RangeFile(remote)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise DatasetError(f"{path} is empty (0 bytes)")
+    if path.suffix.lower() == ".vrt":
+        _check_mosaic(path, path.resolve().parent, depth=0)
 
 
 def _check_mosaic(path: Path, folder: Path, depth: int) -> None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 import cv2
@@ -23,6 +23,7 @@ from dataset_tools import band_pictures, image_files, tiff_bands
 from dataset_tools.errors import DatasetError
 from dataset_tools.maps.georeference import Georeference, of_world_file
 from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.remote import name_of
 
 __all__ = ["MapScene", "Window", "open_scene"]
 
@@ -59,19 +60,19 @@ class MapScene:
         notes: what a person should know of how it is read, one sentence each.
     """
 
-    def __init__(self, dataset: Any, path: Path, bands: Sequence[int] | None, gsd: float | None) -> None:
+    def __init__(self, dataset: Any, source: Path | str, bands: Sequence[int] | None, gsd: float | None) -> None:
         self._dataset = dataset
-        self.name = path.stem
-        self.source = path.name
+        self.source = _file_name(source)
+        self.name = PurePath(self.source).stem
         self.notes: list[str] = []
-        native = _georeference(dataset, path, self.notes)
-        self._factor = _factors(dataset, native, gsd, path)
+        native = _georeference(dataset, source, self.notes)
+        self._factor = _factors(dataset, native, gsd, self.source)
         self.width = max(1, round(dataset.width * self._factor[0]))
         self.height = max(1, round(dataset.height * self._factor[1]))
         exact = self.width / dataset.width, self.height / dataset.height
         self._factor = exact
         self.reference = native.scaled(*exact) if native else None
-        self._reading = _reading(dataset, bands, path, self.notes)
+        self._reading = _reading(dataset, bands, self.source, self.notes)
         self.bands = self._reading.bands
         self.stretch = self._stretch()
         if self.stretch is not None:
@@ -206,12 +207,14 @@ class _Picture(MapScene):
 
 
 @contextmanager
-def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | None = None) -> Iterator[MapScene]:
+def open_scene(
+    source: Path | str, *, bands: Sequence[int] | None = None, gsd: float | None = None
+) -> Iterator[MapScene]:
     """The scene in a file.
 
     Args:
-        path: GeoTIFF (plain, tiled, cloud-optimised), VRT mosaic or JPEG 2000, read by windows; PNG, JPEG and WebP are
-            read whole.
+        source: GeoTIFF (plain, tiled, cloud-optimised), VRT mosaic or JPEG 2000, read by windows; PNG, JPEG and WebP
+            are read whole. A text is the http(s) address of a GeoTIFF or JPEG 2000, read by ranges.
         bands: three bands (or one) to read as red, green and blue, counted from 1; None: those of PSLG_BANDS, else the
             first three.
         gsd: ground sampling in metres a pixel to resample to; None: as it is.
@@ -219,15 +222,19 @@ def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | N
     Raises:
         DatasetError: the file is missing, empty, damaged, or cannot be read so; the message says what to do.
     """
-    if not is_map_file(path) or (gsd is None and tiff_bands.orientation(path) != 1):
-        yield _Picture(path, gsd)
+    if isinstance(source, Path) and (not is_map_file(source) or (gsd is None and tiff_bands.orientation(source) != 1)):
+        yield _Picture(source, gsd)
         return
     bands = image_files.default_bands() if bands is None else bands
-    with opened(path) as dataset:
-        yield MapScene(dataset, path, bands, gsd)
+    with opened(source) as dataset:
+        yield MapScene(dataset, source, bands, gsd)
 
 
-def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | None:
+def _file_name(source: Path | str) -> str:
+    return source.name if isinstance(source, Path) else name_of(source)
+
+
+def _georeference(dataset: Any, source: Path | str, notes: list[str]) -> Georeference | None:
     a, b, c, d, e, f = tuple(dataset.transform)[:6]
     crs = None
     if dataset.crs:
@@ -237,12 +244,13 @@ def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | 
     assert found is not None  # noqa: S101 - for the type checker
     if found.is_degenerate:
         raise DatasetError(
-            f"{path} has the transform {found.transform}, which maps it to a line; repair its georeference"
+            f"{_file_name(source)} has the transform {found.transform}, which maps it to a line;"
+            " repair its georeference"
         )
     if dataset.transform.is_identity:
         if dataset.gcps[0]:
             notes.append("it has ground control points but no transform: run gdalwarp to get back to the map")
-        found = of_world_file(path)
+        found = of_world_file(source) if isinstance(source, Path) else None
         if found is not None and crs:
             found = Georeference(crs, found.transform)
     if found is None:
@@ -252,14 +260,14 @@ def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | 
     return found
 
 
-def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, path: Path) -> tuple[float, float]:
+def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, name: str) -> tuple[float, float]:
     """Columns and rows as read per column and row in the file."""
     if gsd is None:
         return 1.0, 1.0
     if not gsd > 0:
         raise DatasetError(f"--gsd is metres a pixel, above 0; got {gsd}")
     if reference is None or not dataset.crs:
-        raise DatasetError(f"{path} has no coordinate reference system, so that --gsd {gsd:g} cannot be related to it")
+        raise DatasetError(f"{name} has no coordinate reference system, so that --gsd {gsd:g} cannot be related to it")
     width, height = reference.pixel
     if dataset.crs.is_geographic:
         latitude = reference.position(dataset.width / 2, dataset.height / 2)[1]
@@ -270,7 +278,7 @@ def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, pa
     return width * metres[0] / gsd, height * metres[1] / gsd
 
 
-def _reading(dataset: Any, bands: Sequence[int] | None, path: Path, notes: list[str]) -> _Reading:
+def _reading(dataset: Any, bands: Sequence[int] | None, name: str, notes: list[str]) -> _Reading:
     from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
     count = dataset.count
@@ -296,7 +304,7 @@ def _reading(dataset: Any, bands: Sequence[int] | None, path: Path, notes: list[
         chosen = tuple(bands)
         if len(chosen) not in (1, 3) or not all(1 <= band <= count for band in chosen):
             raise DatasetError(
-                f"--bands takes one or three of 1 to {count} for {path}; got {','.join(map(str, chosen))}"
+                f"--bands takes one or three of 1 to {count} for {name}; got {','.join(map(str, chosen))}"
             )
     palette = None
     if dataset.colorinterp[chosen[0] - 1] == ColorInterp.palette and len(chosen) == 1:

@@ -54,9 +54,9 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 31, 120),
-        ("first pre-label", 60, 420),
+        ("first pre-label", 62, 420),
         ("webhook", 9, 16),
-        ("export record to REFER", 19, 125),
+        ("export record to REFER", 20, 125),
     ],
 )
 def test_a_trip_visits_few_modules_and_changes_files_seldom(

@@ -275,6 +275,7 @@ class Clicks:
             self._metrics.brush_bytes.observe,
             config.item,
             config.own_categories,
+            config.nouns,
         )
         score = clicked_score(prediction, pipeline.config.score)
         regions = writer.regions(

@@ -147,8 +147,9 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, text, default_category(query, config, text), pipeline.version_answering(text))
+            self._cache.get(identity, asked, default_category(query, config, text), pipeline.version_answering(asked))
             for text in query.expressions
+            for asked in [_asked(pipeline, config, text)]
         ]
         answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
@@ -256,7 +257,8 @@ class Prelabeler:
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
-        key = (query.url, expression, default or "", pipeline.version_answering(expression), str(serving.scope))
+        asked = _asked(pipeline, config, expression)
+        key = (query.url, asked, default or "", pipeline.version_answering(asked), str(serving.scope))
 
         def run() -> Prelabels:
             try:
@@ -265,7 +267,7 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                return self._compute_one(pipeline, query, expression, default)
+                return self._compute_one(pipeline, query, asked, default)
             finally:
                 with self._lock:
                     self._running.pop(key, None)
@@ -326,6 +328,7 @@ class Prelabeler:
             self._metrics.brush_bytes.observe,
             config.item,
             config.own_categories,
+            config.nouns,
         )
         regions: list[Region] = []
         scores: list[float] = []
@@ -383,6 +386,11 @@ class Prelabeler:
                     mark=candidate(number, len(shown)),
                 )
         return regions
+
+
+def _asked(pipeline: PslgSam, config: LabelingConfig, expression: str) -> str:
+    """What the pipeline is asked: a model of any word gets the annotator's own, others those that they know."""
+    return expression if pipeline.grounder.known_categories is None else config.asked(expression)
 
 
 def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -168,6 +168,7 @@ class RegionWriter:
         report_bytes: called with the JSON size of every brush code.
         item: number of the image where the tag shows several (``item_index``), else None.
         own: the config's labels that are no canonical category, which words may name.
+        nouns: that the project's annotators use -> category.
     """
 
     image: str
@@ -177,6 +178,7 @@ class RegionWriter:
     report_bytes: Callable[[int], None] = lambda _: None
     item: int | None = None
     own: Collection[str] = ()
+    nouns: Mapping[str, str] = field(default_factory=dict)
 
     def regions(
         self,
@@ -211,7 +213,7 @@ class RegionWriter:
         height, width = mask.shape
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():
-            said += words(expression, self.own)
+            said += words(expression, self.own, self.nouns)
         if mark is not None:
             said.append(mark)
         return [

@@ -19,7 +19,7 @@ from backend.server.protocol import Task
 from dataset_tools import masks, metrics
 from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Point
-from dataset_tools.label_studio.exports import ImportRules, Problem, read_export
+from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
 from dataset_tools.label_studio.regions import SHAPES, mask_of, provenance, read_info, read_region, words, written
 from dataset_tools.masks import Mask
 from dataset_tools.metrics import iou
@@ -124,7 +124,7 @@ def test_a_mask_of_one_or_two_pixels_is_a_region(kind: str, height: int, width: 
 @pytest.mark.parametrize("name", ["box_10x10", "polygon_10x10"])
 def test_ten_by_ten_pixels_are_a_hundred(name: str) -> None:
     problems: list[Problem] = []
-    (sample,) = read_export(DATA / f"{name}.json", ImportRules(), problems)
+    (sample,) = samples_of(read_tasks(DATA / f"{name}.json"), ImportRules(), problems)
     assert problems == []
     (mask,) = sample.masks(sample.records[0])
     assert mask.sum() == 100
