@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.evaluation.clicks import Shown, boxed, corrected
 from backend.evaluation.expressions import jittered
@@ -74,7 +75,7 @@ def observe(
         if not mask.any():
             continue
         for by, shown in _shown(segmenter, image, mask, accepted_iou):
-            parts = {part: float(getattr(shown.prediction, part)) for part in _PARTS}
+            parts: dict[str, float] = {part: float(getattr(shown.prediction, part)) for part in _PARTS}
             found.append(ShownMask(labelled.path.name, by, parts, metrics.iou(shown.mask, mask)))
     return found
 
@@ -123,5 +124,5 @@ def _rated(masks: Sequence[ShownMask], shown: Sequence[float], accepted_iou: flo
     }
 
 
-def _accepted(masks: Sequence[ShownMask], accepted_iou: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _accepted(masks: Sequence[ShownMask], accepted_iou: float) -> npt.NDArray[np.bool_]:
     return np.array([mask.iou >= accepted_iou for mask in masks], np.bool_)

@@ -142,6 +142,10 @@ class Editor:
                 toggle.evaluate("e => e.click()")
             assert toggle.is_checked() == wanted
 
+    def keep_labels_selected(self) -> None:
+        """Switch Label Studio's setting "Keep label selected after creating a region" on."""
+        self.page.evaluate("() => Htx.settings.continuousLabeling || Htx.settings.toggleContinuousLabeling()")
+
     def pick_label(self, control: str, label: str) -> None:
         """Pick a label of one control unless it is picked already."""
         ask = """([control, label]) => { const s = Htx.annotationStore.selected;

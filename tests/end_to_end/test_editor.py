@@ -209,6 +209,7 @@ def test_clicks_in_a_row_without_waiting_are_all_answered(
     editor.open_task(project.id, project.tasks[UPPER])
     editor.wait_for_regions(1)
     editor.auto_annotation()
+    editor.keep_labels_selected()
     editor.pick_label("point", "airplane")
     editor.pick_smart_tool("KeyPointTool")
     editor.clicks_in_a_row((x, y, True), (x + 0.006, y + 0.006, True))

@@ -304,7 +304,12 @@ def test_clicks_in_a_row_never_lose_the_last(
     fresh.start()
     assert fresh.model.wait(60)
     decode = segmenter.decode
-    monkeypatch.setattr(segmenter, "decode", lambda *given: (time.sleep(0.05), decode(*given))[1])
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.05)
+        return decode(*given)
+
+    monkeypatch.setattr(segmenter, "decode", slow)
     answers: dict[int, Any] = {}
 
     def made(count: int) -> None:
