@@ -56,7 +56,7 @@ def _release() -> str:
 
 
 def _to_fix(service: LabelingService) -> Markup:
-    found = [("models", problem)] if (problem := service.models.problem) else []
+    found = [("server", problem)] if (problem := service.problem) else []
     if service.label_studio is None:
         found.append(
             ("Label Studio", "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY are not set: images and notes need them")

@@ -200,7 +200,7 @@ def _check_meaning(sample: Sample, masks: list[Mask | None], image: RGB | None) 
     """Repeated words, words with two targets, and words that the relation program reads otherwise."""
     by_words: dict[str, list[int]] = {}
     for index, record in enumerate(sample.records):
-        if record.expression and masks[index] is not None:
+        if record.expression and (masks[index] is not None or not record.targets):
             by_words.setdefault(" ".join(record.expression.lower().split()), []).append(index)
     for words, indices in by_words.items():
         first = sample.records[indices[0]]
@@ -208,7 +208,9 @@ def _check_meaning(sample: Sample, masks: list[Mask | None], image: RGB | None) 
             if sample.records[index].targets == first.targets:
                 yield _finding("expression-repeated", sample, index, f"{words!r} occurs twice for one object")
             else:
-                yield _finding("expression-two-targets", sample, index, f"{words!r} has two different targets")
+                absent = not (first.targets and sample.records[index].targets)
+                what = "a target, and is said to mean nothing here" if absent else "two different targets"
+                yield _finding("expression-two-targets", sample, index, f"{words!r} has {what}")
     objects = list(_objects(sample))
     queries = {
         index: parse(record.expression)

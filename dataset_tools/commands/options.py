@@ -123,4 +123,8 @@ def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
     kinds = ("left-out", "wordless") if wordless else ("left-out",)
     rows = [f"{row.where}: {row.why}" for row in problems if isinstance(row, LeftOut)]
     tasks = [problem for problem in problems if not isinstance(problem, LeftOut)]
-    return rows + [f"task {problem.task}: {problem.message}" for problem in tasks if problem.kind in kinds]
+    return rows + [
+        problem.message if problem.task is None else f"task {problem.task}: {problem.message}"
+        for problem in tasks
+        if problem.kind in kinds
+    ]

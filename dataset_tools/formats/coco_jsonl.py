@@ -314,7 +314,7 @@ def _read_expressions(file: Path, images: Mapping[str, ImageEntry]) -> Iterator[
                 raise DatasetError(f"{where}: expression id {expression_id} occurs twice")
             seen.add(expression_id)
             ann_ids = _field(item, "ann_ids", list, where)
-            unknown = [ann_id for ann_id in ann_ids if ann_id not in annotations[image]]
+            unknown = [i for i in ann_ids if not isinstance(i, int) or i not in annotations[image]]
             if unknown:
                 raise DatasetError(f"{where}: ann_ids {unknown} are not annotations of {image!r}")
             yield Expression(

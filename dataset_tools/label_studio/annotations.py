@@ -16,15 +16,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from dataset_tools import metrics
+from dataset_tools import masks
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.notes import stated
+from dataset_tools.label_studio.notes import UNDECIDED, stated
 from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
 
 __all__ = [
@@ -41,6 +39,10 @@ __all__ = [
 
 _UNREAD = ("bitmask", "bitmasklabels", "vector", "vectorlabels", "cuboid", "cuboidlabels", "magicwand")
 """Types of regions that outline something and that are not read. Key points are clicks, not outlines."""
+_BESIDE = ("labels", "keypoint", "keypointlabels", "textarea", "choices", "rating", "number", "taxonomy", "datetime")
+"""Types of results that may repeat the shape of the region that they belong to."""
+_OUTLINE = {"rle", "points", "vertices", "imageDataURL", "radiusX", "sequence"}
+"""Keys of a value that outlines something, whatever its type is called."""
 _LABELLED = {kind.removesuffix("labels"): kind for kind in SHAPES}
 BOX = "rectanglelabels"
 """Kind of the regions that are boxes."""
@@ -75,7 +77,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
     candidates are settled (``notes.stated``).
     """
     labels = {
-        result["id"]: result["value"]["labels"]
+        str(result["id"]): result["value"]["labels"]
         for result in results
         if isinstance(result, dict)
         and result.get("type") == "labels"
@@ -88,7 +90,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
             continue
         kind = _LABELLED.get(str(result.get("type")))
         if kind is not None and isinstance(result.get("value"), dict):
-            found = labels.get(result.get("id"), [])
+            found = labels.get(str(result.get("id")), [])
             yield {**result, "type": kind, "value": {**result["value"], kind: found}}
         else:
             yield result
@@ -96,7 +98,14 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 def unread(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The types of regions that outline something and are not read, each once."""
-    return sorted({str(result.get("type")) for result in results if result.get("type") in _UNREAD})
+    return sorted({str(result.get("type")) for result in results if _outlines(result)})
+
+
+def _outlines(result: Mapping[str, Any]) -> bool:
+    kind, value = str(result.get("type")), result.get("value")
+    if kind in SHAPES or kind in (*_BESIDE, UNDECIDED):
+        return False
+    return kind in _UNREAD or (isinstance(value, dict) and bool(_OUTLINE & value.keys()))
 
 
 def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
@@ -107,7 +116,7 @@ def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
         MaskError: a mask is damaged.
     """
     regions = [read_region(result, annotation) for result in annotation["result"] if is_accepted(result)]
-    return one_object_each([region for region in regions if region.mask.any()])
+    return one_object_each([region for region in regions if region.area])
 
 
 def one_object_each(regions: Sequence[Region]) -> list[Region]:
@@ -126,15 +135,15 @@ def one_object_each(regions: Sequence[Region]) -> list[Region]:
             kept[same] = (kept[same][0], replace(kept[same][1], expression=region.expression))
     for brush in [region for _, region in kept if region.kind == "brushlabels"]:
         parts = [number for number, region in kept if _is_part(brush, region)]
-        if parts and metrics.iou(np.logical_or.reduce([regions[n].mask for n in parts]), brush.mask) >= SAME_OBJECT:
+        if parts and masks.iou_of(masks.union_of([regions[n].rle for n in parts]), brush.rle) >= SAME_OBJECT:
             kept = [(number, region) for number, region in kept if number not in parts]
     return [region for _, region in sorted(kept, key=lambda pair: pair[0])]
 
 
 def _comparable(known: Region, region: Region) -> bool:
     words = {known.expression, region.expression} - {None}
-    place = (known.image, known.item, known.label, known.mask.shape)
-    return place == (region.image, region.item, region.label, region.mask.shape) and len(words) < 2
+    place = (known.image, known.item, known.label, known.size)
+    return place == (region.image, region.item, region.label, region.size) and len(words) < 2
 
 
 def _is_same(known: Region, region: Region) -> bool:
@@ -142,17 +151,16 @@ def _is_same(known: Region, region: Region) -> bool:
     if not _comparable(known, region):
         return False
     if region.kind == BOX != known.kind:
-        return _share(known, region) >= _INSIDE
-    return metrics.iou(known.mask, region.mask) >= SAME_OBJECT
+        return masks.share_of(known.rle, region.rle) >= _INSIDE
+    return masks.iou_of(known.rle, region.rle) >= SAME_OBJECT
 
 
 def _is_part(brush: Region, region: Region) -> bool:
-    return region.kind == "polygonlabels" and _comparable(brush, region) and _share(region, brush) >= _INSIDE
-
-
-def _share(inner: Region, outer: Region) -> float:
-    """How much of ``inner`` lies in ``outer``."""
-    return float(np.logical_and(inner.mask, outer.mask).sum() / inner.mask.sum())
+    return (
+        region.kind == "polygonlabels"
+        and _comparable(brush, region)
+        and masks.share_of(region.rle, brush.rle) >= _INSIDE
+    )
 
 
 def words_of(
@@ -206,22 +214,22 @@ def words_of(
 
 def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The texts typed for the whole image (the prompt), the newest first."""
-    shapes = {result.get("id") for result in results if is_accepted(result)}
+    shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     return [
         text
         for result in reversed(results)
-        if result.get("type") == "textarea" and result.get("id") not in shapes
+        if result.get("type") == "textarea" and str(result.get("id")) not in shapes
         for text in reversed(_lines(result))
     ]
 
 
 def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
-    shapes = {result.get("id") for result in results if is_accepted(result)}
+    shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     lines = {
-        str(result["id"]): _lines(result)
+        str(result.get("id")): _lines(result)
         for result in results
-        if result.get("type") == "textarea" and result.get("id") in shapes
+        if result.get("type") == "textarea" and str(result.get("id")) in shapes
     }
     return {identity: texts[-1] for identity, texts in lines.items() if texts}
 

@@ -19,15 +19,15 @@ from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES, category_name
-from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of
-from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
+from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, is_accepted, labels_of
+from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
     "ImageReading",
@@ -119,18 +119,26 @@ def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems:
 
 def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
     said: set[str] = set()
-    for task in tasks:
+    count, some = 0, False
+    for count, task in enumerate(tasks, start=1):  # noqa: B007 - told at the end
         found: list[Problem] = []
         try:
-            yield from samples_of_task(task, rules, found)
+            for sample in samples_of_task(task, rules, found):
+                some = True
+                yield sample
         except (DatasetError, MaskError) as error:
             found.append(Problem(task.get("id"), str(error)))
+        except UNUSABLE as error:  # something in it has another form than Label Studio writes
+            found.append(Problem(task.get("id"), f"it cannot be read: {type(error).__name__}: {error}"[:300]))
         for problem in found:
             if problem.kind != "note":
                 problems.append(problem)
             elif problem.message not in said:
                 said.add(problem.message)
                 logger.warning("task %s: %s", problem.task, problem.message)
+    if count and not some and not problems:
+        message = "hold no accepted object and no confirmed absence: nothing was submitted, or it was skipped"
+        problems.append(Problem(None, f"its {count:,} tasks {message}"))
 
 
 def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -186,7 +194,7 @@ def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportR
     extra = tile if isinstance(tile, dict) else {}
     for _, regions in reading.annotations:
         for region in regions:
-            height, width = region.mask.shape
+            height, width = region.size
             return SourceImage(name, width, height, location, scene, extra)
     try:
         height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
@@ -208,6 +216,11 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         if kinds := unread(annotation["result"]):
             what = f"its regions of type {', '.join(kinds)} are not read; those of {', '.join(SHAPES)} are"
             problems.append(Problem(task.get("id"), what))
+        if several := sorted(
+            {", ".join(labels_of(r)) for r in annotation["result"] if is_accepted(r) and labels_of(r)[1:]}
+        ):
+            what = f"regions with several labels ({'; '.join(several)}) are taken under the first"
+            problems.append(Problem(task.get("id"), what, "note"))
         readings.append((annotation, objects_of(annotation)))
     chosen = _chosen(readings, rules, task, problems) if readings else []
     places = sorted({(region.image, region.item) for _, regions in chosen for region in regions}, key=str)
@@ -229,7 +242,7 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
             if here or _says_absent(annotation):
                 reading.annotations.append((annotation, here))
     for reading in found.values():
-        sizes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        sizes = {region.size for _, regions in reading.annotations for region in regions}
         if len(sizes) > 1:
             raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
     return list(found.values())
@@ -306,7 +319,7 @@ def _records(
             task=task.get("id"),
             annotation=annotation.get("id"),
             annotator=_hashed(annotator, rules.hash_annotators),
-            lead_time=annotation.get("lead_time"),
+            lead_time=lead if isinstance(lead := annotation.get("lead_time"), int | float) else None,
             model_version=next((region.model for region in members if region.model), None),
             origin=_most_work(members),
             clicks=sum(clicks) if clicks else None,
@@ -317,7 +330,7 @@ def _records(
             unread=reading.unread,
             mixed=len({region.expression for region in members}) > 1 or None,
         )
-        targets = tuple(dict.fromkeys(target_of(region.mask) for region in members))
+        targets = tuple(dict.fromkeys(Target(region.rle["counts"]) for region in members))
         kind = _text(task["data"].get("kind")) or (None if targets else "absent")
         yield Record(text, category, targets, _text(task["data"].get("split")), kind, provenance)
 

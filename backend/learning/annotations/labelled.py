@@ -167,7 +167,7 @@ def _gather(
         if not any(regions or not annotation["result"] for annotation, regions in reading.annotations):
             continue  # a click that was never accepted, say: that says nothing
         file = fetch(reading.location, rows[0].task)
-        shapes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        shapes = {region.size for _, regions in reading.annotations for region in regions}
         sizes = shapes - {(file.height, file.width)}
         if sizes:
             message = f"its masks have the size {sizes}, its image {file.height, file.width}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
@@ -28,7 +30,8 @@ from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
-from dataset_tools.errors import ImageError, PslgError
+from backend.turns import Turns, Urgency
+from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import Note, candidate, is_note
 
@@ -57,6 +60,7 @@ class _SwitchedError(PslgError):
 
 
 _ALWAYS = Serving()
+_MOST_WAITING = 100_000
 
 
 class Prelabeler:
@@ -82,18 +86,23 @@ class Prelabeler:
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
-        self._compute = threading.Lock()
+        self._compute = Turns()
 
     def batch(
         self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig, serving: Serving = _ALWAYS
     ) -> list[Slot]:
-        """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
+        """One slot per task, in order: a prediction, or ``[]`` for what was not computed.
+
+        Raises:
+            UnavailableError: too much waits already.
+        """
+        if self._jobs.waiting() > _MOST_WAITING:
+            raise UnavailableError(f"{self._jobs.waiting()} expressions wait from earlier batches; ask again later")
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
-        started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
-        return [
-            self._slot(pipeline, task, job, config, until, serving) for task, job in zip(tasks, started, strict=True)
-        ]
+        started = deque(self._start(pipeline, task, config, priority, serving) for task in tasks)
+        # Each job is let go with its slot: it holds whole masks, the slot their short code.
+        return [self._slot(pipeline, task, started.popleft(), config, until, serving) for task in tasks]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
@@ -172,7 +181,8 @@ class Prelabeler:
             address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
-        return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
+        notes = notes_of(query, answers, config)
+        return self.prediction(pipeline, query, answers, config, notes), notes
 
     @property
     def waiting(self) -> int:
@@ -236,8 +246,9 @@ class Prelabeler:
         answers: Sequence[Prelabels],
         config: LabelingConfig,
     ) -> Prediction:
-        self.notes.keep(task, notes_of(query, answers, config))
-        return self.prediction(pipeline, query, answers, config)
+        notes = notes_of(query, answers, config)
+        self.notes.keep(task, notes)
+        return self.prediction(pipeline, query, answers, config, notes)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
@@ -258,6 +269,7 @@ class Prelabeler:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
         asked = _asked(pipeline, config, expression)
+        urgency = (int(priority), time.monotonic())
         key = (query.url, asked, default or "", pipeline.version_answering(asked), str(serving.scope))
 
         def run() -> Prelabels:
@@ -267,7 +279,7 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                return self._compute_one(pipeline, query, asked, default)
+                return self._compute_one(pipeline, query, asked, default, urgency)
             finally:
                 with self._lock:
                     self._running.pop(key, None)
@@ -275,11 +287,18 @@ class Prelabeler:
         with self._lock:
             future = self._running.get(key)
             if future is None:
-                future = self._running[key] = self._jobs.submit(priority, run)
+                future = self._running[key] = self._jobs.submit(
+                    priority, run, project=serving.scope, host=_host(query.url)
+                )
             return future
 
     def _compute_one(
-        self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        expression: str,
+        default_category: str | None,
+        urgency: Urgency,
     ) -> Prelabels:
         image = self._images.load(query.url, query.task_id)
         wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
@@ -289,7 +308,7 @@ class Prelabeler:
             return self._cleaned(pipeline.rescored(found))
         pixels = image.pixels()
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
-        with self._compute:
+        with self._compute.turn(urgency):
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
@@ -317,22 +336,21 @@ class Prelabeler:
         return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
 
     def prediction(
-        self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        answers: Sequence[Prelabels],
+        config: LabelingConfig,
+        notes: Sequence[Note] | None = None,
     ) -> Prediction:
-        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-            config.nouns,
-        )
+        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them.
+
+        ``notes`` are those of ``notes_of`` where the caller has them already.
+        """
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         regions: list[Region] = []
         scores: list[float] = []
-        notes = notes_of(query, answers, config)
+        notes = notes_of(query, answers, config) if notes is None else notes
         for note in notes:
             level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
             logger.log(level, "task %s: no mask for %s", query.task_id, note)
@@ -386,6 +404,14 @@ class Prelabeler:
                     mark=candidate(number, len(shown)),
                 )
         return regions
+
+
+def _host(url: str) -> str:
+    """Who is asked for an image: "Label Studio" for its own paths."""
+    try:
+        return urlsplit(url).netloc.lower() or "Label Studio"
+    except ValueError:
+        return url[:200]
 
 
 def _asked(pipeline: PslgSam, config: LabelingConfig, expression: str) -> str:

@@ -23,6 +23,7 @@ from backend.pipeline.types import Mask, Point
 from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import newest_draft
 from backend.server.protocol import Region, Task
+from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, read_info, words, written
@@ -179,6 +180,22 @@ class RegionWriter:
     item: int | None = None
     own: Collection[str] = ()
     nouns: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, config: LabelingConfig, model_version: str, settings: Settings, report_bytes: Callable[[int], None]
+    ) -> RegionWriter:
+        """The writer of a request's regions."""
+        return cls(
+            config.image,
+            model_version,
+            settings.polygon_tolerance,
+            settings.rle_warning_bytes,
+            report_bytes,
+            config.item,
+            config.own_categories,
+            config.nouns,
+        )
 
     def regions(
         self,

@@ -169,7 +169,7 @@ def _step(
     """One update; returns the losses and the gradient's norm."""
     images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).float()
     images = images.contiguous(memory_format=torch.channels_last)
-    targets = make_targets(samples, len(detector.config.categories))
+    targets = make_targets(samples, len(detector.config.categories), detector.config.groups)
     with torch.autocast("cpu", torch.bfloat16, enabled=config["bfloat16"]):
         output = detector(images)
     parts: dict[str, Tensor] = losses(output, targets)
