@@ -271,7 +271,7 @@ def test_the_score_column_is_filled_and_the_status_page_tells_what_was_asked(
     assert shown == pytest.approx({item.task: item.score for item in studio.client.predictions(project.id)})
     assert shown[project.tasks[UPPER]] > 0
     editor.page.goto(f"{studio.url}/projects/{project.id}/data?tab={tab}", wait_until="domcontentloaded")
-    editor.page.wait_for_timeout(3000)
+    editor.page.get_by_text("the foobar").first.wait_for()
     editor.screenshot("score-column")
 
     editor.page.goto(f"{backend.url}/", wait_until="domcontentloaded")
