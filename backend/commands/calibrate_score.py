@@ -67,14 +67,13 @@ def calibrate_score(
 
     One fit for all datasets together. It belongs to the weights: run it again, with --write, when they change.
     """
-    from tqdm import tqdm
-
     from backend.evaluation import click_calibration, score_calibration
     from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_pipeline
     from backend.pipeline.config import config_path
     from dataset_tools import atomic, labelled
     from dataset_tools.image_files import read
+    from dataset_tools.progress import Bar
 
     pipeline = load_pipeline(config)
     fitted = pipeline.config.score
@@ -85,12 +84,12 @@ def calibrate_score(
     def observed(folder: Path, part: str) -> list[score_calibration.ObservedAnswer]:
         asked = labelled.about_whole_objects(read_questions(folder, part), whole=whole, min_side=min_side)
         asked = labelled.spread(asked, limit)
-        with tqdm(total=len(asked), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
+        with Bar(total=len(asked), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
             return score_calibration.observe(pipeline, asked, read, bar.update)
 
     def clicked(folder: Path, part: str) -> list[click_calibration.ShownMask]:
         targets = labelled.whole_objects(labelled.read(folder, part), whole=whole, min_side=min_side)
-        bar = tqdm(labelled.spread(targets, objects), unit="object", desc=f"{pipeline.model_version}, {part}, clicks")
+        bar = Bar(labelled.spread(targets, objects), unit="object", desc=f"{pipeline.model_version}, {part}, clicks")
         return click_calibration.observe(pipeline.segmenter, bar, read, accepted_iou)
 
     def measured(folder: Path, part: str) -> str:

@@ -37,20 +37,19 @@ def evaluate_clicks(
     """
     import json
 
-    from tqdm import tqdm
-
     from backend.evaluation.clicks import evaluate_clicks as measure
     from backend.evaluation.clicks import evaluate_prelabels
     from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_pipeline
     from dataset_tools import image_files
     from dataset_tools.labelled import read, spread
+    from dataset_tools.progress import Bar
 
     about = {"data": data.name, "split": split, "limit": limit}
     if from_prelabel:
         asked = spread(read_questions(data, split), limit)
         pipeline = load_pipeline(config)
-        with tqdm(total=len(asked), desc=pipeline.model_version, unit="expression") as progress:
+        with Bar(total=len(asked), desc=pipeline.model_version, unit="expression") as progress:
             found = evaluate_prelabels(pipeline, asked, image_files.read, THRESHOLDS, cap, progress.update)
         found = {**about, **found, "model_version": pipeline.model_version}
         found["convention"] = f"expressions about one object that got one mask; IoU at image size, >=; cap {cap}"
@@ -61,7 +60,7 @@ def evaluate_clicks(
         raise DatasetError(f"{data} has no objects" + (f" in the split {split!r}" if split else ""))
     targets = spread(targets, limit)
     pipeline = load_pipeline(config)
-    bar = tqdm(targets, desc=pipeline.model_version, unit="object")
+    bar = Bar(targets, desc=pipeline.model_version, unit="object")
     report: dict[str, Any] = {**about}
     report |= measure(pipeline.segmenter, bar, image_files.read, THRESHOLDS, cap)
     report |= {"convention": f"clicks only, no box; IoU at image size, >=; cap {cap}"}
