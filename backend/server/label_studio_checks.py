@@ -127,7 +127,8 @@ def _score_column(what: str, project: Mapping[str, Any], backends: Collection[Ma
             "note",
             f"{what}: the column Prediction score is empty, or an older version's: it shows predictions of {shown!r},"
             f" the backend's are of {', '.join(versions)}: a running server that may call Label Studio names the"
-            f" connection so (PSLG_NAME_CONNECTION), and so does `pslg rank {project['id']} --write`; by hand: Settings > Model >"
+            f" connection so (PSLG_NAME_CONNECTION), and so does `pslg rank {project['id']} --write`; by hand:"
+            " Settings > Model >"
             " the backend's title",
         )
 
