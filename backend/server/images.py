@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import requests
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
+from backend.memory import BytesInFlight, DecodeMemory
 from backend.pipeline.types import Image
 from backend.settings import Settings
 from backend.state import image_file
@@ -30,6 +31,8 @@ from dataset_tools.label_studio.hosts import HostRules
 
 __all__ = ["EditorImage", "TaskImages"]
 
+_LONGEST_SIDE = 65_535
+_UNWRITTEN, _KNOWN_BYTES = 2_000_000, 500
 _Headers = requests.structures.CaseInsensitiveDict[str]
 
 
@@ -89,6 +92,9 @@ class TaskImages:
         )
         self._database = database
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
+        self._unwritten: BoundedCache[str, _Known] = BoundedCache(_UNWRITTEN)
+        self._in_flight = BytesInFlight(settings.image_bytes)
+        self._decoding = DecodeMemory(settings.decode_memory)
         self._locks = [threading.Lock() for _ in range(64)]
 
     def load(self, url: str, task_id: int | str | None = None) -> EditorImage:
@@ -104,7 +110,7 @@ class TaskImages:
                 known = self._known(url)
                 # Many tasks of a batch have the same image: who waited here finds it fetched.
                 if known is None or known.checked_at < asked:
-                    known = self._fetch(url, task_id, known)
+                    known, _ = self._renewed(url, task_id, known)
         return self._image(url, task_id, known)
 
     def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[EditorImage, Path]:
@@ -119,13 +125,7 @@ class TaskImages:
             if known is not None and not image_file(folder, known.identity).is_file():
                 known = None
             if known is None or known.checked_at < time.time() - self._settings.revalidate_after:
-                fetched = self._download(url, task_id, known)
-                if fetched is not None:
-                    known, _ = self._remember(url, *fetched)
-                    path = image_file(folder, known.identity)
-                    if not path.is_file():
-                        atomic.write_bytes(path, fetched[0])
-            assert known is not None  # noqa: S101 - only a known image can be unchanged
+                known, _ = self._renewed(url, task_id, known, folder)
         return self._image(url, task_id, known), image_file(folder, known.identity)
 
     def _image(self, url: str, task_id: int | str | None, known: _Known) -> EditorImage:
@@ -137,9 +137,8 @@ class TaskImages:
             with self._fetching(url):
                 image = self._pixels.get(identity)
                 if image is None:
-                    fetched = self._download(url, task_id, None)
-                    assert fetched is not None  # noqa: S101 - nothing is known that could be unchanged
-                    now, image = self._remember(url, *fetched)
+                    now, image = self._renewed(url, task_id, None)
+                    assert image is not None  # noqa: S101 - nothing is known that could be unchanged
                     if now.identity != identity:
                         raise ImageError(f"{shown(url)} holds another image than a moment ago; ask again")
         return image
@@ -148,14 +147,22 @@ class TaskImages:
         """Held while ``url`` is fetched, and now and then by another URL too."""
         return self._locks[hash(url) % len(self._locks)]
 
-    def _fetch(self, url: str, task_id: int | str | None, known: _Known | None) -> _Known:
-        fetched = self._download(url, task_id, known)
-        if fetched is not None:
-            return self._remember(url, *fetched)[0]
-        assert known is not None  # noqa: S101 - only a known image can be unchanged
-        with self._database.transaction() as connection:
-            connection.execute("UPDATE images SET checked_at = ? WHERE url = ?", (time.time(), self._key(url)))
-        return known
+    def _renewed(
+        self, url: str, task_id: int | str | None, known: _Known | None, folder: Path | None = None
+    ) -> tuple[_Known, Image | None]:
+        """What is known of an image now, and its pixels unless nothing has changed; its file goes to ``folder``."""
+        with self._in_flight.account() as came:
+            fetched = self._download(url, task_id, known, came)
+            if fetched is None:
+                assert known is not None  # noqa: S101 - only a known image can be unchanged
+                known = replace(known, checked_at=time.time())
+                self._write(url, known)
+                return known, None
+            found, image = self._remember(url, *fetched)
+            path = None if folder is None else image_file(folder, found.identity)
+            if path is not None and not path.is_file():
+                atomic.write_bytes(path, fetched[0])
+            return found, image
 
     def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[_Known, Image]:
         bands = self._settings.bands
@@ -164,6 +171,8 @@ class TaskImages:
             max_pixels=self._settings.image_pixels,
             bands=image_files.parse_bands(bands) if bands else None,
             limit="PSLG_IMAGE_PIXELS",
+            max_side=_LONGEST_SIDE,
+            admit=self._decoding.holding,
             name=shown(url),
         )
         digest = hashlib.sha256(data)
@@ -171,18 +180,30 @@ class TaskImages:
         identity, size = digest.hexdigest(), (image.shape[0], image.shape[1])
         self._pixels.put(identity, image, image.nbytes)
         known = _Known(identity, size, len(data), headers.get("ETag"), headers.get("Last-Modified"), time.time())
-        row = (self._key(url), identity, *size, known.length, known.etag, known.last_modified, known.checked_at)
-        with self._database.transaction() as connection:
+        self._write(url, known)
+        return known, image
+
+    def _write(self, url: str, known: _Known) -> None:
+        key = self._key(url)
+        row = (key, known.identity, *known.size, known.length, known.etag, known.last_modified, known.checked_at)
+        # Where it cannot be written it is known from memory, until it can.
+        self._unwritten.put(key, known, _KNOWN_BYTES)
+        with self._database.spared("the images' hashes"), self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO images (url, sha256, height, width, bytes, etag, last_modified, checked_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-        return known, image
+            connection.commit()
+            self._unwritten.drop(key)
 
     def _known(self, url: str) -> _Known | None:
         key = self._key(url)
-        with self._database.transaction() as connection:
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return unwritten
+        row = None
+        with self._database.spared("the images' hashes (reading)"), self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT sha256, height, width, bytes, etag, last_modified, checked_at FROM images WHERE url = ?",
                 (key,),
@@ -199,7 +220,9 @@ class TaskImages:
         whole = f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
         return f"{whole} bands {self._settings.bands}" if self._settings.bands else whole
 
-    def _download(self, url: str, task_id: int | str | None, known: _Known | None) -> tuple[bytes, _Headers] | None:
+    def _download(
+        self, url: str, task_id: int | str | None, known: _Known | None, came: Callable[[int], None]
+    ) -> tuple[bytes, _Headers] | None:
         """The file and its headers, None when it is still what is known."""
         conditions = {}
         if known is not None and known.etag:
@@ -211,8 +234,5 @@ class TaskImages:
                 if known is None:
                     raise ImageError(f"{shown(url)} answered 304, although nobody asked whether it has changed")
                 return None
-            length = response.headers.get("Content-Length")
-            if known is not None and not conditions and length == str(known.length):
-                return None
             limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
-            return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers
+            return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES", came), response.headers

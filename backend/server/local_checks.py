@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import secrets
 import shutil
@@ -19,11 +18,11 @@ from typing import Literal
 
 from backend.database import Database
 from backend.learning.retraining.replay import check_replay
-from backend.server.access import Access
+from backend.server.access import Access, is_loopback
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import PslgError
 
-__all__ = ["Check", "is_loopback", "local_checks"]
+__all__ = ["Check", "local_checks"]
 
 _LEAST_FREE = 1_000_000_000
 """Bytes below which the disk of the state folder is said to be nearly full."""
@@ -118,11 +117,3 @@ def _access(settings: Settings) -> Iterator[Check]:
         yield Check(
             "note", f"{settings.host!r} has no dot: Label Studio connects but registers no webhook for such a URL"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on ``host``."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 import threading
@@ -93,7 +94,7 @@ class LabelingService:
         )
         self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
-        self._queue = ClickQueue(settings.click_queue)
+        self._queue = ClickQueue(settings.click_queue, most=settings.most_clicks)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
 
@@ -127,10 +128,11 @@ class LabelingService:
         """The model version now; problems of the labeling config are logged once per project and config."""
         self.model.start()  # weights may have been put in place since the last attempt
         project = request.project or "unknown"
-        if self._explained.get(project) != request.labeling_config and request.labeling_config:
+        config = hashlib.sha256(request.labeling_config.encode()).hexdigest()  # configs may be long
+        if self._explained.get(project) != config and request.labeling_config:
             if len(self._explained) > 1000:
                 self._explained.clear()
-            self._explained[project] = request.labeling_config
+            self._explained[project] = config
             for problem in self.config_problems(request.labeling_config, request.project_id):
                 logger.warning("project %s, labeling config: %s", project, problem)
         return self.models.version(request.project_id)
@@ -143,6 +145,11 @@ class LabelingService:
             return (str(error),)
         pipeline = self.models.loaded(project)
         return config.problems(None if pipeline is None else pipeline.grounder.known_categories)
+
+    @property
+    def problem(self) -> str | None:
+        """What is not as it should be: models that are not there (yet), a disk that cannot be written; else None."""
+        return "; ".join(filter(None, (self.models.problem, self._database.trouble))) or None
 
     def labeling_config(self, xml: str, project: int | None) -> LabelingConfig:
         """A project's labeling config, with the nouns that its annotators use; without a project as it is.
@@ -223,7 +230,8 @@ class LabelingService:
     def render_metrics(self) -> bytes:
         """Metrics in Prometheus' text format."""
         self.metrics.model_ready.set(self.model.ready)
-        self.metrics.show_training(self.jobs.jobs())
+        with self._database.spared("training jobs (reading)"):
+            self.metrics.show_training(self.jobs.jobs())
         self.metrics.embedding_bytes.labels("memory").set(self.embeddings.bytes_in_memory)
         self.metrics.embedding_bytes.labels("disk").set(self.embeddings.bytes_on_disk)
         return self.metrics.render()

@@ -57,7 +57,7 @@ def _release() -> str:
 
 
 def _to_fix(service: LabelingService) -> Markup:
-    found = [("models", problem)] if (problem := service.models.problem) else []
+    found = [("server", problem)] if (problem := service.problem) else []
     checks = local_checks(service.settings, service.embeddings.bytes_on_disk)
     found += [(check.level, check.text) for check in checks if check.level != "ok"]
     for project in service.store.projects():

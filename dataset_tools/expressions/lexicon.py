@@ -17,7 +17,7 @@ from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
-__all__ = ["EMPTY_NOUNS", "Lexeme", "combine", "lexemes", "says_nothing"]
+__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "combine", "lexemes", "says_nothing"]
 
 EMPTY_NOUNS = frozenset(
     {"object", "target", "region", "mask", "foreground", "instance", "thing", "item", "referent", "referred object"}
@@ -52,7 +52,8 @@ _COMPASS = re.compile(r"\b([NnSs])\.?[ -]?([EeWw])\.(?=\W|$)|\b([NS])[ -]?([EW])
 _COMPASS_POINT = re.compile(r"(?<![\w.'])([NSEW])(?![\w'.])|(?<![\w.'])([NSEW])\.(?=\s+[a-z])")
 _POINTS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _CLITIC = re.compile(r"\b(it|that|there|he|she|what|here|who|which|one|let)'s\b")
-_MAX_WORDS = 400
+MOST_WORDS = 400
+"""Words of a text that are read; the others are not."""
 _MAX_NUMBER = 999
 
 
@@ -95,7 +96,7 @@ def _words(expression: str) -> list[str]:
         text = _COMPASS.sub(lambda m: "".join(_POINTS[p.upper()] for p in m.groups() if p), text)
         text = _COMPASS_POINT.sub(lambda m: _POINTS[m[1] or m[2]], text)
     text = _CLITIC.sub(r"\1 is", text.lower())
-    return [corrected(word) for word in _WORD.findall(text)[:_MAX_WORDS]]
+    return [corrected(word) for word in _WORD.findall(text)[:MOST_WORDS]]
 
 
 def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] | None]:

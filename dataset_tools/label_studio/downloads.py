@@ -201,7 +201,13 @@ class Downloads:
         return reason
 
 
-def read_body(response: requests.Response, limit: int, seconds: float, setting: str) -> bytes:
+def read_body(
+    response: requests.Response,
+    limit: int,
+    seconds: float,
+    setting: str,
+    came: Callable[[int], None] = lambda _: None,
+) -> bytes:
     """The body of a response that was opened with ``Downloads.open``.
 
     Args:
@@ -209,6 +215,7 @@ def read_body(response: requests.Response, limit: int, seconds: float, setting: 
         limit: largest body in bytes.
         seconds: longest time for reading it.
         setting: what sets ``limit``, for the message.
+        came: called with the number of bytes of each part; may raise ImageError.
 
     Raises:
         ImageError: it is too large, too slow, or breaks off.
@@ -220,6 +227,7 @@ def read_body(response: requests.Response, limit: int, seconds: float, setting: 
     until = time.monotonic() + seconds
     try:
         for part in response.iter_content(1 << 18) if size <= limit else ():
+            came(len(part))
             parts += part
             if len(parts) > limit:
                 break

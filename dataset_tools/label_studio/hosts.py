@@ -18,7 +18,7 @@ import requests
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from dataset_tools.errors import ImageError
-from dataset_tools.label_studio.addresses import Route, base_address, may_be_private, origin
+from dataset_tools.label_studio.addresses import Route, base_address, is_public, may_be_private, origin
 from dataset_tools.label_studio.deadlines import WatchedAdapter, WatchedConnection, WatchedSecureConnection
 
 __all__ = ["HostRules"]
@@ -117,8 +117,7 @@ class _GuardedAdapter(WatchedAdapter):
 
 def _checked(connected: socket.socket, host: str, port: int, is_trusted: _IsTrusted) -> socket.socket:
     address = ipaddress.ip_address(str(connected.getpeername()[0]).split("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if (mapped or address).is_global or is_trusted(host, port):
+    if is_public(address) or is_trusted(host, port):
         return connected
     connected.close()
     raise ImageError(

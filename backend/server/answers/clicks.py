@@ -12,19 +12,21 @@ import threading
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import orjson
 
 from backend.log_lines import saying
+from backend.memory import forget_locals
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.prelabeling import Prelabeler
+from backend.server.answers.task_notes import BUSY, note_region
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
@@ -34,7 +36,7 @@ from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
 from backend.stages import in_words, measured, spent
 from dataset_tools.errors import PslgError, UnavailableError
-from dataset_tools.label_studio.notes import answered
+from dataset_tools.label_studio.notes import Note, answered
 
 __all__ = ["ClickQueue", "Clicks"]
 
@@ -50,6 +52,8 @@ class _Request:
     superseded: bool = False
     running: bool = False
     away: bool = False
+    fetching: bool = False
+    arrived: float = field(default_factory=time.monotonic)
 
 
 class ClickQueue:
@@ -58,13 +62,15 @@ class ClickQueue:
     The newest request of a task goes first, since the editor shows only the answer to the latest; a waiting request
     whose prompts are the beginning of a newer one's is answered at once, empty; beyond a bound requests are refused.
 
-    Lets ``running`` requests work at a time and keeps at most ``capacity`` working or waiting.
-    More than one works at a time, so that a warm click need not wait for an image that is being embedded.
+    Lets ``running`` requests work at a time and keeps at most ``capacity`` working or waiting, and with those that
+    wait for images from elsewhere ``most``. More than one works at a time, and who waits for an image to be fetched or
+    embedded takes none of these places: a warm click need not wait for that.
     """
 
-    def __init__(self, capacity: int, running: int = 4) -> None:
+    def __init__(self, capacity: int, running: int = 4, most: int | None = None) -> None:
         self._capacity = capacity
         self._running = running
+        self._most = most or 2 * capacity
         self._requests: list[_Request] = []
         self._numbers = itertools.count()
         self._condition = threading.Condition()
@@ -98,21 +104,32 @@ class ClickQueue:
                 self._condition.notify_all()
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """While this thread's request waits for an image from elsewhere: it takes no place of those that could work."""
+    def away(self, *, fetching: bool = True) -> Iterator[None]:
+        """While this thread's request cannot go on by itself: it takes no place of those that could work.
+
+        Args:
+            fetching: it waits for an image from elsewhere, and does not even count among those that wait here.
+        """
         request: _Request | None = getattr(self._local, "request", None)
         if request is None:
             yield
             return
-        self._set_away(request, away=True)
+        before = (request.away, request.fetching)
+        self._set_away(request, away=True, fetching=fetching)
         try:
             yield
         finally:
-            self._set_away(request, away=False)
+            self._set_away(request, *before)
 
-    def _set_away(self, request: _Request, *, away: bool) -> None:
+    @property
+    def arrived(self) -> float:
+        """When this thread's request came (``time.monotonic``); now without one."""
+        request: _Request | None = getattr(self._local, "request", None)
+        return time.monotonic() if request is None else request.arrived
+
+    def _set_away(self, request: _Request, away: bool, fetching: bool) -> None:
         with self._condition:
-            request.away = away
+            request.away, request.fetching = away, fetching
             self._condition.notify_all()
 
     def _enter(self, task: Hashable, prompts: tuple[bytes, ...], immediate: bool) -> _Request:
@@ -122,10 +139,12 @@ class ClickQueue:
                 shorter = len(other.prompts) < len(prompts) and other.prompts == prompts[: len(other.prompts)]
                 if other.task == task and not other.running and not other.immediate and shorter:
                     other.superseded = True
-            waiting = [other for other in self._requests if not (other.superseded or other.away)]
-            if len(waiting) >= self._capacity:
+            waiting = [other for other in self._requests if not other.superseded]
+            fetching = sum(other.fetching for other in waiting)
+            if len(waiting) - fetching >= self._capacity or len(waiting) >= self._most:
+                images = f", {fetching} of them for images from elsewhere" if fetching else ""
                 raise UnavailableError(
-                    f"{len(waiting)} clicks are waiting already (PSLG_CLICK_QUEUE); click again later"
+                    f"{len(waiting)} clicks are waiting already (PSLG_CLICK_QUEUE){images}; click again later"
                 )
             self._requests.append(request)
             self._condition.notify_all()
@@ -174,7 +193,7 @@ class Clicks:
         """The suggestions for an interactive request; empty where there is nothing to suggest, with a logged reason.
 
         Raises:
-            UnavailableError: too many clicks are waiting.
+            UnavailableError: too many clicks are waiting, and the labeling config has no field for a note on it.
         """
         empty: Prediction = {"result": [], "score": 0.0, "model_version": pipeline.model_version}
         task, context = request.tasks[0], request.context
@@ -204,12 +223,18 @@ class Clicks:
                     return None, "superseded"
                 spent()["queue"] += time.perf_counter() - began
                 prediction = self._answer(pipeline, request, config, queue)
-        except UnavailableError:
-            self._metrics.clicks.labels("refused").inc()
-            raise
+        except UnavailableError as error:
+            # Of a refused request the editor shows nothing at all, of a note its words.
+            note = note_region([Note("click", BUSY, str(error))], config)
+            if not note:
+                self._metrics.clicks.labels("refused").inc()
+                raise
+            logger.warning("task %s: %s", task.id, error)
+            return {"result": note, "score": 0.0, "model_version": pipeline.model_version}, "refused"
         except Exception as error:
             # The editor shows nothing for an error: an empty answer ends its spinner, the reason goes into the log.
             known = isinstance(error, PslgError)
+            forget_locals(error)  # a log's handler may keep it
             logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
             return None, "failed"
         return prediction, "answered" if answered(prediction["result"]) else "empty"
@@ -242,7 +267,7 @@ class Clicks:
             regions += prediction["result"]
             scores.append(prediction["score"])
         for prompt in prompts.objects:
-            found, score = self._refine(pipeline, prompt, task, config, image)
+            found, score = self._refine(pipeline, prompt, task, config, image, queue)
             regions += found
             scores.append(score)
         return {
@@ -252,7 +277,13 @@ class Clicks:
         }
 
     def _refine(
-        self, pipeline: PslgSam, prompt: ObjectPrompt, task: Task, config: LabelingConfig, image: EditorImage
+        self,
+        pipeline: PslgSam,
+        prompt: ObjectPrompt,
+        task: Task,
+        config: LabelingConfig,
+        image: EditorImage,
+        queue: ClickQueue,
     ) -> tuple[list[Region], float]:
         """Regions and score for one object."""
         controls = config.controls_for(prompt.label)
@@ -260,7 +291,14 @@ class Clicks:
             logger.warning("task %s: no control for masks has the label %r", task.id, prompt.label)
             return [], 0.0
         segmenter = pipeline.segmenter
-        embed = partial(self._embeddings.embed, segmenter, image.identity, image.pixels)
+        embed = partial(
+            self._embeddings.embed,
+            segmenter,
+            image.identity,
+            image.pixels,
+            urgency=(0, queue.arrived),
+            waiting=partial(queue.away, fetching=False),
+        )
         positive = [click.point for click in prompt.clicks if click.positive]
         region: FoundRegion | None = None
         if prompt.box is None:

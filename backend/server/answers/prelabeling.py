@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from backend.log_lines import saying
 from backend.pipeline import PslgSam
@@ -30,7 +32,8 @@ from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
 from backend.stages import in_words, measured, spent
-from dataset_tools.errors import ImageError, PslgError
+from backend.turns import Turns, Urgency
+from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import Note, candidate, is_note
 
@@ -59,6 +62,7 @@ class _SwitchedError(PslgError):
 
 
 _ALWAYS = Serving()
+_MOST_WAITING = 100_000
 
 
 class Prelabeler:
@@ -84,18 +88,23 @@ class Prelabeler:
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
-        self._compute = threading.Lock()
+        self._compute = Turns()
 
     def batch(
         self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig, serving: Serving = _ALWAYS
     ) -> list[Slot]:
-        """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
+        """One slot per task, in order: a prediction, or ``[]`` for what was not computed.
+
+        Raises:
+            UnavailableError: too much waits already.
+        """
+        if self._jobs.waiting() > _MOST_WAITING:
+            raise UnavailableError(f"{self._jobs.waiting()} expressions wait from earlier batches; ask again later")
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
-        started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
-        return [
-            self._slot(pipeline, task, job, config, until, serving) for task, job in zip(tasks, started, strict=True)
-        ]
+        started = deque(self._start(pipeline, task, config, priority, serving) for task in tasks)
+        # Each job is let go with its slot: it holds whole masks, the slot their short code.
+        return [self._slot(pipeline, task, started.popleft(), config, until, serving) for task in tasks]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
@@ -258,6 +267,7 @@ class Prelabeler:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
         asked = _asked(pipeline, config, expression)
+        urgency = (int(priority), time.monotonic())
         key = (query.url, asked, default or "", pipeline.version_answering(asked), str(serving.scope))
 
         def run() -> Prelabels:
@@ -268,7 +278,7 @@ class Prelabeler:
                         " dropped: retrieve predictions again"
                     )
                 with saying(task=query.task_id), measured() as stages:
-                    answer = self._compute_one(pipeline, query, asked, default)
+                    answer = self._compute_one(pipeline, query, asked, default, urgency)
                     self._account(query, answer, stages)
                 return answer
             finally:
@@ -278,11 +288,18 @@ class Prelabeler:
         with self._lock:
             future = self._running.get(key)
             if future is None:
-                future = self._running[key] = self._jobs.submit(priority, run)
+                future = self._running[key] = self._jobs.submit(
+                    priority, run, project=serving.scope, host=_host(query.url)
+                )
             return future
 
     def _compute_one(
-        self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        expression: str,
+        default_category: str | None,
+        urgency: Urgency,
     ) -> Prelabels:
         stages, began = spent(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
@@ -297,7 +314,7 @@ class Prelabeler:
         decoded = time.perf_counter()
         stages["pixels"] += decoded - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
-        with self._compute:
+        with self._compute.turn(urgency):
             stages["queue"] += time.perf_counter() - decoded
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
@@ -408,6 +425,14 @@ class Prelabeler:
                     mark=candidate(number, len(shown)),
                 )
         return regions
+
+
+def _host(url: str) -> str:
+    """Who is asked for an image: "Label Studio" for its own paths."""
+    try:
+        return urlsplit(url).netloc.lower() or "Label Studio"
+    except ValueError:
+        return url[:200]
 
 
 def _asked(pipeline: PslgSam, config: LabelingConfig, expression: str) -> str:
