@@ -113,9 +113,9 @@ class SegmenterConfig(_Section):
         kind: which adapter.
         weights: a name in the weights registry or the path of a file or folder of one's own.
         embedding_dtype: what embeddings are rounded to before first use; float32 doubles their size on disk.
-        engine: what runs the networks of kinds compact-sam and sam: torch, or openvino (the extra of that name), which
-            is several times faster on many CPUs. In float32 the masks are the same, so that it does not count as a
-            change of the model; with the option ``autocast`` it does.
+        engine: what runs the networks of kinds compact-sam, sam and hf-sam: torch, or openvino (the extra of that
+            name), which is several times faster on many CPUs. In float32 the masks are the same, so that it does not
+            count as a change of the model; with the option ``autocast`` it does.
         options: the same for the segmenter's loader.
     """
 

@@ -15,7 +15,7 @@ import torch
 from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase, labelled_boxes
 from backend.pipeline.memory_fallback import placed
 from backend.pipeline.types import Image
-from dataset_tools.errors import WeightsError
+from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
 
 __all__ = ["Owlv2Grounder", "load_owlv2"]
 
@@ -71,25 +71,13 @@ def load_owlv2(
     """The grounder of a folder as ``save_pretrained`` writes it; no network is used.
 
     Raises:
-        WeightsError: not such a folder, or tensors are missing.
+        WeightsError: not such a folder, or tensors are missing or left over.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-    from backend.pipeline.weights.kinds import checkpoint_kind
-
-    kind = checkpoint_kind(weights).removeprefix("transformers ")
-    if kind not in _MODEL_TYPES:
-        raise WeightsError(f"{weights} holds {kind!r}, not an OWLv2 of transformers ({', '.join(_MODEL_TYPES)})")
-    try:
-        processor = AutoProcessor.from_pretrained(weights, local_files_only=True)
-        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
-            weights, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{weights} is incomplete or damaged: {error}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise WeightsError(f"{weights} lacks {len(missing)} tensors of the model, for example {missing[0]}")
+    require_type(weights, _MODEL_TYPES, "an OWLv2 of transformers")
+    model = load_model(AutoModelForZeroShotObjectDetection, weights)
+    processor = load_processor(AutoProcessor, weights)
     return Owlv2Grounder(
         placed(model, device, "OWLv2").eval().requires_grad_(False),
         processor,

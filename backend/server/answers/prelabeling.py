@@ -279,6 +279,8 @@ class Prelabeler:
             return self._cleaned(pipeline.rescored(found))
         pixels = image.pixels()
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
+        # Nor does waiting for a language model: others compute meanwhile, or wait for it as well.
+        grounding = pipeline.ground(pixels, expression, key=image.identity) if pipeline.grounds_elsewhere else None
         with self._compute:
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
@@ -290,6 +292,7 @@ class Prelabeler:
                 most=self._cache.most,
                 until=until,
                 candidates=self._cache.candidates,
+                grounding=grounding,
             )
             cleaned = self._cleaned(answer)
             for item in (*cleaned, *cleaned.candidates):

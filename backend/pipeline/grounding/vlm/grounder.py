@@ -53,6 +53,9 @@ class VlmGrounder:
         check: ask a second time for all objects of the kind, and have the relation program choose among them; a
             disagreement multiplies the score by ``disagreement``.
         disagreement: that factor.
+
+    Attributes:
+        elsewhere: whether the model runs in another process, which is waited for.
     """
 
     known_categories: frozenset[str] | None = None
@@ -69,6 +72,7 @@ class VlmGrounder:
         disagreement: float,
     ) -> None:
         self._chat = chat
+        self.elsewhere = chat.elsewhere
         self._coordinates = coordinates
         self._score = score
         self._attempts = attempts
