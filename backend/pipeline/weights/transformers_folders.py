@@ -11,7 +11,7 @@ from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = ["load_model", "load_processor", "require_type"]
 
-_PACKAGES = {"timm": "edgetam"}
+_PACKAGES = {"timm": "timm"}
 """Packages that some models need beside transformers, and the extra that brings each."""
 
 

@@ -30,7 +30,7 @@ SAVE: dict[str, Callable[[Path], None]] = {
 @pytest.fixture(scope="module", params=SAVE)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "edgetam":
-        pytest.importorskip("timm", reason='EdgeTAM needs timm: pip install "pslg-sam[edgetam]"')
+        pytest.importorskip("timm", reason='EdgeTAM needs timm: pip install "pslg-sam[timm]"')
     path = tmp_path_factory.mktemp(request.param)
     SAVE[request.param](path)
     return path
@@ -171,5 +171,5 @@ def test_a_package_that_a_model_needs_is_named(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("timm", reason="writes the model that needs it")
     save_edgetam(tmp_path)
     monkeypatch.setitem(BACKENDS_MAPPING, "timm", (lambda: False, "{0} requires the timm library"))
-    with pytest.raises(ConfigError, match=r'timm.*pip install "pslg-sam\[edgetam\]"'):
+    with pytest.raises(ConfigError, match=r'timm.*pip install "pslg-sam\[timm\]"'):
         load_hf_sam(tmp_path)

@@ -44,8 +44,11 @@ class InProcess:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        self._processor = load_processor(AutoProcessor, folder)
-        model = load_model(AutoModelForImageTextToText, folder, dtype=dtype)
+        try:
+            self._processor = load_processor(AutoProcessor, folder)
+            model = load_model(AutoModelForImageTextToText, folder, dtype=dtype)
+        except WeightsError as error:
+            raise WeightsError(f"no language model that sees images: {error}") from error
         if not getattr(self._processor, "chat_template", None):
             raise WeightsError(f"{folder} has no chat template (chat_template.jinja): a model to talk to has one")
         self._model: Any = model.to(device).eval()
