@@ -90,7 +90,7 @@ class Florence2Grounder:
         text = self._processor.batch_decode(said, skip_special_tokens=False)[0]
         size = (image.shape[1], image.shape[0])
         read = self._processor.post_process_generation(text, task=_TASK, image_size=size)[_TASK]
-        kept = [[one for one in polygons if len(one) >= 6] for polygons in read["polygons"]]
+        kept = [[list(map(float, one)) for one in polygons if len(one) >= 6] for polygons in read["polygons"]]
         return [polygons for polygons in kept if polygons]
 
 

@@ -47,12 +47,14 @@ def save_omdet_turbo(folder: Path) -> None:
     backbone = transformers.SwinConfig(
         image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2, out_indices=[2, 3, 4]
     )
+    text = transformers.CLIPTextConfig(**SIZE | TEXT | {"hidden_size": 24})
     config = transformers.OmDetTurboConfig(
-        backbone_config=backbone.to_dict(), text_config=transformers.CLIPTextConfig(**SIZE, **TEXT).to_dict(),
+        backbone_config=backbone.to_dict(), text_config=text.to_dict(),
         image_size=64, encoder_in_channels=[16, 32, 64], encoder_hidden_dim=16, vision_features_channels=[16, 16, 16],
         encoder_attention_heads=2, encoder_dim_feedforward=16, decoder_hidden_dim=16, decoder_num_heads=2,
         decoder_num_layers=1, decoder_dim_feedforward=16, num_queries=12, class_embed_dim=24,
-        apply_layernorm_after_vision_backbone=False, text_projection_in_dim=16, text_projection_out_dim=24, task_encoder_hidden_dim=16,
+        apply_layernorm_after_vision_backbone=False, text_projection_in_dim=24, text_projection_out_dim=24,
+        task_encoder_hidden_dim=16,
     )  # fmt: skip
     transformers.OmDetTurboForObjectDetection(config).save_pretrained(folder)
     images = transformers.DetrImageProcessor(size={"height": 64, "width": 64}, do_pad=False)
