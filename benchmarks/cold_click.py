@@ -153,18 +153,17 @@ def click(process: subprocess.Popen[str]) -> dict[str, float]:
     return answer
 
 
-def measure(models: list[str], repeats: int, threads: int) -> dict[str, dict[str, float]]:
-    """Medians in milliseconds of clicks taken in turn, their ratios, and peak memory."""
+def measure(models: list[str], repeats: int, threads: int, *, alone: bool = False) -> dict[str, dict[str, float]]:
+    """Medians in milliseconds of clicks taken in turn, their ratios, and peak memory; ``alone``: one after another."""
     found: Answers = {model: {engine: [] for engine in ENGINES} for model in models}
-    with contextlib.ExitStack() as stack:
-        workers = {
-            (model, engine): stack.enter_context(worker(model, engine, threads))
-            for model in models
-            for engine in ENGINES
-        }
-        for _ in range(repeats):
-            for (model, engine), process in workers.items():
-                found[model][engine].append(click(process))
+    pairs = [(model, engine) for model in models for engine in ENGINES]
+    for together in [[pair] for pair in pairs] if alone else [pairs]:
+        with contextlib.ExitStack() as stack:
+            workers = {pair: stack.enter_context(worker(*pair, threads)) for pair in together}
+            for _ in range(repeats):
+                for (model, engine), process in workers.items():
+                    found[model][engine].append(click(process))
+                    print(model, engine, found[model][engine][-1], file=sys.stderr, flush=True)
     return rows(found, products(threads))
 
 
@@ -215,12 +214,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of each engine")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["vit_b", "sam2_hiera_tiny"])
+    parser.add_argument("--alone", action="store_true", help="one process at a time: a quarter of the memory, no pairs")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         work(*arguments.worker, arguments.threads)
         return
-    results = measure(arguments.models, arguments.repeats, arguments.threads)
+    results = measure(arguments.models, arguments.repeats, arguments.threads, alone=arguments.alone)
     if arguments.json:
         print(json.dumps(results))
         return

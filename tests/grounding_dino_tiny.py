@@ -58,6 +58,11 @@ def write_grounding_dino(
         num_queries=12, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_feature_levels=4,
     )  # fmt: skip
-    model_kind(config).save_pretrained(path)
+    model = model_kind(config)
+    with torch.no_grad():  # MM-Grounding-DINO begins by holding everything for unlikely
+        for name, value in model.named_parameters():
+            if "class_embed" in name and name.endswith("bias"):
+                value.zero_()
+    model.save_pretrained(path)
     processor.save_pretrained(path)
     return path
