@@ -48,6 +48,11 @@ class BoundedCache(Generic[Key, Value]):
                 dropped += 1
             return dropped
 
+    def drop(self, key: Key) -> None:
+        """Keep nothing for ``key``."""
+        with self._lock:
+            self._drop(key)
+
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:

@@ -11,6 +11,9 @@ its IF NOT EXISTS.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import sqlite3
 import threading
 import time
@@ -158,6 +161,10 @@ CREATE TABLE exemplars (
 MIGRATIONS: tuple[str, ...] = (_TABLES, _SET_ASIDE, _EXEMPLARS)
 """SQL scripts in their order; comments stand on lines of their own."""
 _BUSY_TIMEOUT = 30.0
+_QUIET = 60.0
+_CACHE_KIB = 256
+
+logger = logging.getLogger(__name__)
 
 
 class Database:
@@ -171,13 +178,17 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
+        self._troubles: dict[str, tuple[str, float]] = {}
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         try:
             connection = self._connection()
+            with contextlib.suppress(OSError):  # of somebody else: not ours to change
+                if path.stat().st_mode & 0o077:
+                    path.chmod(0o600)
         except sqlite3.DatabaseError as error:
             raise _unreadable(path, error) from error
         if _version(connection, path) < len(MIGRATIONS):
@@ -196,6 +207,32 @@ class Database:
             if immediate:
                 connection.execute("BEGIN IMMEDIATE")
             yield connection
+
+    @contextmanager
+    def spared(self, what: str) -> Iterator[None]:
+        """A block that may fail: on a full or read-only disk, or with a damaged file, clicks go on without it.
+
+        The failure is logged, once a minute at most, and stands in ``trouble`` until the same thing works again.
+
+        Args:
+            what: is written or read, for the message.
+        """
+        try:
+            yield
+        except sqlite3.Error as error:
+            now = time.monotonic()
+            last = self._troubles.get(what, ("", -_QUIET))[1]
+            told = now - last >= _QUIET
+            self._troubles[what] = (_reason(what, self.path, error), now if told else last)
+            if told:
+                logger.error("%s", self._troubles[what][0])
+        else:
+            self._troubles.pop(what, None)
+
+    @property
+    def trouble(self) -> str | None:
+        """What cannot be read or written at present, and what to do; None if all is well."""
+        return "; ".join(reason for reason, _ in list(self._troubles.values())) or None
 
     @classmethod
     def of_state(cls, state_dir: Path) -> Database:
@@ -225,14 +262,27 @@ class Database:
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            if not self.path.exists():  # SQLite makes its other files with the rights of this one
+                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
             # Only close() touches it from another thread.
             connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False)
             _use_wal(connection)
             connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # for each thread: the system caches the file once
             self._local.connection = connection
             with self._lock:
                 self._connections.append(connection)
         return connection
+
+
+def _reason(what: str, path: Path, error: sqlite3.Error) -> str:
+    damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+    cure = (
+        "stop the server and bring the file back from a backup, or move it away: `pslg sync` fetches annotations again"
+        if damaged
+        else "free disk space, and look whether the folder may be written"
+    )
+    return f"{what}: {path}: {error}; clicks and pre-labels go on from memory; {cure}"
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

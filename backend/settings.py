@@ -11,7 +11,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -82,7 +82,8 @@ class Settings(BaseModel):
         body_bytes: largest body of a request.
         deadline: seconds after which a batch returns what it has; Label Studio itself gives up after 100.
         prelabel_fetchers: images fetched at the same time for pre-labels.
-        click_queue: clicks waiting or running in a process, beyond which the answer is 503.
+        click_queue: clicks waiting or running in a process, beyond which they are refused: as many annotators can click
+            at the same moment.
         batch_limit: batch requests in a process at the same time, beyond which the answer is 503.
         image_hosts: hosts images may come from besides Label Studio, ``*.example.org`` allowed. Empty: every host with
             a public address. Hosts with private addresses are reached only when they are named here.
@@ -93,6 +94,7 @@ class Settings(BaseModel):
         fetch_timeout: seconds without a byte after which fetching an image fails.
         revalidate_after: seconds after which an image's URL is asked whether its content has changed.
         image_memory: bytes of decoded images kept in memory.
+        decode_memory: bytes that images may take while they are decoded, all together; one that needs more is refused.
         embedding_disk: bytes of embeddings kept on disk.
         embedding_memory: bytes of embeddings kept in memory.
         prelabel_rows: computed expressions kept on disk.
@@ -118,6 +120,7 @@ class Settings(BaseModel):
         train_nice: what is added to a training process's niceness, so that clicks go first.
         version_memory: promoted model versions held in memory per process.
         log_level: of the server's own log.
+        log_format: ``text``, or ``json`` for one object a line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -126,7 +129,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=9090, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=64)
-    threads: int = Field(default=64, ge=4, le=1024)
+    threads: int = Field(default=128, ge=4, le=1024)
     model_threads: int | None = Field(default=None, ge=1, le=256)
     state_dir: Path = Field(default_factory=_default_state_dir)
     label_studio_url: str | None = None
@@ -143,17 +146,18 @@ class Settings(BaseModel):
     body_bytes: int = Field(default=64_000_000, ge=1_000, le=1 << 30)
     deadline: float = Field(default=80.0, gt=0, le=3600)
     prelabel_fetchers: int = Field(default=4, ge=1, le=64)
-    click_queue: int = Field(default=32, ge=1, le=512)
+    click_queue: int = Field(default=64, ge=1, le=512)
     batch_limit: int = Field(default=16, ge=1, le=512)
     image_hosts: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
     image_bytes: int = Field(default=256_000_000, ge=1)
-    image_pixels: int = Field(default=_PILLOW_PIXELS, ge=1, le=_PILLOW_PIXELS)
+    image_pixels: int = Field(default=50_000_000, ge=1, le=_PILLOW_PIXELS)
     bands: str | None = None
     fetch_timeout: float = Field(default=20.0, gt=0, le=600)
     revalidate_after: float = Field(default=600.0, ge=0)
-    image_memory: int = Field(default=256_000_000, ge=0)
+    image_memory: int = Field(default=128_000_000, ge=0)
+    decode_memory: int = Field(default=1_000_000_000, ge=1)
     embedding_disk: int = Field(default=10_000_000_000, ge=0)
-    embedding_memory: int = Field(default=512_000_000, ge=0)
+    embedding_memory: int = Field(default=160_000_000, ge=0)
     prelabel_rows: int = Field(default=200_000, ge=1)
     speck_area: int = Field(default=16, ge=0)
     hole_area: int = Field(default=16, ge=0)
@@ -174,6 +178,7 @@ class Settings(BaseModel):
     train_nice: int = Field(default=15, ge=0, le=19)
     version_memory: int = Field(default=4, ge=1, le=256)
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: Literal["text", "json"] = "text"
 
     @field_validator("label_studio_url")
     @classmethod
@@ -217,6 +222,11 @@ class Settings(BaseModel):
     @classmethod
     def _expand_user(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser()
+
+    @property
+    def most_clicks(self) -> int:
+        """Clicks at the same time with those that wait for images from elsewhere: each holds a thread."""
+        return self.threads - self.batch_limit - _SPARE_THREADS
 
     @property
     def state(self) -> StateFolder:

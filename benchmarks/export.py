@@ -1,7 +1,11 @@
 """Export of brush masks against label_studio_sdk's converter, and memory of a long export.
 
-python -m benchmarks.export                     pairs of batches, 800 px masks
-python -m benchmarks.export --memory 20000      memory curve of an export of so many records
+python -m benchmarks.export                                 pairs of batches, drawn masks of 800 px
+python -m benchmarks.export --data A B                      the masks of datasets: of each, objects of its test split
+python -m benchmarks.export --memory 20000                  memory curve of an export of so many records
+
+Both sides begin with the brush streams of a Label Studio export, one per object, and end with files: a PNG per mask, or
+one JSON of COCO segmentations. The files go into memory (/dev/shm) where there is such a folder: no disk is compared.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import json
 import os
 import resource
 import shutil
+import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -25,14 +31,28 @@ from label_studio_sdk.converter.exports.brush_to_coco import generate_contour_fr
 from PIL import Image
 
 from benchmarks.brush_rle import Mask, pair
-from dataset_tools import brush_rle
+from dataset_tools import brush_rle, labelled
 from dataset_tools.export import export
 from dataset_tools.formats.items import to_png
-from dataset_tools.masks import from_coco, to_coco_rle
+from dataset_tools.masks import from_coco, rle_of_runs
 from dataset_tools.records import Record, Sample, SourceImage, target_of
 
 SIDE = 800
 BATCH = 20
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 - only for a temporary folder of our own
+
+
+@dataclass(frozen=True)
+class Brush:
+    """A brush region of an export: its stream, and the size of its image in pixels."""
+
+    code: list[int]
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, mask: Mask) -> Brush:
+        return cls(brush_rle.encode(mask), *mask.shape)
 
 
 def object_mask(seed: int, side: int = SIDE) -> Mask:
@@ -48,58 +68,74 @@ def object_mask(seed: int, side: int = SIDE) -> Mask:
     return np.asarray(mask, bool)
 
 
-def region(code: list[int]) -> dict[str, Any]:
-    return {
-        "type": "brushlabels",
-        "rle": code,
-        "original_width": SIDE,
-        "original_height": SIDE,
-        "brushlabels": ["ship"],
-    }
+def masks_of(folder: Path, count: int) -> list[Mask]:
+    """Masks of the objects of a dataset's test split (of all of it where there is none), evenly spread."""
+    objects = [item for image in labelled.read_held_out(folder) for item in image.objects]
+    return [item.mask() for item in labelled.spread(objects, count)]
 
 
-def ours_png(codes: list[list[int]], folder: Path) -> None:
-    for number, code in enumerate(codes):
-        (folder / f"ours-{number}.png").write_bytes(to_png(brush_rle.decode(code, SIDE, SIDE)))
+def ours_png(regions: Sequence[Brush], folder: Path) -> None:
+    for number, one in enumerate(regions):
+        png = to_png(brush_rle.decode(one.code, one.height, one.width))
+        (folder / f"ours-{number}.png").write_bytes(png)
 
 
-def sdk_png(codes: list[list[int]], folder: Path) -> None:
-    for number, code in enumerate(codes):
-        brush.save_brush_images_from_annotation(number, 1, 1, "mask", [region(code)], str(folder), "png")
+def sdk_png(regions: Sequence[Brush], folder: Path) -> None:
+    for number, one in enumerate(regions):
+        region = {
+            "type": "brushlabels", "rle": one.code, "original_width": one.width, "original_height": one.height,
+            "brushlabels": ["ship"],
+        }  # fmt: skip
+        brush.save_brush_images_from_annotation(number, 1, 1, "mask", [region], str(folder), "png")
 
 
-def ours_coco(codes: list[list[int]], folder: Path) -> None:
-    entries = [{"id": k, "segmentation": to_coco_rle(brush_rle.decode(c, SIDE, SIDE))} for k, c in enumerate(codes)]
+def ours_coco(regions: Sequence[Brush], folder: Path) -> None:
+    entries = []
+    for number, one in enumerate(regions):
+        size = (one.height, one.width)
+        entries.append({"id": number, "segmentation": rle_of_runs(*brush_rle.pixel_runs(one.code, *size), *size)})
     (folder / "ours.json").write_text(json.dumps(entries))
 
 
-def sdk_coco(codes: list[list[int]], folder: Path) -> None:
-    entries = [{"id": k, "segmentation": generate_contour_from_rle(c, SIDE, SIDE)[0]} for k, c in enumerate(codes)]
+def sdk_coco(regions: Sequence[Brush], folder: Path) -> None:
+    entries = [
+        {"id": number, "segmentation": generate_contour_from_rle(one.code, one.width, one.height)[0]}
+        for number, one in enumerate(regions)
+    ]
     (folder / "sdk.json").write_text(json.dumps(entries))
 
 
-def measure(repeats: int) -> dict[str, dict[str, float]]:
+def measure(repeats: int, masks: Sequence[Mask], name: str) -> dict[str, dict[str, float]]:
     """Both pairs; checks first that every mask comes back exactly."""
-    masks = [object_mask(k) for k in range(BATCH)]
-    codes = [brush_rle.encode(mask) for mask in masks]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ours_png(codes, folder)
-        ours_coco(codes, folder)
+    regions = [Brush.of(mask) for mask in masks]
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as place:
+        folder = Path(place)
+        ours_png(regions, folder)
+        ours_coco(regions, folder)
         entries = json.loads((folder / "ours.json").read_text())
         for number, mask in enumerate(masks):
             png = cv2.imread(str(folder / f"ours-{number}.png"), cv2.IMREAD_GRAYSCALE)
             assert png is not None
             assert np.array_equal(png > 0, mask), "a PNG mask differs"
-            assert np.array_equal(from_coco(entries[number]["segmentation"], SIDE, SIDE), mask), "a COCO mask differs"
+            assert np.array_equal(from_coco(entries[number]["segmentation"], *mask.shape), mask), "a COCO mask differs"
         results = {
-            "mask to PNG": pair(partial(ours_png, codes, folder), partial(sdk_png, codes, folder), repeats),
-            "mask to COCO": pair(partial(ours_coco, codes, folder), partial(sdk_coco, codes, folder), repeats),
+            f"{name} to PNG": pair(partial(ours_png, regions, folder), partial(sdk_png, regions, folder), repeats),
+            f"{name} to COCO": pair(partial(ours_coco, regions, folder), partial(sdk_coco, regions, folder), repeats),
         }
     for row in results.values():
         for key in ("ms", "sdk_ms"):
-            row[key] /= BATCH
+            row[key] /= len(masks)
     return results
+
+
+def about(masks: Sequence[Mask]) -> str:
+    """Which masks: how many, the sizes of their images and of the objects in pixels."""
+    widths, heights = [mask.shape[1] for mask in masks], [mask.shape[0] for mask in masks]
+    areas = [int(mask.sum()) for mask in masks]
+    return (
+        f"{len(masks)} masks on images of {min(widths)} to {max(widths)} x {min(heights)} to {max(heights)} px, "
+        f"{min(areas):,} to {max(areas):,} pixels each (median {statistics.median(areas):,.0f})"
+    )
 
 
 def memory(records: int, workers: int, out: Path) -> dict[str, float]:
@@ -154,6 +190,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="dataset folders whose masks are exported")
+    parser.add_argument("--masks", type=int, default=100, help="masks of each dataset")
     parser.add_argument("--memory", type=int, metavar="RECORDS", help="the memory curve instead of the pairs")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs", "bench"))
@@ -161,13 +199,17 @@ def main() -> None:
     if arguments.memory:
         print(json.dumps(memory(arguments.memory, arguments.workers, arguments.out)))
         return
-    results = measure(arguments.repeats)
+    sets = {folder.name: masks_of(folder, arguments.masks) for folder in arguments.data}
+    sets = sets or {"mask": [object_mask(seed) for seed in range(BATCH)]}
+    results = {key: row for name, masks in sets.items() for key, row in measure(arguments.repeats, masks, name).items()}
+    for name, masks in sets.items():
+        print(f"{name}: {about(masks)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(results, indent=1))
         return
-    print(f"{'':16}{'ours ms':>10}{'SDK ms':>10}{'ratio':>8}   per mask of {SIDE} px")
+    print(f"{'':26}{'ours ms':>10}{'SDK ms':>10}{'ratio':>8}   per mask")
     for name, row in results.items():
-        print(f"{name:16}{row['ms']:10.2f}{row['sdk_ms']:10.2f}{row['ratio']:7.1f}x")
+        print(f"{name:26}{row['ms']:10.3f}{row['sdk_ms']:10.3f}{row['ratio']:7.1f}x")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dataset_tools.errors import ImageError
 from dataset_tools.tiff_bands import Layout
 
-__all__ = ["BANDS", "TRANSPARENT", "black_and_white", "compose", "levels"]
+__all__ = ["BANDS", "TRANSPARENT", "black_and_white", "compose", "levels", "turned"]
 
 RGB = npt.NDArray[np.uint8]
 BANDS = "PSLG_BANDS"
@@ -55,26 +55,27 @@ def compose(values: npt.NDArray[Any], how: Layout, bands: tuple[int, int, int] |
             )
     colors = [band for band in range(how.bands) if alpha is None or band != how.alpha]
     chosen = _chosen(colors, bands, name)
-    shown = values[:, :, chosen]
-    if values.dtype == np.uint8:
-        rgb = np.ascontiguousarray(shown)
-    else:
-        valid = np.isfinite(shown).all(axis=2)
-        if how.nodata is not None and not np.isnan(how.nodata):
-            valid &= (shown != how.nodata).any(axis=2)
-        if alpha is not None:
-            valid &= alpha > 0
-        rgb = _stretched(shown, valid, name)
-        alpha = np.where(valid, 1.0 if alpha is None else alpha, 0.0).astype(np.float32)
-    if how.inverted:
-        rgb = 255 - rgb
-    if rgb.shape[2] == 1:
-        rgb = np.repeat(rgb, 3, axis=2)
-    if alpha is not None and not (alpha == 1).all():
-        opacity = alpha[:, :, None]
-        colored = rgb if how.premultiplied else rgb * opacity
-        rgb = np.clip(np.rint(colored + 255 * (1 - opacity)), 0, 255).astype(np.uint8)
-    return _turned(rgb, how.orientation)
+    first, step = chosen[0], (chosen[1] - chosen[0] if len(chosen) > 1 else 1)
+    evenly = step > 0 and chosen == list(range(first, first + step * len(chosen), step))
+    # A view where that can be had, not a second copy of all values.
+    shown = values[:, :, first : chosen[-1] + 1 : step] if evenly else values[:, :, chosen]
+    stretch = None if values.dtype == np.uint8 else _stretch(shown, alpha, how, name)
+    rgb = np.empty((*values.shape[:2], 3), np.uint8)
+    for top in range(0, len(values), _ROWS):
+        rows = slice(top, top + _ROWS)
+        part, opacity = shown[rows], None if alpha is None else alpha[rows]
+        if stretch is not None:
+            valid = _valid(part, opacity, how)
+            part = levels(part, *stretch) if stretch else np.full(part.shape, 255, np.uint8)
+            opacity = np.where(valid, np.float32(1) if opacity is None else opacity, np.float32(0))
+        if how.inverted:
+            part = 255 - part
+        if opacity is not None and not (opacity == 1).all():
+            share = opacity[:, :, None]
+            colored = part if how.premultiplied else part * share
+            part = np.clip(np.rint(colored + 255 * (1 - share)), 0, 255)
+        rgb[rows] = part
+    return turned(rgb, how.orientation)
 
 
 def black_and_white(sample: npt.NDArray[Any]) -> tuple[float, float]:
@@ -120,29 +121,43 @@ def _chosen(colors: list[int], bands: tuple[int, int, int] | None, name: str) ->
     return colors[:kept]
 
 
-def _stretched(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], name: str) -> RGB:
-    """uint8 of values [H, W, B]: ``_PERCENTILES`` of those in ``valid`` bool[H, W] become 0 and 255."""
-    step = max(1, int(np.ceil(np.sqrt(valid.size / _SAMPLED))))
-    sample = values[::step, ::step][valid[::step, ::step]]
+def _valid(values: npt.NDArray[Any], alpha: npt.NDArray[np.float32] | None, how: Layout) -> npt.NDArray[np.bool_]:
+    """bool[H, W]: the pixels of values [H, W, B] that have a value at all."""
+    valid = np.isfinite(values).all(axis=2)
+    if how.nodata is not None and not np.isnan(how.nodata):
+        valid &= (values != how.nodata).any(axis=2)
+    if alpha is not None:
+        valid &= alpha > 0
+    return np.asarray(valid)
+
+
+def _stretch(
+    values: npt.NDArray[Any], alpha: npt.NDArray[np.float32] | None, how: Layout, name: str
+) -> tuple[float, float] | tuple[()]:
+    """What becomes 0 and what 255 of values [H, W, B]: ``_PERCENTILES`` of the valid ones; () if there are none."""
+    step = max(1, int(np.ceil(np.sqrt(values.shape[0] * values.shape[1] / _SAMPLED))))
+
+    def found(rows: slice, across: int) -> npt.NDArray[Any]:
+        part, opacity = values[rows, ::across], None if alpha is None else alpha[rows, ::across]
+        return part[_valid(part, opacity, how)]
+
+    sample = found(slice(None, None, step), step)
     if not sample.size:
-        sample = values[valid]
+        sample = np.concatenate([found(slice(top, top + _ROWS), 1) for top in range(0, len(values), _ROWS)])
     if not sample.size:
         _tell("deep", name, "no pixel has a value: all of the picture is white")
-        return np.full(values.shape, 255, np.uint8)
+        return ()
     low, high = black_and_white(sample)
     kind = f"{values.dtype.name} values, {float(sample.min()):g} to {float(sample.max()):g}"
-    result = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS):
-        result[top : top + _ROWS] = levels(values[top : top + _ROWS], low, high)
     if not high > low:
         _tell("deep", name, f"{kind}: all are equal, the picture is middle gray")
-        return result
-    _tell("deep", name, f"{kind}: stretched to 8 bits, {low:g} and less is black, {high:g} and more is white")
-    return result
+    else:
+        _tell("deep", name, f"{kind}: stretched to 8 bits, {low:g} and less is black, {high:g} and more is white")
+    return low, high
 
 
-def _turned(rgb: RGB, orientation: int) -> RGB:
-    """``rgb`` upright, by EXIF's number; contiguous and writable."""
+def turned(rgb: RGB, orientation: int) -> RGB:
+    """``rgb`` upright, by EXIF's ``orientation`` (1 to 8); contiguous and writable."""
     if orientation in (5, 6, 7, 8):
         rgb = rgb.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):

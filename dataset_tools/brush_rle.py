@@ -7,7 +7,8 @@ The SDK writes runs only; the editor's own strokes hold literals of up to 65,536
 
 Encoding finds the runs on the bit-packed mask, 64 pixels at a time. Decoding follows the chain of tokens four at a
 time: for a window of the stream the length of a token starting at *every* bit is tabulated, and the table is squared
-twice by indexing it with itself.
+twice by indexing it with itself. A short stream, which most objects of an overhead image have, is over before such a
+table is made: its tokens are read one by one.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import numpy.typing as npt
 
 from dataset_tools.errors import MaskError
 
-__all__ = ["decode", "encode", "run_starts", "value_at"]
+__all__ = ["decode", "encode", "filled", "pixel_runs", "run_starts", "value_at"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Rle: TypeAlias = Sequence[int] | bytes
 """A stream as Label Studio stores it: a list of bytes 0..255."""
+Places: TypeAlias = npt.NDArray[np.int64]
+"""int64[N]: pixels counted row by row."""
 
 _HEADER_BITS = 32 + 5 + 4 * 4
 _SIZES = (3, 4, 8, 16)
@@ -34,6 +37,10 @@ _LONGEST = 1 << 16
 _WINDOW = 1 << 13
 """Bytes of the stream that are tabulated at once."""
 _SQUARINGS = 2
+_SHORT = 1024
+"""Bytes up to which a stream is read token by token."""
+_FEW, _SPARSE = 128, 256
+"""Runs up to which, and pixels per run from which, runs are filled one by one: else numpy's repeat is faster."""
 _LOWEST_BIT = np.array([(value & -value).bit_length() - 1 for value in range(256)], np.int64)
 
 
@@ -127,12 +134,36 @@ def decode(rle: Rle, height: int, width: int) -> Mask:
     Raises:
         MaskError: the stream is for another number of pixels, ends early, or its last token goes beyond the image.
     """
+    return filled(*pixel_runs(rle, height, width), height * width).reshape(height, width)
+
+
+def pixel_runs(rle: Rle, height: int, width: int) -> tuple[Places, Places]:
+    """Where the runs of pixels that are on begin, and before which pixel each ends; raises like :func:`decode`.
+
+    They are in order, none is empty, and one may begin where the one before it ends.
+    """
     stream = _Stream.open(rle, height * width)
+    short = stream.short_runs()
+    if short is not None:
+        return short
     pieces = list(stream.runs(_WINDOW))
     # Alpha of pixel p is word 4 p + 3, so a run that ends before word e ends before pixel e // 4.
     ends = np.concatenate([ends for ends, _ in pieces]) >> 2
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
     on = np.concatenate([values for _, values in pieces]) != 0
-    return np.repeat(on, np.diff(ends, prepend=0)).reshape(height, width)
+    on &= starts < ends
+    return starts[on], ends[on]
+
+
+def filled(starts: Places, ends: Places, size: int) -> Mask:
+    """bool[size] that is True in the runs of :func:`pixel_runs`."""
+    if len(starts) < _FEW or len(starts) * _SPARSE < size:
+        flat = np.zeros(size, bool)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            flat[start:end] = True
+        return flat
+    lengths = np.diff(np.stack((starts, ends), axis=1).reshape(-1), prepend=0, append=size)
+    return np.repeat(np.arange(len(lengths)) & 1 == 1, lengths)
 
 
 def value_at(rle: Rle, *, x: int, y: int, height: int, width: int) -> bool:
@@ -196,6 +227,32 @@ class _Stream:
     def bits(self) -> int:
         """Length of the stream in bits."""
         return (len(self.data) - 16) * 8
+
+    def short_runs(self) -> tuple[Places, Places] | None:
+        """:func:`pixel_runs` of a short stream of runs alone; None where it is long, holds a literal, or is damaged."""
+        longest = 3 + max(self.count_sizes) + self.word_size
+        if len(self.data) > _SHORT or longest > 56:  # a token is read out of the 64 bits from its first byte on
+            return None
+        wide = self._wide(0, len(self.data) - 16).tolist()
+        starts, ends = [], []
+        at, done, last, size, top = _HEADER_BITS, 0, 0, self.word_size, (1 << self.word_size) - 1
+        while done < self.words and at < self.bits:
+            bits, place = wide[at >> 3], 61 - (at & 7)
+            head = bits >> place & 7
+            if head < 4:
+                return None
+            count = self.count_sizes[head & 3]
+            token = bits >> (place - count - size)
+            done += (token >> size & (1 << count) - 1) + 1
+            at += 3 + count + size
+            end = done >> 2  # alpha of pixel p is word 4 p + 3
+            if token & top and end > last:
+                starts.append(last)
+                ends.append(end)
+            last = end
+        if done != self.words or at > self.bits:
+            return None
+        return np.array(starts, np.int64), np.array(ends, np.int64)
 
     def runs(self, window: int) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]]:
         """(ends int64[N], values uint64[N]) of successive runs: each ends before word ``ends[i]``; until all are seen.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -60,7 +62,7 @@ def write_card(
 
 
 def _card(name: str, description: dict[str, Any]) -> str:
-    licence = description.get("licence") or "not stated; ask the owner of the images before passing it on"
+    licence = _plain(description.get("licence") or "not stated; ask the owner of the images before passing it on")
     made = [key for key in ("source", "command", "created", "split_rule") if description.get(key)]
     tables = {
         "Splits": "by_split", "Categories": "by_category", "Kinds of expression": "by_kind", "Masks": "by_origin",
@@ -68,16 +70,17 @@ def _card(name: str, description: dict[str, Any]) -> str:
     }  # fmt: skip
     parts = [
         *_head(description),
-        f"# {description.get('name') or name.strip('.').partition('.')[0]}",
+        f"# {_plain(description.get('name') or name.strip('.').partition('.')[0])}",
         "Referring segmentation of overhead images: an image, an expression, the mask of what it describes.",
         f"{description['expressions']:,} expressions and {description['objects']:,} objects on"
         f" {description['images']:,} images "
         f"of {description['scenes']:,} scenes. Format: `{description['format']}`. Licence: {licence}.",
         *(_table(title, description[key]) for title, key in tables.items()),
-        "## How it was made\n\n" + "\n".join(f"- {key}: {description[key]}" for key in made),
+        "## How it was made\n\n" + "\n".join(f"- {key}: {_plain(description[key])}" for key in made),
     ]
     if description["left_out"]:
-        parts.append("## Left out\n\n" + "\n".join(f"- {name}: {why}" for name, why in description["left_out"]))
+        lines = (f"- {_plain(name)}: {_plain(why)}" for name, why in description["left_out"])
+        parts.append("## Left out\n\n" + "\n".join(lines))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -91,8 +94,13 @@ def _head(description: dict[str, Any]) -> list[str]:
     return ["\n".join(["---", f"pretty_name: {json.dumps(description['name'])}", *tasks, *files, "---"])]
 
 
+def _plain(text: object) -> str:
+    """Words from a dataset as Markdown that only shows them: in one line, without HTML, links and columns."""
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
+
+
 def _table(title: str, counts: dict[str, int]) -> str:
     if set(counts) <= {"not known"}:
         return ""
-    rows = "\n".join(f"| {name} | {number:,} |" for name, number in counts.items())
+    rows = "\n".join(f"| {_plain(name)} | {number:,} |" for name, number in counts.items())
     return f"## {title}\n\n| | expressions |\n|---|---|\n{rows}"

@@ -3,6 +3,9 @@
 A message says what happened, the value seen, and what to change, so that it can be shown to a user as it is.
 """
 
+UNUSABLE = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+"""What code raises of content that has another form than it should; files come from anywhere."""
+
 
 class PslgError(Exception):
     """Base of every error that this project raises on purpose."""

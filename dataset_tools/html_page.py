@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-__all__ = ["Markup", "card", "page", "picture", "plot", "table"]
+__all__ = ["Markup", "card", "page", "picture", "plot", "plot_text", "table"]
 
 
 def page(title: str, subtitle: str, sections: Iterable[tuple[str, Markup]]) -> str:
@@ -54,3 +54,8 @@ def _part(macro: str, *arguments: object) -> Markup:
 def _template() -> jinja2.Template:
     loader = jinja2.PackageLoader("dataset_tools")
     return jinja2.Environment(loader=loader, autoescape=True, keep_trailing_newline=True).get_template("page.html")
+
+
+def plot_text(text: object) -> str:
+    """A name for a plot of matplotlib, where dollars would begin a formula."""
+    return str(text).replace("$", r"\$")

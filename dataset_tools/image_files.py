@@ -19,15 +19,17 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, TiffImagePlugin
 
 from dataset_tools import tiff_bands
-from dataset_tools.band_pictures import BANDS, compose
+from dataset_tools.band_pictures import BANDS, compose, turned
 from dataset_tools.errors import DatasetError, ImageError
 
 __all__ = [
@@ -57,6 +59,9 @@ _FOREIGN = {
     b"\0\0\1\0": "an icon (ICO)", b"GRIB": "GRIB",
 }  # fmt: skip
 _ORIENTATION = 0x0112
+_STRIP = 1 << 20
+_PIXEL_BYTES, _DEEP_BYTES = 11, 24
+"""What decoding takes for each pixel: Pillow's picture, the result, the result upright; more for deep ones."""
 _VALUE_BYTES = 16
 """A picture's bands may take so many bytes per pixel of the limit."""
 
@@ -89,6 +94,8 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     bands: tuple[int, int, int] | None = None,
     limit: str = "",
+    max_side: int | None = None,
+    admit: Callable[[int], AbstractContextManager[object]] = lambda _: nullcontext(),
     name: str = "",
 ) -> RGB:
     """The picture of an image file's bytes, writable; see the module for the rules.
@@ -99,6 +106,8 @@ def decode(
         bands: of a file with more than three bands, those to show as red, green and blue, counted from 1; None takes
             PSLG_BANDS, else the first three.
         limit: name of the setting behind ``max_pixels``, for the message.
+        max_side: longest side in pixels, checked too.
+        admit: entered with the bytes that decoding takes, by a careful estimate, while it does; may raise ImageError.
         name: of the file, for the log.
 
     Raises:
@@ -110,19 +119,21 @@ def decode(
             found = tiff_bands.tags(data)
             how = tiff_bands.layout(found)
             if how is not None:
-                _require_size(*how.size, max_pixels, limit)
+                _require_size(*how.size, max_pixels, limit, max_side)
                 size = how.size[0] * how.size[1] * how.bands * how.dtype.itemsize
                 if size > _VALUE_BYTES * max_pixels:
                     raise ImageError(
                         f"{how.bands} bands of {how.dtype.name} take {size} bytes, more than {_VALUE_BYTES} for each of"
                         f" {max_pixels} pixels{_named(limit)}; `gdal_translate -b 1 -b 2 -b 3 IN OUT.tif` keeps three"
                     )
-                return compose(tiff_bands.read_bands(data, found, how), how, bands, name)
+                with admit(3 * size + _PIXEL_BYTES * how.size[0] * how.size[1] + len(data)):
+                    return compose(tiff_bands.read_bands(data, found, how), how, bands, name)
         with _opened(data) as file:
-            _require_size(file.height, file.width, max_pixels, limit)
+            _require_size(file.height, file.width, max_pixels, limit, max_side)
             depth = _depth(file, data)
-            file.load()
-            return _simple(file) if depth == 8 else _deep(file, data, name)
+            with admit((_PIXEL_BYTES + (0 if depth == 8 else _DEEP_BYTES)) * file.height * file.width):
+                file.load()
+                return _simple(file) if depth == 8 else _deep(file, data, name)
     except tiff_bands.DAMAGE as error:
         raise ImageError(f"the image is damaged or truncated ({error}); {len(data)} bytes were read") from error
 
@@ -208,6 +219,8 @@ def _bytes(path: Path) -> bytes:
         raise ImageError(f"{path} does not exist") from None
     except OSError as error:
         raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
+    except ValueError as error:  # a zero byte in its name
+        raise ImageError(f"cannot read the image {str(path)!r}: {error}") from error
 
 
 def _opened(data: bytes) -> Any:
@@ -239,12 +252,17 @@ def _opened(data: bytes) -> Any:
     raise ImageError(f"not an image that can be read: {len(data)} bytes beginning with {data[:8]!r}")
 
 
-def _require_size(height: int, width: int, max_pixels: int, limit: str) -> None:
+def _require_size(height: int, width: int, max_pixels: int, limit: str, max_side: int | None) -> None:
     if height < 1 or width < 1:
         raise ImageError(f"the image has {width} x {height} pixels")
     if width * height > max_pixels:
         raise ImageError(
             f"the image has {width} x {height} pixels, more than the limit of {max_pixels}{_named(limit)};"
+            " cut it into tiles (pslg dataset tile)"
+        )
+    if max_side is not None and max(width, height) > max_side:
+        raise ImageError(
+            f"the image has {width} x {height} pixels, a side longer than {max_side}, which no browser shows;"
             " cut it into tiles (pslg dataset tile)"
         )
 
@@ -274,11 +292,15 @@ def _depth(file: Any, data: bytes) -> int:
 
 def _simple(file: Any) -> RGB:
     """8-bit pictures: the fast path."""
-    upright = file if file.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(file)
-    if upright.has_transparency_data:
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright.convert("RGBA"))
-    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+    transparent = file.has_transparency_data
+    rgb = np.empty((file.height, file.width, 3), np.uint8)
+    rows = max(1, _STRIP // file.width)
+    for top in range(0, file.height, rows):  # Pillow holds the picture once: no second whole one beside the result
+        strip = file.crop((0, top, file.width, min(top + rows, file.height)))
+        if transparent:
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip.convert("RGBA"))
+        rgb[top : top + rows] = strip if strip.mode == "RGB" else strip.convert("RGB")
+    return turned(rgb, int(file.getexif().get(_ORIENTATION, 1)))
 
 
 def _deep(file: Any, data: bytes, name: str) -> RGB:
@@ -295,8 +317,9 @@ def _deep(file: Any, data: bytes, name: str) -> RGB:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None or decoded.shape[:2] != (file.height, file.width) or decoded.ndim != 3:
             raise ImageError(f"a deep {file.format} file of mode {file.mode} is not read; convert it to TIFF")
-        values = decoded[:, :, [2, 1, 0, 3][: decoded.shape[2]]]
         alpha = 3 if decoded.shape[2] == 4 else None
+        turn = cv2.COLOR_BGR2RGB if alpha is None else cv2.COLOR_BGRA2RGBA
+        values = cv2.cvtColor(decoded, turn, dst=decoded)
     how = tiff_bands.Layout(
         size=(file.height, file.width),
         bands=values.shape[2],

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco
 
+from dataset_tools.brush_rle import filled
 from dataset_tools.errors import MaskError
 from dataset_tools.geometry import Box
 
@@ -24,6 +25,8 @@ CocoRle: TypeAlias = dict[str, Any]
 Segmentation: TypeAlias = Mapping[str, Any] | Sequence[Any]
 """A COCO ``segmentation`` value: polygons, or a dict with compressed or plain counts."""
 
+_MUCH = 4
+"""How many times larger an image is than an object's box if its code is made of the box alone."""
 _SAME, _SAME_SMALL = 0.99, 0.96
 """Least IoU of a part of a mask and its simplified polygon; of one that is smaller than ``_SMALL`` each way."""
 _MOST_PIXELS = 1 << 31
@@ -36,10 +39,63 @@ _LEAST_TOLERANCE = 0.2  # pixels; below it all corners are kept anyway
 
 def to_coco_rle(mask: Mask) -> CocoRle:
     """COCO's compressed run-length code of ``mask`` bool[H, W], with ``counts`` as ASCII text (JSON-ready)."""
+    x0, y0, x1, y1 = (int(side) for side in Box.of_mask(mask))
+    if 0 < _MUCH * (x1 - x0) * (y1 - y0) < mask.size:
+        return _placed(mask[y0:y1, x0:x1], y0, x0, *mask.shape)
     # OpenCV transposes several times faster than numpy; pycocotools runs down the columns.
     columns = cv2.transpose(np.ascontiguousarray(mask).view(np.uint8)).T
     code = coco.encode(columns)
     return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def rle_of_runs(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], height: int, width: int) -> CocoRle:
+    """:func:`to_coco_rle` of the mask [height, width] that is True in these runs of pixels, counted row by row.
+
+    Args:
+        starts: int64[N], in order.
+        ends: int64[N]: the pixel before which each run ends, not before it begins and not after the next one does.
+        height: of the image.
+        width: of the image.
+    """
+    if not starts.size:
+        return to_coco_rle(np.zeros((height, width), bool))
+    rows = starts // width
+    left, right = starts - rows * width, ends - rows * width
+    x0, x1 = int(left.min()), int(right.max())
+    if x1 > width:  # a run goes on in the next row
+        x0, x1 = 0, width
+    y0, y1 = int(rows[0]), int(ends[-1] - 1) // width + 1
+    down, across = y1 - y0, x1 - x0
+    if _MUCH * down * across >= height * width:
+        return to_coco_rle(filled(starts, ends, height * width).reshape(height, width))
+    moved = x0 + y0 * width + (rows - y0) * (width - across)
+    return _placed(filled(starts - moved, ends - moved, down * across).reshape(down, across), y0, x0, height, width)
+
+
+def _placed(part: Mask, y0: int, x0: int, height: int, width: int) -> CocoRle:
+    """The code of a mask [height, width] that is ``part`` from row ``y0`` and column ``x0`` on, and False elsewhere.
+
+    ``part`` is True somewhere.
+    """
+    down, across = part.shape
+    columns = np.zeros((across, down + 1), bool)  # the row below ends the runs of every column
+    columns[:, :down] = part.T
+    flat = columns.reshape(-1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[0]:
+        edges = np.concatenate((np.zeros(1, np.int64), edges))
+    column, row = np.divmod(edges, down + 1)
+    places = (column + x0) * height + row + y0
+    if down == height:  # a run that reaches the lower border may go on at the top of the next column
+        apart = np.flatnonzero(places[1:-1:2] != places[2::2])
+        inner = np.stack((2 * apart + 1, 2 * apart + 2), axis=1).reshape(-1)
+        places = np.concatenate((places[:1], places[inner], places[-1:]))
+    counts = np.empty(len(places) + 1, np.int64)
+    counts[0], counts[-1] = places[0], height * width - places[-1]
+    np.subtract(places[1:], places[:-1], out=counts[1:-1])
+    plain = {"size": [height, width], "counts": counts.tolist() if counts[-1] else counts[:-1].tolist()}
+    code = coco.frPyObjects(plain, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
 
 
 def _compressed(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
@@ -135,6 +191,30 @@ def _counts_of(compressed: bytes) -> npt.NDArray[np.int64]:
     return counts
 
 
+def rle_of(segmentation: Segmentation, height: int, width: int) -> CocoRle:
+    """:func:`to_coco_rle` of :func:`from_coco`; raises like it."""
+    if isinstance(segmentation, Mapping) or any(isinstance(part, Mapping) for part in segmentation):
+        return to_coco_rle(from_coco(segmentation, height, width))  # others may write one mask in several ways
+    code = _compressed(segmentation, height, width)
+    return {"size": [height, width], "counts": code["counts"].decode("ascii")}
+
+
+def iou_of(first: CocoRle, second: CocoRle) -> float:
+    """Intersection over union of two codes of one size, 0 if both are empty."""
+    return float(coco.iou([first], [second], [0])[0, 0])
+
+
+def share_of(inner: CocoRle, outer: CocoRle) -> float:
+    """How much of ``inner``, which is not empty, lies in ``outer``; codes of one size."""
+    return float(coco.iou([inner], [outer], [1])[0, 0])  # of a crowd COCO takes the intersection over the first's area
+
+
+def union_of(codes: Sequence[CocoRle]) -> CocoRle:
+    """The union of at least one code; all of one size."""
+    height, width = codes[0]["size"]
+    return {"size": [height, width], "counts": merge([code["counts"] for code in codes], height, width)}
+
+
 def area_of(segmentation: Segmentation, height: int, width: int) -> int:
     """Number of pixels of a COCO segmentation, counted on its run-length code; raises like :func:`from_coco`."""
     return int(coco.area(_compressed(segmentation, height, width)))
@@ -210,7 +290,7 @@ def _simplified(steps: npt.NDArray[np.int32], tolerance: float) -> npt.NDArray[n
             cv2.approxPolyDP(curve, tolerance, True)[:, 0].astype(np.float64) for curve in curves
         ]
         for fewer in sorted(found, key=len):
-            if 3 <= len(fewer) < len(corners) and _overlap(exact, _filled(fewer - start, size)) >= wanted:
+            if 3 <= len(fewer) < len(corners) and iou_of(exact, _filled(fewer - start, size)) >= wanted:
                 return fewer
         tolerance *= 0.7
     return corners
@@ -218,10 +298,6 @@ def _simplified(steps: npt.NDArray[np.int32], tolerance: float) -> npt.NDArray[n
 
 def _filled(corners: npt.NDArray[Any], size: npt.NDArray[np.float64]) -> Any:
     return coco.frPyObjects([corners.reshape(-1).astype(float).tolist()], int(size[1]), int(size[0]))[0]
-
-
-def _overlap(first: Any, second: Any) -> float:
-    return float(coco.iou([first], [second], [0])[0, 0])
 
 
 def smallest_rectangle(mask: Mask) -> npt.NDArray[np.float64]:

@@ -39,6 +39,14 @@ FATES: tuple[Fate, ...] = ("unchanged", "clicked", "changed", "manual")
 """From the cheapest to the dearest."""
 
 
+def _require(value: object, kind: Any, *names: str) -> None:
+    """Raise TypeError unless the attributes are of a type or None: datasets are files, anything may stand in them."""
+    for name in names:
+        found = getattr(value, name)
+        if not isinstance(found, kind | None):
+            raise TypeError(f"{name} is {type(found).__name__} {found!r:.80}")
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where a record comes from. None where the source does not say.
@@ -75,6 +83,9 @@ class Provenance:
     mixed: bool | None = None
 
     def __post_init__(self) -> None:
+        _require(self, str, "source", "model_version", "origin", "fate")
+        _require(self, int | str, "task", "annotation", "annotator")
+        _require(self, int | float, "lead_time", "clicks", "score")
         for name in ("guessed", "unread"):  # JSON has lists
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if value else None)
@@ -161,6 +172,9 @@ class Record:
     kind: str | None = None
     provenance: Provenance = Provenance()
     id: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self, str, "expression", "category", "split", "kind")
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dataset_tools import duplicates, formats, image_files, splits
 from dataset_tools.categories import CATEGORIES
@@ -15,7 +15,9 @@ from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.formats import coco_rows
 from dataset_tools.formats.left_out import Report, refuse
 from dataset_tools.label_studio import exports as label_studio
+from dataset_tools.label_studio.accepted_words import NounsOfTasks
 from dataset_tools.label_studio.exports import ImportRules, Problem
+from dataset_tools.maps.footprints import Footprint, footprint, overlapping
 from dataset_tools.records import Record, Sample, local_path
 from dataset_tools.splits import SceneGroup
 
@@ -41,16 +43,23 @@ def open_source(
     if path.is_file() and (name == "coco" or (name is None and formats.is_instances(path))):
         return lambda: coco_rows.read(path, left_out)
     if path.is_file() and path.suffix.lower() == ".json" and name is None:
-        return lambda: label_studio.read_export(path, rules, problems)
+        return _of_tasks(lambda: label_studio.read_tasks(path), rules, problems)
     if (path / "fetch.json").is_file():
         from dataset_tools.label_studio.fetch import fetched_tasks
 
         local = rules if rules.images else replace(rules, images=path / "images")
-        return lambda: label_studio.samples_of(fetched_tasks(path), local, problems)
+        return _of_tasks(lambda: fetched_tasks(path), local, problems)
     if not path.exists():
         raise DatasetError(f"{path} does not exist; give a dataset folder, or a JSON export of Label Studio")
     chosen = name or formats.detect(path)
     return lambda: formats.read(path, chosen, left_out)
+
+
+def _of_tasks(tasks: Callable[[], Iterable[Mapping[str, Any]]], rules: ImportRules, problems: list[Problem]) -> Samples:
+    """Samples of tasks, read with the nouns that their annotations teach."""
+
+    learning = replace(rules, nouns=NounsOfTasks(tasks, rules))
+    return lambda: label_studio.samples_of(tasks(), learning, problems)
 
 
 def deal_splits(
@@ -63,7 +72,7 @@ def deal_splits(
     look: bool = True,
     progress: Callable[[int], object] = lambda _n: None,
 ) -> dict[str, str]:
-    """The split of every image, by scene: image file name -> part.
+    """The split of every image, by scene: image file name -> part. Scenes that share ground on the map are one.
 
     Args:
         samples: all samples; read once.
@@ -71,19 +80,24 @@ def deal_splits(
         seed: of the dealing.
         known: splits of images that must not change (an earlier version of the dataset).
         keep: splits that records already have stay.
-        look: read the images to join near-duplicates; False goes by scene names alone.
+        look: read the images to join near-duplicates; False goes by scene names and by where they lie alone.
         progress: called with 1 after every image.
 
     Raises:
-        DatasetError: one scene holds images of two known splits; the message names them.
+        DatasetError: one scene holds images of two known splits; the message names them; or where scenes overlap
+            cannot be told without the extra ``geo``.
     """
     scene_of: dict[str, str | None] = {}
     strata: dict[str, Counter[str]] = {}
     fixed: dict[str, str] = dict(known or {})
     hashes: list[tuple[str, duplicates.Bits | None]] = []
+    grounds: list[Footprint] = []
     for sample in samples():
         name = sample.image.file_name
         scene_of[name] = sample.image.cut_from
+        place = _place(sample)
+        if place is not None:
+            grounds.append(place)
         pixels = sample.image.width * sample.image.height
         strata[name] = Counter(splits.stratum(r.category, sample.area(r) / pixels) for r in sample.records if r.targets)
         present = {split for split in sample.splits if split}
@@ -92,7 +106,8 @@ def deal_splits(
         if look:
             hashes.append((name, _hash(sample)))
         progress(1)
-    joined = duplicates.scenes_of(scene_of, scene_of.__getitem__, duplicates.near_duplicates(hashes))
+    same = [(a, b) for a, b, _ in duplicates.near_duplicates(hashes)] + overlapping(grounds)
+    joined = duplicates.scenes_of(scene_of, scene_of.__getitem__, same)
     members: dict[str, list[str]] = {}
     for name, scene in joined.items():
         members.setdefault(scene, []).append(name)
@@ -123,6 +138,13 @@ def known_splits(folder: Path) -> dict[str, str]:
         if len(present) == 1:
             found[sample.image.file_name] = present.pop()
     return found
+
+
+def _place(sample: Sample) -> Footprint | None:
+    try:
+        return footprint(sample.image)
+    except PslgError:
+        return None  # the exporter reports images that cannot be read
 
 
 def _hash(sample: Sample) -> duplicates.Bits | None:

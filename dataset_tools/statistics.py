@@ -168,7 +168,7 @@ def plots(found: Statistics) -> dict[str, bytes]:
     left = np.zeros(len(names))
     for split in splits:
         widths = np.array([found.by_category[name][split] for name in names])
-        axes.barh(names, widths, left=left, label=split)
+        axes.barh(list(map(html_page.plot_text, names)), widths, left=left, label=html_page.plot_text(split))
         left += widths
     axes.set(xlabel="expressions", title="Categories and splits")
     if splits:
@@ -185,7 +185,7 @@ def plots(found: Statistics) -> dict[str, bytes]:
 
     axes = figure("words", 5.0)
     top = found.words.most_common(30)[::-1]
-    axes.barh([word for word, _ in top], [count for _, count in top], color="#5a9a6a")
+    axes.barh([html_page.plot_text(word) for word, _ in top], [count for _, count in top], color="#5a9a6a")
     axes.set(xlabel="occurrences", title="Most frequent words")
 
     axes = figure("positions", 4.2)
@@ -195,7 +195,8 @@ def plots(found: Statistics) -> dict[str, bytes]:
 
     if found.lead_times:
         axes = figure("lead_times")
-        axes.boxplot(list(found.lead_times.values()), tick_labels=list(found.lead_times), showfliers=False)
+        people = list(map(html_page.plot_text, found.lead_times))
+        axes.boxplot(list(found.lead_times.values()), tick_labels=people, showfliers=False)
         axes.set(xlabel="annotator", ylabel="seconds", title="Time per annotation")
     if found.by_fate:
         axes = figure("fates", 2.2)

@@ -71,7 +71,7 @@ def test_a_url_with_credentials_is_refused_without_repeating_them() -> None:
 
 
 def test_too_few_threads_for_the_queues_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"PSLG_THREADS: 40 .* PSLG_CLICK_QUEUE 32"):
+    with pytest.raises(ConfigError, match=r"PSLG_THREADS: 40 .* PSLG_CLICK_QUEUE 64"):
         Settings.load({"PSLG_THREADS": "40"})
 
 

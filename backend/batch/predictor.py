@@ -30,8 +30,10 @@ class TaskPredictor:
     """
 
     def __init__(self, settings: Settings, labeling_config: str) -> None:
-        self._config = parse_labeling_config(labeling_config)
+        parse_labeling_config(labeling_config)  # what cannot be read fails before anything is loaded
+        self._labeling_config = labeling_config
         self._service = LabelingService(settings)
+        self._service.store.refresh()
         self._service.start()
         if not self._service.model.wait():
             problem = str(self._service.model.problem)
@@ -47,14 +49,18 @@ class TaskPredictor:
     def predict(self, row: dict[str, Any]) -> tuple[Prediction, str]:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
+        Nouns that the annotators of its ``project`` use are known if the state folder holds their annotations.
+
         Raises:
             PslgError: the image cannot be had, or the task is malformed.
         """
         task = Task.model_validate(row)
-        query, prelabeler = read_task(task, self._config), self._service.prelabeler
-        answers = prelabeler.answers(self._pipeline, query, self._config, Priority.EDITOR)
-        prediction = prelabeler.prediction(self._pipeline, query, answers, self._config)
-        return prediction, note_lines(notes_of(query, answers, self._config))
+        project = row.get("project")
+        config = self._service.labeling_config(self._labeling_config, project if isinstance(project, int) else None)
+        query, prelabeler = read_task(task, config), self._service.prelabeler
+        answers = prelabeler.answers(self._pipeline, query, config, Priority.EDITOR)
+        prediction = prelabeler.prediction(self._pipeline, query, answers, config)
+        return prediction, note_lines(notes_of(query, answers, config))
 
     def close(self) -> None:
         """Cancel waiting work and close the files."""

@@ -176,7 +176,7 @@ class TaskRanker:
 
     def _asked_for(self, query: TaskQuery) -> str | None:
         for text in query.expressions:
-            category = expression_parser.parse(text, self._config.own_categories).category
+            category = expression_parser.parse(self._config.asked(text), self._config.own_categories).category
             if category is not None:
                 return category
         defaults = (default_category(query, self._config, text) for text in query.expressions)

@@ -11,7 +11,7 @@ import click
 
 from backend.commands.options import MAX_PIXELS, PICTURES, write_picture
 from dataset_tools.categories import category_named
-from dataset_tools.shared_options import bands_option, simplify_option
+from dataset_tools.shared_options import SceneSource, bands_option, simplify_option
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
@@ -85,7 +85,7 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
 
 
 @click.command()
-@click.argument("image", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("image", required=False, type=SceneSource())
 @click.argument("expression", required=False)
 @click.option("--config", default="compact", show_default=True, help="A shipped pipeline config or a YAML file.")
 @click.option(
@@ -130,7 +130,7 @@ def _as_json(found: Prelabels, expression: str, model_version: str, seconds: flo
     " importing tasks would add them a second time.",
 )
 def prelabel(
-    image: Path | None,
+    image: Path | str | None,
     expression: str | None,
     config: str,
     out: Path | None,
@@ -147,6 +147,8 @@ def prelabel(
     predictions_only: bool,
 ) -> None:
     """Turn IMAGE and a referring EXPRESSION ("the left-most ship") into masks.
+
+    With a map file as --out, IMAGE is a scene of any size, and may be the http(s) address of a GeoTIFF or JPEG 2000.
 
     Exit status 0 with a mask, 3 if the pipeline abstains (it says why).
 
@@ -175,6 +177,10 @@ def prelabel(
         return
     if gsd is not None or simplify:
         raise click.UsageError(f"--gsd and --simplify go with --out {', '.join(_MAPS)}")
+    if isinstance(image, str):
+        raise click.UsageError(
+            f"an address goes with --out {', '.join(_MAPS)}: of a scene the ranges needed are fetched"
+        )
     pixels = read(image, max_pixels=MAX_PIXELS)
     pipeline = load_pipeline(settings)
     start = time.perf_counter()
@@ -191,7 +197,7 @@ def prelabel(
 
 
 def _prelabel_scene(
-    image: Path, expression: str, out: Path, settings: PipelineConfig, gsd: float | None,
+    image: Path | str, expression: str, out: Path, settings: PipelineConfig, gsd: float | None,
     simplify: float,
 ) -> None:  # fmt: skip
     """The objects of a scene of any size, as a map file; exit status 3 if there are none."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,8 @@ import click
 
 from backend.database import Database
 from backend.log_lines import start_logging
-from backend.server.access import Access
+from backend.server.access import Access, is_loopback, require_closed
 from backend.settings import Settings, is_dotless
-from dataset_tools.errors import ConfigError
 
 RESEARCH_NOTE = (
     "The compact weights were trained on research images: use them for research only (see their MODEL_CARD.md)."
@@ -26,7 +22,7 @@ RESEARCH_NOTE = (
 @click.option("--host", help="Address to listen on; 0.0.0.0 for all. [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on. [default: 9090]")
 @click.option("--workers", type=int, help="Processes; each loads the models. [default: 1]")
-@click.option("--threads", type=int, help="Request threads per process. [default: 64]")
+@click.option("--threads", type=int, help="Request threads per process. [default: 128]")
 @click.option("--model-threads", type=int, help="Threads of the numerical libraries. [default: half of the cores]")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Folder for events, pre-labels, embeddings.")
 @click.option("--label-studio-url", help="Where Label Studio is reached from here, with http:// or https://.")
@@ -43,33 +39,23 @@ def serve(**options: Any) -> None:
 
     from backend.learning.retraining.replay import check_replay
     from backend.pipeline import load_config
-    from backend.server.whole_requests import WholeRequestWorker
+    from backend.server.gunicorn_settings import gunicorn_settings
 
     settings = Settings.load(**options)
     require_closed(settings)
     config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
     check_replay(settings.train_replay)
     Database.of_state(settings.state_dir).close()
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
-    if settings.workers > 1:
-        _share_metrics(settings.state.metrics)
-
-    worker = type("Worker", (WholeRequestWorker,), {"body_bytes": settings.body_bytes})
+    values = gunicorn_settings(settings)
 
     class Server(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
-            self.cfg.set("bind", f"{settings.host}:{settings.port}")
-            self.cfg.set("workers", settings.workers)
-            self.cfg.set("threads", settings.threads)
-            self.cfg.set("worker_class", worker)
-            self.cfg.set("timeout", 0)  # a thread that computes for long does not mean a stuck worker
-            self.cfg.set("graceful_timeout", 5)
-            self.cfg.set("control_socket_disable", True)  # it would be one file in the home folder for all servers
-            self.cfg.set("loglevel", settings.log_level.lower())
-            self.cfg.set("child_exit", _forget_metrics)
+            for name, value in values.items():
+                self.cfg.set(name, value)
 
         def load(self) -> Any:
             from backend.server.app import create_app
@@ -79,46 +65,13 @@ def serve(**options: Any) -> None:
     Server().run()
 
 
-def _share_metrics(folder: Path) -> None:
-    """Let all workers count into one folder, so that /metrics of any of them answers for all."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-
-
-def _forget_metrics(_: Any, worker: Any) -> None:
-    """Gauges of a worker that ended no longer count."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        from prometheus_client.multiprocess import mark_process_dead
-
-        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-
-
-def require_closed(settings: Settings) -> None:
-    """Raise ConfigError if other machines could use the server without credentials, unless that is wanted."""
-    if settings.allow_anyone or not Access(settings).is_open or _is_loopback(settings.host):
-        return
-    raise ConfigError(
-        f"at {settings.host} other machines could use this server without credentials: set PSLG_BASIC_AUTH_USER and"
-        " PSLG_BASIC_AUTH_PASSWORD (and the same in Label Studio, where the model is connected), listen on 127.0.0.1,"
-        " or say --allow-anyone (PSLG_ALLOW_ANYONE=1)"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
     """What a user should know when the server starts: the URL to paste, and what will not work."""
-    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104
+    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104  # nosec B104 # compared
     lines = [
         f"Paste into Label Studio (project > Settings > Model > Connect Model): http://{host}:{settings.port}",
     ]
-    if settings.host in ("0.0.0.0", "::"):  # noqa: S104
+    if settings.host in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 # compared
         lines.append("From another machine or container use a name or address of this one in place of localhost.")
     if is_dotless(host):
         lines.append(
@@ -131,7 +84,7 @@ def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
             + ("not set." if settings.label_studio_url is None else "no key is set.")
         )
     access = Access(settings)
-    if access.is_open and not _is_loopback(settings.host):
+    if access.is_open and not is_loopback(settings.host):
         lines.append("WARNING: anyone who reaches this address can use the server (--allow-anyone).")
     if not access.takes_training:
         lines.append(

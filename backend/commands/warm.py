@@ -35,7 +35,6 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
     from backend.batch.tasks import read_tasks
     from backend.batch.warming import project_tasks, warm_all
     from backend.labeling_configs import read_config
-    from backend.server.editor.labeling_config import parse_labeling_config
     from backend.server.protocol import Task
     from backend.server.service import LabelingService
 
@@ -53,8 +52,10 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
         if not service.model.wait():
             raise ConfigError(str(service.model.problem))
         tasks = [Task.model_validate(row) for row in rows]
+        service.store.refresh()
+        config = service.labeling_config(xml, project)
         pipeline = service.models.pipeline(project)
-        failures = warm_all(service, pipeline, tasks, parse_labeling_config(xml), push)
+        failures = warm_all(service, pipeline, tasks, config, push)
     finally:
         service.close()
     if failures:

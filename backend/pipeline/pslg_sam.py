@@ -42,6 +42,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
+from backend.stages import spent
 from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
@@ -141,7 +142,10 @@ class PslgSam:
 
     def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
         """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
-        return self.grounder.ground(image, expression, key=key)
+        began = time.perf_counter()
+        found = self.grounder.ground(image, expression, key=key)
+        spent()["ground"] += time.perf_counter() - began
+        return found
 
     def segment(
         self,
@@ -165,6 +169,7 @@ class PslgSam:
         height, width = image.shape[:2]
         embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
+        stages = spent()
         prelabels: list[Prelabel] = []
         chosen = groundings if most is None else _most_certain(groundings, most)
         left_out = len(groundings) - len(chosen)
@@ -183,8 +188,10 @@ class PslgSam:
                 window = self.segmenter.window_for(box, (height, width))
                 if window not in embeddings:
                     embeddings[window] = embed(image, window)
+                began = time.perf_counter()
                 point = self._foreground_point(image, box, category)
                 found = self.refine(embeddings[window], box_and_point(box, point))
+                stages["segment"] += time.perf_counter() - began
             scores = {
                 "grounding": grounding.score,
                 "predicted_iou": found.predicted_iou,
@@ -192,7 +199,9 @@ class PslgSam:
             }
             mask = found.mask
             if self.config.boundary.applies_to(category) and mask.any():
+                began = time.perf_counter()
                 optimized = optimize_boundary(image, mask, self.config.boundary)
+                stages["boundary"] += time.perf_counter() - began
                 mask = optimized.mask
                 scores["boundary_agreement"] = optimized.agreement
             if mask.any():

@@ -18,8 +18,9 @@ from pydantic import SecretStr
 from werkzeug.datastructures import Authorization, Headers
 
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
 
-__all__ = ["SECRET_HEADER", "Access", "Refusal"]
+__all__ = ["SECRET_HEADER", "Access", "Refusal", "is_loopback", "require_closed"]
 
 SECRET_HEADER = "X-Pslg-Secret"  # noqa: S105 - the header's name
 Caller = Literal["anyone", "events", "client"]
@@ -146,6 +147,25 @@ def _hostname(host: str) -> str | None:
     """The name in a Host header, in small letters; None where it is no such header."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?", host)
     return None if match is None else match[1].strip("[]").rstrip(".").lower()
+
+
+def require_closed(settings: Settings) -> None:
+    """Raise ConfigError if other machines could use the server without credentials, unless that is wanted."""
+    if settings.allow_anyone or not Access(settings).is_open or is_loopback(settings.host):
+        return
+    raise ConfigError(
+        f"at {settings.host} other machines could use this server without credentials: set PSLG_BASIC_AUTH_USER and"
+        " PSLG_BASIC_AUTH_PASSWORD (and the same in Label Studio, where the model is connected), listen on 127.0.0.1,"
+        " or say --allow-anyone (PSLG_ALLOW_ANYONE=1)"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _is_address(name: str) -> bool:

@@ -1,43 +1,38 @@
 """Task images: from the URL in a task's data to pixels and a content hash.
 
-Where they are and who gets the token: ``dataset_tools.label_studio.downloads``. Private addresses are not connected to,
-so that a task's URL cannot reach into the local network. The address is checked on the connected socket, before a byte
-is sent: a host name that resolves to another address the second time does not get around it.
+Where they are and who gets the token: ``dataset_tools.label_studio.downloads``. Which hosts are asked:
+``dataset_tools.label_studio.hosts``.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import ipaddress
-import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import requests
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
+from backend.memory import BytesInFlight, DecodeMemory
 from backend.pipeline.types import Image
 from backend.settings import Settings
 from backend.state import image_file
 from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
-from dataset_tools.label_studio.addresses import may_be_private, origin, shown
+from dataset_tools.label_studio.addresses import shown
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.deadlines import WatchedAdapter, WatchedConnection, WatchedSecureConnection
 from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
+from dataset_tools.label_studio.hosts import HostRules
 
 __all__ = ["EditorImage", "TaskImages"]
 
-IsTrusted = Callable[[str, int], bool]
-"""Whether this host and port may have a private address."""
+_LONGEST_SIDE = 65_535
+_UNWRITTEN, _KNOWN_BYTES = 2_000_000, 500
 _Headers = requests.structures.CaseInsensitiveDict[str]
 
 
@@ -85,17 +80,21 @@ class TaskImages:
 
     def __init__(self, settings: Settings, label_studio: LabelStudio | None, database: Database) -> None:
         self._settings = settings
-        self._route = settings.route()
+        route = settings.route()
+        rules = HostRules(settings.image_hosts, settings.label_studio_url, route)
         self._downloads = Downloads(
             label_studio,
             base=settings.label_studio_url,
             timeout=settings.fetch_timeout,
-            route=self._route,
-            session=lambda: self._route.prepare(_guarded_session(self._is_trusted)),
-            require_allowed=self._require_allowed,
+            route=route,
+            session=rules.session,
+            require_allowed=rules.require_allowed,
         )
         self._database = database
         self._pixels: BoundedCache[str, Image] = BoundedCache(settings.image_memory)
+        self._unwritten: BoundedCache[str, _Known] = BoundedCache(_UNWRITTEN)
+        self._in_flight = BytesInFlight(settings.image_bytes)
+        self._decoding = DecodeMemory(settings.decode_memory)
         self._locks = [threading.Lock() for _ in range(64)]
 
     def load(self, url: str, task_id: int | str | None = None) -> EditorImage:
@@ -111,7 +110,7 @@ class TaskImages:
                 known = self._known(url)
                 # Many tasks of a batch have the same image: who waited here finds it fetched.
                 if known is None or known.checked_at < asked:
-                    known = self._fetch(url, task_id, known)
+                    known, _ = self._renewed(url, task_id, known)
         return self._image(url, task_id, known)
 
     def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[EditorImage, Path]:
@@ -126,13 +125,7 @@ class TaskImages:
             if known is not None and not image_file(folder, known.identity).is_file():
                 known = None
             if known is None or known.checked_at < time.time() - self._settings.revalidate_after:
-                fetched = self._download(url, task_id, known)
-                if fetched is not None:
-                    known, _ = self._remember(url, *fetched)
-                    path = image_file(folder, known.identity)
-                    if not path.is_file():
-                        atomic.write_bytes(path, fetched[0])
-            assert known is not None  # noqa: S101 - only a known image can be unchanged
+                known, _ = self._renewed(url, task_id, known, folder)
         return self._image(url, task_id, known), image_file(folder, known.identity)
 
     def _image(self, url: str, task_id: int | str | None, known: _Known) -> EditorImage:
@@ -144,9 +137,8 @@ class TaskImages:
             with self._fetching(url):
                 image = self._pixels.get(identity)
                 if image is None:
-                    fetched = self._download(url, task_id, None)
-                    assert fetched is not None  # noqa: S101 - nothing is known that could be unchanged
-                    now, image = self._remember(url, *fetched)
+                    now, image = self._renewed(url, task_id, None)
+                    assert image is not None  # noqa: S101 - nothing is known that could be unchanged
                     if now.identity != identity:
                         raise ImageError(f"{shown(url)} holds another image than a moment ago; ask again")
         return image
@@ -155,14 +147,22 @@ class TaskImages:
         """Held while ``url`` is fetched, and now and then by another URL too."""
         return self._locks[hash(url) % len(self._locks)]
 
-    def _fetch(self, url: str, task_id: int | str | None, known: _Known | None) -> _Known:
-        fetched = self._download(url, task_id, known)
-        if fetched is not None:
-            return self._remember(url, *fetched)[0]
-        assert known is not None  # noqa: S101 - only a known image can be unchanged
-        with self._database.transaction() as connection:
-            connection.execute("UPDATE images SET checked_at = ? WHERE url = ?", (time.time(), self._key(url)))
-        return known
+    def _renewed(
+        self, url: str, task_id: int | str | None, known: _Known | None, folder: Path | None = None
+    ) -> tuple[_Known, Image | None]:
+        """What is known of an image now, and its pixels unless nothing has changed; its file goes to ``folder``."""
+        with self._in_flight.account() as came:
+            fetched = self._download(url, task_id, known, came)
+            if fetched is None:
+                assert known is not None  # noqa: S101 - only a known image can be unchanged
+                known = replace(known, checked_at=time.time())
+                self._write(url, known)
+                return known, None
+            found, image = self._remember(url, *fetched)
+            path = None if folder is None else image_file(folder, found.identity)
+            if path is not None and not path.is_file():
+                atomic.write_bytes(path, fetched[0])
+            return found, image
 
     def _remember(self, url: str, data: bytes, headers: _Headers) -> tuple[_Known, Image]:
         bands = self._settings.bands
@@ -171,6 +171,8 @@ class TaskImages:
             max_pixels=self._settings.image_pixels,
             bands=image_files.parse_bands(bands) if bands else None,
             limit="PSLG_IMAGE_PIXELS",
+            max_side=_LONGEST_SIDE,
+            admit=self._decoding.holding,
             name=shown(url),
         )
         digest = hashlib.sha256(data)
@@ -178,18 +180,30 @@ class TaskImages:
         identity, size = digest.hexdigest(), (image.shape[0], image.shape[1])
         self._pixels.put(identity, image, image.nbytes)
         known = _Known(identity, size, len(data), headers.get("ETag"), headers.get("Last-Modified"), time.time())
-        row = (self._key(url), identity, *size, known.length, known.etag, known.last_modified, known.checked_at)
-        with self._database.transaction() as connection:
+        self._write(url, known)
+        return known, image
+
+    def _write(self, url: str, known: _Known) -> None:
+        key = self._key(url)
+        row = (key, known.identity, *known.size, known.length, known.etag, known.last_modified, known.checked_at)
+        # Where it cannot be written it is known from memory, until it can.
+        self._unwritten.put(key, known, _KNOWN_BYTES)
+        with self._database.spared("the images' hashes"), self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO images (url, sha256, height, width, bytes, etag, last_modified, checked_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
-        return known, image
+            connection.commit()
+            self._unwritten.drop(key)
 
     def _known(self, url: str) -> _Known | None:
         key = self._key(url)
-        with self._database.transaction() as connection:
+        unwritten = self._unwritten.get(key)
+        if unwritten is not None:
+            return unwritten
+        row = None
+        with self._database.spared("the images' hashes (reading)"), self._database.transaction() as connection:
             row = connection.execute(
                 "SELECT sha256, height, width, bytes, etag, last_modified, checked_at FROM images WHERE url = ?",
                 (key,),
@@ -206,7 +220,9 @@ class TaskImages:
         whole = f"{self._settings.label_studio_url}{url}" if url.startswith("/") else url
         return f"{whole} bands {self._settings.bands}" if self._settings.bands else whole
 
-    def _download(self, url: str, task_id: int | str | None, known: _Known | None) -> tuple[bytes, _Headers] | None:
+    def _download(
+        self, url: str, task_id: int | str | None, known: _Known | None, came: Callable[[int], None]
+    ) -> tuple[bytes, _Headers] | None:
         """The file and its headers, None when it is still what is known."""
         conditions = {}
         if known is not None and known.etag:
@@ -218,77 +234,5 @@ class TaskImages:
                 if known is None:
                     raise ImageError(f"{shown(url)} answered 304, although nobody asked whether it has changed")
                 return None
-            length = response.headers.get("Content-Length")
-            if known is not None and not conditions and length == str(known.length):
-                return None
             limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
-            return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES"), response.headers
-
-    def _require_allowed(self, address: str) -> None:
-        _, host, port = origin(address)
-        allowed = self._settings.image_hosts
-        if allowed and not self._downloads.is_label_studio(address) and not _matches(host, allowed):
-            raise ImageError(f"images from {host} are not allowed; PSLG_IMAGE_HOSTS names {', '.join(allowed)}")
-        # The guarded session looks at connected addresses; behind a proxy there is only the name.
-        if self._route.proxies(address) and may_be_private(host) and not self._is_trusted(host, port):
-            raise ImageError(
-                f"{host} is a name or address of a local network, from which images are not fetched;"
-                f" if it serves your images, add {host} to PSLG_IMAGE_HOSTS"
-            )
-
-    def _is_trusted(self, host: str, port: int) -> bool:
-        base = self._settings.label_studio_url
-        return _matches(host.lower(), self._settings.image_hosts) or (
-            base is not None and origin(base)[1:] == (host.lower(), port)
-        )
-
-
-def _matches(host: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(host, pattern) for pattern in patterns)
-
-
-def _guarded_session(is_trusted: IsTrusted) -> requests.Session:
-    """A session whose connections raise ImageError for private addresses of hosts that are not trusted."""
-    session = requests.Session()
-    session.trust_env = False  # no .netrc credentials; a proxy would hide the address that is checked
-    adapter = _GuardedAdapter(is_trusted)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-class _GuardedAdapter(WatchedAdapter):
-    def __init__(self, is_trusted: IsTrusted) -> None:
-        self._is_trusted = is_trusted
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        is_trusted = self._is_trusted
-
-        class Connection(WatchedConnection):
-            def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), self.host, self.port or self.default_port, is_trusted)
-
-        class SecureConnection(Connection, WatchedSecureConnection):
-            pass
-
-        class Pool(HTTPConnectionPool):
-            ConnectionCls = Connection
-
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = SecureConnection
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
-
-
-def _checked(connected: socket.socket, host: str, port: int, is_trusted: IsTrusted) -> socket.socket:
-    address = ipaddress.ip_address(str(connected.getpeername()[0]).split("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if (mapped or address).is_global or is_trusted(host, port):
-        return connected
-    connected.close()
-    raise ImageError(
-        f"{host}:{port} has the private address {address}, from which images are not fetched;"
-        f" if it serves your images, add {host} to PSLG_IMAGE_HOSTS"
-    )
+            return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES", came), response.headers

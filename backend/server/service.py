@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -15,9 +16,11 @@ from backend.database import Database
 from backend.learning.annotations.events import ACTIONS
 from backend.learning.annotations.exemplars import ExemplarStore
 from backend.learning.annotations.labelled import ImageFile
+from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
+from backend.log_lines import saying
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.access import Access
@@ -68,6 +71,7 @@ class LabelingService:
         self._database = Database.of_state(settings.state_dir)
         self.store = AnnotationStore(self._database)
         self.events = self.store.events
+        self.nouns = ProjectNouns(self.store)
         self.jobs = TrainingJobs(self._database)
         name = Path(settings.config).stem
         registry = ModelVersions(self._database, settings.state_dir)
@@ -90,7 +94,7 @@ class LabelingService:
         )
         self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
-        self._queue = ClickQueue(settings.click_queue)
+        self._queue = ClickQueue(settings.click_queue, most=settings.most_clicks)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
 
@@ -124,10 +128,11 @@ class LabelingService:
         """The model version now; problems of the labeling config are logged once per project and config."""
         self.model.start()  # weights may have been put in place since the last attempt
         project = request.project or "unknown"
-        if self._explained.get(project) != request.labeling_config and request.labeling_config:
+        config = hashlib.sha256(request.labeling_config.encode()).hexdigest()  # configs may be long
+        if self._explained.get(project) != config and request.labeling_config:
             if len(self._explained) > 1000:
                 self._explained.clear()
-            self._explained[project] = request.labeling_config
+            self._explained[project] = config
             for problem in self.config_problems(request.labeling_config, request.project_id):
                 logger.warning("project %s, labeling config: %s", project, problem)
         return self.models.version(request.project_id)
@@ -140,6 +145,21 @@ class LabelingService:
             return (str(error),)
         pipeline = self.models.loaded(project)
         return config.problems(None if pipeline is None else pipeline.grounder.known_categories)
+
+    @property
+    def problem(self) -> str | None:
+        """What is not as it should be: models that are not there (yet), a disk that cannot be written; else None."""
+        return "; ".join(filter(None, (self.models.problem, self._database.trouble))) or None
+
+    def labeling_config(self, xml: str, project: int | None) -> LabelingConfig:
+        """A project's labeling config, with the nouns that its annotators use; without a project as it is.
+
+        Raises:
+            ProtocolError: it cannot be read.
+        """
+        config = parse_labeling_config(xml)
+        nouns = None if project is None else self.nouns.of(project)
+        return config.with_nouns(nouns) if nouns else config
 
     def versions(self) -> list[str]:
         """The model versions in use, then those whose answers are still kept."""
@@ -158,12 +178,13 @@ class LabelingService:
             UnavailableError: no models, or too many requests at once.
         """
         began = time.monotonic()
-        kind = "pre-labels" if request.context is None else "click or text"
+        kind = request.kind
         outcome = "refused"
         try:
             if request.context is not None:
                 check_prompts(request.context.result)
-            slots = self._predict(request)
+            with saying(project=request.project_id, kind=kind):
+                slots = self._predict(request)
             objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
             missing = sum(isinstance(slot, list) for slot in slots)
             outcome = f"{objects} objects" + (f", {missing} tasks not computed" if missing else "")
@@ -172,10 +193,14 @@ class LabelingService:
             outcome = type(error).__name__.removesuffix("Error").lower()
             raise
         finally:
-            self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, seconds)
+            fields = {"project": request.project_id, "kind": kind, "tasks": len(request.tasks), "seconds": seconds}
+            logger.info("%d tasks: %s in %.3f s", len(request.tasks), outcome, seconds, extra=fields)
 
     def _predict(self, request: PredictRequest) -> list[Slot]:
-        config = parse_labeling_config(request.label_config)
+        words = request.context is None or _has_text(request.context.result)
+        config = self.labeling_config(request.label_config, request.project_id if words else None)
         if not config.outputs:
             raise ProtocolError(NO_OUTPUT)
         if request.context is None:
@@ -205,7 +230,8 @@ class LabelingService:
     def render_metrics(self) -> bytes:
         """Metrics in Prometheus' text format."""
         self.metrics.model_ready.set(self.model.ready)
-        self.metrics.show_training(self.jobs.jobs())
+        with self._database.spared("training jobs (reading)"):
+            self.metrics.show_training(self.jobs.jobs())
         self.metrics.embedding_bytes.labels("memory").set(self.embeddings.bytes_in_memory)
         self.metrics.embedding_bytes.labels("disk").set(self.embeddings.bytes_on_disk)
         return self.metrics.render()
@@ -226,3 +252,8 @@ class LabelingService:
             return self.prelabeler.batch(pipeline, request.tasks, config, serving)
         finally:
             self._batches.release()
+
+
+def _has_text(items: Sequence[Any]) -> bool:
+    """Whether an editor's request brings typed words: only those are read with the project's nouns."""
+    return any(isinstance(item, dict) and item.get("type") == "textarea" for item in items)

@@ -7,14 +7,17 @@ The worker's loop reads heads and bodies as they come. A head must be there afte
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import selectors
 import time
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from gunicorn import http
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from dataset_tools.errors import ConfigError
 
 __all__ = ["BODY_SECONDS", "HEAD_SECONDS", "MOST_WAITING", "WholeRequestWorker"]
 
@@ -46,6 +49,36 @@ class WholeRequestWorker(ThreadWorker):  # type: ignore[misc]
     """See the module. ``body_bytes`` is the largest body; bodies that are coming take four times as much at most."""
 
     body_bytes = 64_000_000
+    addresses: ClassVar[tuple[str, ...]] = ()
+    """Where the worker of this process listens."""
+    _threads: ClassVar[int | None] = None
+
+    @staticmethod
+    def require(threads: int) -> None:
+        """Look whether this process is such a worker, or none of gunicorn's at all.
+
+        Args:
+            threads: that its requests need.
+
+        Raises:
+            ConfigError: gunicorn runs other workers, or too few threads.
+        """
+        if not os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
+            return
+        found = WholeRequestWorker._threads
+        if found is None or found < threads:
+            what = "workers that half-sent requests stop" if found is None else f"{found} threads, {threads} are needed"
+            raise ConfigError(
+                f"gunicorn was started with {what}: use `pslg serve`, or"
+                " `gunicorn -c python:backend.server.gunicorn_config backend.server.wsgi:app`"
+            )
+
+    def init_process(self) -> None:
+        """Called by gunicorn in the worker's process, before the application is loaded."""
+        WholeRequestWorker._threads = self.cfg.threads
+        names = [listener.getsockname() for listener in self.sockets]
+        WholeRequestWorker.addresses = tuple(name[0] for name in names if isinstance(name, tuple))
+        super().init_process()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,6 @@
-"""What COCO files can hide from a reader: polygons that reach beyond their image are cut off without a word."""
+"""What COCO files can hide from a reader: outlines that reach beyond their image are cut off without a word, and forms
+of ``segmentation`` that are read here stop pycocotools.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from dataset_tools.checks.findings import Finding
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats.coco_jsonl import annotations_file, load_json
 from dataset_tools.formats.coco_rows import index_files
+from dataset_tools.formats.outlines import flat_polygons
 
 _SLACK = 1.0
 """Pixels by which a corner may lie outside: contours run along pixel borders."""
@@ -17,6 +20,7 @@ _SLACK = 1.0
 
 def check_polygons(root: Path) -> Iterator[Finding]:
     """Findings in the index files of ``coco`` and ``coco_jsonl``; what is unreadable there, reading reports."""
+    strict = not annotations_file(root).is_file()
     for file in [root] if root.is_file() else [annotations_file(root), *index_files(root)]:
         try:
             content = load_json(file)
@@ -26,13 +30,33 @@ def check_polygons(root: Path) -> Iterator[Finding]:
             continue
         for entry in entries:
             try:
-                yield from _check_polygon(entry, images[str(entry["image_id"])])
+                image = images[str(entry["image_id"])]
+                yield from _check_reach(entry, image)
+                if strict:
+                    yield from _check_form(entry, str(image["file_name"]))
             except (ValueError, KeyError, TypeError):
                 continue
 
 
-def _check_polygon(entry: dict[str, Any], image: dict[str, Any]) -> Iterator[Finding]:
-    polygons = entry["segmentation"] if isinstance(entry["segmentation"], list) else []
+def _check_form(entry: dict[str, Any], image: str) -> Iterator[Finding]:
+    segmentation = entry.get("segmentation")
+    if not isinstance(segmentation, list):
+        return
+    if flat_polygons(segmentation) is not segmentation:
+        what = "polygons are no lists of flat lists x, y, x, y, ..."
+    elif any(isinstance(part, dict) for part in segmentation):
+        what = "run-length codes lie in a list"
+    else:
+        return
+    yield Finding("coco-segmentation", f"annotation {entry['id']}", what, image)
+
+
+def _check_reach(entry: dict[str, Any], image: dict[str, Any]) -> Iterator[Finding]:
+    segmentation = flat_polygons(entry.get("segmentation"))
+    if not segmentation:
+        left, top, across, down = entry["bbox"]
+        segmentation = [[left, top, left + across, top, left + across, top + down]]
+    polygons = segmentation if isinstance(segmentation, list) else []
     numbers = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
     x = [value for polygon in numbers for value in polygon[::2]]
     y = [value for polygon in numbers for value in polygon[1::2]]

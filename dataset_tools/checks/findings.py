@@ -59,7 +59,10 @@ CODES: dict[str, Code] = {
     "split-missing": Code("warning", "Exports put records without a split into train.", "Run pslg dataset split."),
     "mask-damaged": Code("error", "The run-length code cannot be decoded.", "Export the record again.", True),
     "mask-empty": Code("error", "IoU is 0 or undefined whatever a model answers.", "Draw the mask, or drop it.", True),
-    "mask-outside": Code("warning", "Part of the polygon is outside the image and is cut off.", "Check the image."),
+    "mask-outside": Code("warning", "Part of the outline is outside the image and is cut off.", "Check the image."),
+    "coco-segmentation": Code(
+        "error", "pycocotools takes a list of flat polygons, or one run-length dict.", "Write one of the two.", True
+    ),
     "mask-box": Code(
         "warning",
         "The mask fills its box: a box was drawn where an outline was asked for.",

@@ -63,7 +63,7 @@ def _check_instances(file: Path) -> Iterator[Finding]:
         content = json.loads(file.read_bytes())
         sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in content["images"]}
         annotations = content["annotations"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         yield Finding("unreadable", file.name, f"{type(error).__name__} {error}")
         return
     for annotation in annotations if isinstance(annotations, list) else []:

@@ -10,18 +10,16 @@ from typing import Any
 import click
 
 from dataset_tools.commands.options import (
-    PARTLY,
     PATH,
     SOURCE_FORMAT,
     counted,
-    finish,
     open_samples,
     source_options,
     told,
 )
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.progress import progress_bar, tracked
-from dataset_tools.shared_options import bands_option
+from dataset_tools.shared_options import PARTLY, SceneSource, bands_option, finish
 
 
 @click.command("validate")
@@ -115,20 +113,23 @@ def synth_command(destination: Path, count: int, seed: int, width: int, height: 
 
 
 @click.command("tile")
-@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.argument("images", type=SceneSource(), nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="Folder for the tiles and tiles.jsonl.")
 @click.option("--side", default=1024, show_default=True, help="Side of a tile in pixels.")
 @click.option("--overlap", default=64, show_default=True, help="Least overlap of neighbours in pixels.")
 @click.option("--gsd", type=float, metavar="METRES", help="Resample to this ground sampling in metres a pixel.")
 @bands_option
-def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int, gsd: float | None) -> None:
+def tile_command(images: tuple[Path | str, ...], out: Path, side: int, overlap: int, gsd: float | None) -> None:
     """Cut scenes of any size (GeoTIFF, VRT, JPEG 2000, pictures) into tiles that browsers show.
+
+    GeoTIFFs and JPEG 2000 may lie behind http(s) addresses: only the ranges that are looked at are fetched.
 
     Scene, window and georeference of every tile are kept in tiles.jsonl; a run that was stopped goes on where it was.
 
     \b
     pslg dataset tile city.tif --out tiles/ --side 1024
     pslg dataset tile sentinel.tif --out tiles/ --bands 4,3,2 --overlap 128
+    pslg dataset tile https://example.org/ortho.tif --out tiles/ --gsd 0.3
     """
     from dataset_tools.maps import tiles
 
@@ -136,7 +137,7 @@ def tile_command(images: tuple[Path, ...], out: Path, side: int, overlap: int, g
     for image in images:
         try:
             made = tiles.tile(
-                image, out, side, overlap, gsd=gsd, track=tracked(image.name, " tiles"),
+                image, out, side, overlap, gsd=gsd, track=tracked(str(image).rpartition("/")[2], " tiles"),
                 note=lambda text: click.echo(text, err=True),
             )  # fmt: skip
             click.echo(f"{image}: {len(made):,} tiles")

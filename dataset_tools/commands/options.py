@@ -1,8 +1,7 @@
-"""What the commands of ``pslg dataset`` share: options of SOURCE, progress bars, exit status."""
+"""What the commands of ``pslg dataset`` share: options of SOURCE, progress bars, what was left out."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +19,6 @@ FORMAT = click.Choice(WRITTEN)
 SOURCE_FORMAT = click.Choice(READ)
 MAP_KINDS = ("gpkg", "geojson", "cog")
 """Map formats (``dataset_tools.maps.files``), named here so that ``--help`` imports none of it."""
-PARTLY = 2
-"""Exit status of a command that did its work but had to leave something out."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -66,10 +63,14 @@ def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
         agreement=options["agreement"],
         images=options["images"],
         hash_annotators=options["hash_annotators"],
+        predictions=options.get("predictions", False),
+        model_version=options.get("model_version"),
     )
     path = Path(source)
     if source.lower().startswith(("http:", "https:")):
         path = _fetch(source, options, problems)
+    elif rules.predictions and not path.is_file() and not (path / "fetch.json").is_file():
+        raise DatasetError(f"{source} is no project and no export of Label Studio: it holds no predictions")
     samples = sources.open_source(path, options["source_format"], rules, problems, problems.append)
     if options.get("boxes_as_masks"):
         from dataset_tools.formats.coco_rows import as_masks
@@ -126,14 +127,8 @@ def told(problems: list[Any], *, wordless: bool = True) -> list[str]:
     kinds = ("left-out", "wordless") if wordless else ("left-out",)
     rows = [f"{row.where}: {row.why}" for row in problems if isinstance(row, LeftOut)]
     tasks = [problem for problem in problems if not isinstance(problem, LeftOut)]
-    return rows + [f"task {problem.task}: {problem.message}" for problem in tasks if problem.kind in kinds]
-
-
-def finish(left_out: list[str], *, recorded: bool = False) -> None:
-    """Say what was left out, and let the exit status say so too; ``recorded``: all of it is in dataset.json."""
-    for line in left_out[:20]:
-        click.echo(f"left out: {line}", err=True)
-    if len(left_out) > 20:
-        click.echo(f"left out: {len(left_out) - 20:,} more{' (all are in dataset.json)' if recorded else ''}", err=True)
-    if left_out:
-        sys.exit(PARTLY)
+    return rows + [
+        problem.message if problem.task is None else f"task {problem.task}: {problem.message}"
+        for problem in tasks
+        if problem.kind in kinds
+    ]

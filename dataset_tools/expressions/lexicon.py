@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
@@ -17,7 +17,7 @@ from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
-__all__ = ["EMPTY_NOUNS", "Lexeme", "combine", "lexemes", "says_nothing"]
+__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "combine", "lexemes", "says_nothing"]
 
 EMPTY_NOUNS = frozenset(
     {"object", "target", "region", "mask", "foreground", "instance", "thing", "item", "referent", "referred object"}
@@ -52,21 +52,18 @@ _COMPASS = re.compile(r"\b([NnSs])\.?[ -]?([EeWw])\.(?=\W|$)|\b([NS])[ -]?([EW])
 _COMPASS_POINT = re.compile(r"(?<![\w.'])([NSEW])(?![\w'.])|(?<![\w.'])([NSEW])\.(?=\s+[a-z])")
 _POINTS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _CLITIC = re.compile(r"\b(it|that|there|he|she|what|here|who|which|one|let)'s\b")
-_MAX_WORDS = 400
+MOST_WORDS = 400
+"""Words of a text that are read; the others are not."""
 _MAX_NUMBER = 999
 
 
-def lexemes(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] | None = None) -> list[Lexeme]:
+def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
     """The lexemes of a text, longest phrase first; punctuation becomes ``break``. Words after the 400th are ignored.
 
-    ``own`` as for :func:`dataset_tools.categories.find_mentions`; ``learnt`` maps further nouns to their category.
+    ``own`` as for :func:`dataset_tools.categories.find_mentions`.
     """
     words = _words(expression)
     mentions = {mention.start: mention for mention in find_mentions(words, own)}
-    if learnt:
-        for other in find_mentions(words, {*own, *learnt}):
-            if other.category in learnt:
-                mentions.setdefault(other.start, replace(other, category=learnt[other.category]))
     found: list[Lexeme] = []
     start = 0
     while start < len(words):
@@ -99,7 +96,7 @@ def _words(expression: str) -> list[str]:
         text = _COMPASS.sub(lambda m: "".join(_POINTS[p.upper()] for p in m.groups() if p), text)
         text = _COMPASS_POINT.sub(lambda m: _POINTS[m[1] or m[2]], text)
     text = _CLITIC.sub(r"\1 is", text.lower())
-    return [corrected(word) for word in _WORD.findall(text)[:_MAX_WORDS]]
+    return [corrected(word) for word in _WORD.findall(text)[:MOST_WORDS]]
 
 
 def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] | None]:

@@ -16,7 +16,7 @@ query's ``unread``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from dataset_tools.expressions.cursor import OPENS_NOUN
@@ -41,15 +41,14 @@ from dataset_tools.expressions.query import (
 __all__ = ["Query", "parse"]
 
 
-def parse(expression: str, own: Collection[str] = (), learnt: Mapping[str, str] | None = None) -> Query:
+def parse(expression: str, own: Collection[str] = ()) -> Query:
     """What ``expression`` asks for. Never raises; words that it cannot read are in ``unread`` (see :class:`Query`).
 
     ``own`` are names of categories beside the canonical ones ("solar panel"), as a project's labels give them.
-    ``learnt`` are nouns that a project's annotators use -> category (see ``learnt_words``); the lexicon goes first.
     """
     if not any(character.isalnum() for character in expression):
         return Query(expression, is_empty=True)
-    words = lexemes(expression, own, learnt)
+    words = lexemes(expression, own)
     query = _Parser(words).noun_phrase(root=True).query()
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
         unknown = set(query.noun.split())

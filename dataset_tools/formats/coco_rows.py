@@ -18,13 +18,13 @@ from typing import Any
 
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError, PslgError
-from dataset_tools.formats.image_folder import ImageFolder
+from dataset_tools.formats.image_folder import ImageFolder, path_of
 from dataset_tools.formats.items import SPLITS
 from dataset_tools.formats.left_out import LeftOut, Report, refuse
+from dataset_tools.formats.outlines import flat_polygons
 from dataset_tools.geometry import Box
 from dataset_tools.image_files import clean_parts
-from dataset_tools.masks import area_of, merge, to_coco_rle
-from dataset_tools.masks import from_coco as mask_of
+from dataset_tools.masks import area_of, merge, rle_of
 from dataset_tools.records import BoxOnly, Provenance, Record, Sample, SourceImage, Target
 
 INDEXES = ("annotations/*.json", "*/_annotations.coco.json", "_annotations.coco.json", "result.json", "instances*.json")
@@ -32,6 +32,7 @@ INDEXES = ("annotations/*.json", "*/_annotations.coco.json", "_annotations.coco.
 _FAR = 1e6
 """Pixels beyond which a polygon's corner is a mistake; pycocotools' tracing takes memory with the distance."""
 _MOST_PIXELS = 1 << 31
+_YES = {"1", "1.0", "true", "yes"}
 _SPLIT = {
     "valid": "val",
     "validation": "val",
@@ -121,9 +122,10 @@ class _Index:
         where = f"images[{place}]"
         identity = _key(row.get("id")) if isinstance(row, Mapping) else None
         name = row.get("file_name") if isinstance(row, Mapping) else None
-        if identity is None or not isinstance(name, str) or not clean_parts(name):
+        if identity is None or not isinstance(name, str) or not clean_parts(path_of(name)):
             self._leave(where, f"an image needs an id and a file_name, got {row!r:.120}")
             return
+        name = path_of(name)
         if identity in by_id:
             first = by_id[identity].image.file_name
             self._leave(where, f"the image id {identity} is given twice ({first!r} and {name!r}); the first one counts")
@@ -134,10 +136,16 @@ class _Index:
             return
         short = self._name(name, path)
         same = next((found for found in by_id.values() if found.image.file_name == short), None)
+        size = image_size(row.get("width"), row.get("height"))
         if same is not None:  # one file, several entries (Label Studio writes one per task): one image
+            known = same.image.width, same.image.height
+            if size not in (None, known):
+                why = f"{name!r} is listed as {known[0]} x {known[1]} before and as {size[0]} x {size[1]} here"
+                self._leave(where, f"{why}; the first one counts", name, "image-size")
+                return
             by_id[identity] = same
             return
-        size = image_size(row.get("width"), row.get("height")) or _size_of(path)
+        size = size or _size_of(path)
         if size is None:
             self._leave(where, f"{name!r} has the size {row.get('width')!r} x {row.get('height')!r}, and {why}", name)
             return
@@ -179,11 +187,11 @@ class _Index:
             return
         number = _key(row.get("id")) or ""
         identity = int(number) if re.fullmatch(r"-?\d{1,18}", number) else None
-        crowd = row.get("iscrowd") in (1, True, "1")
+        crowd = str(row.get("iscrowd")).strip().lower() in _YES
         if not row.get("segmentation"):
-            box = _box(row.get("bbox"), image.width, image.height)
+            box = _box(row.get("bbox"), image.width, image.height, _rotation(row))
             if box is None:
-                why = f"neither a segmentation nor a usable bbox ({row.get('bbox')!r:.80})"
+                why = f"neither a segmentation nor a usable bbox in pixels ({row.get('bbox')!r:.80})"
                 self._leave(where, why, image.file_name)
                 return
             found.boxes.append(BoxOnly(category, box, self._split, identity, crowd))
@@ -197,20 +205,23 @@ class _Index:
     def _counts(self, where: str, segmentation: Any, image: SourceImage) -> str | None:
         """Compressed counts of a segmentation; without its degenerate polygons, and None if nothing is left."""
         height, width = image.height, image.width
+        segmentation = flat_polygons(segmentation)
         parts = [[part] for part in segmentation] if isinstance(segmentation, list) else [segmentation]
         good: list[str] = []
+        bad: list[str] = []
         for place, part in enumerate(parts):
             try:
                 numbers = part[0] if isinstance(part, list) and isinstance(part[0], list) else []
                 if any(isinstance(value, int | float) and abs(value) > _FAR for value in numbers):
                     raise MaskError(f"a polygon reaches beyond {_FAR:,.0f} pixels: {numbers!r:.80}")
-                good.append(str(to_coco_rle(mask_of(part, height, width))["counts"]))
+                good.append(str(rle_of(part, height, width)["counts"]))
             except (MaskError, TypeError, ValueError, OverflowError) as error:
                 known = isinstance(error, MaskError)
                 text = str(error) if known else f"the segmentation cannot be decoded ({error}): {part!r:.80}"
-                why = re.sub(r"^polygon 0 ", f"polygon {place} ", text)
-                rest = "; the other polygons of the object are read" if len(parts) > 1 else ""
-                self._leave(where, why + rest, image.file_name, "mask-damaged")
+                bad.append(re.sub(r"^polygon 0 ", f"polygon {place} ", text))
+        for why in bad:
+            rest = "; the other polygons of the object are read" if good else ""
+            self._leave(where, why + rest, image.file_name, "mask-damaged")
         if not good:
             return None
         counts = good[0] if len(good) == 1 else merge(good, height, width)
@@ -227,7 +238,7 @@ def as_masks(sample: Sample) -> Sample:
         height, width = sample.image.height, sample.image.width
         x0, y0, x1, y1 = box.box
         corners = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-        counts = str(to_coco_rle(mask_of(corners, height, width))["counts"])
+        counts = str(rle_of(corners, height, width)["counts"])
         if area_of({"size": [height, width], "counts": counts}, height, width):
             target = Target(counts, box.id, box.crowd)
             records.append(Record("", box.category, (target,), box.split, None, Provenance(source="box")))
@@ -283,12 +294,24 @@ def _size_of(path: Path | None) -> tuple[int, int] | None:
         return None
 
 
-def _box(value: Any, width: int, height: int) -> Box | None:
-    """A ``bbox`` [x, y, width, height] inside the image as (x0, y0, x1, y1); None if nothing of it is."""
+def _rotation(row: Mapping[str, Any]) -> float:
+    """Degrees by which CVAT turned a box about its middle; its ``bbox`` is the one before."""
+    attributes = row.get("attributes")
+    angle = attributes.get("rotation") if isinstance(attributes, Mapping) else None
+    return float(angle) if isinstance(angle, int | float) and abs(angle) < _FAR else 0.0
+
+
+def _box(value: Any, width: int, height: int, rotation: float = 0.0) -> Box | None:
+    """A ``bbox`` [x, y, width, height] inside the image as (x0, y0, x1, y1), the tightest around a turned one; None if
+    less than a pixel of it is.
+    """
     if not isinstance(value, list) or len(value) != 4:
         return None
     if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in value):
         return None
     x, y, w, h = (float(v) for v in value)
-    box = Box(max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h))
-    return box if box.area > 0 else None
+    cosine, sine = abs(math.cos(math.radians(rotation))), abs(math.sin(math.radians(rotation)))
+    across, down = (w * cosine + h * sine) / 2, (w * sine + h * cosine) / 2
+    x0, y0, x1, y1 = x + w / 2 - across, y + h / 2 - down, x + w / 2 + across, y + h / 2 + down
+    box = Box(max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1))
+    return box if min(w, h, box.width, box.height) > 0 and box.area >= 1 else None

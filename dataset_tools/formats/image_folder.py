@@ -8,13 +8,20 @@ among all images of the dataset, by as many of its last folders as fit. No file 
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from dataset_tools.image_files import clean_parts
 
+_URL = re.compile(r"^[a-z][a-z0-9+.-]+://[^\[\]]*$", re.IGNORECASE)  # what urlsplit reads without complaint
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".jp2", ".gif"}
+
+
+def path_of(name: str) -> str:
+    """An index's name of an image as a path: of an address only its path."""
+    return urlsplit(name).path if _URL.match(name) else name
 
 
 class ImageFolder:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TypeAlias
 
-import cv2
 import numpy as np
 
 from dataset_tools import atomic
@@ -133,10 +134,17 @@ def flat_name(file_name: str, suffix: str | None = None) -> str:
 
 
 def to_png(mask: Mask) -> bytes:
-    """A mask bool[H, W] as a 1-bit PNG: much faster than 8 bits, read as 0 and 255 (Pillow: ``convert("L")``)."""
-    encoded, data = cv2.imencode(".png", np.ascontiguousarray(mask).view(np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])
-    assert encoded  # noqa: S101 - PNG takes every 8-bit array
-    return data.tobytes()
+    """A mask bool[H, W] as a 1-bit PNG, read as 0 and 255 (Pillow: ``convert("L")``).
+
+    Written out here because OpenCV and Pillow take three and four times as long for a mask.
+    """
+    height, width = mask.shape
+    rows = np.zeros((height, 1 + -(-width // 8)), np.uint8)  # the first byte of a row names its filter: none
+    rows[:, 1:] = np.packbits(mask, axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = (b"IHDR" + header, b"IDAT" + zlib.compress(rows.tobytes(), 1), b"IEND")
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def write_json(path: Path, head: Mapping[str, Any], lists: Mapping[str, Iterable[Any]]) -> None:

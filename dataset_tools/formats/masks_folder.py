@@ -17,6 +17,8 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.formats.items import Item, Items, flat_name, read_lines, to_png, write_lines
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
+_TEXTS = ("split", "kind", "scene")
+
 
 class MasksFolderWriter:
     """Writes plain masks."""
@@ -60,11 +62,13 @@ def read(root: Path) -> Iterator[Sample]:
             if mask is None:
                 raise DatasetError(f"{file}, line {line}: {root / entry['mask']} is missing or unreadable")
             path = str(entry["image"])
+            if not all(entry.get(key) is None or isinstance(entry[key], str) for key in _TEXTS):
+                raise ValueError(f"split, kind and scene are texts, got {[entry.get(key) for key in _TEXTS]!r:.80}")
             record = Record(
                 str(entry["expression"]), str(entry["category"]), (target_of(mask > 0),) if mask.any() else (),
                 entry.get("split"), entry.get("kind"), Provenance(**entry.get("provenance", {})), int(entry["id"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{file}, line {line}: {type(error).__name__} {error}") from error
         height, width = mask.shape
         name = path.removeprefix("images/")

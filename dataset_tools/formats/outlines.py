@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,31 @@ from dataset_tools.masks import Mask, from_coco
 
 Corners = npt.NDArray[np.float64]
 """float64[N, 2], (x, y) in pixels."""
+
+
+def flat_polygons(segmentation: Any) -> Any:
+    """COCO's list of polygons [x, y, x, y, ...] where a tool wrote one in another way; anything else as it is.
+
+    Other ways: one polygon without a list around it, and points as pairs [[x, y], [x, y], ...].
+    """
+    if not isinstance(segmentation, list) or not segmentation:
+        return segmentation
+    if all(isinstance(value, int | float) for value in segmentation):
+        return [segmentation]
+    if _is_points(segmentation):
+        return [_flat(segmentation)]
+    if any(_is_points(part) for part in segmentation):
+        return [_flat(part) if _is_points(part) else part for part in segmentation]
+    return segmentation
+
+
+def _is_points(part: Any) -> bool:
+    pairs = isinstance(part, list) and len(part) > 2 and all(isinstance(p, list) and len(p) == 2 for p in part)
+    return pairs and all(isinstance(value, int | float) for pair in part for value in pair)
+
+
+def _flat(points: Sequence[Sequence[float]]) -> list[float]:
+    return [value for point in points for value in point]
 
 
 def joined(polygons: Sequence[Sequence[float]]) -> list[float]:
@@ -36,8 +62,8 @@ class Loss:
     least: float = 1.0
     where: str = ""
 
-    def add(self, mask: Mask, polygons: Sequence[Sequence[float]], image: str) -> None:
-        """Compare a mask with the polygons that stand for it."""
+    def add(self, mask: Mask, polygons: Sequence[Sequence[float]], image: str) -> float:
+        """Compare a mask with the polygons that stand for it; returns their intersection over union."""
         filled = from_coco([list(polygon) for polygon in polygons], *mask.shape)
         both = int((filled & mask).sum()) / max(1, int((filled | mask).sum()))
         self.objects += 1
@@ -45,6 +71,7 @@ class Loss:
         self.total += both
         if both < self.least:
             self.least, self.where = both, image
+        return both
 
     def __str__(self) -> str:
         if not self.changed:

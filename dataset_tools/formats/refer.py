@@ -39,7 +39,7 @@ from dataset_tools.formats.items import (
     write_json,
 )
 from dataset_tools.formats.left_out import LeftOut, Report, refuse
-from dataset_tools.masks import area_of, from_coco, to_coco_rle
+from dataset_tools.masks import area_of, rle_of
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
 
 IMAGES = "images/rrsisd/JPEGImages/"
@@ -213,7 +213,7 @@ def _targets(
     category = ref.get("category_id")
     for identity in map(_whole, ids):
         annotation = annotations[identity]
-        code = to_coco_rle(from_coco(annotation["segmentation"], *size))
+        code = rle_of(annotation["segmentation"], *size)
         targets.append(Target(code["counts"], int(identity)))
         if category is None:
             category = annotation.get("category_id", annotation.get("categories_id"))

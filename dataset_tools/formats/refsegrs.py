@@ -70,7 +70,11 @@ def read(root: Path) -> Iterator[Sample]:
     for split, file in files:
         if not file.is_file():
             continue
-        for line, text in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DatasetError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from None
+        for line, text in enumerate(lines, start=1):
             number, _, expression = text.partition(" ")
             if not text.strip():
                 continue

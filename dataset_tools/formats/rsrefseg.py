@@ -24,7 +24,7 @@ from dataset_tools.formats.items import (
     split_of,
     write_lines,
 )
-from dataset_tools.masks import from_coco, to_coco_rle
+from dataset_tools.masks import rle_of
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
 
 IMAGES = "images/rrsisd/JPEGImages/"
@@ -81,13 +81,13 @@ def read(root: Path) -> Iterator[Sample]:
             try:
                 (code,) = entry["segmentation"] if isinstance(entry["segmentation"], list) else [entry["segmentation"]]
                 height, width = code["size"]
-                counts = to_coco_rle(from_coco(code, height, width))["counts"]
+                counts = rle_of(code, height, width)["counts"]
                 category, name = str(entry["category_name"]), str(entry["file_name"])
                 record = Record(
                     str(entry["sent"]), canonical(category) or category, (Target(counts, int(entry["ann_id"])),),
                     str(entry["split"]), None, Provenance(source="rsrefseg"),
                 )  # fmt: skip
-            except (KeyError, TypeError, ValueError, MaskError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, MaskError) as error:
                 raise DatasetError(f"{file}, line {line}: {type(error).__name__} {error}") from error
             image = SourceImage(name, int(width), int(height), str(root / IMAGES / name))
             by_image.setdefault(name, (image, []))[1].append(record)

@@ -27,6 +27,7 @@ __all__ = [
     "base_address",
     "checked",
     "has_odd_characters",
+    "is_public",
     "is_under",
     "joined",
     "may_be_private",
@@ -38,6 +39,7 @@ __all__ = [
 _WEB = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _PAGES = re.compile(r"/(projects|tasks|user|organization|people|api)(/.*)?$")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -218,7 +220,18 @@ def may_be_private(host: str) -> bool:
             address = ipaddress.ip_address(socket.inet_aton(host))
         except (OSError, ValueError):
             return "." not in host.strip(".") or host.rstrip(".").endswith((".localhost", ".local", ".internal"))
-    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+    return not is_public(address)
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of the public internet, with the IPv4 address that an IPv6 one may stand for."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF).is_global
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is not None:
+            return inner.is_global
+    return address.is_global
 
 
 def shown(url: str) -> str:

@@ -16,22 +16,23 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from dataset_tools import metrics
+from dataset_tools import masks
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
-from dataset_tools.label_studio.notes import stated
+from dataset_tools.label_studio.learnt_nouns import in_known_words
+from dataset_tools.label_studio.notes import UNDECIDED, answered, stated
 from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
 
 __all__ = [
     "BOX",
+    "PREDICTED",
     "SAME_OBJECT",
     "annotations_of",
     "objects_of",
     "one_object_each",
+    "prediction_as_annotation",
     "prompt_texts",
     "results_of",
     "unread",
@@ -40,9 +41,15 @@ __all__ = [
 
 _UNREAD = ("bitmask", "bitmasklabels", "vector", "vectorlabels", "cuboid", "cuboidlabels", "magicwand")
 """Types of regions that outline something and that are not read. Key points are clicks, not outlines."""
+_BESIDE = ("labels", "keypoint", "keypointlabels", "textarea", "choices", "rating", "number", "taxonomy", "datetime")
+"""Types of results that may repeat the shape of the region that they belong to."""
+_OUTLINE = {"rle", "points", "vertices", "imageDataURL", "radiusX", "sequence"}
+"""Keys of a value that outlines something, whatever its type is called."""
 _LABELLED = {kind.removesuffix("labels"): kind for kind in SHAPES}
 BOX = "rectanglelabels"
 """Kind of the regions that are boxes."""
+PREDICTED = "predicted"
+"""Key of what is no annotation but a prediction, and ``Provenance.source`` of its objects."""
 SAME_OBJECT = 0.6
 """IoU from which two outlines with one label are the same object."""
 _INSIDE = 0.9  # share of an outline that the box of its object holds
@@ -67,6 +74,35 @@ def annotations_of(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{**annotation, "result": list(results_of(annotation["result"]))} for annotation in annotations]
 
 
+def prediction_as_annotation(task: Mapping[str, Any], model_version: str | None) -> list[Mapping[str, Any]]:
+    """The newest prediction of a task that nobody has annotated or skipped, in the form of ``annotations_of``.
+
+    Notes and candidates are left out. Empty if there is none, or if it found nothing.
+
+    Args:
+        task: of an export or the API.
+        model_version: only predictions of this version; None takes any.
+
+    Raises:
+        DatasetError: its predictions are ids alone.
+    """
+    if task.get("annotations") or task.get("completions"):
+        return []
+    given = task.get("predictions") or []
+    if not all(isinstance(one, dict) and isinstance(one.get("result"), list) for one in given):
+        raise DatasetError(f"its predictions are {str(given)[:60]}, without results; read the project over the API")
+    wanted = [one for one in given if model_version is None or one.get("model_version") == model_version]
+    if not wanted:
+        return []
+    newest = max(wanted, key=lambda one: (str(one.get("created_at") or ""), int(one.get("id") or 0)))
+    results = [
+        {**result, "origin": "prediction"} if isinstance(result, dict) else result
+        for result in results_of(answered(newest["result"]))
+    ]
+    parent = {"model_version": newest.get("model_version")}
+    return [{"result": results, "prediction": parent, PREDICTED: True}] if results else []
+
+
 def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """The results with every pair of a shape (``<Brush>``) and its labels (``<Labels>``) as one labelled region.
 
@@ -74,7 +110,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
     candidates are settled (``notes.stated``).
     """
     labels = {
-        result["id"]: result["value"]["labels"]
+        str(result["id"]): result["value"]["labels"]
         for result in results
         if isinstance(result, dict)
         and result.get("type") == "labels"
@@ -87,7 +123,7 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
             continue
         kind = _LABELLED.get(str(result.get("type")))
         if kind is not None and isinstance(result.get("value"), dict):
-            found = labels.get(result.get("id"), [])
+            found = labels.get(str(result.get("id")), [])
             yield {**result, "type": kind, "value": {**result["value"], kind: found}}
         else:
             yield result
@@ -95,7 +131,14 @@ def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 def unread(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The types of regions that outline something and are not read, each once."""
-    return sorted({str(result.get("type")) for result in results if result.get("type") in _UNREAD})
+    return sorted({str(result.get("type")) for result in results if _outlines(result)})
+
+
+def _outlines(result: Mapping[str, Any]) -> bool:
+    kind, value = str(result.get("type")), result.get("value")
+    if kind in SHAPES or kind in (*_BESIDE, UNDECIDED):
+        return False
+    return kind in _UNREAD or (isinstance(value, dict) and bool(_OUTLINE & value.keys()))
 
 
 def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
@@ -106,7 +149,7 @@ def objects_of(annotation: Mapping[str, Any]) -> list[Region]:
         MaskError: a mask is damaged.
     """
     regions = [read_region(result, annotation) for result in annotation["result"] if is_accepted(result)]
-    return one_object_each([region for region in regions if region.mask.any()])
+    return one_object_each([region for region in regions if region.area])
 
 
 def one_object_each(regions: Sequence[Region]) -> list[Region]:
@@ -125,15 +168,15 @@ def one_object_each(regions: Sequence[Region]) -> list[Region]:
             kept[same] = (kept[same][0], replace(kept[same][1], expression=region.expression))
     for brush in [region for _, region in kept if region.kind == "brushlabels"]:
         parts = [number for number, region in kept if _is_part(brush, region)]
-        if parts and metrics.iou(np.logical_or.reduce([regions[n].mask for n in parts]), brush.mask) >= SAME_OBJECT:
+        if parts and masks.iou_of(masks.union_of([regions[n].rle for n in parts]), brush.rle) >= SAME_OBJECT:
             kept = [(number, region) for number, region in kept if number not in parts]
     return [region for _, region in sorted(kept, key=lambda pair: pair[0])]
 
 
 def _comparable(known: Region, region: Region) -> bool:
     words = {known.expression, region.expression} - {None}
-    place = (known.image, known.item, known.label, known.mask.shape)
-    return place == (region.image, region.item, region.label, region.mask.shape) and len(words) < 2
+    place = (known.image, known.item, known.label, known.size)
+    return place == (region.image, region.item, region.label, region.size) and len(words) < 2
 
 
 def _is_same(known: Region, region: Region) -> bool:
@@ -141,17 +184,16 @@ def _is_same(known: Region, region: Region) -> bool:
     if not _comparable(known, region):
         return False
     if region.kind == BOX != known.kind:
-        return _share(known, region) >= _INSIDE
-    return metrics.iou(known.mask, region.mask) >= SAME_OBJECT
+        return masks.share_of(known.rle, region.rle) >= _INSIDE
+    return masks.iou_of(known.rle, region.rle) >= SAME_OBJECT
 
 
 def _is_part(brush: Region, region: Region) -> bool:
-    return region.kind == "polygonlabels" and _comparable(brush, region) and _share(region, brush) >= _INSIDE
-
-
-def _share(inner: Region, outer: Region) -> float:
-    """How much of ``inner`` lies in ``outer``."""
-    return float(np.logical_and(inner.mask, outer.mask).sum() / inner.mask.sum())
+    return (
+        region.kind == "polygonlabels"
+        and _comparable(brush, region)
+        and masks.share_of(region.rle, brush.rle) >= _INSIDE
+    )
 
 
 def words_of(
@@ -159,6 +201,7 @@ def words_of(
     results: Sequence[Mapping[str, Any]],
     texts: Sequence[str],
     own: Collection[str] = (),
+    nouns: Mapping[str, str] | None = None,
 ) -> list[str | None]:
     """The expression of every region of one image in one annotation; None for one without words.
 
@@ -173,6 +216,7 @@ def words_of(
         texts: the expressions in the task's data.
         own: the project's labels that are no canonical category, as ``categories.category_name`` spells them: words of
             the texts may name them.
+        nouns: that the project's annotators use -> category (``learnt_nouns.meanings``).
     """
     typed = _typed(results)
     found = [typed.get(str(region.id)) or region.expression for region in regions]
@@ -187,7 +231,7 @@ def words_of(
     asked = list(texts) or [text for text in prompt_texts(results) if _plain(text) not in claimed][:1]
     if len(regions) == len(asked) == 1:  # nothing else can be meant, whatever the words
         return [found[0] or asked[0]]
-    queries = {text: parse(text, own) for text in asked}
+    queries = {text: parse(in_known_words(text, own, nouns or {}).text, own) for text in asked}
     for text, query in queries.items():
         if _plain(text) in claimed and not query.is_all:
             continue
@@ -203,22 +247,22 @@ def words_of(
 
 def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """The texts typed for the whole image (the prompt), the newest first."""
-    shapes = {result.get("id") for result in results if is_accepted(result)}
+    shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     return [
         text
         for result in reversed(results)
-        if result.get("type") == "textarea" and result.get("id") not in shapes
+        if result.get("type") == "textarea" and str(result.get("id")) not in shapes
         for text in reversed(_lines(result))
     ]
 
 
 def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
-    shapes = {result.get("id") for result in results if is_accepted(result)}
+    shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     lines = {
-        str(result["id"]): _lines(result)
+        str(result.get("id")): _lines(result)
         for result in results
-        if result.get("type") == "textarea" and result.get("id") in shapes
+        if result.get("type") == "textarea" and str(result.get("id")) in shapes
     }
     return {identity: texts[-1] for identity, texts in lines.items() if texts}
 

@@ -13,6 +13,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import orjson
@@ -28,6 +29,7 @@ TokenKind = Literal["legacy", "personal", "access"]
 CONNECT_TIMEOUT = 5.0
 _PAGE = 100
 _REASON_BYTES = 1 << 16
+_REASON_CHARACTERS = 500
 _WHOLE = 5.0  # a whole call may take so many times the seconds that may pass without a byte
 _PAGE_TIMEOUT = 120.0  # whole tasks with all their masks take Label Studio a while
 _FILES = ("/data/", "/storage-data/")
@@ -107,19 +109,28 @@ class LabelStudio:
                     self._exchange()
         return {"Authorization": f"Bearer {self._access}"}
 
-    def call(self, method: str, path: str, body: object = None, *, timeout: float | None = None) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        files: Sequence[tuple[str, bytes]] = (),
+        timeout: float | None = None,
+    ) -> Any:
         """One API call; the answer's JSON, None when it has no body.
 
         Args:
             method: GET, POST, ...
             path: below Label Studio's address, with a query if need be; ids in it must be quoted.
             body: sent as JSON.
+            files: (name, content) of files that are sent in place of a body.
             timeout: seconds without a byte after which the call fails; None for the client's own.
 
         Raises:
             LabelStudioError: Label Studio is away or refuses; says what was tried and what to set.
         """
-        found, answer = self._call(method, path, body, timeout)
+        found, answer = self._call(method, path, body, timeout, files)
         if not found:
             raise LabelStudioError(f"{method} {path} at {self.url}: 404; there is no such thing: {answer}")
         return answer
@@ -133,13 +144,20 @@ class LabelStudio:
         found, answer = self._call("GET", path, None, None)
         return answer if found else None
 
-    def _call(self, method: str, path: str, body: object, timeout: float | None) -> tuple[bool, Any]:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        timeout: float | None,
+        files: Sequence[tuple[str, bytes]] = (),
+    ) -> tuple[bool, Any]:
         """(whether it is there, its JSON or else the reason)."""
         url = f"{self.url}{path}"
         data = None if body is None else orjson.dumps(body)
-        response = self._send(method, url, data, self.headers(), timeout)
+        response = self._send(method, url, data, self.headers(), timeout, files)
         if response.status_code == 401 and self.kind == "personal":
-            response = self._send(method, url, data, self.headers(renew=True), timeout)
+            response = self._send(method, url, data, self.headers(renew=True), timeout, files)
         if response.status_code == 401:
             raise LabelStudioError(self.refusal(path, response))
         if response.status_code == 404 and _json(response) is not None:
@@ -171,6 +189,20 @@ class LabelStudio:
         """The token's user."""
         user: Mapping[str, Any] = self.call("GET", "/api/current-user/whoami")
         return user
+
+    def clock_ahead(self) -> float | None:
+        """Seconds by which Label Studio's clock is ahead of this machine's, to about a second; None if it does not say.
+
+        Raises:
+            LabelStudioError: it is away.
+        """
+        before = time.time()
+        response = self._send("GET", f"{self.url}/api/current-user/whoami", None, self.headers(), None)
+        between = (before + time.time()) / 2
+        try:
+            return parsedate_to_datetime(response.headers.get("Date", "")).timestamp() - between
+        except ValueError:
+            return None
 
     def tasks(self, project: int) -> Iterator[dict[str, Any]]:
         """All tasks of a project with their data, in pages."""
@@ -341,7 +373,13 @@ class LabelStudio:
         self._access_until = time.monotonic() + max(0.0, life - _RENEW_EARLY)
 
     def _send(
-        self, method: str, url: str, data: bytes | None, headers: Mapping[str, str], timeout: float | None
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float | None,
+        files: Sequence[tuple[str, bytes]] = (),
     ) -> requests.Response:
         session = getattr(self._local, "session", None)
         if session is None:
@@ -349,7 +387,8 @@ class LabelStudio:
         sent = {**headers, "Content-Type": "application/json"} if data is not None else dict(headers)
         through = ""
         try:
-            request = session.prepare_request(requests.Request(method, url, data=data, headers=sent))
+            parts = [(f"file{number}", file) for number, file in enumerate(files)]
+            request = session.prepare_request(requests.Request(method, url, data=data, headers=sent, files=parts))
             if not is_under(str(request.url), self.url, ("/",)):
                 raise LabelStudioError(f"{method} {shown(url)!r} would leave {self.url}; the token stays there")
             proxies = self.route.proxies(str(request.url))
@@ -398,5 +437,19 @@ def detail(response: requests.Response) -> str:
         body = orjson.loads(next(response.iter_content(_REASON_BYTES), b""))
     except (ValueError, requests.RequestException):
         return response.reason or ""
-    text = body.get("detail") or body.get("error") or "" if isinstance(body, dict) else ""
-    return str(text)[:300].rstrip(".")
+    if not isinstance(body, dict):
+        return ""
+    parts = [body.get("detail") or body.get("error") or "", *_texts(body.get("validation_errors"))]
+    return ": ".join(str(part) for part in parts if part)[:_REASON_CHARACTERS].rstrip(".")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The sentences of Label Studio's ``validation_errors``, which lie in lists by field."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from (text if key == "non_field_errors" else f"{key}: {text}" for text in _texts(item))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif value:
+        yield " ".join(str(value).split())

@@ -22,7 +22,6 @@ from dataset_tools.label_studio.addresses import (
     has_odd_characters,
     is_under,
     joined,
-    origin,
     shown,
 )
 from dataset_tools.label_studio.client import CONNECT_TIMEOUT, LabelStudio, detail
@@ -65,10 +64,6 @@ class Downloads:
         self._new_session = session or self._route.session
         self._require_allowed = require_allowed
         self._local = threading.local()
-
-    def is_label_studio(self, address: str) -> bool:
-        """Whether a ``checked`` address has Label Studio's scheme, host and port."""
-        return self._base is not None and origin(address) == origin(self._base)
 
     def address(self, url: str, task_id: int | str | None = None) -> str:
         """The http(s) address to ask for what stands in a task's data.
@@ -206,7 +201,13 @@ class Downloads:
         return reason
 
 
-def read_body(response: requests.Response, limit: int, seconds: float, setting: str) -> bytes:
+def read_body(
+    response: requests.Response,
+    limit: int,
+    seconds: float,
+    setting: str,
+    came: Callable[[int], None] = lambda _: None,
+) -> bytes:
     """The body of a response that was opened with ``Downloads.open``.
 
     Args:
@@ -214,6 +215,7 @@ def read_body(response: requests.Response, limit: int, seconds: float, setting: 
         limit: largest body in bytes.
         seconds: longest time for reading it.
         setting: what sets ``limit``, for the message.
+        came: called with the number of bytes of each part; may raise ImageError.
 
     Raises:
         ImageError: it is too large, too slow, or breaks off.
@@ -225,6 +227,7 @@ def read_body(response: requests.Response, limit: int, seconds: float, setting: 
     until = time.monotonic() + seconds
     try:
         for part in response.iter_content(1 << 18) if size <= limit else ():
+            came(len(part))
             parts += part
             if len(parts) > limit:
                 break

@@ -12,21 +12,30 @@ import hashlib
 import hmac
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES, category_name
-from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
-from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
+from dataset_tools.label_studio.annotations import (
+    BOX,
+    PREDICTED,
+    annotations_of,
+    objects_of,
+    prediction_as_annotation,
+    unread,
+    words_of,
+)
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of
-from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, local_path, target_of
+from dataset_tools.label_studio.learnt_nouns import in_known_words
+from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, is_accepted, labels_of
+from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
     "ImageReading",
@@ -34,7 +43,6 @@ __all__ = [
     "Problem",
     "Reading",
     "chosen_readings",
-    "read_export",
     "read_tasks",
     "samples_of",
     "samples_of_task",
@@ -65,6 +73,10 @@ class ImportRules:
         agreement: least mean IoU with the others for ``agreement``.
         images: folder with the images, for tasks whose image is an upload or a URL; None leaves them unresolved.
         hash_annotators: key with which annotator ids are hashed; None keeps the ids.
+        predictions: whether a task that nobody has annotated or skipped gives its newest prediction, which nobody has
+            accepted: for maps, never for datasets.
+        model_version: the one whose predictions count; None takes any.
+        nouns: that the project's annotators use -> category (``learnt_nouns.meanings``).
     """
 
     image_key: str | None = None
@@ -73,6 +85,9 @@ class ImportRules:
     agreement: float = 0.8
     images: Path | None = None
     hash_annotators: str | None = None
+    predictions: bool = False
+    model_version: str | None = None
+    nouns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -104,39 +119,39 @@ class ImageReading:
     annotations: list[Reading] = field(default_factory=list)
 
 
-def read_export(path: Path, rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
-    """Samples of a JSON export (a list of tasks), read task by task.
+def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
+    """Samples of tasks as exports and the API hold them, one for each image.
 
     Args:
-        path: the file; it may be larger than memory.
+        tasks: read one by one.
         rules: what to take.
         problems: receives what was left out.
-
-    Raises:
-        DatasetError: the file is missing or no list of tasks; what was read before stays valid.
     """
-    yield from samples_of(read_tasks(path), rules, problems)
-
-
-def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
-    """Samples of tasks as exports and the API hold them, one for each image; see :func:`read_export`."""
     yield from joined(_samples(tasks, rules, problems))
 
 
 def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
     said: set[str] = set()
-    for task in tasks:
+    count, some = 0, False
+    for count, task in enumerate(tasks, start=1):  # noqa: B007 - told at the end
         found: list[Problem] = []
         try:
-            yield from samples_of_task(task, rules, found)
+            for sample in samples_of_task(task, rules, found):
+                some = True
+                yield sample
         except (DatasetError, MaskError) as error:
             found.append(Problem(task.get("id"), str(error)))
+        except UNUSABLE as error:  # something in it has another form than Label Studio writes
+            found.append(Problem(task.get("id"), f"it cannot be read: {type(error).__name__}: {error}"[:300]))
         for problem in found:
             if problem.kind != "note":
                 problems.append(problem)
             elif problem.message not in said:
                 said.add(problem.message)
                 logger.warning("task %s: %s", problem.task, problem.message)
+    if count and not some and not problems:
+        message = "hold no accepted object and no confirmed absence: nothing was submitted, or it was skipped"
+        problems.append(Problem(None, f"its {count:,} tasks {message}"))
 
 
 def read_tasks(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -188,15 +203,17 @@ def samples_of_task(task: Mapping[str, Any], rules: ImportRules, problems: list[
 def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportRules) -> SourceImage:
     location = local_file(reading.location, rules.images)
     name, scene = file_name(reading.location), _text(task["data"].get("scene"))
+    tile = task["data"].get("tile")  # where it lies on the map, as `pslg import-images` keeps it
+    extra = tile if isinstance(tile, dict) else {}
     for _, regions in reading.annotations:
         for region in regions:
-            height, width = region.mask.shape
-            return SourceImage(name, width, height, location, scene)
+            height, width = region.size
+            return SourceImage(name, width, height, location, scene, extra)
     try:
         height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
     except (DatasetError, ImageError) as error:
         raise DatasetError(f"it was submitted empty, and its image is needed for that: {error}") from None
-    return SourceImage(name, width, height, location, scene)
+    return SourceImage(name, width, height, location, scene, extra)
 
 
 def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[Problem]) -> list[ImageReading]:
@@ -208,10 +225,18 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         MaskError: a mask is damaged.
     """
     readings: list[Reading] = []
-    for annotation in annotations_of(task):
+    given = annotations_of(task)
+    if rules.predictions and not given:
+        given = prediction_as_annotation(task, rules.model_version)
+    for annotation in given:
         if kinds := unread(annotation["result"]):
             what = f"its regions of type {', '.join(kinds)} are not read; those of {', '.join(SHAPES)} are"
             problems.append(Problem(task.get("id"), what))
+        if several := sorted(
+            {", ".join(labels_of(r)) for r in annotation["result"] if is_accepted(r) and labels_of(r)[1:]}
+        ):
+            what = f"regions with several labels ({'; '.join(several)}) are taken under the first"
+            problems.append(Problem(task.get("id"), what, "note"))
         readings.append((annotation, objects_of(annotation)))
     chosen = _chosen(readings, rules, task, problems) if readings else []
     places = sorted({(region.image, region.item) for _, regions in chosen for region in regions}, key=str)
@@ -233,7 +258,7 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
             if here or _says_absent(annotation):
                 reading.annotations.append((annotation, here))
     for reading in found.values():
-        sizes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        sizes = {region.size for _, regions in reading.annotations for region in regions}
         if len(sizes) > 1:
             raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
     return list(found.values())
@@ -285,7 +310,7 @@ def _records(
     # The labels of the annotation are nouns, whether or not the lexicon holds them.
     named = (category_name(region.label) for region in regions if region.label)
     own = {name for name in named if not says_nothing(name)}
-    words = words_of(regions, annotation["result"], texts, own)
+    words = words_of(regions, annotation["result"], texts, own, rules.nouns)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:
             problems.append(Problem(task.get("id"), _wordless(task, number, region, texts, rules), "wordless"))
@@ -293,22 +318,24 @@ def _records(
             problems.append(Problem(task.get("id"), _AS_DRAWN.format(region.control), "note"))
         category = region.label or "object"
         if category not in CATEGORIES and text is not None:  # a label like "object": the words say what it is
-            category = parse(text, own).category or category
+            category = parse(in_known_words(text, own, rules.nouns).text, own).category or category
         groups.setdefault((text or "", category), []).append(region)
     if _says_absent(annotation):
-        groups = {(text, parse(text).category or _text(task["data"].get("category")) or "object"): [] for text in texts}
+        asked = {text: in_known_words(text, (), rules.nouns).text for text in texts}
+        given = _text(task["data"].get("category"))
+        groups = {(text, parse(asked[text]).category or given or "object"): [] for text in texts}
     completed = annotation.get("completed_by")
     annotator = completed.get("id") if isinstance(completed, dict) else completed
     for (text, category), members in groups.items():
         clicks = [region.clicks for region in members if region.clicks is not None]
         scores = [region.score for region in members if region.score is not None]
-        reading = _reading(text, category, members)
+        reading = _reading(text, category, members, rules)
         provenance = Provenance(
-            source="label-studio",
+            source=PREDICTED if annotation.get(PREDICTED) else "label-studio",
             task=task.get("id"),
             annotation=annotation.get("id"),
             annotator=_hashed(annotator, rules.hash_annotators),
-            lead_time=annotation.get("lead_time"),
+            lead_time=lead if isinstance(lead := annotation.get("lead_time"), int | float) else None,
             model_version=next((region.model for region in members if region.model), None),
             origin=_most_work(members),
             clicks=sum(clicks) if clicks else None,
@@ -319,17 +346,22 @@ def _records(
             unread=reading.unread,
             mixed=len({region.expression for region in members}) > 1 or None,
         )
-        targets = tuple(dict.fromkeys(target_of(region.mask) for region in members))
+        targets = tuple(dict.fromkeys(Target(region.rle["counts"]) for region in members))
         kind = _text(task["data"].get("kind")) or (None if targets else "absent")
         yield Record(text, category, targets, _text(task["data"].get("split")), kind, provenance)
 
 
-def _reading(text: str, category: str, members: Sequence[Region]) -> WordsRead:
+def _reading(text: str, category: str, members: Sequence[Region], rules: ImportRules) -> WordsRead:
     """As the server read it when it answered, else as it is read now."""
     for region in members:
         if region.expression == text:
             return region.reading
-    return reading_of(text, frozenset() if category in CATEGORIES else frozenset((category,))) if text else WordsRead()
+    if not text:
+        return WordsRead()
+    own = frozenset() if category in CATEGORIES else frozenset((category,))
+    asked = in_known_words(text, own, rules.nouns)
+    reading = reading_of(asked.text, own)
+    return replace(reading, guessed=(*reading.guessed, *asked.guessed))
 
 
 def _most_work(regions: Sequence[Region]) -> Origin | None:

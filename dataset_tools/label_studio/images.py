@@ -17,12 +17,11 @@ from tempfile import TemporaryFile
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pycocotools import mask as coco_mask
-
 from dataset_tools.errors import DatasetError
 from dataset_tools.image_files import clean_parts
 from dataset_tools.label_studio.annotations import SAME_OBJECT
 from dataset_tools.label_studio.notes import NOTE
+from dataset_tools.masks import iou_of
 from dataset_tools.records import Record, Sample, Target
 
 __all__ = [
@@ -132,8 +131,10 @@ def _item(value: Any, item: int | None, path: str) -> str:
     if not all(isinstance(entry, str) for entry in value):
         raise DatasetError(f"its data has no list of images under {path!r}")
     number = 0 if item is None and len(value) == 1 else item
-    if number is None or not 0 <= number < len(value):
+    if number is None:
         raise DatasetError(f"its data has {len(value)} images under {path!r}, and its regions do not say on which")
+    if not 0 <= number < len(value):
+        raise DatasetError(f"its data has {len(value)} images under {path!r}, and its regions lie on number {number}")
     return str(value[number])
 
 
@@ -166,6 +167,8 @@ def image_path(location: str) -> str:
     Raises:
         DatasetError: it is no address.
     """
+    if "\0" in location:
+        raise DatasetError(f"the address {location!r:.200} of its image holds a zero byte")
     if _DRIVE.match(location) or ("\\" in location and not _SCHEME.match(location)):
         return "/".join(clean_parts(location))  # a path of Windows: nothing in it is encoded
     host, path = _host_and_path(location)
@@ -219,7 +222,7 @@ def joined(samples: Iterable[Sample]) -> Iterator[Sample]:
             parts: list[Sample] = []
             for offset in offsets:
                 file.seek(offset)
-                parts.append(pickle.load(file))  # noqa: S301 - our own file of a moment ago
+                parts.append(pickle.load(file))  # noqa: S301  # nosec B301 # our own file of a moment ago
             yield _one(parts)
     if failed is not None:
         raise failed
@@ -274,7 +277,7 @@ def _identified(records: Sequence[Record], height: int, width: int) -> Iterator[
     for record in records:
         known = objects.setdefault(record.category, [])
         for counts in (target.counts for target in record.targets):
-            overlaps = [max(_iou(counts, other, height, width) for other in masks) for masks in known]
+            overlaps = [max(_iou(counts, other, height, width) for other in each) for each in known]
             best = max(range(len(known)), key=overlaps.__getitem__, default=None)
             if best is not None and overlaps[best] >= SAME_OBJECT:
                 known[best].add(counts)
@@ -295,5 +298,5 @@ def _identified(records: Sequence[Record], height: int, width: int) -> Iterator[
 def _iou(first: str, second: str, height: int, width: int) -> float:
     if first == second:
         return 1.0
-    codes = [{"size": [height, width], "counts": counts.encode()} for counts in (first, second)]
-    return float(coco_mask.iou(codes[:1], codes[1:], [0])[0][0])
+    one, other = ({"size": [height, width], "counts": counts} for counts in (first, second))
+    return iou_of(one, other)

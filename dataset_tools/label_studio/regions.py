@@ -12,17 +12,19 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import brush_rle, masks, metrics
+from dataset_tools import brush_rle, masks
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.geometry import Box
-from dataset_tools.masks import Mask
+from dataset_tools.label_studio.learnt_nouns import Reworded, in_known_words
+from dataset_tools.masks import CocoRle, Mask
 from dataset_tools.records import Fate, Origin
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "brush_code",
     "fate_of",
     "is_accepted",
+    "labels_of",
     "mask_of",
     "new_id",
     "provenance",
@@ -95,15 +98,31 @@ class Region(RegionInfo):
     """One accepted region.
 
     Attributes:
-        mask: bool[H, W] at the image's own size.
+        rle: its mask as COCO's run-length code, at the image's own size; pixels are made when they are asked for.
     """
 
-    mask: Mask
+    rle: CocoRle
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image in pixels."""
+        height, width = self.rle["size"]
+        return height, width
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return masks.area_of(self.rle, *self.size)
+
+    @cached_property
+    def mask(self) -> Mask:
+        """bool[H, W]."""
+        return masks.from_coco(self.rle, *self.size)
 
 
 def is_accepted(result: Mapping[str, Any]) -> bool:
     """Whether a result is an object: smart clicks, texts and choices are not."""
-    return isinstance(result, dict) and result.get("type") in SHAPES
+    return isinstance(result, dict) and isinstance(result.get("type"), str) and result["type"] in SHAPES
 
 
 def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Region:
@@ -113,19 +132,21 @@ def read_region(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Reg
         DatasetError: it has no size, was drawn on a rotated view, or its coordinates are unusable.
         MaskError: its brush stream is damaged.
     """
-    value, kind = result.get("value") or {}, result["type"]
+    value, kind = result.get("value"), result["type"]
+    if not isinstance(value, dict):
+        raise DatasetError(f"region {result.get('id')} has no value with its shape but {value!r:.60}")
     try:
         height, width = int(result["original_height"]), int(result["original_width"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise DatasetError(f"region {result.get('id')} has no original_width and original_height") from None
     if result.get("image_rotation"):
         raise DatasetError(f"region {result.get('id')} was drawn on the image rotated by {result['image_rotation']}")
-    return Region(**vars(read_info(result, annotation)), mask=mask_of(kind, value, height, width))
+    return Region(**vars(read_info(result, annotation)), rle=_code_of(kind, value, height, width))
 
 
 def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> RegionInfo:
     """What an accepted result says of itself; its shape is not looked at."""
-    labels = (result.get("value") or {}).get(result["type"]) or []
+    labels = labels_of(result)
     meta = _meta(result)
     origin = result.get("origin")
     predicted = origin in ("prediction", "prediction-changed")
@@ -137,14 +158,30 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
         item=item if isinstance(item := result.get("item_index"), int) else None,
         control=result["from_name"] if isinstance(result.get("from_name"), str) else None,
         kind=result["type"],
-        label=(canonical(str(labels[0])) or str(labels[0])) if labels else None,
+        label=(canonical(labels[0]) or labels[0]) if labels else None,
         expression=meta.get("expression"),
-        origin=origin if origin in WORK else None,
+        origin=origin if isinstance(origin, str) and origin in WORK else None,
         model=meta.get("model") or (parent.get("model_version") if isinstance(parent, dict) else None),
         clicks=int(meta["clicks"]) if "clicks" in meta else None,
-        score=float(score) if isinstance(score, int | float | str) else None,
+        score=_number(score),
         reading=WordsRead(*(tuple(filter(None, meta.get(name, "").split("; "))) for name in ("guessed", "unread"))),
     )
+
+
+def labels_of(result: Mapping[str, Any]) -> list[str]:
+    """The labels of an accepted result, in its order; a lone text is one label."""
+    value = result.get("value")
+    labels = value.get(result["type"]) if isinstance(value, dict) else None
+    parts = [labels] if isinstance(labels, str) else labels if isinstance(labels, list) else []
+    return [str(label) for label in parts if isinstance(label, str | int | float) and str(label).strip()]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
+        return None
+    return number if number is not None and np.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -152,12 +189,12 @@ class RegionShape:
     """How a kind of region is read and written.
 
     Attributes:
-        read: from a region's ``value``, height and width of the image to the mask bool[H, W].
+        read: from a region's ``value``, height and width of the image to the code of the mask.
         write: from a mask and the tolerance in pixels to the values of one region or, where a region can hold one part
             only, of several; None for a shape that is only read.
     """
 
-    read: Callable[[Mapping[str, Any], int, int], Mask]
+    read: Callable[[Mapping[str, Any], int, int], CocoRle]
     write: Callable[[Mask, float], list[Value]] | None = None
 
 
@@ -168,11 +205,16 @@ def mask_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> Mas
         DatasetError: no shape of this kind is read, or its coordinates are unusable.
         MaskError: its brush stream is damaged.
     """
+    return masks.from_coco(_code_of(kind, value, height, width), height, width)
+
+
+def _code_of(kind: str, value: Mapping[str, Any], height: int, width: int) -> CocoRle:
+    """The code of :func:`mask_of`."""
     if kind not in SHAPES:
         raise DatasetError(f"regions of type {kind!r} are not read; those of {', '.join(SHAPES)} are")
     try:
         return SHAPES[kind].read(value, height, width)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"a {kind} region has unusable coordinates: {error!r}") from error
 
 
@@ -206,13 +248,15 @@ def provenance(model_version: str, clicks: int, score: float) -> str:
     return f"pslg model={model_version} clicks={clicks} score={score:.3f}"
 
 
-def words(expression: str, own: Collection[str] = ()) -> list[str]:
+def words(expression: str, own: Collection[str] = (), nouns: Mapping[str, str] | None = None) -> list[str]:
     """The expression that a region answers and what of it was guessed or left unread, for its ``meta.text`` beside
-    :func:`provenance`; read as ``expression`` and ``reading``. ``own``: see ``expressions.reading.reading_of``.
+    :func:`provenance`; read as ``expression`` and ``reading``. ``own``: see ``expressions.reading.reading_of``;
+    ``nouns``: see ``learnt_nouns.in_known_words``.
     """
     text = " ".join(expression.split())
-    reading = reading_of(text, frozenset(own))
-    read = (("guessed", reading.guessed), ("unread", reading.unread))
+    asked = in_known_words(text, own, nouns) if nouns else Reworded(text)
+    reading = reading_of(asked.text, frozenset(own))
+    read = (("guessed", (*reading.guessed, *asked.guessed)), ("unread", reading.unread))
     return [f"expression: {text}", *(f"{name}: {'; '.join(found)}" for name, found in read if found)]
 
 
@@ -263,6 +307,8 @@ def rectangle_corners(value: Mapping[str, Any], height: int, width: int) -> Corn
 
 def _turned(points: Corners, value: Mapping[str, Any]) -> Corners:
     angle = np.radians(float(value.get("rotation") or 0))
+    if not (np.isfinite(angle) and np.isfinite(points).all()):
+        raise ValueError("a coordinate or the rotation is no finite number")
     return points @ np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
 
 
@@ -282,8 +328,10 @@ def _ellipse_corners(value: Mapping[str, Any], height: int, width: int) -> Corne
     return _turned(rim, value) + np.array((x, y)) * scale
 
 
-def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callable[[Mapping[str, Any], int, int], Mask]:
-    def read(value: Mapping[str, Any], height: int, width: int) -> Mask:
+def _filled(
+    corners: Callable[[Mapping[str, Any], int, int], Corners],
+) -> Callable[[Mapping[str, Any], int, int], CocoRle]:
+    def read(value: Mapping[str, Any], height: int, width: int) -> CocoRle:
         found = corners(value, height, width)
         if found.ndim != 2 or found.shape[1] != 2 or len(found) < 3 or not np.isfinite(found).all():
             raise ValueError(f"it needs at least three points x, y; it has the shape {found.shape}")
@@ -291,13 +339,13 @@ def _filled(corners: Callable[[Mapping[str, Any], int, int], Corners]) -> Callab
             masks.require_drawable(found, height, width)
         except MaskError as error:
             raise ValueError(str(error)) from None
-        return masks.from_coco([found.reshape(-1).tolist()], height, width)
+        return masks.rle_of([found.reshape(-1).tolist()], height, width)
 
     return read
 
 
-def _read_brush(value: Mapping[str, Any], height: int, width: int) -> Mask:
-    return brush_rle.decode(brush_code(value), height, width)
+def _read_brush(value: Mapping[str, Any], height: int, width: int) -> CocoRle:
+    return masks.rle_of_runs(*brush_rle.pixel_runs(brush_code(value), height, width), height, width)
 
 
 def _write_brush(mask: Mask, _tolerance: float) -> list[Value]:
@@ -359,7 +407,8 @@ SHAPES: Mapping[str, RegionShape] = {
 
 def _meta(result: Mapping[str, Any]) -> dict[str, str]:
     """``model``, ``clicks``, ``score`` and ``expression`` from the region's ``meta.text``."""
-    text = (result.get("meta") or {}).get("text") or []
+    meta = result.get("meta")
+    text = meta.get("text") if isinstance(meta, dict) else None
     found: dict[str, str] = {}
     parts = [text] if isinstance(text, str) else text if isinstance(text, list) else []
     # Whoever adds a note in the editor gets one text of several lines back.
@@ -380,7 +429,7 @@ def agreement(first: Sequence[Region], second: Sequence[Region]) -> float:
         return 1.0
     total = 0.0
     for label in labels:
-        masks = [[region.mask for region in regions if region.label == label] for regions in (first, second)]
-        if masks[0] and masks[1] and masks[0][0].shape == masks[1][0].shape:
-            total += metrics.iou(np.logical_or.reduce(masks[0]), np.logical_or.reduce(masks[1]))
+        codes = [[region.rle for region in regions if region.label == label] for regions in (first, second)]
+        if codes[0] and codes[1] and codes[0][0]["size"] == codes[1][0]["size"]:
+            total += masks.iou_of(*(masks.union_of(some) for some in codes))
     return total / len(labels)

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.addresses import shown
+from dataset_tools.maps.georeference import Georeference
+from dataset_tools.maps.remote import RangeFile, RemoteFile, name_of, remote_file
 
-__all__ = ["DRIVERS", "is_map_file", "opened", "rasterio_module"]
+__all__ = ["DRIVERS", "crs_of", "georeference_of", "is_map_file", "opened", "rasterio_module", "remote_map"]
 
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT", ".jp2": "JP2OpenJPEG"}
 """GDAL's name of the one format that a file with this suffix is read as."""
@@ -48,31 +52,85 @@ def rasterio_module() -> Any:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The rasterio dataset of the file ``path``; what GDAL raises in the block becomes a DatasetError.
+def opened(source: Path | RemoteFile) -> Iterator[Any]:
+    """The rasterio dataset of a file; what GDAL raises in the block becomes a DatasetError.
+
+    Args:
+        source: its path, or ``remote_map`` of its address.
 
     Raises:
-        DatasetError: the file is missing, empty, of another format than its suffix says, damaged, or a mosaic that
-            names files outside of its folder.
+        DatasetError: the file is missing, empty, of another format than its suffix says, damaged, breaks off, or is a
+            mosaic that names files outside of its folder.
     """
     rasterio = rasterio_module()
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist")
-    if path.stat().st_size == 0:
-        raise DatasetError(f"{path} is empty (0 bytes)")
-    if path.suffix.lower() == ".vrt":
-        _check_mosaic(path, path.resolve().parent, depth=0)
+    if isinstance(source, RemoteFile):
+        # GDAL opens it by any name; one that no other scene has at the same time.
+        place, remote, name = f"{id(source)}/{source.name}", source, source.shown
+        options: dict[str, Any] = {"opener": partial(_opened_again, source)}
+        suffix = Path(source.name).suffix.lower()
+    else:
+        _check_file(source)
+        place, remote, name, options, suffix = str(source), None, str(source), {}, source.suffix.lower()
     import warnings
 
     with rasterio.Env(**_ENVIRONMENT), warnings.catch_warnings():
         # That an image has no georeference is said by our own words, where it matters.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            with rasterio.open(path, driver=DRIVERS[path.suffix.lower()]) as dataset:
+            with rasterio.open(place, driver=DRIVERS[suffix], **options) as dataset:
                 yield dataset
         except rasterio.errors.RasterioError as error:
+            if remote is not None and remote.failure is not None:
+                raise DatasetError(str(remote.failure)) from error
             reason = " ".join(str(error.__cause__ or error).split())
-            raise DatasetError(f"{path} cannot be read: {reason[:300]}") from error
+            raise DatasetError(
+                f"{name} cannot be read ({reason[:300]}); if it was copied or downloaded, it may be cut off"
+            ) from error
+    if remote is not None and remote.failure is not None:
+        raise DatasetError(str(remote.failure))
+
+
+def remote_map(address: str) -> RemoteFile:
+    """The GeoTIFF or JPEG 2000 file behind an http(s) address.
+
+    Raises:
+        DatasetError: it is of another kind, or cannot be had by ranges.
+    """
+    if Path(name_of(address)).suffix.lower() not in DRIVERS.keys() - {".vrt"}:
+        raise DatasetError(
+            f"{shown(address)}: of addresses only .tif, .tiff and .jp2 files are read; download it first"
+        )
+    return remote_file(address)
+
+
+def georeference_of(dataset: Any) -> Georeference | None:
+    """Where an open dataset lies; None if it has no transform. Its CRS may be None, its transform degenerate."""
+    if dataset.transform.is_identity:
+        return None
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    return Georeference(crs_of(dataset), (a, b, c, d, e, f))
+
+
+def crs_of(dataset: Any) -> str | None:
+    """The coordinate reference system of an open dataset as ``EPSG:<code>``, else as WKT; None without one."""
+    if not dataset.crs:
+        return None
+    code = dataset.crs.to_epsg()
+    return f"EPSG:{code}" if code else str(dataset.crs.to_wkt())
+
+
+def _opened_again(remote: RemoteFile, _path: str, _mode: str = "rb", **_options: Any) -> RangeFile:
+    """What rasterio asks for a file object; GDAL has several at once."""
+    return RangeFile(remote)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist")
+    if path.stat().st_size == 0:
+        raise DatasetError(f"{path} is empty (0 bytes)")
+    if path.suffix.lower() == ".vrt":
+        _check_mosaic(path, path.resolve().parent, depth=0)
 
 
 def _check_mosaic(path: Path, folder: Path, depth: int) -> None:

@@ -9,20 +9,23 @@ sea does not become noise. Memory does not grow with the scene.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import band_pictures, image_files, tiff_bands
+from dataset_tools import band_pictures, image_files
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.addresses import shown
 from dataset_tools.maps.georeference import Georeference, of_world_file
-from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.raster import crs_of, georeference_of, is_map_file, opened, rasterio_module, remote_map
+from dataset_tools.maps.remote import RangeFile, RemoteFile
+from dataset_tools.tiff_bands import header, is_premultiplied, orientation
 
 __all__ = ["MapScene", "Window", "open_scene"]
 
@@ -37,10 +40,12 @@ _METRES_PER_DEGREE = 111_320.0
 
 @dataclass(frozen=True)
 class _Reading:
-    """How the file's bands become RGB and transparency."""
+    """How the file's bands become RGB and transparency; ``opaque`` is the value of ``alpha`` that hides all below."""
 
     bands: tuple[int, ...]
     alpha: int | None
+    opaque: float
+    premultiplied: bool
     uses_mask: bool
     nodata: float | None
     palette: npt.NDArray[np.uint8] | None
@@ -59,19 +64,26 @@ class MapScene:
         notes: what a person should know of how it is read, one sentence each.
     """
 
-    def __init__(self, dataset: Any, path: Path, bands: Sequence[int] | None, gsd: float | None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        source: Path | RemoteFile,
+        bands: Sequence[int] | None,
+        gsd: float | None,
+        tags: Mapping[int, Any],
+    ) -> None:
         self._dataset = dataset
-        self.name = path.stem
-        self.source = path.name
+        self.source = source.name
+        self.name = PurePath(self.source).stem
         self.notes: list[str] = []
-        native = _georeference(dataset, path, self.notes)
-        self._factor = _factors(dataset, native, gsd, path)
+        native = _georeference(dataset, source, self.notes)
+        self._factor = _factors(dataset, native, gsd, self.source)
         self.width = max(1, round(dataset.width * self._factor[0]))
         self.height = max(1, round(dataset.height * self._factor[1]))
         exact = self.width / dataset.width, self.height / dataset.height
         self._factor = exact
         self.reference = native.scaled(*exact) if native else None
-        self._reading = _reading(dataset, bands, path, self.notes)
+        self._reading = _reading(dataset, bands, self.source, self.notes, is_premultiplied(tags))
         self.bands = self._reading.bands
         self.stretch = self._stretch()
         if self.stretch is not None:
@@ -80,6 +92,8 @@ class MapScene:
 
     def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
         """uint8[h, w, 4] RGBA of ``window``; alpha is 0 where the scene holds nothing (nodata, mask, alpha).
+
+        Soft transparency stays soft; the colours are never multiplied by it.
 
         Args:
             window: inside the scene.
@@ -94,6 +108,8 @@ class MapScene:
         width, height = size or (width, height)
         values = self._values(window, size)
         seen = self._seen(values, window)
+        if not seen.any():
+            return np.zeros((height, width, 4), np.uint8)
         result = np.empty((height, width, 4), np.uint8)
         if self._reading.palette is not None:
             result[..., :3] = self._reading.palette[values[0]]
@@ -102,7 +118,14 @@ class MapScene:
                 low, high = self.stretch
                 values = band_pictures.levels(values, low, high)  # NaN is nothing and was taken out by _seen
             result[..., :3] = values.transpose(1, 2, 0)  # one band fills all three channels
-        result[..., 3] = np.where(seen, 255, 0)
+        opacity = self._opacity(window, (width, height))
+        if opacity is None:
+            result[..., 3] = 255
+        else:
+            result[..., 3] = np.rint(255 * opacity)
+            if self._reading.premultiplied:
+                straight = result[..., :3] / np.maximum(opacity, 1 / 255)[..., None]
+                result[..., :3] = np.minimum(np.rint(straight), 255)
         result[~seen] = 0
         return result
 
@@ -144,13 +167,24 @@ class MapScene:
         if reading.nodata is not None and not math.isnan(reading.nodata):
             seen &= ~(values == reading.nodata).all(axis=0)
         if reading.alpha is not None:
-            seen &= self._read(reading.alpha, window, (width, height), Resampling.nearest) > 0
+            opacity = self._opacity(window, (width, height))
+            assert opacity is not None  # noqa: S101 - for the type checker
+            seen &= opacity > 0
         elif reading.uses_mask:
             mask = self._dataset.read_masks(
                 1, window=self._source_window(window), out_shape=(height, width), resampling=Resampling.nearest
             )
             seen &= mask > 0
         return seen
+
+    def _opacity(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32] | None:
+        """float32[h, w] in [0, 1] of the band of transparency; None without one."""
+        from rasterio.enums import Resampling
+
+        if self._reading.alpha is None:
+            return None
+        values = self._read(self._reading.alpha, window, size, Resampling.nearest).astype(np.float32)
+        return np.clip(values / np.float32(self._reading.opaque), 0, 1)
 
     def _stretch(self) -> tuple[float, float] | None:
         kinds = {np.dtype(self._dataset.dtypes[band - 1]) for band in self._reading.bands}
@@ -194,7 +228,7 @@ class _Picture(MapScene):
         self.bands = (1, 2, 3)
         self.stretch = None
         self.notes = []
-        if tiff_bands.orientation(path) != 1:
+        if orientation(_header(path)) != 1:
             self.notes.append("its orientation tag turns it: it is read whole, without the georeference of its tags")
 
     def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
@@ -206,12 +240,14 @@ class _Picture(MapScene):
 
 
 @contextmanager
-def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | None = None) -> Iterator[MapScene]:
+def open_scene(
+    source: Path | str, *, bands: Sequence[int] | None = None, gsd: float | None = None
+) -> Iterator[MapScene]:
     """The scene in a file.
 
     Args:
-        path: GeoTIFF (plain, tiled, cloud-optimised), VRT mosaic or JPEG 2000, read by windows; PNG, JPEG and WebP are
-            read whole.
+        source: GeoTIFF (plain, tiled, cloud-optimised), VRT mosaic or JPEG 2000, read by windows; PNG, JPEG and WebP
+            are read whole. A text is the http(s) address of a GeoTIFF or JPEG 2000, read by ranges.
         bands: three bands (or one) to read as red, green and blue, counted from 1; None: those of PSLG_BANDS, else the
             first three.
         gsd: ground sampling in metres a pixel to resample to; None: as it is.
@@ -219,32 +255,43 @@ def open_scene(path: Path, *, bands: Sequence[int] | None = None, gsd: float | N
     Raises:
         DatasetError: the file is missing, empty, damaged, or cannot be read so; the message says what to do.
     """
-    if not is_map_file(path) or (gsd is None and tiff_bands.orientation(path) != 1):
-        yield _Picture(path, gsd)
-        return
+    if isinstance(source, str):
+        rasterio_module()
+        remote = remote_map(source)
+        file: Path | RemoteFile = remote
+        tags: Mapping[int, Any] = header(RangeFile(remote))
+        if orientation(tags) != 1:
+            raise DatasetError(f"{shown(source)}: its orientation tag turns it; download it first")
+    else:
+        file, tags = source, _header(source)
+        if not is_map_file(source) or (gsd is None and orientation(tags) != 1):
+            yield _Picture(source, gsd)
+            return
     bands = image_files.default_bands() if bands is None else bands
-    with opened(path) as dataset:
-        yield MapScene(dataset, path, bands, gsd)
+    with opened(file) as dataset:
+        yield MapScene(dataset, file, bands, gsd, tags)
 
 
-def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | None:
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    crs = None
-    if dataset.crs:
-        code = dataset.crs.to_epsg()
-        crs = f"EPSG:{code}" if code else str(dataset.crs.to_wkt())
-    found: Georeference | None = Georeference(crs, (a, b, c, d, e, f))
-    assert found is not None  # noqa: S101 - for the type checker
-    if found.is_degenerate:
+def _header(path: Path) -> Mapping[int, Any]:
+    try:
+        with path.open("rb") as file:
+            return header(file)
+    except OSError:
+        return {}
+
+
+def _georeference(dataset: Any, source: Path | RemoteFile, notes: list[str]) -> Georeference | None:
+    found = georeference_of(dataset)
+    if found is not None and found.is_degenerate:
         raise DatasetError(
-            f"{path} has the transform {found.transform}, which maps it to a line; repair its georeference"
+            f"{source.name} has the transform {found.transform}, which maps it to a line; repair its georeference"
         )
-    if dataset.transform.is_identity:
+    if found is None:
         if dataset.gcps[0]:
             notes.append("it has ground control points but no transform: run gdalwarp to get back to the map")
-        found = of_world_file(path)
-        if found is not None and crs:
-            found = Georeference(crs, found.transform)
+        found = of_world_file(source) if isinstance(source, Path) else None
+        if found is not None:
+            found = Georeference(crs_of(dataset), found.transform)
     if found is None:
         notes.append("it has no georeference: tiles keep their place in the scene only")
     elif found.crs is None:
@@ -252,14 +299,14 @@ def _georeference(dataset: Any, path: Path, notes: list[str]) -> Georeference | 
     return found
 
 
-def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, path: Path) -> tuple[float, float]:
+def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, name: str) -> tuple[float, float]:
     """Columns and rows as read per column and row in the file."""
     if gsd is None:
         return 1.0, 1.0
     if not gsd > 0:
         raise DatasetError(f"--gsd is metres a pixel, above 0; got {gsd}")
     if reference is None or not dataset.crs:
-        raise DatasetError(f"{path} has no coordinate reference system, so that --gsd {gsd:g} cannot be related to it")
+        raise DatasetError(f"{name} has no coordinate reference system, so that --gsd {gsd:g} cannot be related to it")
     width, height = reference.pixel
     if dataset.crs.is_geographic:
         latitude = reference.position(dataset.width / 2, dataset.height / 2)[1]
@@ -270,16 +317,17 @@ def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, pa
     return width * metres[0] / gsd, height * metres[1] / gsd
 
 
-def _reading(dataset: Any, bands: Sequence[int] | None, path: Path, notes: list[str]) -> _Reading:
+def _reading(dataset: Any, bands: Sequence[int] | None, name: str, notes: list[str], premultiplied: bool) -> _Reading:
     from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
-    count = dataset.count
+    count, opaque = dataset.count, 1.0
     alpha = next((k for k, c in enumerate(dataset.colorinterp, 1) if c == ColorInterp.alpha), None)
     if alpha is not None:
         scale = max(1, max(dataset.width, dataset.height) // 1024)
         shape = (max(1, dataset.height // scale), max(1, dataset.width // scale))
         values = dataset.read(alpha, out_shape=shape, resampling=Resampling.nearest)
         largest = values.max()
+        opaque = float(largest) if largest > 0 else 1.0
         if np.mean((values == 0) | (values == largest)) < band_pictures.TRANSPARENT:
             notes.append(f"band {alpha} is tagged as transparency but holds picture values: it is taken for a band")
             alpha = None
@@ -296,7 +344,7 @@ def _reading(dataset: Any, bands: Sequence[int] | None, path: Path, notes: list[
         chosen = tuple(bands)
         if len(chosen) not in (1, 3) or not all(1 <= band <= count for band in chosen):
             raise DatasetError(
-                f"--bands takes one or three of 1 to {count} for {path}; got {','.join(map(str, chosen))}"
+                f"--bands takes one or three of 1 to {count} for {name}; got {','.join(map(str, chosen))}"
             )
     palette = None
     if dataset.colorinterp[chosen[0] - 1] == ColorInterp.palette and len(chosen) == 1:
@@ -307,4 +355,4 @@ def _reading(dataset: Any, bands: Sequence[int] | None, path: Path, notes: list[
     flags = dataset.mask_flag_enums[chosen[0] - 1]
     # GDAL's own alpha mask is not asked: the band tagged so may be none.
     uses_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    return _Reading(chosen, alpha, uses_mask, dataset.nodatavals[chosen[0] - 1], palette)
+    return _Reading(chosen, alpha, opaque, premultiplied, uses_mask, dataset.nodatavals[chosen[0] - 1], palette)

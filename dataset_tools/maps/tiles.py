@@ -47,7 +47,7 @@ def windows(width: int, height: int, side: int, overlap: int) -> Iterator[tuple[
 
 
 def tile(
-    path: Path,
+    source: Path | str,
     folder: Path,
     side: int = 1024,
     overlap: int = 64,
@@ -63,7 +63,7 @@ def tile(
     of one colour (the fill around an oblique scene), are left out. A run that was stopped goes on where it was.
 
     Args:
-        path: as for ``dataset_tools.maps.scene.open_scene``; memory does not grow with the size of map files.
+        source: as for ``dataset_tools.maps.scene.open_scene``; memory does not grow with the size of map files.
         folder: where the tiles go.
         side: in pixels.
         overlap: of neighbouring tiles in pixels, at least; below ``side``.
@@ -81,9 +81,9 @@ def tile(
     if not 0 <= overlap < side:
         raise DatasetError(f"the overlap ({overlap}) must be at least 0 and below the side ({side})")
     folder.mkdir(parents=True, exist_ok=True)
-    with open_scene(path, bands=bands, gsd=gsd) as scene:
+    with open_scene(source, bands=bands, gsd=gsd) as scene:
         for sentence in scene.notes:
-            note(f"{path}: {sentence}")
+            note(f"{scene.source}: {sentence}")
         there = _tidy(folder)
         _refuse_another(scene, there, folder)
         made = []

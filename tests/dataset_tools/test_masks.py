@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from dataset_tools import masks
+from dataset_tools import brush_rle, masks
 from dataset_tools.errors import MaskError
 
 Mask = npt.NDArray[np.bool_]
@@ -25,6 +25,28 @@ def test_coco_rle_round_trip_is_exact_and_pycocotools_own(mask: Mask) -> None:
     assert code["counts"].encode() == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
     assert np.array_equal(masks.from_coco(code, *mask.shape), mask)
     assert masks.area_of(code, *mask.shape) == mask.sum()
+
+
+@given(
+    small, st.sampled_from([0, 1, 50]), st.sampled_from([0, 1, 50]), st.sampled_from([0, 50]), st.sampled_from([0, 50])
+)
+def test_small_objects_have_pycocotools_code_wherever_they_lie(
+    part: Mask, above: int, left: int, below: int, right: int
+) -> None:
+    mask = np.pad(part, ((above, below), (left, right)))
+    expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert masks.to_coco_rle(mask) == {"size": list(mask.shape), "counts": expected}
+    runs = brush_rle.pixel_runs(brush_rle.encode(mask), *mask.shape)
+    assert masks.rle_of_runs(*runs, *mask.shape) == masks.to_coco_rle(mask)
+
+
+def test_overlaps_of_codes_are_those_of_their_masks() -> None:
+    a, b = np.zeros((2, 20, 30), bool)
+    a[2:8, 3:9] = b[5:11, 3:9] = True
+    first, second = masks.to_coco_rle(a), masks.to_coco_rle(b)
+    assert masks.iou_of(first, second) == (a & b).sum() / (a | b).sum()
+    assert masks.share_of(first, second) == (a & b).sum() / a.sum()
+    assert np.array_equal(masks.from_coco(masks.union_of([first, second]), 20, 30), a | b)
 
 
 def test_uncompressed_counts_and_lists_of_codes_are_read() -> None:

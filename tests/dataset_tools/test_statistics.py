@@ -12,7 +12,7 @@ import pytest
 from dataset_tools import statistics, synthetic
 from dataset_tools.enlarging import enlarge
 from dataset_tools.formats import read
-from dataset_tools.label_studio.exports import ImportRules, read_export
+from dataset_tools.label_studio.exports import ImportRules, read_tasks, samples_of
 from dataset_tools.label_studio.tasks import write_tasks
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
@@ -102,7 +102,7 @@ def test_tasks_that_annotators_accept_come_back_as_the_same_records(tmp_path: Pa
         result = task.pop("predictions")[0]["result"]
         task.update(id=number, annotations=[{"id": number, "result": result}])
     (tmp_path / "export.json").write_text(json.dumps(tasks))
-    after = list(read_export(tmp_path / "export.json", ImportRules(), []))
+    after = list(samples_of(read_tasks(tmp_path / "export.json"), ImportRules(), []))
     kept = [
         (record.expression, record.category, before.merged(record), record.split, record.kind)
         for record in before.records

@@ -40,12 +40,16 @@ class Studio:
 
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    """One Label Studio for the whole session; tests make projects of their own in it."""
+    """One Label Studio for the whole session; tests make projects of their own in it. It serves the tests' files."""
     try:
         program = find_program()
     except LabelStudioError as error:
         missing("label-studio", str(error))
-    with LabelStudioProcess(program, tmp_path_factory.mktemp("label-studio")) as process:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LOCAL_FILES_SERVING_ENABLED", "true")
+        environment.setenv("LOCAL_FILES_DOCUMENT_ROOT", str(tmp_path_factory.getbasetemp()))
+        process = LabelStudioProcess(program, tmp_path_factory.mktemp("label-studio"))
+    with process:
         process.start()
         with contextlib.closing(LabelStudioClient(process.url, process.token)) as client:
             yield Studio(process, client)

@@ -8,13 +8,14 @@ was submitted with no result says that its expression names nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
@@ -28,6 +29,7 @@ from dataset_tools.label_studio.exports import (
     chosen_readings,
     task_expressions,
 )
+from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 
 __all__ = ["FetchImage", "ImageFile", "labelled_images", "project_categories", "task_images"]
@@ -94,14 +96,15 @@ def labelled_images(
         problems: receives what was left out: images that cannot be had or read, masks of another size, damaged ones.
         progress: called with 1 after every task.
     """
-    return _images_of(store.annotated_tasks(project), fetch, problems, project_categories(store, project), progress)
+    own, nouns = project_categories(store, project), ProjectNouns(store).of(project)
+    return _images_of(store.annotated_tasks(project), fetch, problems, own, nouns, progress)
 
 
 def task_images(
     rows: Sequence[AnnotationRow], fetch: FetchImage, problems: list[Problem], own: Collection[str]
 ) -> list[LabelledImage]:
     """The same of one task alone; ``own`` are names of the project's labels that are no canonical category."""
-    return _images_of([rows], fetch, problems, own, lambda _n: None)
+    return _images_of([rows], fetch, problems, own, {}, lambda _n: None)
 
 
 def _images_of(
@@ -109,6 +112,7 @@ def _images_of(
     fetch: FetchImage,
     problems: list[Problem],
     own: Collection[str],
+    nouns: Mapping[str, str],
     progress: Callable[[int], object],
 ) -> list[LabelledImage]:
     gathered: dict[str, _Gathered] = {}
@@ -116,7 +120,7 @@ def _images_of(
         submitted = [row for row in rows if not row.skipped]
         if submitted:
             try:
-                _gather(gathered, submitted, fetch, problems, own)
+                _gather(gathered, submitted, fetch, problems, own, nouns)
             except (DatasetError, MaskError, ImageError, OSError) as error:
                 problems.append(Problem(rows[0].task, str(error)))
         progress(1)
@@ -149,6 +153,7 @@ def _gather(
     fetch: FetchImage,
     problems: list[Problem],
     own: Collection[str],
+    nouns: Mapping[str, str],
 ) -> None:
     """Add what one task says to its image."""
     task: dict[str, Any] = {
@@ -162,27 +167,31 @@ def _gather(
         if not any(regions or not annotation["result"] for annotation, regions in reading.annotations):
             continue  # a click that was never accepted, say: that says nothing
         file = fetch(reading.location, rows[0].task)
-        shapes = {region.mask.shape for _, regions in reading.annotations for region in regions}
+        shapes = {region.size for _, regions in reading.annotations for region in regions}
         sizes = shapes - {(file.height, file.width)}
         if sizes:
             message = f"its masks have the size {sizes}, its image {file.height, file.width}"
             problems.append(Problem(task["id"], message))
             continue
         image = gathered.setdefault(file.key, _Gathered(file))
-        _gather_image(image, reading, task_expressions(task, _RULES), own)
+        _gather_image(image, reading, task_expressions(task, _RULES), own, nouns)
 
 
-def _gather_image(image: _Gathered, reading: ImageReading, texts: Sequence[str], own: Collection[str]) -> None:
-    """Add what a task's annotations say about one image."""
+def _gather_image(
+    image: _Gathered, reading: ImageReading, texts: Sequence[str], own: Collection[str], nouns: Mapping[str, str]
+) -> None:
+    """Add what a task's annotations say about one image; the words as the server asks its model."""
     for annotation, regions in reading.annotations:
         named: dict[str, list[int]] = {}
-        for region, text in zip(regions, words_of(regions, annotation["result"], texts, own), strict=True):
+        words = words_of(regions, annotation["result"], texts, own, nouns)
+        asked = [None if text is None else in_known_words(text, own, nouns).text for text in words]
+        for region, text in zip(regions, asked, strict=True):
             category = _category(region.label, text, own)
             index = image.add(LabelledObject.of(category, region.mask))
             if text is not None and parse(text, own).category in (None, category):
                 named.setdefault(text, []).append(index)
         if not annotation["result"]:
-            named = {text: [] for text in texts}
+            named = {in_known_words(text, own, nouns).text: [] for text in texts}
         for text, indices in named.items():
             image.expressions[text] = tuple(dict.fromkeys(indices))
             query = parse(text, own)

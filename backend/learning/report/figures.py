@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from backend.learning.annotations.changes import annotation_seen
-from backend.learning.annotations.learnt_words import LearntNoun, learnt_nouns
-from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
+from dataset_tools.label_studio.accepted_words import accepted_words, taught
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
 from dataset_tools.label_studio.exports import ImportRules, task_expressions
+from dataset_tools.label_studio.learnt_nouns import LearntNoun
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, answered, read_notes
 from dataset_tools.label_studio.regions import Region, RegionInfo, agreement, fate_of, is_accepted, read_info
@@ -150,7 +150,7 @@ class Labelling:
         skipped: annotations that ended with "Skip".
         labels: every accepted region.
         quality: model version -> predictions beside accepted masks.
-        accepted: (expression, category) of every accepted region that has words and a label.
+        accepted: (expression, category) of accepted regions that have words and a label, once in each annotation.
         damaged: regions that could not be compared, each with the reason.
         notes: expressions that had no answer, of the tasks' field ``pslg_note``.
     """
@@ -167,7 +167,7 @@ class Labelling:
 
     def nouns(self) -> dict[str, LearntNoun]:
         """Nouns that no lexicon holds and that annotators use for a label."""
-        return learnt_nouns(self.accepted, {category for _, category in self.accepted} - CATEGORIES.keys())
+        return taught(self.accepted)
 
     def fates(self) -> Counter[Fate]:
         """Labels by what they cost."""
@@ -276,6 +276,7 @@ def _add_annotation(found: Labelling, annotation: Mapping[str, Any], texts: Sequ
         regions = objects_of(annotation)
     except (DatasetError, MaskError):  # _add_quality says so
         regions = [read_info(result, annotation) for result in annotation["result"] if is_accepted(result)]
+    found.accepted += accepted_words(regions, annotation["result"], texts)
     found.annotations += 1
     found.empty += not regions
     lead_time = annotation.get("lead_time")
@@ -283,8 +284,6 @@ def _add_annotation(found: Labelling, annotation: Mapping[str, Any], texts: Sequ
     fates = [fate_of(region, texts) for region in regions]
     for region, fate in zip(regions, fates, strict=True):
         clicks = None if fate == "manual" else region.clicks or 0
-        if region.expression and region.label:
-            found.accepted.append((region.expression, category_name(region.label)))
         label = CountedLabel(day, fate, region.label or "(none)", clicks, seconds, by_hand=set(fates) == {"manual"})
         found.labels.append(label)
 

@@ -137,7 +137,7 @@ def _acceptance(found: Labelling) -> Markup:
         names = [f"{name} ({len(labels)})" for name, labels in categories]
         for fate in FATES:
             shares = np.array([sum(one.fate == fate for one in labels) / len(labels) for _, labels in categories])
-            axes.barh(names, shares, left=left, color=_COLORS[fate], label=fate)
+            axes.barh([html_page.plot_text(name) for name in names], shares, left=left, color=_COLORS[fate], label=fate)
             left += shares
         axes.set(xlim=(0, 1), xlabel="share of the category's labels")
         axes.invert_yaxis()

@@ -177,7 +177,7 @@ class World:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
                 output = adapted_output(detector, self.cache.reading(image, FeatureView(side)))
             heat = [level[:, -new:] for level in output.heat]
-            outputs[side] = DetectorOutput(heat, output.own_sides or output.sides, None)
+            outputs[side] = DetectorOutput(heat, [level[:, -4:] for level in output.sides], None)
         size = (image.height, image.width)
         return find(outputs, size, detector.config.categories[-new:], _LOWEST_SCORE)
 
@@ -200,7 +200,7 @@ class World:
             [torch.from_numpy(np.asarray(level, np.float32)).permute(2, 0, 1)[None] for level in part]
             for part in (reading.heat, reading.sides)
         )
-        return DetectorOutput(heat, sides, None)
+        return DetectorOutput(heat, sides, None, self.cache.detector.config.groups)
 
 
 class ImageRun:

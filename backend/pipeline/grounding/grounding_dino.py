@@ -117,7 +117,7 @@ def load_grounding_dino(
         )
     source = folder if folder.is_dir() else weights
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path))
+        config = AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path))  # nosec B615 # no code
     except (OSError, ValueError) as error:
         raise WeightsError(f"{source} has no usable config.json: {error}") from error
     if config.model_type not in _MODEL_TYPES:

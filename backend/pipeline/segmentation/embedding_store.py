@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,8 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, Image
+from backend.stages import spent
+from backend.turns import BACKGROUND, Turns, Urgency
 from dataset_tools import atomic
 
 __all__ = ["EmbeddingStore", "embedding_address"]
@@ -73,7 +76,7 @@ class EmbeddingStore:
         self._lock = threading.Lock()
         self._sweep_lock = threading.Lock()
         # One window is embedded at a time: two would only take each other's cores and memory.
-        self._encode = threading.Lock()
+        self._encode = Turns()
         folder.mkdir(parents=True, exist_ok=True)
         self._bytes_on_disk = sum(size for _, size, _ in self._files())
 
@@ -87,7 +90,16 @@ class EmbeddingStore:
         """Bytes of the files, as far as this process knows."""
         return self._bytes_on_disk
 
-    def embed(self, segmenter: Segmenter, image_key: str, pixels: Callable[[], Image], window: Box) -> Embedding:
+    def embed(
+        self,
+        segmenter: Segmenter,
+        image_key: str,
+        pixels: Callable[[], Image],
+        window: Box,
+        *,
+        urgency: Urgency = BACKGROUND,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Embedding:
         """The embedding of an image's window from memory, disk, or ``segmenter``.
 
         Args:
@@ -95,24 +107,35 @@ class EmbeddingStore:
             image_key: names the image's content (``embedding_address``).
             pixels: its uint8[H, W, 3] RGB; called only when the embedding has to be computed.
             window: which part of it.
+            urgency: who is next where several wait for the encoder.
+            waiting: entered while it waits or is being computed, not when it is found.
         """
 
         def compute() -> Embedding:
             image = pixels()
-            with self._encode:
-                return segmenter.embed(image, window, key=image_key)
+            with waiting(), self._encode.turn(urgency):
+                began = time.perf_counter()
+                embedding = segmenter.embed(image, window, key=image_key)
+                spent()["embed"] += time.perf_counter() - began
+                return embedding
 
-        return self.get_or_compute(embedding_address(image_key, segmenter.encoder_hash, window), compute)
+        address = embedding_address(image_key, segmenter.encoder_hash, window)
+        return self.get_or_compute(address, compute, waiting)
 
     def embedder(self, segmenter: Segmenter, image_key: str) -> Callable[[Image, Box], Embedding]:
         """:meth:`embed` for one image whose pixels are there, as the pipeline asks for it: of (image, window)."""
         return lambda image, window: self.embed(segmenter, image_key, lambda: image, window)
 
-    def get_or_compute(self, address: str, compute: Callable[[], Embedding]) -> Embedding:
+    def get_or_compute(
+        self,
+        address: str,
+        compute: Callable[[], Embedding],
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Embedding:
         """The embedding at ``address`` from memory, disk, or ``compute`` (which makes the one with that key).
 
         However many threads ask at once for one address, one of them computes and the others wait for it. An exception
-        of ``compute`` is raised in all of them, and the next caller tries again.
+        of ``compute`` is raised in all of them, and the next caller tries again. ``waiting`` is entered by the others.
         """
         embedding = self._memory.get(address)
         if embedding is not None:
@@ -124,7 +147,8 @@ class EmbeddingStore:
             if future is None:
                 future = self._computing[address] = Future()
         if not mine:
-            return future.result()
+            with waiting():
+                return future.result()
         try:
             embedding = self.read(address)
             if embedding is None:
@@ -142,6 +166,7 @@ class EmbeddingStore:
         finally:
             with self._lock:
                 del self._computing[address]
+            del future  # with an error it would keep itself and the image alive: error, this frame, future, error
         return embedding
 
     def __contains__(self, address: str) -> bool:

@@ -50,7 +50,7 @@ def load_model(kind: Any, source: Path | str, *, dtype: Any = None) -> Any:
     from safetensors import SafetensorError
 
     try:
-        model, report = kind.from_pretrained(
+        model, report = kind.from_pretrained(  # nosec B615 # no code: safetensors
             source,
             local_files_only=isinstance(source, Path),
             use_safetensors=True,
@@ -74,7 +74,7 @@ def load_model(kind: Any, source: Path | str, *, dtype: Any = None) -> Any:
 def load_processor(kind: Any, source: Path | str) -> Any:
     """The processor (and tokenizer) in a folder, of a class of transformers; the same errors."""
     try:
-        return kind.from_pretrained(source, local_files_only=isinstance(source, Path))
+        return kind.from_pretrained(source, local_files_only=isinstance(source, Path))  # nosec B615 # no code
     except ImportError as error:
         raise ConfigError(_missing_package(source, error)) from error
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:

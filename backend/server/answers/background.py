@@ -5,15 +5,19 @@ A prediction that came after its batch's deadline is pushed to Label Studio, unl
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import itertools
 import logging
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TypeVar
 
+from backend.memory import forget_locals
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction
 from dataset_tools.errors import LabelStudioError
@@ -24,6 +28,7 @@ __all__ = ["JobPool", "LatePredictions", "Priority"]
 logger = logging.getLogger(__name__)
 
 _MOST_LATE = 10_000
+_REMEMBERED = 10_000
 T = TypeVar("T")
 
 
@@ -34,58 +39,115 @@ class Priority(IntEnum):
     BATCH = 1
 
 
-class JobPool:
-    """Runs functions in ``workers`` threads; among waiting ones the smallest (priority, order of arrival) first.
+@dataclass(order=True)
+class _Job:
+    priority: int
+    number: int
+    run: Callable[[], None] = field(compare=False)
+    future: Future[Any] = field(compare=False)
 
-    The threads are daemons: a batch that is being computed never keeps the process from ending.
+
+class JobPool:
+    """Runs functions in ``workers`` threads; the most urgent first, among equally urgent ones project by project.
+
+    Of several threads one is kept for what somebody waits for in the editor, and one host gets all but two at most, so
+    that neither a long batch nor a host that hangs holds up everybody. The threads are daemons: a batch that is being
+    computed never keeps the process from ending.
     """
 
     def __init__(self, workers: int, name: str) -> None:
-        self._heap: list[tuple[int, int, Callable[[], None], Future[Any]]] = []
+        self._lanes: dict[tuple[Hashable, str], list[_Job]] = {}
         self._numbers = itertools.count()
+        self._served: dict[Hashable, int] = {}  # project -> when it was served last
+        self._at_work: Counter[str] = Counter()  # by host
+        self._batches = 0  # at work
+        self._batch_share = max(1, workers - 1)
+        self._host_share = max(1, workers - 2)
         self._condition = threading.Condition()
         self._closed = False
         for number in range(workers):
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
 
-    def submit(self, priority: Priority, function: Callable[[], T]) -> Future[T]:
-        """Queue ``function``; its result or exception goes into the future."""
+    def submit(
+        self, priority: Priority, function: Callable[[], T], *, project: Hashable = None, host: str = ""
+    ) -> Future[T]:
+        """Queue ``function``; its result or exception goes into the future.
+
+        Args:
+            priority: who waits for it.
+            function: called in one of the threads.
+            project: projects take turns.
+            host: that it will wait for; "" for none.
+        """
         future: Future[T] = Future()
+        context = contextvars.copy_context()  # whose work it is, for the log
 
         def run() -> None:
             try:
-                future.set_result(function())
+                future.set_result(context.run(function))
             except BaseException as error:
+                forget_locals(error)
                 future.set_exception(error)
 
         with self._condition:
-            heapq.heappush(self._heap, (int(priority), next(self._numbers), run, future))
-            self._condition.notify()
+            lane = self._lanes.setdefault((project, host), [])
+            heapq.heappush(lane, _Job(int(priority), next(self._numbers), run, future))
+            self._condition.notify_all()
         return future
 
     def waiting(self) -> int:
         """Number of jobs that no thread has taken yet."""
-        return len(self._heap)
+        with self._condition:
+            return sum(map(len, self._lanes.values()))
 
     def close(self) -> None:
         """Cancel the waiting jobs and end the threads after the jobs that they run."""
         with self._condition:
             self._closed = True
-            for *_, future in self._heap:
-                future.cancel()
-            self._heap.clear()
+            for lane in self._lanes.values():
+                for job in lane:
+                    job.future.cancel()
+            self._lanes.clear()
             self._condition.notify_all()
+
+    def _next(self) -> tuple[Hashable, str] | None:
+        """The lane whose first job goes next; None if none may."""
+        free = [
+            (lane[0].priority, self._served.get(key[0], -1), lane[0].number, key)
+            for key, lane in self._lanes.items()
+            if (lane[0].priority < Priority.BATCH or self._batches < self._batch_share)
+            and (not key[1] or self._at_work[key[1]] < self._host_share)
+        ]
+        return min(free, key=lambda item: item[:3])[3] if free else None
 
     def _work(self) -> None:
         while True:
             with self._condition:
-                while not self._heap and not self._closed:
+                while (key := self._next()) is None and not self._closed:
                     self._condition.wait()
-                if self._closed:
+                if key is None or self._closed:
                     return
-                *_, run, future = heapq.heappop(self._heap)
-            if future.set_running_or_notify_cancel():
-                run()
+                job = heapq.heappop(self._lanes[key])
+                if not self._lanes[key]:
+                    del self._lanes[key]
+                project, host = key
+                if len(self._served) > _REMEMBERED:
+                    self._served.clear()
+                self._served[project] = next(self._numbers)
+                batch = job.priority >= Priority.BATCH
+                self._at_work[host] += 1
+                self._batches += batch
+            try:
+                if job.future.set_running_or_notify_cancel():
+                    job.run()
+            finally:
+                del job  # and with it what it has made, while the thread waits for the next
+                with self._condition:
+                    self._at_work[host] -= 1
+                    if not self._at_work[host]:
+                        del self._at_work[host]
+                    self._batches -= batch
+                    self._condition.notify_all()
 
 
 class LatePredictions:

@@ -9,19 +9,24 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import orjson
 
+from backend.log_lines import saying
+from backend.memory import forget_locals
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.prelabeling import Prelabeler
+from backend.server.answers.task_notes import BUSY, note_region
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
@@ -29,8 +34,9 @@ from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
+from backend.stages import in_words, measured, spent
 from dataset_tools.errors import PslgError, UnavailableError
-from dataset_tools.label_studio.notes import answered
+from dataset_tools.label_studio.notes import Note, answered
 
 __all__ = ["ClickQueue", "Clicks"]
 
@@ -46,6 +52,8 @@ class _Request:
     superseded: bool = False
     running: bool = False
     away: bool = False
+    fetching: bool = False
+    arrived: float = field(default_factory=time.monotonic)
 
 
 class ClickQueue:
@@ -54,13 +62,15 @@ class ClickQueue:
     The newest request of a task goes first, since the editor shows only the answer to the latest; a waiting request
     whose prompts are the beginning of a newer one's is answered at once, empty; beyond a bound requests are refused.
 
-    Lets ``running`` requests work at a time and keeps at most ``capacity`` working or waiting.
-    More than one works at a time, so that a warm click need not wait for an image that is being embedded.
+    Lets ``running`` requests work at a time and keeps at most ``capacity`` working or waiting, and with those that
+    wait for images from elsewhere ``most``. More than one works at a time, and who waits for an image to be fetched or
+    embedded takes none of these places: a warm click need not wait for that.
     """
 
-    def __init__(self, capacity: int, running: int = 4) -> None:
+    def __init__(self, capacity: int, running: int = 4, most: int | None = None) -> None:
         self._capacity = capacity
         self._running = running
+        self._most = most or 2 * capacity
         self._requests: list[_Request] = []
         self._numbers = itertools.count()
         self._condition = threading.Condition()
@@ -94,21 +104,32 @@ class ClickQueue:
                 self._condition.notify_all()
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """While this thread's request waits for an image from elsewhere: it takes no place of those that could work."""
+    def away(self, *, fetching: bool = True) -> Iterator[None]:
+        """While this thread's request cannot go on by itself: it takes no place of those that could work.
+
+        Args:
+            fetching: it waits for an image from elsewhere, and does not even count among those that wait here.
+        """
         request: _Request | None = getattr(self._local, "request", None)
         if request is None:
             yield
             return
-        self._set_away(request, away=True)
+        before = (request.away, request.fetching)
+        self._set_away(request, away=True, fetching=fetching)
         try:
             yield
         finally:
-            self._set_away(request, away=False)
+            self._set_away(request, *before)
 
-    def _set_away(self, request: _Request, *, away: bool) -> None:
+    @property
+    def arrived(self) -> float:
+        """When this thread's request came (``time.monotonic``); now without one."""
+        request: _Request | None = getattr(self._local, "request", None)
+        return time.monotonic() if request is None else request.arrived
+
+    def _set_away(self, request: _Request, away: bool, fetching: bool) -> None:
         with self._condition:
-            request.away = away
+            request.away, request.fetching = away, fetching
             self._condition.notify_all()
 
     def _enter(self, task: Hashable, prompts: tuple[bytes, ...], immediate: bool) -> _Request:
@@ -118,10 +139,12 @@ class ClickQueue:
                 shorter = len(other.prompts) < len(prompts) and other.prompts == prompts[: len(other.prompts)]
                 if other.task == task and not other.running and not other.immediate and shorter:
                     other.superseded = True
-            waiting = [other for other in self._requests if not (other.superseded or other.away)]
-            if len(waiting) >= self._capacity:
+            waiting = [other for other in self._requests if not other.superseded]
+            fetching = sum(other.fetching for other in waiting)
+            if len(waiting) - fetching >= self._capacity or len(waiting) >= self._most:
+                images = f", {fetching} of them for images from elsewhere" if fetching else ""
                 raise UnavailableError(
-                    f"{len(waiting)} clicks are waiting already (PSLG_CLICK_QUEUE); click again later"
+                    f"{len(waiting)} clicks are waiting already (PSLG_CLICK_QUEUE){images}; click again later"
                 )
             self._requests.append(request)
             self._condition.notify_all()
@@ -170,7 +193,7 @@ class Clicks:
         """The suggestions for an interactive request; empty where there is nothing to suggest, with a logged reason.
 
         Raises:
-            UnavailableError: too many clicks are waiting.
+            UnavailableError: too many clicks are waiting, and the labeling config has no field for a note on it.
         """
         empty: Prediction = {"result": [], "score": 0.0, "model_version": pipeline.model_version}
         task, context = request.tasks[0], request.context
@@ -178,25 +201,43 @@ class Clicks:
         if not items:
             self._metrics.clicks.labels("empty").inc()
             return empty
+        with saying(task=task.id), measured() as stages:
+            prediction, outcome = self._attempt(pipeline, request, config, queue, items)
+            self._metrics.clicks.labels(outcome).inc()
+            self._metrics.count_stages(stages)
+            reason = "" if outcome == "answered" else outcome
+            fields = {"stages": stages, "seconds": sum(stages.values()), "reason": reason}
+            logger.info("task %s: %s; %s", task.id, outcome, in_words(stages), extra=fields)
+        return empty if prediction is None else prediction
+
+    def _attempt(
+        self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue, items: list[Any]
+    ) -> tuple[Prediction | None, str]:
+        """The prediction, None where there is none, and what became of the request, as the metrics call it."""
+        task, began = request.tasks[0], time.perf_counter()
         try:
             prompts = [orjson.dumps(item) for item in items]
             has_text = any(isinstance(item, dict) and item.get("type") == "textarea" for item in items)
             with queue.turn((request.project, task.id), prompts, immediate=has_text) as granted:
                 if not granted:
-                    self._metrics.clicks.labels("superseded").inc()
-                    return empty
+                    return None, "superseded"
+                spent()["queue"] += time.perf_counter() - began
                 prediction = self._answer(pipeline, request, config, queue)
-        except UnavailableError:
-            self._metrics.clicks.labels("refused").inc()
-            raise
+        except UnavailableError as error:
+            # Of a refused request the editor shows nothing at all, of a note its words.
+            note = note_region([Note("click", BUSY, str(error))], config)
+            if not note:
+                self._metrics.clicks.labels("refused").inc()
+                raise
+            logger.warning("task %s: %s", task.id, error)
+            return {"result": note, "score": 0.0, "model_version": pipeline.model_version}, "refused"
         except Exception as error:
             # The editor shows nothing for an error: an empty answer ends its spinner, the reason goes into the log.
-            self._metrics.clicks.labels("failed").inc()
             known = isinstance(error, PslgError)
+            forget_locals(error)  # a log's handler may keep it
             logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
-            return empty
-        self._metrics.clicks.labels("answered" if answered(prediction["result"]) else "empty").inc()
-        return prediction
+            return None, "failed"
+        return prediction, "answered" if answered(prediction["result"]) else "empty"
 
     def _answer(
         self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue
@@ -205,12 +246,17 @@ class Clicks:
         assert context is not None  # noqa: S101 - answer() sees to it
         config = config.on(context.result)
         query = read_task(task, config)
+        began = time.perf_counter()
         with queue.away():
             known = self._images.load(query.url, query.task_id)
+        spent()["fetch"] += time.perf_counter() - began
 
         def pixels() -> Image:
+            began = time.perf_counter()
             with queue.away():
-                return known.pixels()
+                found = known.pixels()
+            spent()["pixels"] += time.perf_counter() - began
+            return found
 
         image = EditorImage(known.identity, known.size, pixels)
         prompts = read_prompts(context.result, task, config, image.size)
@@ -221,7 +267,7 @@ class Clicks:
             regions += prediction["result"]
             scores.append(prediction["score"])
         for prompt in prompts.objects:
-            found, score = self._refine(pipeline, prompt, task, config, image)
+            found, score = self._refine(pipeline, prompt, task, config, image, queue)
             regions += found
             scores.append(score)
         return {
@@ -231,7 +277,13 @@ class Clicks:
         }
 
     def _refine(
-        self, pipeline: PslgSam, prompt: ObjectPrompt, task: Task, config: LabelingConfig, image: EditorImage
+        self,
+        pipeline: PslgSam,
+        prompt: ObjectPrompt,
+        task: Task,
+        config: LabelingConfig,
+        image: EditorImage,
+        queue: ClickQueue,
     ) -> tuple[list[Region], float]:
         """Regions and score for one object."""
         controls = config.controls_for(prompt.label)
@@ -239,7 +291,14 @@ class Clicks:
             logger.warning("task %s: no control for masks has the label %r", task.id, prompt.label)
             return [], 0.0
         segmenter = pipeline.segmenter
-        embed = partial(self._embeddings.embed, segmenter, image.identity, image.pixels)
+        embed = partial(
+            self._embeddings.embed,
+            segmenter,
+            image.identity,
+            image.pixels,
+            urgency=(0, queue.arrived),
+            waiting=partial(queue.away, fetching=False),
+        )
         positive = [click.point for click in prompt.clicks if click.positive]
         region: FoundRegion | None = None
         if prompt.box is None:
@@ -255,21 +314,17 @@ class Clicks:
                 region = self._lookup.holding(task, points, prompt.label, config, image.size)
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
+        stages, began = spent(), time.perf_counter()
+        before = _elsewhere(stages)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
+        replayed = time.perf_counter()
+        stages["segment"] += replayed - began - (_elsewhere(stages) - before)
         # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
         alone = region is None and prompt.box is None
         cleaned = clean_mask(
             prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
         )
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-        )
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
         score = min(max(prediction.predicted_iou, 0.0), 1.0)
         regions = writer.regions(
             cleaned,
@@ -280,4 +335,10 @@ class Clicks:
             clicks=len(prompt.clicks) + (prompt.box is not None),
             region_id=None if region is None else region.id,
         )
+        stages["write"] += time.perf_counter() - replayed
         return regions, score
+
+
+def _elsewhere(stages: Mapping[str, float]) -> float:
+    """Seconds of a replay that count as other stages."""
+    return stages.get("embed", 0.0) + stages.get("pixels", 0.0)

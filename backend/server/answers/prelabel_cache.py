@@ -37,7 +37,8 @@ class PrelabelCache:
     def get(self, image: str, expression: str, default_category: str | None, model_version: str) -> Prelabels | None:
         """The answer of ``model_version`` for the image with hash ``image``, None if it was not computed yet."""
         key = _key(image, expression, default_category, model_version)
-        with self._database.transaction() as connection:
+        row = None
+        with self._database.spared("kept pre-labels (reading)"), self._database.transaction() as connection:
             row = connection.execute("SELECT body FROM prelabels WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -52,7 +53,7 @@ class PrelabelCache:
         """Keep an answer."""
         key = _key(image, expression, default_category, model_version)
         row = (key, model_version, time.time(), _to_json(answer, self.most, self.candidates))
-        with self._database.transaction() as connection:
+        with self._database.spared("kept pre-labels"), self._database.transaction() as connection:
             cursor = connection.execute(
                 "INSERT OR REPLACE INTO prelabels (key, model_version, computed_at, body) VALUES (?, ?, ?, ?)", row
             )
@@ -61,7 +62,8 @@ class PrelabelCache:
 
     def versions(self) -> list[str]:
         """Model versions that answers are kept of, newest first."""
-        with self._database.transaction() as connection:
+        rows: list[tuple[str]] = []
+        with self._database.spared("kept pre-labels (reading)"), self._database.transaction() as connection:
             rows = connection.execute(
                 "SELECT model_version FROM prelabels GROUP BY model_version ORDER BY max(id) DESC"
             ).fetchall()

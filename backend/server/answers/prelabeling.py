@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
+from backend.log_lines import saying
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
@@ -28,7 +31,9 @@ from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
-from dataset_tools.errors import ImageError, PslgError
+from backend.stages import in_words, measured, spent
+from backend.turns import Turns, Urgency
+from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import Note, candidate, is_note
 
@@ -57,6 +62,7 @@ class _SwitchedError(PslgError):
 
 
 _ALWAYS = Serving()
+_MOST_WAITING = 100_000
 
 
 class Prelabeler:
@@ -82,18 +88,23 @@ class Prelabeler:
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
-        self._compute = threading.Lock()
+        self._compute = Turns()
 
     def batch(
         self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig, serving: Serving = _ALWAYS
     ) -> list[Slot]:
-        """One slot per task, in order: a prediction, or ``[]`` for what was not computed."""
+        """One slot per task, in order: a prediction, or ``[]`` for what was not computed.
+
+        Raises:
+            UnavailableError: too much waits already.
+        """
+        if self._jobs.waiting() > _MOST_WAITING:
+            raise UnavailableError(f"{self._jobs.waiting()} expressions wait from earlier batches; ask again later")
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
-        started = [self._start(pipeline, task, config, priority, serving) for task in tasks]
-        return [
-            self._slot(pipeline, task, job, config, until, serving) for task, job in zip(tasks, started, strict=True)
-        ]
+        started = deque(self._start(pipeline, task, config, priority, serving) for task in tasks)
+        # Each job is let go with its slot: it holds whole masks, the slot their short code.
+        return [self._slot(pipeline, task, started.popleft(), config, until, serving) for task in tasks]
 
     def answer(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority = Priority.EDITOR
@@ -139,8 +150,9 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, text, default_category(query, config, text), pipeline.version_answering(text))
+            self._cache.get(identity, asked, default_category(query, config, text), pipeline.version_answering(asked))
             for text in query.expressions
+            for asked in [_asked(pipeline, config, text)]
         ]
         answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
@@ -163,7 +175,8 @@ class Prelabeler:
             address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
-        return self.prediction(pipeline, query, answers, config), notes_of(query, answers, config)
+        notes = notes_of(query, answers, config)
+        return self.prediction(pipeline, query, answers, config, notes), notes
 
     @property
     def waiting(self) -> int:
@@ -203,7 +216,10 @@ class Prelabeler:
         try:
             answers = [future.result(max(0.0, until - time.monotonic())) for future in futures]
         except FutureTimeoutError:
-            logger.warning("task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline)
+            fields = {"task": query.task_id, "reason": "late"}
+            logger.warning(
+                "task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline, extra=fields
+            )
             self._metrics.prelabels.labels("late").inc()
             if query.task_id is not None:
                 self.late.push(
@@ -227,15 +243,17 @@ class Prelabeler:
         answers: Sequence[Prelabels],
         config: LabelingConfig,
     ) -> Prediction:
-        self.notes.keep(task, notes_of(query, answers, config))
-        return self.prediction(pipeline, query, answers, config)
+        notes = notes_of(query, answers, config)
+        self.notes.keep(task, notes)
+        return self.prediction(pipeline, query, answers, config, notes)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
+        fields = {"task": task_id, "reason": type(error).__name__}
         if isinstance(error, PslgError):
-            logger.warning("task %s: not computed: %s", task_id, error)
+            logger.warning("task %s: not computed: %s", task_id, error, extra=fields)
         else:
-            logger.error("task %s: not computed", task_id, exc_info=error)
+            logger.error("task %s: not computed", task_id, exc_info=error, extra=fields)
 
     def _submit(
         self,
@@ -248,7 +266,9 @@ class Prelabeler:
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
         default = default_category(query, config, expression)
-        key = (query.url, expression, default or "", pipeline.version_answering(expression), str(serving.scope))
+        asked = _asked(pipeline, config, expression)
+        urgency = (int(priority), time.monotonic())
+        key = (query.url, asked, default or "", pipeline.version_answering(asked), str(serving.scope))
 
         def run() -> Prelabels:
             try:
@@ -257,7 +277,10 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                return self._compute_one(pipeline, query, expression, default)
+                with saying(task=query.task_id), measured() as stages:
+                    answer = self._compute_one(pipeline, query, asked, default, urgency)
+                    self._account(query, answer, stages)
+                return answer
             finally:
                 with self._lock:
                     self._running.pop(key, None)
@@ -265,23 +288,36 @@ class Prelabeler:
         with self._lock:
             future = self._running.get(key)
             if future is None:
-                future = self._running[key] = self._jobs.submit(priority, run)
+                future = self._running[key] = self._jobs.submit(
+                    priority, run, project=serving.scope, host=_host(query.url)
+                )
             return future
 
     def _compute_one(
-        self, pipeline: PslgSam, query: TaskQuery, expression: str, default_category: str | None
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        expression: str,
+        default_category: str | None,
+        urgency: Urgency,
     ) -> Prelabels:
+        stages, began = spent(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
+        stages["fetch"] += time.perf_counter() - began
         wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
             return self._cleaned(pipeline.rescored(found))
+        began = time.perf_counter()
         pixels = image.pixels()
+        stages["pixels"] += time.perf_counter() - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
         # Nor does waiting for a language model: others compute meanwhile, or wait for it as well.
         grounding = pipeline.ground(pixels, expression, key=image.identity) if pipeline.grounds_elsewhere else None
-        with self._compute:
+        asked = time.perf_counter()
+        with self._compute.turn(urgency):
+            stages["queue"] += time.perf_counter() - asked
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
@@ -301,6 +337,18 @@ class Prelabeler:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
         return cleaned
 
+    def _account(self, query: TaskQuery, answer: Prelabels, stages: Mapping[str, float]) -> None:
+        """Count and log where the time of an expression went, and why it has no answer."""
+        self._metrics.count_stages(stages)
+        reason = "" if answer.abstained is None else answer.abstained.code
+        logger.info(
+            "task %s: %s; %s",
+            query.task_id,
+            reason or f"{len(answer)} objects",
+            in_words(stages),
+            extra={"stages": stages, "seconds": sum(stages.values()), "reason": reason},
+        )
+
     def _cleaned(self, answer: Prelabels) -> Prelabels:
         specks, holes = self._settings.speck_area, self._settings.hole_area
 
@@ -310,21 +358,22 @@ class Prelabeler:
         return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
 
     def prediction(
-        self, pipeline: PslgSam, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
+        self,
+        pipeline: PslgSam,
+        query: TaskQuery,
+        answers: Sequence[Prelabels],
+        config: LabelingConfig,
+        notes: Sequence[Note] | None = None,
     ) -> Prediction:
-        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them."""
-        writer = RegionWriter(
-            config.image,
-            pipeline.model_version,
-            self._settings.polygon_tolerance,
-            self._settings.rle_warning_bytes,
-            self._metrics.brush_bytes.observe,
-            config.item,
-            config.own_categories,
-        )
+        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them.
+
+        ``notes`` are those of ``notes_of`` where the caller has them already.
+        """
+        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
+        began = time.perf_counter()
         regions: list[Region] = []
         scores: list[float] = []
-        notes = notes_of(query, answers, config)
+        notes = notes_of(query, answers, config) if notes is None else notes
         for note in notes:
             level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
             logger.log(level, "task %s: no mask for %s", query.task_id, note)
@@ -357,6 +406,7 @@ class Prelabeler:
         score = sum(scores) / len(scores) if regions else 0.0
         regions += self._candidates(writer, query, answers, config)
         regions += note_region(notes, config)
+        self._metrics.count_stages({"write": time.perf_counter() - began})
         return {"result": regions, "score": score, "model_version": pipeline.model_version}
 
     def _candidates(
@@ -378,6 +428,19 @@ class Prelabeler:
                     mark=candidate(number, len(shown)),
                 )
         return regions
+
+
+def _host(url: str) -> str:
+    """Who is asked for an image: "Label Studio" for its own paths."""
+    try:
+        return urlsplit(url).netloc.lower() or "Label Studio"
+    except ValueError:
+        return url[:200]
+
+
+def _asked(pipeline: PslgSam, config: LabelingConfig, expression: str) -> str:
+    """What the pipeline is asked: a model of any word gets the annotator's own, others those that they know."""
+    return expression if pipeline.grounder.known_categories is None else config.asked(expression)
 
 
 def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:

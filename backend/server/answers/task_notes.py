@@ -16,10 +16,12 @@ from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import NOTE, Note, note_lines
 from dataset_tools.label_studio.regions import new_id
 
-__all__ = ["NO_LABEL", "TaskNotes", "note_region", "notes_of"]
+__all__ = ["BUSY", "NO_LABEL", "TaskNotes", "note_region", "notes_of"]
 
 logger = logging.getLogger(__name__)
 
+BUSY = "busy"
+"""Reason of a note in place of a suggestion: too many clicks were waiting."""
 NO_LABEL = "no-label"
 """Reason of a note: the labeling config has no label for what was found. The others are the pipeline's codes."""
 

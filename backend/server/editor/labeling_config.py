@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from dataset_tools.categories import category_name
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.label_studio.images import variables
+from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import NOTE
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class LabelingConfig:
         notes: problems that do not depend on what the model knows.
         others: the same for the further images of the labeling config.
         item: which image of a list (``valueList``) is meant, None where the tag shows one.
+        nouns: that the project's annotators use -> category (``learnt_nouns.meanings``); not in the XML.
     """
 
     image: str
@@ -127,6 +129,15 @@ class LabelingConfig:
     has_note: bool = False
     others: tuple[LabelingConfig, ...] = ()
     item: int | None = None
+    nouns: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def with_nouns(self, nouns: Mapping[str, str]) -> LabelingConfig:
+        """The same of a project whose annotators use these nouns."""
+        return replace(self, nouns=nouns, others=tuple(replace(other, nouns=nouns) for other in self.others))
+
+    def asked(self, expression: str) -> str:
+        """``expression`` in words that the lexicon or the labels hold."""
+        return in_known_words(expression, self.own_categories, self.nouns).text if self.nouns else expression
 
     def on(self, items: Iterable[Any]) -> LabelingConfig:
         """The parts for the image that an annotator's items (points, boxes, texts) lie on.

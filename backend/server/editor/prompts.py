@@ -89,12 +89,13 @@ def read_task(task: Task, config: LabelingConfig, expressions: Sequence[str] | N
 def default_category(query: TaskQuery, config: LabelingConfig, expression: str) -> str | None:
     """Category of what is found where neither the words' canonical nouns nor the grounder name one.
 
-    The label of the project that the words name ("solar panel"), else the task's own category, else that of the only
-    label.
+    The label of the project that the words name ("solar panel", or a noun that its annotators use), else the task's own
+    category, else that of the only label.
     """
     own = config.own_categories
-    named = parse(expression, own).category if own else None
-    if named in own:
+    asked = config.asked(expression)
+    named = parse(asked, own).category if own or asked != expression else None
+    if named in own or (named is not None and asked != expression):
         return named
     if query.category is not None:
         name = category_name(query.category)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -23,6 +23,7 @@ from backend.pipeline.types import Mask, Point
 from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import newest_draft
 from backend.server.protocol import Region, Task
+from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, read_info, words, written
@@ -168,6 +169,7 @@ class RegionWriter:
         report_bytes: called with the JSON size of every brush code.
         item: number of the image where the tag shows several (``item_index``), else None.
         own: the config's labels that are no canonical category, which words may name.
+        nouns: that the project's annotators use -> category.
     """
 
     image: str
@@ -177,6 +179,23 @@ class RegionWriter:
     report_bytes: Callable[[int], None] = lambda _: None
     item: int | None = None
     own: Collection[str] = ()
+    nouns: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, config: LabelingConfig, model_version: str, settings: Settings, report_bytes: Callable[[int], None]
+    ) -> RegionWriter:
+        """The writer of a request's regions."""
+        return cls(
+            config.image,
+            model_version,
+            settings.polygon_tolerance,
+            settings.rle_warning_bytes,
+            report_bytes,
+            config.item,
+            config.own_categories,
+            config.nouns,
+        )
 
     def regions(
         self,
@@ -211,7 +230,7 @@ class RegionWriter:
         height, width = mask.shape
         said = [provenance(self.model_version, clicks, score)]
         if expression and expression.strip():
-            said += words(expression, self.own)
+            said += words(expression, self.own, self.nouns)
         if mark is not None:
             said.append(mark)
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 
 from backend.bounded_cache import BoundedCache
@@ -51,7 +52,12 @@ class ExemplarModels:
 
     def extended(self, project: int | None, pipeline: PslgSam) -> PslgSam:
         """``pipeline`` with what the project's lessons show; itself where they show nothing that it does not know."""
-        if project is None or not (state := self._exemplars.state(project)):
+        try:
+            state = None if project is None else self._exemplars.state(project)
+        except sqlite3.Error as error:
+            logger.warning("the lessons of project %s cannot be read: %s; answered without", project, error)
+            state = None
+        if project is None or not state:
             return pipeline
         key = (project, f"{pipeline.model_version}{LIKE}{state}")
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
@@ -202,7 +203,7 @@ class ProjectModels:
 
     def serves(self, project: int | None, version: str) -> bool:
         """Whether ``version`` answers the project now, and nothing else was promoted for it (and is being loaded)."""
-        wanted = None if project is None else self._versions.active(project, self._config)
+        wanted = self._wanted(project)
         trained = without_exemplars(version)
         return (wanted or self._base.version) == trained and self.answers(project, version)
 
@@ -212,9 +213,21 @@ class ProjectModels:
             held = list(reversed(self._held))
         return [*([self._base.version] if self._base.ready else []), *held]
 
+    def _wanted(self, project: int | None) -> str | None:
+        """The version promoted for a project; the one that it had last where that cannot be read."""
+        if project is None:
+            return None
+        try:
+            return self._versions.active(project, self._config)
+        except sqlite3.Error as error:
+            with self._lock:
+                last = self._serving.get(project)
+            logger.warning("what serves project %d cannot be read: %s; as before", project, error)
+            return last
+
     def _find(self, project: int | None) -> tuple[PslgSam | None, Future[PslgSam] | None]:
         """What answers the project now, else the load to wait for. The base is ready when this is called."""
-        wanted = None if project is None else self._versions.active(project, self._config)
+        wanted = self._wanted(project)
         with self._lock:
             if project is None or wanted is None:
                 if project is not None:

@@ -42,7 +42,7 @@ class Rows:
         heat: float32[N, C], targets as in ``grounder_losses.Targets``.
         background: float32[N, C], weight of the negative loss, the share of the cells left out included.
         cell: float32[N, 2], centre (x, y) in pixels of the view.
-        sides: float32[N, 4], the detector's own box output.
+        sides: float32[N, 4], the detector's own output of the box that most categories share.
         box: float32[N, 4], the box wanted, in pixels of the view.
         box_weight: float32[N], 0 where there is none.
         hot: bool[N], objects and look-alikes.
@@ -134,7 +134,7 @@ class ViewCells:
             self.heat[cells],
             self.background[cells] * np.float32(share),
             np.stack([(column + 0.5) * stride, (row + 0.5) * stride], axis=1).astype(np.float32),
-            np.concatenate([_plain(part) for part in self.reading.sides])[cells],
+            np.concatenate([_plain(part)[:, :4] for part in self.reading.sides])[cells],
             self.box[cells],
             self.box_weight[cells],
             np.full(len(cells), hot),

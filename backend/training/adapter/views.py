@@ -142,7 +142,7 @@ class FeatureCache:
     def _split(self, flat: npt.NDArray[np.float16], image: LabelledImage, view: FeatureView) -> Reading:
         config = self.detector.config
         known = len(config.categories) - config.adapted
-        cuts = (0, config.pyramid_width, config.pyramid_width + known, config.pyramid_width + known + 4)
+        cuts = np.cumsum([0, config.pyramid_width, known, 4 * config.box_groups]).tolist()
         reading = Reading([], [], [])
         start = 0
         for height, width in map_sizes(image, view):

@@ -1,7 +1,7 @@
 """Fine-tuning of a SAM's mask decoder behind its frozen encoder: all that arXiv 2506.10503 trains of stage 2.
 
 Features come embedded (``decoder_samples``), so a step costs decodes only: minutes on a CPU for the compact segmenter.
-Prompts and losses are those of ``segmenter_training``: boxes, box and foreground point, clicks, regions to be
+Prompts and losses are those of ``segmenter.training``: boxes, box and foreground point, clicks, regions to be
 corrected, each with rounds of corrective clicks. What is kept is the average of the weights over the steps that scores
 best on held-out images, or the start if no step beats it; its predicted IoU is calibrated on them.
 """
@@ -24,11 +24,8 @@ from torch import Tensor, nn
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
 from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, step_generator
-from backend.training.segmenter.training import (
-    KINDS,
-    interactive_rounds,
-    means_of,
-)
+from backend.training.segmenter.settings import KINDS
+from backend.training.segmenter.training import interactive_rounds, means_of
 from backend.training.segmenter.validation import (
     Scores,
     calibrate_predicted_iou,
@@ -52,7 +49,7 @@ class DecoderOptions:
         steps: of the optimizer, at most.
         minutes: time that the steps may take, at most; None: as long as they need.
         batch: objects per step.
-        prompts: kind of a step's first prompt -> probability (``segmenter_training.KINDS``).
+        prompts: kind of a step's first prompt -> probability (``segmenter.settings.KINDS``).
         rounds: probability of 0, 1, 2, ... corrective clicks after it.
         learning_rate: at its peak, after ``warmup`` steps; it falls to zero by the end.
         weight_decay: of matrices and kernels.

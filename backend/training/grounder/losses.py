@@ -27,8 +27,8 @@ class Targets:
 
     Attributes:
         heat: [B, C, h, w] in [0, 1], 1 at the cell of an object's centre.
-        boxes: [B, 4, h, w], the box that the cell should report, in pixels.
-        weight: [B, h, w], the cell's share in its object's box loss; sums to 1 over an object, 0 elsewhere.
+        boxes: [B, 4 * G, h, w], the boxes that the cell should report, in pixels (``DetectorOutput.groups``).
+        weight: [B, G, h, w], the cell's share in its object's box loss; sums to 1 over an object, 0 elsewhere.
         background: [B, C, h, w], weight of the negative heat loss.
         semantic: int64[B, H/4, W/4], category index, ``SHAPELESS`` or ``UNLABELLED``.
         objects: number of objects, summed over the levels that learn them.
@@ -42,8 +42,13 @@ class Targets:
     objects: int
 
 
-def make_targets(samples: Sequence[DetectorSample], categories: int) -> Targets:
-    """Targets of ``samples`` (all of one size, a multiple of 32) for ``categories`` heat channels."""
+def make_targets(samples: Sequence[DetectorSample], categories: int, groups: Sequence[int] = ()) -> Targets:
+    """Targets of ``samples`` (all of one size, a multiple of 32) for ``categories`` heat channels.
+
+    ``groups`` are those of ``DetectorOutput``.
+    """
+    groups = groups or [0] * categories
+    of_a_cell = max(groups) + 1
     size = samples[0].image.shape[:2]
     heats, boxes, weights, backgrounds = [], [], [], []
     objects = 0
@@ -51,8 +56,8 @@ def make_targets(samples: Sequence[DetectorSample], categories: int) -> Targets:
     for stride, (smallest, largest) in zip(STRIDES, LEVEL_SIDES, strict=True):
         height, width = size[0] // stride, size[1] // stride
         heat = np.zeros((len(samples), categories, height, width), np.float32)
-        box = np.zeros((len(samples), 4, height, width), np.float32)
-        weight = np.zeros((len(samples), height, width), np.float32)
+        box = np.zeros((len(samples), 4 * of_a_cell, height, width), np.float32)
+        weight = np.zeros((len(samples), of_a_cell, height, width), np.float32)
         for number, sample in enumerate(samples):
             areas = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(axis=1)
             for k in np.argsort(-areas):  # small boxes last: where boxes overlap, the small one keeps its cells
@@ -61,7 +66,9 @@ def make_targets(samples: Sequence[DetectorSample], categories: int) -> Targets:
                     continue
                 objects += 1
                 channels = [sample.labels[k], *([sample.kinds[k]] if sample.kinds[k] >= 0 else [])]
-                _draw([heat[number, c] for c in channels], box[number], weight[number], (x0, y0, x1, y1), stride)
+                own = groups[sample.labels[k]]
+                maps = box[number, 4 * own : 4 * own + 4], weight[number, own]
+                _draw([heat[number, c] for c in channels], *maps, (x0, y0, x1, y1), stride)
         heats.append(torch.from_numpy(heat))
         boxes.append(torch.from_numpy(box))
         weights.append(torch.from_numpy(weight))
@@ -109,11 +116,13 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
     box = torch.zeros(())
     for level, stride in enumerate(STRIDES):
         heat = heat + focal(output.heat[level].float(), targets.heat[level], targets.background[level]).sum()
-        weight = targets.weight[level]
+        weight = targets.weight[level].flatten(0, 1)
         chosen = weight > 0
         if chosen.any():
-            predicted = cell_boxes(output.sides[level].float(), stride).permute(0, 2, 3, 1)[chosen]
-            wanted = targets.boxes[level].permute(0, 2, 3, 1)[chosen]
+            height, width = weight.shape[1:]
+            sides, boxes = (maps.reshape(-1, 4, height, width) for maps in (output.sides[level], targets.boxes[level]))
+            predicted = cell_boxes(sides.float(), stride).permute(0, 2, 3, 1)[chosen]
+            wanted = boxes.permute(0, 2, 3, 1)[chosen]
             box = box + (weight[chosen] * (1 - generalized_iou(predicted, wanted))).sum()
     result = {"heat": heat / count, "box": box / count}
     if output.semantic is not None:

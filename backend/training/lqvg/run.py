@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
 from backend.pipeline.grounding.lqvg.inference import load_tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
 from backend.training.lqvg.data import grounding_examples
+from backend.training.lqvg.settings import LqvgSettings
 from backend.training.lqvg.training import train_lqvg
 from backend.training.processes import processes
 from backend.training.run import TrainingRun, seed_everything
@@ -56,12 +55,13 @@ def run_lqvg_training(
         WeightsError: weights to start from, or the tokenizer, are missing or of another kind.
     """
     weights = out / "lqvg.pth"
+    settings = LqvgSettings.of(config)
     with processes(device) as group:
-        if config["threads"] is not None:
-            torch.set_num_threads(int(config["threads"]))
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         words = load_tokenizer(tokenizer)
         training, validation = grounding_examples(data, split), grounding_examples(data, validation_split)
-        network = first_network(config)
+        network = first_network(settings)
         if words.vocabulary > network.architecture.vocabulary:
             raise ConfigError(
                 f"the tokenizer in {tokenizer} has {words.vocabulary} entries, the network only "
@@ -69,7 +69,7 @@ def run_lqvg_training(
             )
         started_with = {**config, "data": str(data), "split": split, "validation_split": validation_split}
         run = TrainingRun(out, started_with, criterion="P@0.5", resume=resume) if group.is_first else None
-        train_lqvg(run, config, network, words, training, validation, group)
+        train_lqvg(run, settings, network, words, training, validation, group)
         if run is not None:
             from safetensors.torch import load_file
 
@@ -79,37 +79,25 @@ def run_lqvg_training(
     return weights
 
 
-def first_network(config: Mapping[str, Any]) -> LqvgNetwork:
+def first_network(settings: LqvgSettings) -> LqvgNetwork:
     """The network a run starts from: ``init``, or random weights with ``resnet`` and ``roberta`` put in.
 
     Raises:
-        ConfigError: a size is unknown or cannot be built.
         WeightsError: a file is missing, damaged or of another kind.
     """
-    seed_everything(int(config["seed"]))
-    if config["init"]:
-        if config["architecture"] or config["resnet"] or config["roberta"]:
-            raise ConfigError("init brings its own sizes and weights: leave architecture, resnet and roberta empty")
-        network = load_lqvg(Path(config["init"]))
+    seed_everything(settings.seed)
+    if settings.init:
+        network = load_lqvg(Path(settings.init))
         if not isinstance(network, LqvgNetwork):
             raise TypeError(f"load_lqvg returned {type(network).__name__}")
         return network
-    sizes = dict(config["architecture"] or {})
-    unknown = sorted(set(sizes) - {field.name for field in dataclasses.fields(Architecture)})
-    if unknown:
-        raise ConfigError(f"architecture has no {', '.join(unknown)}; see Architecture for its sizes")
-    if "resnet_blocks" in sizes:
-        sizes["resnet_blocks"] = tuple(sizes["resnet_blocks"])
-    try:
-        network = LqvgNetwork(Architecture(**sizes))
-    except ValueError as error:
-        raise ConfigError(f"architecture cannot be built: {error}") from error
-    if config["resnet"]:
+    network = LqvgNetwork(settings.architecture or Architecture())
+    if settings.resnet:
         _load_part(
-            network.get_submodule("backbone.0.body"), Path(config["resnet"]), dropped=("fc.", "num_batches_tracked")
+            network.get_submodule("backbone.0.body"), Path(settings.resnet), dropped=("fc.", "num_batches_tracked")
         )
-    if config["roberta"]:
-        _load_roberta(network, Path(config["roberta"]))
+    if settings.roberta:
+        _load_roberta(network, Path(settings.roberta))
     return network
 
 
@@ -126,7 +114,7 @@ def _load_roberta(network: LqvgNetwork, folder: Path) -> None:
     from transformers import RobertaModel
 
     try:
-        found = RobertaModel.from_pretrained(folder, local_files_only=True)
+        found = RobertaModel.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
         network.text_encoder.load_state_dict(found.state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder} does not hold the RoBERTa of this architecture: {error}") from error

@@ -12,17 +12,18 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from backend.pipeline.grounding.lqvg import LqvgGrounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
 from backend.training.lqvg.data import GroundingBatches, GroundingExample
 from backend.training.lqvg.loss import grounding_losses, total_loss
+from backend.training.lqvg.settings import LqvgSettings
 from backend.training.processes import Processes
 from backend.training.run import TrainingRun
 from dataset_tools.errors import ConfigError
 from dataset_tools.image_files import read
+from dataset_tools.progress import Bar
 
 __all__ = ["train_lqvg", "validate"]
 
@@ -31,18 +32,18 @@ _AUTOCAST = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 def train_lqvg(
     run: TrainingRun | None,
-    config: Mapping[str, Any],
+    settings: LqvgSettings,
     network: LqvgNetwork,
     tokenizer: Tokenizer,
     training: Sequence[GroundingExample],
     validation: Sequence[GroundingExample],
     group: Processes,
 ) -> None:
-    """Train ``network`` for ``config["epochs"]``, or on from the run's checkpoint.
+    """Train ``network`` for ``settings.epochs``, or on from the run's checkpoint.
 
     Args:
         run: where checkpoints, log and best weights go (criterion ``P@0.5``); None in every process but the first.
-        config: the keys of ``backend/training/lqvg/lqvg.yaml``.
+        settings: of the run.
         network: with its first weights.
         tokenizer: of the text encoder.
         training: examples of the training split.
@@ -53,21 +54,21 @@ def train_lqvg(
         ConfigError: a value of the config cannot work.
     """
     device = group.device
-    precision = _precision(config, device)
+    precision = _precision(settings, device)
     batches = GroundingBatches(
         training,
         tokenizer,
-        seed=int(config["seed"]),
-        batch_size=int(config["batch_size"]),
-        sides=config["sides"],
-        longest=int(config["longest"]),
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        sides=settings.sides,
+        longest=settings.longest,
         process=group.index,
         processes=group.count,
     )
-    steps = int(config["epochs"]) * batches.steps_per_epoch
+    steps = settings.epochs * batches.steps_per_epoch
     network.to(device)
-    freeze(network, config)
-    optimizer = torch.optim.AdamW(groups_by_rate(network, config), weight_decay=float(config["weight_decay"]))
+    freeze(network, settings)
+    optimizer = torch.optim.AdamW(groups_by_rate(network, settings), weight_decay=settings.weight_decay)
     rates = [rates["lr"] for rates in optimizer.param_groups]
     scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
     state = group.share(run.restore() if run is not None else None)
@@ -81,13 +82,13 @@ def train_lqvg(
     network.train()
 
     logged: list[dict[str, float]] = []
-    progress = tqdm(range(first, steps), initial=first, total=steps, desc="lqvg", unit="step", disable=run is None)
-    for step, batch in zip(progress, _load(batches, range(first, steps), config, device), strict=True):
-        drop = 0.1 if step >= int(config["drop_epoch"]) * batches.steps_per_epoch else 1.0
+    progress = Bar(range(first, steps), initial=first, total=steps, desc="lqvg", unit="step", disable=run is None)
+    for step, batch in zip(progress, _load(batches, range(first, steps), settings, device), strict=True):
+        drop = 0.1 if step >= settings.drop_epoch * batches.steps_per_epoch else 1.0
         for rate, parameters in zip(rates, optimizer.param_groups, strict=True):
             parameters["lr"] = rate * drop
         # Dropout draws from the global generator: seeded by step, a resumed run draws what it would have drawn.
-        torch.manual_seed(int(np.random.default_rng((int(config["seed"]), 2, step, group.index)).integers(2**62)))
+        torch.manual_seed(int(np.random.default_rng((settings.seed, 2, step, group.index)).integers(2**62)))
         with precision.autocast():
             outputs = model(batch.images, batch.image_padding, batch.token_ids, batch.text_attention)
         losses = grounding_losses(outputs, batch.targets, boxes_per_process=len(batch.targets))
@@ -95,21 +96,21 @@ def train_lqvg(
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), float(config["clip"]))
+        norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         scaler.step(optimizer)
         scaler.update()
         last_layer = {name: float(losses[name].detach()) for name in ("loss_ce", "loss_bbox", "loss_giou")}
         logged.append({"loss": float(total.detach()), **last_layer, "gradient_norm": float(norm)})
 
         done = step + 1
-        if done % int(config["log_every"]) == 0 or done == steps:
+        if done % settings.log_every == 0 or done == steps:
             means = _means(logged, group)
             progress.set_postfix(loss=f"{means['loss']:.2f}")
             if run is not None:
                 run.log("train", done, **means)
             logged = []
-        if done % int(config["validate_every"]) == 0 or done == steps:
-            metrics = validate(network, tokenizer, validation, config, group)
+        if done % settings.validate_every == 0 or done == steps:
+            metrics = validate(network, tokenizer, validation, settings, group)
             network.train()
             if run is not None:
                 run.log("validation", done, **metrics)
@@ -127,17 +128,17 @@ def validate(
     network: LqvgNetwork,
     tokenizer: Tokenizer,
     examples: Sequence[GroundingExample],
-    config: Mapping[str, Any],
+    settings: LqvgSettings,
     group: Processes,
 ) -> dict[str, float]:
     """``P@0.5`` (share of boxes with IoU > 0.5, as the original counts) and ``mIoU`` by the inference procedure.
 
     The processes share the examples; all get the same figures.
     """
-    limit = config["validation_limit"]
+    limit = settings.validation_limit
     if limit is not None and limit < len(examples):
-        examples = [examples[i] for i in np.linspace(0, len(examples) - 1, int(limit)).astype(int)]
-    grounder = LqvgGrounder(network, tokenizer, int(config["longest"]), device=str(group.device))
+        examples = [examples[i] for i in np.linspace(0, len(examples) - 1, limit).astype(int)]
+    grounder = LqvgGrounder(network, tokenizer, settings.longest, device=str(group.device))
     overlaps = []
     for example in examples[group.index :: group.count]:
         found = grounder.ground(read(example.image), example.expression).groundings
@@ -146,20 +147,20 @@ def validate(
     return {"P@0.5": hits / count, "mIoU": overlap / count}
 
 
-def freeze(network: LqvgNetwork, config: Mapping[str, Any]) -> None:
+def freeze(network: LqvgNetwork, settings: LqvgSettings) -> None:
     """Switch gradients off where nothing is learned: RoBERTa's unused pooler, the ResNet's stem, RoBERTa at rate 0."""
     names = ["text_encoder.pooler."]
-    if config["freeze_stem"]:
+    if settings.freeze_stem:
         names += ["backbone.0.body.conv1.", "backbone.0.body.layer1."]
-    if not config["text_rate"]:
+    if not settings.text_rate:
         names.append("text_encoder.")
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(not name.startswith(tuple(names)))
 
 
-def groups_by_rate(network: LqvgNetwork, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def groups_by_rate(network: LqvgNetwork, settings: LqvgSettings) -> list[dict[str, Any]]:
     """Trained parameters by learning rate: the ResNet, RoBERTa, everything else."""
-    rates = {"backbone.": config["backbone_rate"], "text_encoder.": config["text_rate"], "": config["learning_rate"]}
+    rates = {"backbone.": settings.backbone_rate, "text_encoder.": settings.text_rate, "": settings.learning_rate}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -177,14 +178,10 @@ class _Precision:
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
 
-def _precision(config: Mapping[str, Any], device: torch.device) -> _Precision:
-    # YAML reads a bare `off` as False
-    name = "off" if config["autocast"] is False else str(config["autocast"])
-    if name not in _AUTOCAST:
-        raise ConfigError(f"autocast must be one of {', '.join(_AUTOCAST)}, got {config['autocast']!r}")
-    if name == "float16" and device.type == "cpu":
+def _precision(settings: LqvgSettings, device: torch.device) -> _Precision:
+    if settings.autocast == "float16" and device.type == "cpu":
         raise ConfigError("autocast float16 needs a GPU; on a CPU use bfloat16 or off")
-    return _Precision(device, _AUTOCAST[name])
+    return _Precision(device, _AUTOCAST[settings.autocast])
 
 
 def _means(logged: Sequence[Mapping[str, float]], group: Processes) -> dict[str, float]:
@@ -200,12 +197,12 @@ def _distributed(network: LqvgNetwork, group: Processes) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
 
 
-def _load(batches: GroundingBatches, steps: range, config: Mapping[str, Any], device: torch.device) -> Iterator[Any]:
+def _load(batches: GroundingBatches, steps: range, settings: LqvgSettings, device: torch.device) -> Iterator[Any]:
     loader: DataLoader[Any] = DataLoader(
         batches,
         batch_size=None,
         sampler=steps,
-        num_workers=int(config["workers"]),
+        num_workers=settings.workers,
         pin_memory=device.type == "cuda",
     )
     for batch in loader:

@@ -14,6 +14,7 @@ from torch import Tensor
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import TrainingRun, read_weights, save_weights
 from backend.training.segmenter.samples import TrainingScene, scene_of, training_scenes
+from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
 from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
@@ -29,65 +30,66 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
     Raises:
         ConfigError: the config names data that is not there, or ``out`` holds another run.
     """
-    torch.set_num_threads(config["threads"])
+    settings = SegmenterSettings.of(config)
+    torch.set_num_threads(settings.threads)
     run = TrainingRun(out, config, criterion="score", resume=resume)
-    training, validation = read_data(data, config)
-    init = read_weights(Path(config["init"])) if config["init"] else None
-    train_segmenter(run, config, training, validation, init)
-    return export_weights(out, config, validation, init)
+    training, validation = read_data(data, settings)
+    init = read_weights(Path(settings.init)) if settings.init else None
+    train_segmenter(run, settings, training, validation, init)
+    return export_weights(out, settings, validation, init)
 
 
 def export_weights(
-    out: Path, config: Mapping[str, Any], validation: list[TrainingScene], init: Mapping[str, Tensor] | None
+    out: Path, settings: SegmenterSettings, validation: list[TrainingScene], init: Mapping[str, Tensor] | None
 ) -> Path:
     """Calibrate the best weights of the run ``out`` and write them as the pipeline loads them.
 
-    What is written is their mean with ``init``, of which that has the config's ``average_with_init``: both ends of a
+    What is written is their mean with ``init``, of which that has the settings' ``average_with_init``: both ends of a
     stage that started from trained weights err differently, and lie close enough for their mean to work ("Model
     soups", arXiv 2203.05482).
 
     Writes ``model.safetensors`` (half precision), ``reliability.png`` and ``validation.json`` (after calibration).
     """
-    size = int(config["sizes"][-1][1])
-    sam = build_compact_sam(size, **config["model"])
+    size = settings.side
+    sam = build_compact_sam(size, **settings.network())
     best = read_weights(out / "best.safetensors")
     if init is not None:
-        share = float(config["average_with_init"])
+        share = settings.average_with_init
         best = {k: torch.lerp(v, init[k].to(v), share) if v.is_floating_point() else v for k, v in best.items()}
     sam.load_state_dict(best)
     sam = sam.to(memory_format=torch.channels_last).eval()
-    line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, config["seed"]).values())))
-    plot_reliability(out / "reliability.png", score_prompts(sam, validation, config["seed"]))
-    report = {"calibration": line, **validate(sam, validation, config["seed"])}
+    line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, settings.seed).values())))
+    plot_reliability(out / "reliability.png", score_prompts(sam, validation, settings.seed))
+    report = {"calibration": line, **validate(sam, validation, settings.seed)}
     (out / "validation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    metadata = {"architecture": ARCHITECTURE, "img_size": str(size), "model": json.dumps(config["model"])}
+    metadata = {"architecture": ARCHITECTURE, "img_size": str(size), "model": json.dumps(settings.network())}
     save_weights(out / "model.safetensors", sam.state_dict(), torch.float16, metadata)
     return out / "model.safetensors"
 
 
-def read_data(data: Path, config: Mapping[str, Any]) -> tuple[list[TrainingScene], list[TrainingScene]]:
-    """Training and validation scenes of the config's ``data``, ``exclude_categories`` and numbers of scenes."""
+def read_data(data: Path, settings: SegmenterSettings) -> tuple[list[TrainingScene], list[TrainingScene]]:
+    """Training and validation scenes of the settings' ``data``, ``exclude_categories`` and numbers of scenes."""
     training: list[TrainingScene] = []
     validation: list[TrainingScene] = []
-    for name, part in config["data"].items():
+    for name, part in settings.data.items():
         folder = data / name
         if not folder.is_dir():
             raise ConfigError(
                 f"the config names the dataset {name}, but {folder} is no folder: set --data or the config"
             )
-        if "split" in part:
-            images, held_out = read(folder, part["split"]), read(folder, part["validation_split"])
+        if part.validation is None:
+            images, held_out = read(folder, part.split), read(folder, part.validation_split)
         else:
             every = read(folder)
-            images = [image for image in every if image.name not in part["validation"]]
-            held_out = [image for image in every if image.name in part["validation"]]
-        training += training_scenes(images, config["exclude_categories"])
-        validation += training_scenes(held_out, config["exclude_categories"])
-    for number in range(config["synthetic_scenes"]):
-        scene = _synthetic_scene(config["seed"] * 100_003 + number, config["exclude_categories"])
+            images = [image for image in every if image.name not in part.validation]
+            held_out = [image for image in every if image.name in part.validation]
+        training += training_scenes(images, settings.exclude_categories)
+        validation += training_scenes(held_out, settings.exclude_categories)
+    for number in range(settings.synthetic_scenes):
+        scene = _synthetic_scene(settings.seed * 100_003 + number, settings.exclude_categories)
         training += [scene] if scene.objects else []
     photographs = [scene for scene in training if scene.origin == "real"]
-    training += shape_scenes(photographs, config["shape_scenes"], config["seed"])
+    training += shape_scenes(photographs, settings.shape_scenes, settings.seed)
     return training, validation
 
 

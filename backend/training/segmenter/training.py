@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, seed_everything, step_generator
@@ -33,46 +31,42 @@ from backend.training.segmenter.prompts import (
     with_corrective_clicks,
 )
 from backend.training.segmenter.samples import Origin, TrainingObject, TrainingScene, draw_sample
+from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.validation import validate
-from dataset_tools.errors import ConfigError
+from dataset_tools.progress import Bar
 
 __all__ = [
-    "KINDS",
     "BalancedDraw",
     "interactive_rounds",
     "means_of",
     "train_segmenter",
 ]
 
-KINDS = ("box", "box_point", "click", "region")
-
 
 def train_segmenter(
     run: TrainingRun,
-    config: dict[str, Any],
+    settings: SegmenterSettings,
     scenes: list[TrainingScene],
     held_out: list[TrainingScene],
     init: dict[str, Tensor] | None,
 ) -> None:
-    """Train until ``config["steps"]``, from ``init`` weights if given, or from the run's checkpoint.
+    """Train until ``settings.steps``, from ``init`` weights if given, or from the run's checkpoint.
 
     Args:
         run: where checkpoints, log and best weights go; its criterion is one of the quantities of ``validate``.
-        config: the keys of ``backend/weights/compact_segmenter/train.yaml``.
+        settings: of the run.
         scenes: training scenes.
         held_out: validation scenes.
         init: a state dict to start from.
     """
-    if unknown := {kind for group in config["groups"] for kind in group["prompts"]} - set(KINDS):
-        raise ConfigError(f"groups may name {', '.join(KINDS)}; got {', '.join(sorted(unknown))}")
-    seed_everything(config["seed"])
-    sam = build_compact_sam(**config["model"])
+    seed_everything(settings.seed)
+    sam = build_compact_sam(**settings.network())
     if init is not None:
         sam.load_state_dict(init)
     sam = sam.to(memory_format=torch.channels_last)
-    parameters = parameter_groups(sam, config["weight_decay"])
-    optimizer = torch.optim.AdamW(parameters, lr=config["learning_rate"], fused=True)
-    ema = Ema(sam, config["ema_decay"])
+    parameters = parameter_groups(sam, settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, fused=True)
+    ema = Ema(sam, settings.ema_decay)
     first = 0
     if (state := run.restore()) is not None:
         sam.load_state_dict(state["model"])
@@ -80,39 +74,39 @@ def train_segmenter(
         ema.load_state_dict(state["ema"])
         first = int(state["step"])
 
-    shares: dict[Origin, float] = {"synthetic": config["synthetic_share"], "shapes": config["shape_share"]}
-    draw = BalancedDraw(scenes, config["category_power"], shares)
+    shares: dict[Origin, float] = {"synthetic": settings.synthetic_share, "shapes": settings.shape_share}
+    draw = BalancedDraw(scenes, settings.category_power, shares)
     averaged = copy.deepcopy(sam).eval()
-    steps, logged = int(config["steps"]), []
-    last = steps if config["stop_after"] is None else min(steps, int(config["stop_after"]))
-    progress = tqdm(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
+    steps, logged = settings.steps, []
+    last = steps if settings.stop_after is None else min(steps, settings.stop_after)
+    progress = Bar(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
     for step in progress:
-        rng = step_generator(config["seed"], step)
-        size = _size_at(step / steps, config["sizes"])
+        rng = step_generator(settings.seed, step)
+        size = _size_at(step / steps, settings.sizes)
         set_img_size(sam, size)
-        if step and size != _size_at((step - 1) / steps, config["sizes"]):
+        if step and size != _size_at((step - 1) / steps, settings.sizes):
             run.best_value = None  # the weights are for the last size; figures of others do not compare
-        rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
+        rate = learning_rate(step, steps, settings.learning_rate, settings.warmup, settings.decay_share)
         for group in optimizer.param_groups:
             group["lr"] = rate
         sam.train()
-        loss, parts = _step(sam, config, draw, rng)
+        loss, parts = _step(sam, settings, draw, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(sam.parameters(), config["clip"])
+        torch.nn.utils.clip_grad_norm_(sam.parameters(), settings.clip)
         optimizer.step()
         ema.update(sam)
         logged.append(parts)
         done = step + 1
-        if done % config["log_every"] == 0 or done == last:
+        if done % settings.log_every == 0 or done == last:
             means = means_of(logged)
             run.log("train", done, **means)
             progress.set_postfix(loss=f"{means['loss']:.3f}", iou=f"{means['iou']:.3f}")
             logged = []
-        if done % config["validate_every"] == 0 or done == last:
+        if done % settings.validate_every == 0 or done == last:
             averaged.load_state_dict(ema.tensors)
             set_img_size(averaged, sam.image_encoder.img_size)
-            metrics = validate(averaged, held_out, config["seed"])
+            metrics = validate(averaged, held_out, settings.seed)
             run.log("validation", done, **metrics)
             run.keep_if_best(done, metrics[run.criterion], ema.tensors)
             run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
@@ -120,27 +114,27 @@ def train_segmenter(
 
 
 def _step(
-    sam: Sam, config: dict[str, Any], draw: BalancedDraw, rng: np.random.Generator
+    sam: Sam, settings: SegmenterSettings, draw: BalancedDraw, rng: np.random.Generator
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch, and what to log of it."""
     size = sam.image_encoder.img_size
-    groups = config["groups"]
-    kinds = [str(rng.choice(list(group["prompts"]), p=list(group["prompts"].values()))) for group in groups]
+    groups = settings.groups
+    kinds = [str(rng.choice(list(group.prompts), p=list(group.prompts.values()))) for group in groups]
     samples = [
-        draw_sample(*draw(rng), size, rng, jitter=config["jitter"], free_window=kind == "click" and rng.random() < 0.6)
+        draw_sample(*draw(rng), size, rng, jitter=settings.jitter, free_window=kind == "click" and rng.random() < 0.6)
         for group, kind in zip(groups, kinds, strict=True)
-        for _ in range(group["windows"])
+        for _ in range(group.windows)
     ]
     losses: list[Tensor] = []
     parts: dict[str, list[float]] = {"iou": [], "iou_error": []}
-    with torch.autocast("cpu", torch.bfloat16, enabled=config["autocast"]):
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
         features = encode(sam, np.stack([sample.image for sample in samples]))
         start = 0
         for group, kind in zip(groups, kinds, strict=True):
-            part = slice(start, start + group["windows"])
-            rounds = 1 + int(rng.choice(len(group["rounds"]), p=group["rounds"]))
+            part = slice(start, start + group.windows)
+            rounds = 1 + int(rng.choice(len(group.rounds), p=group.rounds))
             losses += interactive_rounds(
-                sam, features[part], samples[part], kind, rounds, config["iou_weight"], rng, parts
+                sam, features[part], samples[part], kind, rounds, settings.iou_weight, rng, parts
             )
             start = part.stop
     total = torch.stack(losses).sum() / len(samples) / len(groups)
@@ -163,7 +157,7 @@ def interactive_rounds(
         sam: its prompt encoder and mask decoder are used.
         features: float[B, C, h, w], on the device where to compute.
         samples: B objects, one in each of the embedded inputs.
-        kind: of the first prompt, one of ``KINDS``.
+        kind: of the first prompt, one of ``settings.KINDS``.
         rounds: 1 and as many corrective clicks as it is larger.
         iou_weight: of the predicted IoU's error in the loss.
         rng: all randomness.
@@ -248,7 +242,7 @@ class BalancedDraw:
         return self.pairs[min(index, len(self.pairs) - 1)]
 
 
-def _size_at(progress: float, sizes: list[list[float]]) -> int:
+def _size_at(progress: float, sizes: Sequence[tuple[float, int]]) -> int:
     """The window's side at ``progress`` in [0, 1): the last of ``[[from, side], ...]`` that has begun."""
     return int([side for begin, side in sizes if progress >= begin][-1])
 

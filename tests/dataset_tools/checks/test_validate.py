@@ -109,6 +109,7 @@ BROKEN: list[tuple[str, Callable[[Path], object]]] = [
     ("expression-long", change_line(lambda line: line.update(expression="the " + "very " * 20 + "red ship"))),
     ("expression-repeated", add_line()),
     ("expression-two-targets", add_line(ann_ids=lambda _base, others: others[:1])),
+    ("expression-two-targets", add_line(ann_ids=[], kind="absent")),
     ("category-mismatch", change_line(lambda line: line.update(expression="the windmill"))),
     ("category-unknown", change_line(lambda line: line.update(category="spaceport"))),
 ]  # fmt: skip

@@ -56,6 +56,94 @@ def put(
         Image.fromarray(pixels).save(root / name)
 
 
+def changed(root: Path, **values: Any) -> tuple[list[Sample], list[LeftOut]]:
+    """What is read of the square with other values of its annotation."""
+    put(root, "annotations/instances.json", ["a.png"], ["images/a.png"], lambda c: c["annotations"][0].update(values))
+    return read(root)
+
+
+CODE = {"size": [48, 64], "counts": [5 * 48 + 5, 15, *(33, 15) * 14, 48 * 64 - 19 * 48 - 20]}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "strict"),
+    [
+        (SQUARE[0], False),
+        ([[5, 5], [20, 5], [20, 20], [5, 20]], False),
+        ([[[5, 5], [20, 5], [20, 20], [5, 20]]], False),
+        ([CODE], False),
+        (CODE, True),
+        ([[*SQUARE[0], 5, 5]], True),
+        ([*SQUARE, [8, 8, 12, 8, 12, 12]], True),
+    ],
+)
+def test_a_segmentation_of_any_form_is_the_mask_and_validate_names_what_pycocotools_refuses(
+    tmp_path: Path, segmentation: Any, strict: bool
+) -> None:
+    samples, left_out = changed(tmp_path, segmentation=segmentation)
+    assert (areas(samples), left_out) == ({"a.png": [225]}, [])
+    codes = [finding.code for finding in validate(tmp_path, pixels=False).findings]
+    assert ("coco-segmentation" in codes) is not strict
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "why"),
+    [
+        ([5, 5, 20, 20], "at least 3 points"),
+        ([[0.1, 0.1, 0.3, 0.1, 0.3, 0.3]], "covers no pixel"),
+        ([{"x": 5, "y": 5}, {"x": 9, "y": 5}, {"x": 9, "y": 9}], "run-length code"),
+        ({**CODE, "size": [64, 48]}, "for size [64, 48]"),
+        ({"size": [48, 64], "counts": "b'e7:V1'"}, "damaged"),
+        ("e7:V1", "list of polygons or a run-length dict"),
+    ],
+)
+def test_a_segmentation_that_is_none_is_left_out_and_nothing_of_it_is_said_to_be_read(
+    tmp_path: Path, segmentation: Any, why: str
+) -> None:
+    samples, left_out = changed(tmp_path, segmentation=segmentation)
+    assert areas(samples) == {"a.png": []}
+    assert left_out
+    assert all(why in row.why and "are read" not in row.why for row in left_out)
+
+
+@pytest.mark.parametrize(("value", "crowd"), [(1, True), ("1", True), ("true", True), (True, True), (0, False)])
+def test_a_crowd_is_one_however_it_is_written(tmp_path: Path, value: Any, crowd: bool) -> None:
+    (sample,), _ = changed(tmp_path, iscrowd=value)
+    assert [target.crowd for record in sample.records for target in record.targets] == [crowd]
+
+
+def test_one_image_listed_with_two_sizes_keeps_the_masks_of_the_first(tmp_path: Path) -> None:
+    def twice(content: Any) -> None:
+        content["images"].append({**content["images"][0], "id": 7, "width": 128, "height": 96})
+        content["annotations"].append({**content["annotations"][0], "id": 7, "image_id": 7})
+
+    put(tmp_path, "annotations/instances.json", ["a.png"], ["images/a.png"], twice)
+    samples, left_out = read(tmp_path)
+    assert areas(samples) == {"a.png": [225]}
+    assert "listed as 64 x 48 before and as 128 x 96 here" in left_out[0].why
+    assert "image_id 7 is not among the images" in left_out[1].why
+
+
+def test_boxes_that_cvat_turned_are_the_boxes_around_them_and_less_than_a_pixel_is_none(tmp_path: Path) -> None:
+    turned = {"attributes": {"rotation": 90.0}}
+    (sample,), _ = changed(tmp_path / "a", segmentation=[], bbox=[10, 20, 20, 10], **turned)
+    assert [tuple(map(round, box.box)) for box in sample.boxes] == [(15, 15, 25, 35)]
+    (sample,), left_out = changed(tmp_path / "b", segmentation=[], bbox=[0.1, 0.2, 0.3, 0.3])
+    assert not sample.boxes
+    assert "usable bbox in pixels ([0.1, 0.2, 0.3, 0.3])" in left_out[0].why
+
+
+def test_a_box_beyond_its_image_is_found(tmp_path: Path) -> None:
+    changed(tmp_path, segmentation=[], bbox=[50, 40, 60, 48])  # x0, y0, x1, y1, perhaps
+    assert "mask-outside" in [finding.code for finding in validate(tmp_path, pixels=False).findings]
+
+
+def test_an_address_in_place_of_a_file_name_finds_its_file(tmp_path: Path) -> None:
+    put(tmp_path, "annotations/instances.json", ["https://x.org/d/a.png?token=1"], ["images/a.png"])
+    samples, left_out = read(tmp_path)
+    assert (areas(samples), left_out) == ({"d/a.png": [225]}, [])
+
+
 def test_a_degenerate_polygon_is_left_out_alone() -> None:
     samples, left_out = read(CASES / "coco_polygon_of_4_numbers")
     assert areas(samples) == {"a.png": [225], "b.png": []}

@@ -200,6 +200,68 @@ def test_annotations_without_results_are_a_reason(tmp_path: Path) -> None:
     assert "task 1: its annotations are no objects but [11]" in found.said
 
 
+def one_task(**changes: Any) -> dict[str, Any]:
+    """The good task on a.png with other values of its region."""
+    task: dict[str, Any] = json.loads((CASES / "absent_confirmed.json").read_text())[0]
+    task["annotations"][0]["result"][0] |= changes
+    return task
+
+
+def put(folder: Path, *tasks: dict[str, Any]) -> Path:
+    (folder / "x.json").write_text(json.dumps(tasks))
+    return folder / "x.json"
+
+
+def test_a_project_of_which_nothing_was_submitted_is_said_to_be_one(tmp_path: Path) -> None:
+    skipped, draft = one_task(), one_task()
+    skipped["annotations"][0]["was_cancelled"] = True
+    draft |= {"drafts": draft["annotations"], "annotations": []}
+    found = export(put(tmp_path, skipped, draft), tmp_path / "out")
+    assert "its 2 tasks hold no accepted object and no confirmed absence" in found.said
+
+
+def test_a_lone_label_is_a_label_and_of_several_the_first_counts_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = one_task()["annotations"][0]["result"][0]["value"]
+    several = one_task(value={**value, "brushlabels": ["ship", "harbor"]})
+    several["data"]["image"] = "/data/upload/1/abcdef12-b.png"
+    found = export(put(tmp_path, one_task(value={**value, "brushlabels": "ship"}), several), tmp_path / "out")
+    assert found.areas() == {"a.png": [225], "b.png": [225]}
+    assert {record.category for sample in found.samples for record in sample.records} == {"ship"}
+    assert "regions with several labels (ship, harbor) are taken under the first" in caplog.text
+
+
+def test_an_outline_of_a_type_nobody_knows_is_said_and_a_choice_for_a_region_is_none(tmp_path: Path) -> None:
+    task = one_task()
+    (region,) = task["annotations"][0]["result"]
+    task["annotations"][0]["result"] += [
+        {**region, "type": "choices", "value": {**region["value"], "choices": ["sure"]}},
+        {**region, "id": "c", "type": "curvelabels", "value": {"points": [[1, 1], [9, 1], [9, 9]]}},
+    ]
+    found = export(put(tmp_path, task), tmp_path / "out")
+    assert (found.status, found.areas()) == (2, {"a.png": [225]})
+    assert "its regions of type curvelabels are not read" in found.said
+
+
+@pytest.mark.parametrize("item", [None, "1", 5])
+def test_of_several_images_under_one_tag_a_region_must_say_on_which_it_lies(tmp_path: Path, item: Any) -> None:
+    task = one_task(**({} if item is None else {"item_index": item}))
+    task["data"]["image"] = [f"/data/upload/1/abcdef12-{name}.png" for name in "ab"]
+    found = export(put(tmp_path, task), tmp_path / "out")
+    assert "its data has 2 images under 'image', and its regions" in found.said
+    assert found.samples == []
+
+
+def test_an_image_that_is_an_object_in_the_data_is_named_by_its_path(tmp_path: Path) -> None:
+    task = one_task()
+    task["data"] = {"photo": {"url": task["data"]["image"]}, "meta": {"expression": "the ship"}}
+    more = ("--image-key", "photo.url", "--expression-key", "meta.expression")
+    found = export(put(tmp_path, task), tmp_path / "out", "coco_jsonl", *more)
+    assert (found.status, found.areas()) == (0, {"a.png": [225]})
+    assert [record.expression for sample in found.samples for record in sample.records] == ["the ship"]
+
+
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xef\xbb\xbf" + (CASES / "one_image_two_tasks.json").read_bytes())
     assert export(tmp_path / "x.json", tmp_path / "out").areas() == {"a.png": [225, 450]}

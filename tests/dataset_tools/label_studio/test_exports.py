@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from dataset_tools import brush_rle
 from dataset_tools.checks.validate import check_sample
 from dataset_tools.errors import DatasetError
-from dataset_tools.label_studio.exports import ImportRules, Problem, read_export
+from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
 from dataset_tools.records import Sample
+from dataset_tools.sources import open_source
 
 HEIGHT, WIDTH = 60, 80
 Mask = npt.NDArray[np.bool_]
@@ -57,7 +59,7 @@ def task(*annotations: dict[str, Any], **data: Any) -> dict[str, Any]:
 def read(tmp_path: Path, *tasks: dict[str, Any], **rules: Any) -> tuple[list[Sample], list[Problem]]:
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     problems: list[Problem] = []
-    return list(read_export(tmp_path / "export.json", ImportRules(**rules), problems)), problems
+    return list(samples_of(read_tasks(tmp_path / "export.json"), ImportRules(**rules), problems)), problems
 
 
 def test_accepted_region_becomes_a_record_with_its_provenance(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_a_broken_task_is_reported_and_the_others_are_read(tmp_path: Path, broke
 def test_a_broken_file_is_explained(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DatasetError, match=message):
-        list(read_export(tmp_path / "x.json", ImportRules(), []))
+        list(samples_of(read_tasks(tmp_path / "x.json"), ImportRules(), []))
 
 
 def test_annotation_recorded_from_label_studio(shared_data: Path, tmp_path: Path) -> None:
@@ -287,3 +289,21 @@ def test_masks_of_different_prompts_under_one_expression_are_said(tmp_path: Path
         assert [f.code for f in check_sample(sample) if f.code == "expression-mixed"] == ["expression-mixed"] * bool(
             mixed
         )
+
+
+def test_nouns_that_annotations_teach_are_read_in_all_tasks(tmp_path: Path) -> None:
+    said = ["the leftmost gazoo", "the gazoo", "gazoo at the top"]
+    by_hand: dict[str, Any] = {"meta": {}, "origin": "manual"}
+    drawn = [task(annotation(region(square(5, 5), **by_hand)), expression=words) for words in said]
+    nothing = task(annotation(), expression="the gazoo on the bridge")
+    both = region(square(5, 5), **by_hand), region(square(40, 30), "harbor", **by_hand)
+    two = task(annotation(*both), expression=["the harbor", "the lower gazoo"])
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "port.png")
+    (tmp_path / "export.json").write_text(json.dumps([*drawn, nothing, two]))
+    problems: list[Problem] = []
+    samples = list(open_source(tmp_path / "export.json", None, ImportRules(images=tmp_path), problems)())
+    records = {record.expression: record for sample in samples for record in sample.records}
+    assert records["the gazoo on the bridge"].category == "ship", "an absent one too"
+    assert records["the lower gazoo"].category == "ship", "told from the harbor's words by its label"
+    assert records["the lower gazoo"].provenance.guessed == ("gazoo: ship",)
+    assert not records["the lower gazoo"].provenance.unread

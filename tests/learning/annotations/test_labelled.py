@@ -177,3 +177,12 @@ def test_a_new_word_among_several_expressions_of_a_task_gets_its_own_objects(sto
     (image,) = read(store)
     assert {item.text: item.objects for item in image.expressions} == {"all the solar panels": (0, 1), "the ship": (2,)}
     assert image.complete == {"solar panel", "ship"}
+
+
+def test_nouns_of_the_project_are_learnt_from_as_they_are_asked(store: AnnotationStore) -> None:
+    for number, expression in enumerate(("the gazoo", "leftmost gazoo", "the gazoo at the top"), start=1):
+        submit(store, number, expression, outline("ship", square(1 + 7 * number, 1)), image=f"/{number}ne.png")
+    images = read(store)
+    said = [expression.text for image in images for expression in image.expressions]
+    assert sorted(said) == ["leftmost ship", "the ship", "the ship at the top"]
+    assert [image.complete for image in images].count(frozenset(["ship"])) == 1, "'the gazoo' says that there is one"

@@ -127,3 +127,32 @@ def test_an_error_in_a_turn_frees_the_place() -> None:
         raise ValueError("bad")
     with queue.turn(1, [b"a"]) as granted:
         assert granted
+
+
+def test_who_waits_for_an_image_keeps_nobody_from_working_but_is_counted() -> None:
+    queue = ClickQueue(3, running=1, most=4)
+    leave = threading.Event()
+
+    def absent(*, fetching: bool) -> threading.Thread:
+        entered = threading.Event()
+
+        def run() -> None:
+            with queue.turn(object(), [b"x"]), queue.away(fetching=fetching):
+                entered.set()
+                leave.wait(60)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert entered.wait(30)
+        return thread
+
+    threads = [absent(fetching=False), absent(fetching=True)]
+    with queue.turn(1, [b"a"]) as granted:
+        assert granted
+    threads += [absent(fetching=True), absent(fetching=True)]
+    with pytest.raises(UnavailableError, match="3 of them for images from elsewhere"), queue.turn(2, [b"b"]):
+        pass
+    leave.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(queue) == 0

@@ -18,9 +18,10 @@ from backend.server.editor.prompts import read_prompts
 from backend.server.protocol import PredictRequest, Task, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import UnavailableError
 from dataset_tools.label_studio.notes import NOTE, answered, is_note
 from tests.dataset_tools.label_studio.test_client import LEGACY
-from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, png, task
+from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, interactive, png, task
 from tests.server.tiny import WordGrounder, tiny_pipeline
 
 WITH_NOTE = LABEL_CONFIG.replace(
@@ -186,3 +187,26 @@ def test_a_label_studio_that_refuses_the_note_costs_no_answer(
     service = start(label_studio_url=other_site.url, label_studio_api_key=SecretStr(LEGACY))
     (slot,) = predict(service, task(1, site.put("/a.png", png()), "the foobar"))
     assert note_of(slot)
+
+
+def click(url: str, label_config: str) -> dict[str, Any]:
+    value = {"x": 50, "y": 50, "width": 0.3, "keypointlabels": ["building"]}
+    item = {
+        "id": "c", "type": "keypointlabels", "from_name": "point", "to_name": "image", "is_positive": True,
+        "original_width": 80, "original_height": 60, "value": value,
+    }  # fmt: skip
+    return interactive(task(1, url), [item], label_config)
+
+
+def test_an_overload_is_told_in_the_editor(start: Callable[..., LabelingService], site: Site) -> None:
+    service, url = start(click_queue=1), site.put("/a.png", png())
+    with service._queue.turn("another task", [b"x"]):
+        slot: Any = service.predict(validate(PredictRequest, click(url, WITH_NOTE)))[0]
+        assert not answered(slot["result"])
+        (line,) = note_of(slot)
+        assert line.startswith("“click” (busy): 1 clicks are waiting already")
+        with pytest.raises(UnavailableError):  # without a field for the note: 503
+            service.predict(validate(PredictRequest, click(url, LABEL_CONFIG)))
+    slot = service.predict(validate(PredictRequest, click(url, WITH_NOTE)))[0]
+    assert len(answered(slot["result"])) == 1
+    assert not note_of(slot)

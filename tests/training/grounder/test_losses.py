@@ -30,18 +30,19 @@ def sample(
     )
 
 
-def perfect(targets: Targets) -> DetectorOutput:
+def perfect(targets: Targets, groups: tuple[int, ...] = ()) -> DetectorOutput:
     """The output that reports exactly what the targets ask for."""
     sides = []
     for level, stride in enumerate(STRIDES):
-        boxes = targets.boxes[level]
-        n = boxes.shape[-1]
+        n = targets.boxes[level].shape[-1]
+        boxes = targets.boxes[level].reshape(len(targets.semantic), -1, 4, n, n)
         center = (torch.arange(n) + 0.5) * stride
         x, y = center.view(1, 1, -1), center.view(1, -1, 1)
-        lengths = torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y], dim=1)
-        sides.append((lengths.clamp(min=1e-3) / stride).log())
+        ends = x - boxes[:, :, 0], y - boxes[:, :, 1], boxes[:, :, 2] - x, boxes[:, :, 3] - y
+        sides.append((torch.stack(ends, dim=2).clamp(min=1e-3) / stride).log().flatten(1, 2))
     heat = [torch.where(h >= 0.999, 12.0, -12.0) for h in targets.heat]
-    return DetectorOutput(heat, sides, torch.full((len(targets.semantic), 2, SIDE // 4, SIDE // 4), -12.0))
+    semantic = torch.full((len(targets.semantic), 2, SIDE // 4, SIDE // 4), -12.0)
+    return DetectorOutput(heat, sides, semantic, groups)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,21 @@ def test_each_size_is_learnt_at_its_levels_and_read_back(
     boxes, _, labels = peaks(perfect(targets), 0.5)
     assert np.allclose(boxes, [box] * len(levels), atol=0.1)
     assert set(labels) == {1}
+
+
+def test_a_place_and_what_lies_in_its_middle_have_boxes_of_their_own() -> None:
+    track, field = (0, 8, 124, 110), (20, 20, 104, 98)  # one centre, as a soccer field has in a running track
+    samples, groups = [sample([track, field], [1, 0])], (0, 1)
+    targets = make_targets(samples, 2, groups)
+    output = perfect(targets, groups)
+    boxes, _, labels = peaks(output, 0.5)
+    found = {label: box for box, label in zip(boxes.tolist(), labels.tolist(), strict=True)}
+    assert np.allclose(found[1], track, atol=0.1)
+    assert np.allclose(found[0], field, atol=0.1)
+    assert losses(output, targets)["box"].item() < 0.01
+    one_box = make_targets(samples, 2)
+    boxes, _, labels = peaks(perfect(one_box), 0.5)
+    assert all(not np.allclose(box, track, atol=5) for box in boxes)  # what the second box is for
 
 
 def test_perfect_output_costs_next_to_nothing() -> None:

@@ -22,6 +22,7 @@ from backend.commands.train_lqvg import lqvg as command
 from backend.pipeline.grounding.lqvg import load_lqvg, load_lqvg_grounder
 from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.training.lqvg.run import first_network, run_lqvg_training
+from backend.training.lqvg.settings import LqvgSettings
 from backend.training.run import load_recipe
 from dataset_tools.errors import ConfigError, WeightsError
 from tests.lqvg_tiny import TINY, tiny_network, write_checkpoint, write_tokenizer
@@ -169,7 +170,7 @@ def test_bfloat16_trains_and_float16_asks_for_a_gpu(data: Path, tmp_path: Path) 
 
 
 def test_frozen_parts_stay_and_rates_differ(data: Path, tmp_path: Path) -> None:
-    first = first_network(config()).state_dict()
+    first = first_network(LqvgSettings.of(config())).state_dict()
     train(data, tmp_path, freeze_stem=True, text_rate=0, epochs=1)
     last = load_lqvg(tmp_path / "lqvg.pth").state_dict()
     changed = {name for name, tensor in last.items() if not torch.equal(tensor, first[name])}
@@ -187,7 +188,7 @@ def test_starts_from_published_weights_of_parts_or_of_the_whole(tmp_path: Path) 
     donor.text_encoder.save_pretrained(tmp_path / "roberta")
     started = config(resnet=str(tmp_path / "resnet.pth"), roberta=str(tmp_path / "roberta"))
     started["architecture"] = dataclasses.asdict(TINY)
-    network = first_network(started)
+    network = first_network(LqvgSettings.of(started))
     for part in ("backbone", "text_encoder"):
         expected = donor.get_submodule(part).state_dict()
         assert all(
@@ -195,17 +196,28 @@ def test_starts_from_published_weights_of_parts_or_of_the_whole(tmp_path: Path) 
         )
 
     whole = config(init=str(write_checkpoint(tmp_path / "lqvg.pth", seed=7)), architecture={})
-    assert torch.equal(first_network(whole).query_embed.weight, tiny_network(seed=7).query_embed.weight)
+    assert torch.equal(
+        first_network(LqvgSettings.of(whole)).query_embed.weight, tiny_network(seed=7).query_embed.weight
+    )
     with pytest.raises(ConfigError, match="init brings its own sizes"):
-        first_network(whole | {"resnet": "x.pth"})
+        first_network(LqvgSettings.of(whole | {"resnet": "x.pth"}))
     with pytest.raises(WeightsError, match=r"resnet\.pth does not hold the weights of this ResNet"):
-        first_network(config(resnet=str(tmp_path / "resnet.pth")))
+        first_network(LqvgSettings.of(config(resnet=str(tmp_path / "resnet.pth"))))
     with pytest.raises(WeightsError, match="does not hold the RoBERTa"):
-        first_network(config(roberta=str(tmp_path)))
-    with pytest.raises(ConfigError, match="architecture has no depth"):
-        first_network(config(architecture={"depth": 3}))
+        first_network(LqvgSettings.of(config(roberta=str(tmp_path))))
+    with pytest.raises(ConfigError, match="architecture has no setting 'depth'"):
+        first_network(LqvgSettings.of(config(architecture={"depth": 3})))
     with pytest.raises(ConfigError, match="architecture cannot be built: hidden_dim must be a multiple of 64"):
-        first_network(config(architecture={"hidden_dim": 100}))
+        first_network(LqvgSettings.of(config(architecture={"hidden_dim": 100})))
+
+
+def test_a_wrong_setting_is_named() -> None:
+    with pytest.raises(ConfigError, match="no setting 'batchsize': did you mean 'batch_size'"):
+        LqvgSettings.of(config(batchsize=4))
+    values = config()
+    del values["longest"]
+    with pytest.raises(ConfigError, match="needs the setting 'longest'"):
+        LqvgSettings.of(values)
 
 
 def test_the_shipped_recipes_are_complete() -> None:
@@ -213,7 +225,7 @@ def test_the_shipped_recipes_are_complete() -> None:
     assert paper.keys() == reduced.keys()
     assert Architecture(**paper["architecture"]) == Architecture()
     assert (paper["learning_rate"], paper["backbone_rate"], paper["text_rate"]) == (1e-4, 5e-5, 1e-5)
-    assert sum(p.numel() for p in first_network(reduced).parameters()) < 6_000_000
+    assert sum(p.numel() for p in first_network(LqvgSettings.of(reduced)).parameters()) < 6_000_000
 
 
 def test_a_tokenizer_with_more_entries_than_the_network_is_refused(data: Path, tmp_path: Path) -> None:

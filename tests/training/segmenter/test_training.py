@@ -26,6 +26,7 @@ from backend.training.segmenter.prompts import (
 )
 from backend.training.segmenter.run import read_data, run_segmenter_training
 from backend.training.segmenter.samples import augment_colors, draw_sample, plain_sample, scene_of
+from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.validation import calibrate_predicted_iou, score_prompts
 from dataset_tools.errors import ConfigError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
@@ -115,7 +116,7 @@ def test_training_writes_weights_that_the_pipeline_loads(data: Path, config: dic
 
 
 def test_calibration_brings_predicted_iou_closer(data: Path, config: dict[str, Any]) -> None:
-    _, validation = read_data(data, config)
+    _, validation = read_data(data, SegmenterSettings.of(config))
     sam = small_compact_sam()
     before = np.concatenate(list(score_prompts(sam, validation, 0).values()))
     slope, _ = calibrate_predicted_iou(sam, before)
@@ -167,17 +168,17 @@ def test_the_best_weights_are_of_the_last_size(
 
 
 def test_data_keeps_the_splits_apart(data: Path, config: dict[str, Any]) -> None:
-    training, validation = read_data(data, config)
+    training, validation = read_data(data, SegmenterSettings.of(config))
     assert [scene.name for scene in training] == ["0.png", "1.png", "0.png"]
     assert [scene.name for scene in validation] == ["2.png", "1.png"]
-    training, _ = read_data(data, config | {"exclude_categories": ["tenniscourt"]})
+    training, _ = read_data(data, SegmenterSettings.of(config | {"exclude_categories": ["tenniscourt"]}))
     assert {target.category for scene in training for target in scene.objects} == {"vehicle"}
     with pytest.raises(ConfigError, match="missing_set"):
-        read_data(data, config | {"data": {"missing_set": {"validation": []}}})
+        read_data(data, SegmenterSettings.of(config | {"data": {"missing_set": {"validation": []}}}))
 
 
 def test_synthetic_scenes_are_drawn_from_the_seed(data: Path, config: dict[str, Any]) -> None:
-    drawn = [read_data(data, config | {"synthetic_scenes": 1})[0][-1] for _ in range(2)]
+    drawn = [read_data(data, SegmenterSettings.of(config | {"synthetic_scenes": 1}))[0][-1] for _ in range(2)]
     assert drawn[0].origin == "synthetic"
     assert np.array_equal(drawn[0].image, drawn[1].image)
     assert drawn[0].objects
@@ -200,6 +201,34 @@ def test_kinds_of_prompts_are_checked(data: Path, config: dict[str, Any], tmp_pa
             config | {"groups": groups},
             resume=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("section", "wrong", "value", "message"),
+    [
+        ((), "learning_rat", 0.1, "no setting 'learning_rat': did you mean 'learning_rate'?"),
+        (("model",), "width", [8], "model has no setting 'width': did you mean 'widths'?"),
+        (("groups", 0), "window", 3, "groups has no setting 'window': did you mean 'windows'?"),
+        (("data", "split_set"), "validation_spilt", "val", "did you mean 'validation_split'?"),
+        (("data", "split_set"), "validation", ["0.png"], "data: split_set needs split and validation_split, or"),
+        ((), "exclude_categories", ["aeroplane"], "'aeroplane' is no canonical category"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    config: dict[str, Any], section: tuple[str | int, ...], wrong: str, value: object, message: str
+) -> None:
+    place: Any = config
+    for name in section:
+        place = place[name]
+    place[wrong] = value
+    with pytest.raises(ConfigError) as caught:
+        SegmenterSettings.of(config)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", sorted(WEIGHTS.glob("train*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_recipe_is_valid(recipe: Path) -> None:
+    assert SegmenterSettings.of(load_recipe(recipe)).steps > 0
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -189,6 +189,7 @@ def peaks(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Local maxima of the heat of ONE image, all levels: boxes [N, 4] in network pixels, scores [N], labels [N]."""
     boxes, scores, labels = [], [], []
+    groups = torch.tensor(output.groups or [0] * output.heat[0].shape[1])
     for level, stride in enumerate(STRIDES):
         heat = output.heat[level][0].float().sigmoid()
         heat = heat * (functional.max_pool2d(heat[None], 3, 1, 1)[0] == heat)
@@ -197,11 +198,8 @@ def peaks(
         indices, values = indices[found], values[found]
         cells = heat.shape[1] * heat.shape[2]
         cell, label = indices % cells, indices // cells
-        found_boxes = cell_boxes(output.sides[level].float(), stride)[0].flatten(1)[:, cell].T
-        if output.own_sides is not None:
-            own = cell_boxes(output.own_sides[level].float(), stride)[0].flatten(1)[:, cell].T
-            found_boxes = torch.where((label >= output.own_from)[:, None], own, found_boxes)
-        boxes.append(found_boxes)
+        sides = output.sides[level][0].float().reshape(-1, 4, *heat.shape[1:])
+        boxes.append(cell_boxes(sides, stride).flatten(2)[groups.to(label.device)[label], :, cell])
         scores.append(values)
         labels.append(label)
     return torch.cat(boxes).cpu().numpy(), torch.cat(scores).cpu().numpy(), torch.cat(labels).cpu().numpy()

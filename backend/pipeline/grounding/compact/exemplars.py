@@ -209,7 +209,7 @@ class CompactMatcher:
             picture = inputs[0].permute(1, 2, 0).cpu().numpy() / np.float32(64)
             for stride, look, level_sides in zip(STRIDES, looks, sides, strict=True):
                 rows, columns = look.shape[-2:]
-                boxes = cell_boxes(level_sides.float(), stride)[0].flatten(1).T.cpu().numpy() / factor
+                boxes = cell_boxes(level_sides[:, :4].float(), stride)[0].flatten(1).T.cpu().numpy() / factor
                 y, x = np.divmod(np.arange(rows * columns), columns)
                 centers = np.stack([x + 0.5, y + 0.5], axis=1).astype(np.float32) * np.float32(stride / factor)
                 inside = (centers[:, 0] < width) & (centers[:, 1] < height)

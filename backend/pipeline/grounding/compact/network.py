@@ -68,6 +68,8 @@ class DetectorConfig:
         widths: channels of the residual stem and of its stages at strides 4, 8, 16 and 32.
         depths: residual blocks of the stages at strides 4, 8, 16 and 32.
         pyramid_width: channels of the feature pyramid and of the heads.
+        places: categories with box outputs of their own. They hold objects of other categories, and one of these is
+            often in their middle (the soccer field in a track), where a cell could report but one box for both.
         adapter_width: hidden channels of the adapter that learnt from a project's labels; 0: there is none.
         adapted: how many of the categories, the last ones, only the adapter knows.
     """
@@ -77,6 +79,7 @@ class DetectorConfig:
     widths: tuple[int, int, int, int, int] = (32, 64, 96, 160, 256)
     depths: tuple[int, int, int, int] = (1, 2, 2, 2)
     pyramid_width: int = 64
+    places: tuple[str, ...] = ()
     adapter_width: int = 0
     adapted: int = 0
 
@@ -96,6 +99,18 @@ class DetectorConfig:
         """How many categories the auxiliary mask head draws: all that are known but kinds."""
         known = self.categories[: len(self.categories) - self.adapted]
         return sum(name not in KINDS for name in known)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Of each category, which of a cell's boxes is its own (``DetectorOutput.groups``)."""
+        known = len(self.categories) - self.adapted
+        groups = [int(name in self.places) for name in self.categories[:known]]
+        return (*groups, *[self.box_groups] * self.adapted)
+
+    @property
+    def box_groups(self) -> int:
+        """How many boxes a cell reports without an adapter."""
+        return 2 if self.places else 1
 
 
 @dataclass(frozen=True)
@@ -184,17 +199,16 @@ class DetectorOutput:
 
     Attributes:
         heat: logits [B, C, H/stride, W/stride].
-        sides: natural logarithm of (left, top, right, bottom) over the level's stride, [B, 4, H/stride, W/stride].
+        sides: natural logarithm of (left, top, right, bottom) over the level's stride, for each of G boxes in turn,
+            [B, 4 * G, H/stride, W/stride].
         semantic: logits [B, ``config.outlined``, H/4, W/4] of the auxiliary mask head; None outside training.
-        own_sides: like ``sides``, for the categories that only the adapter knows; None without such.
-        own_from: index of the first of these categories.
+        groups: of each of the C categories, which of the G boxes is its own; empty: all have the first.
     """
 
     heat: list[Tensor]
     sides: list[Tensor]
     semantic: Tensor | None
-    own_sides: list[Tensor] | None = None
-    own_from: int = 0
+    groups: tuple[int, ...] = ()
 
 
 class Detector(nn.Module):
@@ -226,7 +240,7 @@ class Detector(nn.Module):
         # A heat bias of log(0.01 / 0.99): the first steps are not spent on learning that most cells are background.
         known = len(config.categories) - config.adapted
         self.heat = Head(pyramid, known, bias=HEAT_BIAS)
-        self.sides = Head(pyramid, 4, bias=1.0)
+        self.sides = Head(pyramid, 4 * config.box_groups, bias=1.0)
         self.semantic = nn.Conv2d(pyramid, config.outlined, 1)
         self.adapter: Head | None = None
         if config.adapter_width:
@@ -265,7 +279,7 @@ class Detector(nn.Module):
     ) -> DetectorOutput:
         """The output from what the detector's own heads said of ``pyramid``, with the adapter's part added."""
         if self.adapter is None:
-            return DetectorOutput(heat, sides, semantic)
+            return DetectorOutput(heat, sides, semantic, self.config.groups)
         added = self.adapter(pyramid)
         count, new = len(self.config.categories), self.config.adapted
         unknown = (0, 0, 0, 0, 0, new)
@@ -273,8 +287,11 @@ class Detector(nn.Module):
             functional.pad(old, unknown, value=HEAT_BIAS) + more[:, :count]
             for old, more in zip(heat, added, strict=True)
         ]
-        own = [old + more[:, count:] for old, more in zip(sides, added, strict=True)]
-        return DetectorOutput(heat, sides, semantic, own if new else None, count - new)
+        if new:
+            sides = [
+                torch.cat([old, old[:, :4] + more[:, count:]], dim=1) for old, more in zip(sides, added, strict=True)
+            ]
+        return DetectorOutput(heat, sides, semantic, self.config.groups)
 
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """The features [B, ``pyramid_width``, H/stride, W/stride] that the heads read, one per level of ``STRIDES``;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def test_outputs_have_one_map_per_stride() -> None:
     output = detector(torch.rand(2, 3, 64, 96) * 255)
     assert [tuple(level.shape) for level in output.heat] == [(2, 2, 16, 24), (2, 2, 8, 12), (2, 2, 4, 6)]
     assert [tuple(level.shape) for level in output.sides] == [(2, 4, 16, 24), (2, 4, 8, 12), (2, 4, 4, 6)]
+    assert Detector(replace(TINY, places=("ship",)))(torch.rand(1, 3, 64, 96)).sides[0].shape == (1, 8, 16, 24)
     assert output.semantic is not None
     assert detector.eval()(torch.rand(1, 3, 64, 96)).semantic is None
     with pytest.raises(ValueError, match="multiples of 32"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from backend.learning.annotations.learnt_words import learnt_nouns
 from dataset_tools.expressions.parser import parse
+from dataset_tools.label_studio.learnt_nouns import in_known_words, learnt_nouns
 
 
 def test_a_noun_that_annotators_use_is_learnt() -> None:
@@ -19,13 +19,13 @@ def test_a_noun_used_for_two_things_is_not() -> None:
 
 
 def test_a_learnt_noun_names_its_category_in_every_place() -> None:
-    learnt = {"gazoo": "ship", "plane": "ship", "solar thing": "solar panel"}
-    assert parse("the leftmost gazoo", (), learnt).category == "ship"
-    assert parse("both gazoos", (), learnt).is_all
-    assert parse("the harbor by the gazoo", (), learnt).target_categories == {"ship"}
-    assert parse("the plane", (), learnt).category == "airplane", "the lexicon goes first"
-    assert parse("the upper solar thing", ("solar panel",), learnt).category == "solar panel"
-    assert parse("the leftmost gazoo").category is None
+    learnt = {"gazoo": "ship", "plane": "ship", "solar gazoo": "solar panel"}
+    assert in_known_words("The leftmost Gazoo", (), learnt) == ("The leftmost ship", ("gazoo: ship",))
+    assert in_known_words("both gazoos", (), learnt).text == "both ships"
+    assert in_known_words("the harbor by the gazoo", (), learnt).text == "the harbor by the ship"
+    assert in_known_words("the plane", (), learnt) == ("the plane", ()), "the lexicon goes first"
+    assert in_known_words("the upper solar gazoo", ("solar panel",), learnt).text == "the upper solar panel"
+    assert in_known_words("the leftmost blob", (), learnt) == ("the leftmost blob", ())
 
 
 def test_a_playground_is_no_track() -> None:
