@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ def products(threads: int) -> float:
     torch.set_num_threads(threads)
     layer = nn.Linear(768, 3072, bias=False).eval().requires_grad_(False)
     tokens = torch.randn(4096, 768)
-    fast = [layer, compile_network(layer, [torch.zeros_like(tokens)])]
+    fast: list[Callable[[torch.Tensor], Any]] = [layer, compile_network(layer, [torch.zeros_like(tokens)])]
     seconds = []
     for run in fast:
         for _ in range(12):
@@ -218,7 +218,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        work(*arguments.worker, arguments.threads)
+        model, engine = arguments.worker
+        work(model, engine, arguments.threads)
         return
     results = measure(arguments.models, arguments.repeats, arguments.threads, alone=arguments.alone)
     if arguments.json:

@@ -118,14 +118,15 @@ class FoldedHfDecoder(nn.Module):
         float[C / 8] mix: nine products and a sum of shifted planes.
         """
         decoder = self.decoder
-        last = decoder.mask_conv2
+        last: nn.Conv2d = decoder.mask_conv2
         hidden = decoder.mask_conv1(pixels_in_rows(rows.T, self.grid)[None])
         hidden = decoder.activation(decoder.mask_norm(hidden))[0]
         taps = (weights @ last.weight.flatten(1)).view(last.in_channels, 9).T @ hidden.flatten(1)
         height, width = hidden.shape[1:]
         padded = functional.pad(taps.view(9, height, width), (1, 1, 1, 1))
         shifted = [padded[i, i // 3 : i // 3 + height, i % 3 : i % 3 + width] for i in range(9)]
-        return torch.stack(shifted).sum(0) + weights @ last.bias + pixels_in_rows(weights @ finest.T, self.grid)[0]
+        mixed: Tensor = torch.stack(shifted).sum(0) + weights @ last.bias
+        return mixed + pixels_in_rows(weights @ finest.T, self.grid)[0]
 
 
 def feature_shapes(model: Any) -> list[tuple[int, int]]:

@@ -91,7 +91,7 @@ def _decompositions() -> Any:
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
     from torch.export.decomp_utils import CustomDecompTable
 
-    table = CustomDecompTable()
+    table: Any = CustomDecompTable()  # type: ignore[no-untyped-call]
     # OpenVINO's own list lacks the layer norm, whose parts take five passes over the features instead of one.
     for operation in (*ops_to_not_decompose(), torch.ops.aten.native_layer_norm.default):
         if operation in table:
