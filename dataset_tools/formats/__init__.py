@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import UNUSABLE, DatasetError
 from dataset_tools.formats.left_out import Report, refuse
 
 if TYPE_CHECKING:
@@ -179,7 +179,15 @@ def read(root: Path, name: str | None = None, left_out: Report = refuse) -> Iter
         raise DatasetError(f"{root} is of the format {name}, which is written for other tools and not read")
     module = _module(name)
     samples: Iterator[Sample] = module.read(root, left_out) if _entry(name).rowwise else module.read(root)
-    return samples
+    return _in_a_line(samples, root, name)
+
+
+def _in_a_line(samples: Iterator[Sample], root: Path, name: str) -> Iterator[Sample]:
+    """``samples``; an error that no reader has foreseen of a damaged file (a name too long, say) is told as theirs."""
+    try:
+        yield from samples
+    except (*UNUSABLE, OSError) as error:
+        raise DatasetError(f"{root} cannot be read as {name}: {type(error).__name__}: {str(error)[:300]}") from error
 
 
 def detect(root: Path) -> str:
