@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("backend.commands.train", "train", "Train the compact models."),
     "sync": ("backend.commands.sync", "sync", "Fetch the annotations that webhooks missed."),
     "models": ("backend.commands.models", "models", "List, compare, promote and roll back trained versions."),
+    "state": ("backend.commands.state", "state", "Back up what the server keeps, and put it back."),
     "import-images": (
         "backend.commands.import_images",
         "import_images_command",

@@ -23,7 +23,7 @@ def problem(settings: Settings, timeout: float = 2.0) -> str | None:
         settings: its port and credentials; an address on which it listens on all interfaces is asked as 127.0.0.1.
         timeout: seconds for the connection, and again for the answer.
     """
-    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", "localhost"} else settings.host  # noqa: S104 - compared
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::", "localhost"} else settings.host  # noqa: S104  # nosec B104 # compared
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/health"
     with requests.Session() as session:
         session.trust_env = False  # neither a proxy nor .netrc between a server and itself

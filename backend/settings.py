@@ -11,7 +11,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -120,6 +120,7 @@ class Settings(BaseModel):
         train_nice: what is added to a training process's niceness, so that clicks go first.
         version_memory: promoted model versions held in memory per process.
         log_level: of the server's own log.
+        log_format: ``text``, or ``json`` for one object a line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -177,6 +178,7 @@ class Settings(BaseModel):
     train_nice: int = Field(default=15, ge=0, le=19)
     version_memory: int = Field(default=4, ge=1, le=256)
     log_level: str = Field(default="INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")
+    log_format: Literal["text", "json"] = "text"
 
     @field_validator("label_studio_url")
     @classmethod

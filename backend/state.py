@@ -9,6 +9,7 @@ features/               what frozen parts of the models made of training images
 replay/                 drawn scenes that keep a training from forgetting
 sync/<project>/         an unfinished fetch of a project's tasks
 metrics/                counters that several workers share
+before-<time>/          the state that a backup took the place of (backend.state_backup)
 training.log            output of training processes; training.log.1 is the part before
 training.lock           held by the process that trains
 keeper.lock             held by the process that sees to it that wanted trainings run
@@ -65,9 +66,14 @@ class StateFolder:
         """Folder of the drawn replay scenes."""
         return self.root / "replay"
 
+    @property
+    def sync_root(self) -> Path:
+        """Folder of the unfinished fetches."""
+        return self.root / "sync"
+
     def sync(self, project: int) -> Path:
         """Folder of an unfinished fetch of a project's tasks."""
-        return self.root / "sync" / str(project)
+        return self.sync_root / str(project)
 
     @property
     def metrics(self) -> Path:

@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,6 @@ from PIL import Image
 
 from benchmarks.brush_rle import Mask, pair
 from dataset_tools import brush_rle, labelled
-from dataset_tools.errors import DatasetError
 from dataset_tools.export import export
 from dataset_tools.formats.items import to_png
 from dataset_tools.masks import from_coco, rle_of_runs
@@ -72,10 +70,7 @@ def object_mask(seed: int, side: int = SIDE) -> Mask:
 
 def masks_of(folder: Path, count: int) -> list[Mask]:
     """Masks of the objects of a dataset's test split (of all of it where there is none), evenly spread."""
-    images = labelled.read(folder)
-    with suppress(DatasetError):
-        images = labelled.read(folder, "test")
-    objects = [item for image in images for item in image.objects]
+    objects = [item for image in labelled.read_held_out(folder) for item in image.objects]
     return [item.mask() for item in labelled.spread(objects, count)]
 
 

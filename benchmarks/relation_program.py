@@ -13,17 +13,17 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
-from dataset_tools.categories import canonical
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.relations import Choice, LabelledBox, choose
-from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression, read
 from dataset_tools.geometry import Box
+from dataset_tools.labelled import LabelledImage, Question, questions, read
 
 Candidates = Mapping[str, Sequence[tuple[int, LabelledBox]]]
-"""File name -> (annotation id, candidate); -1 for a false box."""
+"""Name of the image -> (place among its objects, candidate); -1 for a false box."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ DETECTORS = {
 }
 
 
-def candidates(data: CocoJsonl, detector: Detector, seed: int = 0) -> Candidates:
-    """What ``detector`` finds in every image of ``data``."""
+def candidates(images: Sequence[LabelledImage], detector: Detector, seed: int = 0) -> Candidates:
+    """What ``detector`` finds in every image."""
     rng = random.Random(seed)
     found: dict[str, list[tuple[int, LabelledBox]]] = {}
-    for image in data.images:
-        boxes = found[image.file_name] = []
-        for annotation in image.annotations:
-            category, box = canonical(annotation.category) or annotation.category, annotation.box
+    for image in images:
+        boxes = found[image.name] = []
+        for place, item in enumerate(image.objects):
+            category, box = item.category, item.box
             if rng.random() >= detector.dropped:
                 left, top, right, bottom = (rng.uniform(-detector.moved, detector.moved) for _ in range(4))
                 moved = Box(
@@ -73,7 +73,7 @@ def candidates(data: CocoJsonl, detector: Detector, seed: int = 0) -> Candidates
                     box.x1 + right * box.width,
                     box.y1 + bottom * box.height,
                 )
-                boxes.append((annotation.id, LabelledBox(moved, category, rng.uniform(*detector.true_scores))))
+                boxes.append((place, LabelledBox(moved, category, rng.uniform(*detector.true_scores))))
             if rng.random() < detector.added:
                 x, y = rng.uniform(0, image.width - box.width), rng.uniform(0, image.height - box.height)
                 false = Box(x, y, x + box.width, y + box.height)
@@ -81,28 +81,28 @@ def candidates(data: CocoJsonl, detector: Detector, seed: int = 0) -> Candidates
     return found
 
 
-def answer(data: CocoJsonl, row: Expression, found: Candidates) -> tuple[bool, Choice]:
-    """Whether exactly the annotated objects of ``row`` are chosen (for ``absent``: none), and the choice."""
-    image = data.image(row.image)
-    boxes = found[row.image]
-    choice = choose(parse(row.expression), [box for _, box in boxes], (image.height, image.width))
-    if not row.ann_ids:
+def answer(question: Question, found: Candidates) -> tuple[bool, Choice]:
+    """Whether exactly the annotated objects are chosen (for ``absent``: none), and the choice."""
+    image, expression = question.image, question.expression
+    boxes = found[image.name]
+    choice = choose(parse(expression.text), [box for _, box in boxes], (image.height, image.width))
+    if not expression.objects:
         return choice.code == "absent", choice
-    return choice.code is None and {boxes[i][0] for i in choice.indices} == set(row.ann_ids), choice
+    return choice.code is None and {boxes[i][0] for i in choice.indices} == set(expression.objects), choice
 
 
-def shares(data: CocoJsonl, found: Candidates) -> dict[str, tuple[int, int]]:
+def shares(images: Sequence[LabelledImage], found: Candidates) -> dict[str, tuple[int, int]]:
     """Kind -> (right, of); ``one object`` sums up all kinds but all and absent, ``one object, detected`` those whose
     object is among the boxes.
     """
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
-    for row in data.expressions:
-        good, _ = answer(data, row, found)
-        groups = [row.kind]
-        if row.kind not in ("all", "absent"):
+    for question in questions(images):
+        good, _ = answer(question, found)
+        groups = [question.kind]
+        if question.kind not in ("all", "absent"):
             groups.append("one object")
-            if row.ann_ids[0] in {ann_id for ann_id, _ in found[row.image]}:
+            if question.expression.objects[0] in {place for place, _ in found[question.image.name]}:
                 groups.append("one object, detected")
         for group in groups:
             right[group] += good
@@ -111,27 +111,29 @@ def shares(data: CocoJsonl, found: Candidates) -> dict[str, tuple[int, int]]:
 
 
 @click.command()
-@click.argument("data", type=click.Path(exists=True, file_okay=False))
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--split", help="Only the images of this part of split.json.")
 @click.option("--failures", is_flag=True, help="List every expression that goes wrong on true boxes.")
-def main(data: str, split: str | None, failures: bool) -> None:
-    """Measure the relation program on the coco_jsonl folder DATA."""
-    folder = read(data, split)
-    for kind, (right, count) in shares(folder, candidates(folder, PERFECT)).items():
+def main(data: Path, split: str | None, failures: bool) -> None:
+    """Measure the relation program on the dataset folder DATA."""
+    images = read(data, split, masks=False)
+    for kind, (right, count) in shares(images, candidates(images, PERFECT)).items():
         click.echo(f"{kind:22s} {right:5d} of {count:5d}  {right / count:.4f}")
     click.echo("\nExpressions of one object            all      object detected")
     for name, detector in DETECTORS.items():
-        table = shares(folder, candidates(folder, detector))
+        table = shares(images, candidates(images, detector))
         everything, detected = (table[group][0] / table[group][1] for group in ("one object", "one object, detected"))
         click.echo(f"{everything:8.3f} {detected:8.3f}  {name}")
     if failures:
         click.echo()
-        found = candidates(folder, PERFECT)
-        for row in folder.expressions:
-            good, choice = answer(folder, row, found)
+        found = candidates(images, PERFECT)
+        for question in questions(images):
+            good, choice = answer(question, found)
             if not good:
-                chosen = [found[row.image][i][0] for i in choice.indices]
-                click.echo(f"{row.image} {row.expression!r}: {list(row.ann_ids)}, got {chosen} {choice.code or ''}")
+                name, expression = question.image.name, question.expression
+                chosen = [found[name][i][0] for i in choice.indices]
+                wanted = list(expression.objects)
+                click.echo(f"{name} {expression.text!r}: {wanted}, got {chosen} {choice.code or ''}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,7 @@ from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from backend.training.run import load_recipe
 from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic
-from dataset_tools.categories import canonical
-from dataset_tools.formats import coco_jsonl
-from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledImage, read
 from dataset_tools.metrics import iou
 
 FINE_TUNING = SHIPPED_FOLDER / "compact_segmenter" / "train_buildings.yaml"
@@ -39,33 +37,34 @@ PLACES = {"austin2 and austin3": ("austin2", "austin3"), "austin4": ("austin4",)
 """Folds of inria_512: neighbouring crops of one tile stay together."""
 
 
-def mean_ious(segmenter: SamSegmenter, data: coco_jsonl.CocoJsonl, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """``n`` and ``mIoU`` of every category over the annotations of the images ``names``, each with its true box."""
+def mean_ious(
+    segmenter: SamSegmenter, images: Sequence[LabelledImage], names: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """``n`` and ``mIoU`` of every category over the objects of the images ``names``, each with its true box."""
     values = defaultdict(list)
-    for entry in data.images:
-        if entry.file_name not in names:
+    for image in images:
+        if image.name not in names:
             continue
-        image = read(entry.path)
-        for annotation in entry.annotations:
-            mask = annotation.mask()
-            window = segmenter.window_for(annotation.box, (entry.height, entry.width))
-            found = segmenter.decode(segmenter.embed(image, window), Prompts(box=annotation.box)).mask
-            values[canonical(annotation.category) or annotation.category].append(iou(found, mask))
+        pixels = image.pixels()
+        for item in image.objects:
+            window = segmenter.window_for(item.box, (image.height, image.width))
+            found = segmenter.decode(segmenter.embed(pixels, window), Prompts(box=item.box)).mask
+            values[item.category].append(iou(found, item.mask()))
     return {name: {"n": len(ious), "mIoU": float(np.mean(ious))} for name, ious in sorted(values.items())}
 
 
 def left_out_categories(folder: Path, weights: Path) -> dict[str, dict[str, Any]]:
     """``mean_ious`` on the part ``test`` of ``folder``."""
-    data = coco_jsonl.read(folder, "test")
-    return mean_ious(load_compact_segmenter(weights), data, {image.file_name for image in data.images})
+    images = read(folder, "test")
+    return mean_ious(load_compact_segmenter(weights), images, {image.name for image in images})
 
 
 def folds(folder: Path, weights: Path, out: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     """Fold -> number of buildings, mIoU with ``weights`` and after fine-tuning on the other folds."""
-    data = coco_jsonl.read(folder)
+    images = read(folder)
     result = {}
     for place, prefixes in PLACES.items():
-        held_out = sorted(image.file_name for image in data.images if image.file_name.startswith(prefixes))
+        held_out = sorted(image.name for image in images if image.name.startswith(prefixes))
         config = load_recipe(FINE_TUNING, overrides)
         config |= {"init": str(weights), "data": {folder.name: {"validation": held_out}}}
         run = out / place.replace(" ", "_")
@@ -73,7 +72,7 @@ def folds(folder: Path, weights: Path, out: Path, overrides: list[str]) -> dict[
         if not tuned.exists():
             run_segmenter_training(folder.parent, run, config, resume=run.exists())
         before, after = (
-            mean_ious(load_compact_segmenter(file), data, held_out)["building"] for file in (weights, tuned)
+            mean_ious(load_compact_segmenter(file), images, held_out)["building"] for file in (weights, tuned)
         )
         result[place] = {"n": after["n"], "before": before["mIoU"], "mIoU": after["mIoU"]}
     return result

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "file_key",
     "questions",
     "read",
+    "read_held_out",
     "spread",
 ]
 
@@ -168,6 +170,13 @@ class Question:
         """The objects that the expression names."""
         return tuple(self.image.objects[index] for index in self.expression.objects)
 
+    def target(self) -> Mask:
+        """The union bool[H, W] of the targets' masks; all False without a target. Raises like theirs."""
+        union = np.zeros((self.image.height, self.image.width), bool)
+        for target in self.targets:
+            union |= target.mask()
+        return union
+
     @property
     def kind(self) -> str:
         """The expression's kind; ``expression`` (``absent`` without a target) where the source names none."""
@@ -272,6 +281,18 @@ def read(
             "--boxes-as-masks makes a copy where every box is a mask"
         )
     return list(_labelled(samples, _Part(folder, samples, split)))
+
+
+def read_held_out(folder: Path) -> list[LabelledImage]:
+    """The images of a dataset folder that were not learnt from: its ``test`` split, or all of it without one.
+
+    Raises:
+        DatasetError: see :func:`read`.
+    """
+    images = read(folder)  # also says what is wrong with the folder
+    with suppress(DatasetError):
+        return read(folder, "test") or images
+    return images
 
 
 def _read_coco_jsonl(folder: Path, split: str | Path | None, expressions: Path | None) -> list[LabelledImage]:

@@ -41,6 +41,7 @@ def test_the_wheel_carries_configs_weights_types_and_templates_and_nothing_else(
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "backend/configs/compact.yaml",
+        "backend/docs/operations.md",
         "backend/weights/compact_grounder/model.safetensors",
         "backend/weights/compact_segmenter/model.safetensors",
         "backend/py.typed",

@@ -70,7 +70,7 @@ def prelabel_tasks(
             or the models cannot be loaded.
         PslgError: some tasks failed; the others are in ``out``.
     """
-    from tqdm import tqdm
+    from dataset_tools.progress import Bar
 
     rows = read_tasks(tasks)
     known = [row for row in rows if row.get("id") is not None]
@@ -88,7 +88,7 @@ def prelabel_tasks(
         kept = {number: journal.get(row) for number, row in enumerate(rows)}
         predictions = {number: found for number, found in kept.items() if found is not None}
         missing = {number: row for number, row in enumerate(rows) if number not in predictions}
-        with tqdm(total=len(rows), initial=len(predictions), unit="task") as bar, journal:
+        with Bar(total=len(rows), initial=len(predictions), unit="task") as bar, journal:
             for answer in running.compute(missing):
                 bar.update()
                 if answer.prediction is None:

@@ -41,7 +41,7 @@ def warm_all(
         config: the project's labeling config.
         push: store predictions in Label Studio for tasks that have none of this model.
     """
-    from tqdm import tqdm
+    from dataset_tools.progress import Bar
 
     failures: list[str] = []
     masks = abstained = pushed = 0
@@ -50,7 +50,7 @@ def warm_all(
         running: dict[Future[tuple[Prediction, tuple[Note, ...], bool]], Task] = {
             pool.submit(_warm_one, service, pipeline, task, config, push): task for task in tasks
         }
-        for future in tqdm(as_completed(running), total=len(running), unit="task"):
+        for future in Bar(as_completed(running), total=len(running), unit="task"):
             try:
                 prediction, notes, was_pushed = future.result()
             except PslgError as error:

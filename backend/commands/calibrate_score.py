@@ -49,8 +49,6 @@ def calibrate_score(
     as_json: bool,
 ) -> None:
     """Fit the probability that a pre-label is accepted unchanged; one fit for all datasets together."""
-    from tqdm import tqdm
-
     from backend.evaluation import score_calibration
     from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_pipeline
@@ -58,6 +56,7 @@ def calibrate_score(
     from dataset_tools import atomic
     from dataset_tools.image_files import read
     from dataset_tools.labelled import about_whole_objects, spread
+    from dataset_tools.progress import Bar
 
     pipeline = load_pipeline(config)
     folders = (data, *also)
@@ -65,7 +64,7 @@ def calibrate_score(
     def observed(folder: Path, part: str) -> list[score_calibration.ObservedAnswer]:
         asked = about_whole_objects(read_questions(folder, part), whole=whole, min_side=min_side)
         asked = spread(asked, limit)
-        with tqdm(total=len(asked), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
+        with Bar(total=len(asked), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
             return score_calibration.observe(pipeline, asked, read, bar.update)
 
     answers = [answer for folder in folders for answer in observed(folder, split)]

@@ -17,7 +17,7 @@ from dataset_tools.errors import ConfigError
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A coco_jsonl folder (images/, annotations.json, expressions.jsonl); a sample of 24 tasks of its test split. "
+    help="A dataset folder with masks and expressions, in any format that is read: 24 tasks of its test split. "
     "Without it: 20 tasks on scenes drawn on the spot.",
 )
 @click.option(

@@ -5,40 +5,24 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.database import Database
-from backend.learning.retraining.replay import check_replay
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import PipelineConfig, config_names, load_config
 from backend.pipeline.costs import seconds_per_image, throughput
 from backend.pipeline.options import missing_variables
 from backend.pipeline.weights import REGISTRY, how_to_get, locate
-from backend.server.access import Access
-from backend.server.webhooks import Webhook, backend_webhooks
-from backend.settings import Settings, is_dotless
-from dataset_tools.errors import ConfigError, PslgError, UnavailableError
+from backend.server.label_studio_checks import backend_checks, config_checks, label_studio_checks
+from backend.server.local_checks import Check, local_checks
+from backend.settings import Settings
+from dataset_tools.errors import ConfigError, PslgError
 
 if TYPE_CHECKING:
     from backend.pipeline import PslgSam
-    from backend.server.editor.labeling_config import LabelingConfig
-    from dataset_tools.label_studio.client import LabelStudio
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report."""
-
-    level: Literal["ok", "note", "problem"]
-    text: str
 
 
 @click.command()
@@ -73,12 +57,7 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
     except ConfigError as error:
         yield Check("problem", str(error))
         return
-    yield Check("ok", f"settings; state in {settings.state_dir}")
-    for check in (partial(Database.check, settings.state.database), partial(check_replay, settings.train_replay)):
-        try:
-            check()
-        except PslgError as error:
-            yield Check("problem", str(error))
+    yield from local_checks(settings)
     known: Collection[str] | None = ()
     measured: dict[str, float] = {}
     _set_threads(settings)
@@ -94,9 +73,9 @@ def findings(labeling_configs: Collection[str], backend_url: str | None, options
     for name in labeling_configs:
         yield from _labeling_config(name, known)
     yield from _advice(labeling_configs)
-    yield from _label_studio(settings, known)
+    yield from label_studio_checks(settings, known)
     if backend_url is not None:
-        yield from _backend(backend_url)
+        yield from backend_checks(backend_url, settings)
 
 
 def _set_threads(settings: Settings) -> None:
@@ -196,104 +175,4 @@ def _labeling_config(name: str, known: Collection[str] | None) -> Iterator[Check
     except PslgError as error:
         yield Check("problem", f"labeling config {name!r}: {error}")
         return
-    yield from _config_findings(f"labeling config {name!r}", config, known)
-
-
-def _config_findings(what: str, config: LabelingConfig, known: Collection[str] | None) -> Iterator[Check]:
-    for problem in config.problems(known):
-        level: Literal["note", "problem"] = "problem" if problem.startswith("no usable control") else "note"
-        yield Check(level, f"{what}: {problem}")
-    anything = known is None or config.takes_any_category
-    found = [label.stored for label in config.labels if anything or label.categories.intersection(known or ())]
-    yield Check("ok", f"{what}: labels that the model finds: {', '.join(found) or 'none'}")
-
-
-def _label_studio(settings: Settings, known: Collection[str] | None) -> Iterator[Check]:
-    if settings.label_studio_url is None:
-        yield Check("note", "LABEL_STUDIO_URL is not set: images in Label Studio (/data/...) cannot be fetched")
-        return
-    label_studio = settings.label_studio()
-    if label_studio is None:
-        yield Check("problem", "LABEL_STUDIO_API_KEY is not set: a personal access token or a legacy token is needed")
-        return
-    try:
-        user = label_studio.whoami()
-        yield Check("ok", f"Label Studio at {label_studio.url}: {label_studio.kind} token of {user.get('email')}")
-        yield from _projects(label_studio, Access(settings), known)
-    except PslgError as error:
-        yield Check("problem", str(error))
-        host = urlsplit(label_studio.url).hostname
-        if Path("/.dockerenv").exists() and host in ("localhost", "127.0.0.1"):
-            hint = "this is a container, and that is the container itself; use host.docker.internal or a service's name"
-            yield Check("note", f"LABEL_STUDIO_URL names {host}: {hint}")
-
-
-def _projects(label_studio: LabelStudio, access: Access, known: Collection[str] | None) -> Iterator[Check]:
-    from backend.server.editor.labeling_config import parse_labeling_config
-
-    for project in label_studio.projects():
-        what = f"project {project['id']} ({project.get('title')})"
-        backends = label_studio.backends(project["id"])
-        if not backends:
-            continue
-        hooks = dict(backend_webhooks(label_studio, project["id"]))
-        for backend in backends:
-            url = str(backend.get("url"))
-            if backend.get("error_message"):
-                yield Check("problem", f"{what}: backend {url}: {backend['error_message']}")
-            if not backend.get("is_interactive"):
-                yield Check("note", f"{what}: backend {url} is not set to interactive: no smart tools")
-            yield from _webhook(what, url, hooks.get(url.rstrip("/")), access)
-            yield from _start_training(what, url, backend, access)
-        try:
-            config = parse_labeling_config(str(project.get("label_config")))
-        except PslgError as error:
-            yield Check("problem", f"{what}: {error}")
-            continue
-        yield from _config_findings(what, config, known)
-
-
-def _webhook(what: str, url: str, hook: Webhook | None, access: Access) -> Iterator[Check]:
-    if hook is None:
-        why = ": its host has no dot" if is_dotless(urlsplit(url).hostname or "") else ""
-        yield Check("note", f"{what}: no webhook for {url}/webhook{why}; annotations are not announced")
-        return
-    if not hook.active:
-        yield Check("problem", f"{what}: the webhook {hook.url} is switched off; annotations are not announced")
-    wanted = access.webhook_headers()
-    if wanted and hook.headers is not None and not hook.sends(wanted):
-        yield Check(
-            "problem",
-            f"{what}: the webhook {hook.url} does not send {', '.join(wanted)} as these settings want it: its events"
-            " are refused (Settings > Webhooks; a running server sets it when the project is opened)",
-        )
-
-
-def _start_training(what: str, url: str, backend: Mapping[str, Any], access: Access) -> Iterator[Check]:
-    if not access.takes_training:
-        yield Check(
-            "note",
-            f"{what}: backend {url}: Start Training is refused: it needs PSLG_BASIC_AUTH_USER and"
-            " PSLG_BASIC_AUTH_PASSWORD",
-        )
-    elif not access.is_open and backend.get("auth_method", "NONE") != "BASIC_AUTH":
-        yield Check(
-            "problem", f"{what}: backend {url} is connected without Basic credentials, which these settings want"
-        )
-
-
-def _backend(url: str) -> Iterator[Check]:
-    import requests
-
-    calls: tuple[tuple[str, Callable[[], requests.Response]], ...] = (
-        ("GET /health", lambda: requests.get(f"{url.rstrip('/')}/health", timeout=1)),
-        ("POST /setup", lambda: requests.post(f"{url.rstrip('/')}/setup", json={"project": "doctor"}, timeout=3)),
-    )
-    for name, call in calls:
-        try:
-            response = call()
-            if not response.ok:
-                raise UnavailableError(f"status {response.status_code}")
-            yield Check("ok", f"backend at {url}: {name}: {response.text[:200]}")
-        except (requests.RequestException, PslgError) as error:
-            yield Check("problem", f"backend at {url}: {name}: {error}")
+    yield from config_checks(f"labeling config {name!r}", config, known)

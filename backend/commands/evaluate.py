@@ -223,14 +223,13 @@ def _measured(
     worst: _Gallery | None,
 ) -> dict[str, Any]:
     """The figures of one config; its models are gone when the next one's are loaded."""
-    from tqdm import tqdm
-
     from backend.evaluation.expressions import evaluate as measure
     from backend.pipeline import load_pipeline
     from dataset_tools.image_files import read
+    from dataset_tools.progress import Bar
 
     pipeline = load_pipeline(config)
-    with tqdm(total=len(asked), unit="expression", desc=pipeline.model_version) as bar:
+    with Bar(total=len(asked), unit="expression", desc=pipeline.model_version) as bar:
         result = measure(
             pipeline,
             asked,

@@ -30,19 +30,18 @@ def evaluate_clicks(data: Path, config: str, split: str | None, limit: int | Non
     """
     import json
 
-    from tqdm import tqdm
-
     from backend.evaluation.clicks import evaluate_clicks as measure
     from backend.pipeline import load_pipeline
     from dataset_tools import image_files
     from dataset_tools.labelled import read, spread
+    from dataset_tools.progress import Bar
 
     targets = [(image, item) for image in read(data, split) for item in image.objects]
     if not targets:
         raise DatasetError(f"{data} has no objects" + (f" in the split {split!r}" if split else ""))
     targets = spread(targets, limit)
     pipeline = load_pipeline(config)
-    bar = tqdm(targets, desc=pipeline.model_version, unit="object")
+    bar = Bar(targets, desc=pipeline.model_version, unit="object")
     report: dict[str, Any] = {"data": data.name, "split": split, "limit": limit}
     report |= measure(pipeline.segmenter, bar, image_files.read, THRESHOLDS, cap)
     report |= {"convention": f"clicks only, no box; IoU at image size, >=; cap {cap}"}

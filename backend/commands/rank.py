@@ -77,11 +77,10 @@ def rank(
     Pre-labels that the server has, or Label Studio stores, are used; the rest is computed, and goes on where it stopped
     when it is interrupted. Tasks that failed are listed with the reason; the exit status is then 1.
     """
-    from tqdm import tqdm
-
     from backend.batch.ranking import TaskRanker
     from backend.learning.ranking.image_features import ImageFeatures, feature_segmenter
     from backend.server.service import LabelingService
+    from dataset_tools.progress import Bar
 
     service = LabelingService(Settings.load(**options))
     try:
@@ -96,7 +95,7 @@ def rank(
         pipeline = service.models.pipeline(project)
         features = ImageFeatures(service.store.database, feature_segmenter())
         ranker = TaskRanker(service, pipeline, config, features, strategy)
-        with tqdm(total=about.get("task_number"), desc=pipeline.model_version, unit="task") as bar:
+        with Bar(total=about.get("task_number"), desc=pipeline.model_version, unit="task") as bar:
             for done in ranker.add(studio.task_pages(project, complete=True)):
                 bar.update(done)
         ranked = ranker.ranked(seed)
@@ -138,12 +137,12 @@ def _write(studio: LabelStudio, project: int, field: str, chosen: Sequence[Ranke
     Places have leading zeros: the Data Manager sorts fields of the data as text unless a tab says otherwise. The tasks
     are read again, so that data that changed while they were ranked is not written over.
     """
-    from tqdm import tqdm
+    from dataset_tools.progress import Bar
 
     digits = max(4, len(str(len(chosen))))
     places = {item.id: f"{item.rank:0{digits}d}" for item in chosen}
     changed = 0
-    for task in tqdm(studio.tasks(project), desc=f"writing {field}", total=total, unit="task"):
+    for task in Bar(studio.tasks(project), desc=f"writing {field}", total=total, unit="task"):
         data = {key: value for key, value in task["data"].items() if key != field}
         if task["id"] in places:
             data[field] = places[task["id"]]

@@ -153,7 +153,7 @@ def _counted(counts: NoteCounts, tasks: Iterable[Mapping[str, Any]]) -> Iterator
 
 
 def _progress(tasks: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    from tqdm import tqdm
+    from dataset_tools.progress import Bar
 
-    counted: Iterable[Mapping[str, Any]] = tqdm(tasks, desc="reading", unit="task")
+    counted: Iterable[Mapping[str, Any]] = Bar(tasks, desc="reading", unit="task")
     return counted

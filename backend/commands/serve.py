@@ -46,7 +46,7 @@ def serve(**options: Any) -> None:
     config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
     check_replay(settings.train_replay)
     Database.of_state(settings.state_dir).close()
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 
@@ -67,11 +67,11 @@ def serve(**options: Any) -> None:
 
 def start_notes(settings: Settings, *, uses_compact_weights: bool) -> list[str]:
     """What a user should know when the server starts: the URL to paste, and what will not work."""
-    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104
+    host = "localhost" if settings.host in ("127.0.0.1", "::1", "0.0.0.0", "::") else settings.host  # noqa: S104  # nosec B104 # compared
     lines = [
         f"Paste into Label Studio (project > Settings > Model > Connect Model): http://{host}:{settings.port}",
     ]
-    if settings.host in ("0.0.0.0", "::"):  # noqa: S104
+    if settings.host in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104 # compared
         lines.append("From another machine or container use a name or address of this one in place of localhost.")
     if is_dotless(host):
         lines.append(

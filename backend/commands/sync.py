@@ -19,17 +19,16 @@ def sync(project: int, **options: Any) -> None:
 
     The token is LABEL_STUDIO_API_KEY. May run beside the server; an interrupted sync goes on where it stopped.
     """
-    from tqdm import tqdm
-
     from backend.database import Database
     from backend.learning.annotations.store import AnnotationStore
     from backend.learning.annotations.sync import sync_project
+    from dataset_tools.progress import Bar
 
     settings = Settings.load(**options)
     client = settings.require_label_studio("pslg sync")
     store = AnnotationStore(Database.of_state(settings.state_dir))
     try:
-        with tqdm(desc=f"project {project}", unit="task") as bar:
+        with Bar(desc=f"project {project}", unit="task") as bar:
             report = sync_project(store, client, project, settings.state_dir, bar.update)
         masks = store.accepted_masks(project)
     finally:

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from backend.pipeline.weights import REGISTRY, WeightEntry, how_to_get, locate, weights_folder
 from backend.pipeline.weights.records import read_record, record, sha256_of
 from dataset_tools.errors import WeightsError
+from dataset_tools.progress import Bar
 
 _NAMES = click.Choice(list(REGISTRY))
 
@@ -51,9 +51,9 @@ def download(names: tuple[str, ...]) -> None:
         if entry.path.exists():
             click.echo(f"{name} is already at {entry.path}")
             continue
-        with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000, total=entry.size) as bar:
+        with Bar(desc=name, unit="B", unit_scale=True, unit_divisor=1000, total=entry.size) as bar:
 
-            def show(done: int, total: int | None, bar: tqdm = bar) -> None:
+            def show(done: int, total: int | None, bar: Bar = bar) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
@@ -148,9 +148,9 @@ def _record(place: Path) -> str:
         return record(place, progress=bar.update)
 
 
-def _bar(place: Path) -> tqdm:
+def _bar(place: Path) -> Bar:
     size = _size_of(place)
-    return tqdm(
+    return Bar(
         desc=place.name,
         total=size,
         unit="B",

@@ -11,8 +11,6 @@ import numpy as np
 from backend.demo.verification import TaskOutcome
 from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools import atomic, overlays
-from dataset_tools.formats.coco_jsonl import CocoJsonl
-from dataset_tools.image_files import read
 
 PANEL_WIDTH = 420
 """Pixels."""
@@ -20,7 +18,6 @@ PANEL_WIDTH = 420
 
 def write_contact_sheet(
     path: Path,
-    dataset: CocoJsonl,
     outcomes: Sequence[TaskOutcome],
     pipeline: PslgSam,
     progress: Callable[[], None],
@@ -32,25 +29,24 @@ def write_contact_sheet(
 
     Args:
         path: of the PNG.
-        dataset: images and true masks.
         outcomes: the checked predictions.
         pipeline: the config that the backend serves.
         progress: called after each panel.
     """
-    entries = [dataset.image(outcome.expression.image) for outcome in outcomes]
-    height = round(PANEL_WIDTH * min(1.0, max(entry.height / entry.width for entry in entries)))
+    images = [outcome.question.image for outcome in outcomes]
+    height = round(PANEL_WIDTH * min(1.0, max(image.height / image.width for image in images)))
     panels = []
     for outcome in outcomes:
-        expression = outcome.expression
-        image = read(dataset.image(expression.image).path)
-        prelabels = pipeline.prelabel(image, expression.expression)
+        question = outcome.question
+        image = question.image.pixels()
+        prelabels = pipeline.prelabel(image, question.expression.text)
         objects = [overlays.OverlayObject(mask=mask) for mask in outcome.masks]
         for index, prelabel in enumerate(prelabels):
             mask = outcome.masks[index] if index < len(outcome.masks) else None
             drawn = overlays.OverlayObject(mask=mask, box=prelabel.box, point=prelabel.point)
             objects[index : index + 1] = [drawn]
-        truth = dataset.target(expression) if expression.ann_ids else None
-        title = f"{outcome.task}: {expression.expression}"
+        truth = question.target() if question.targets else None
+        title = f"{outcome.task}: {question.expression.text}"
         panels.append(
             overlays.panel(image, objects, title, _detail(outcome), truth=truth, size=PANEL_WIDTH, height=height)
         )

@@ -144,9 +144,20 @@ class LabelStudioClient:
         answer: list[dict[str, Any]] = self._call("GET", f"/api/tasks/{task}/annotations/")
         return answer
 
-    def create_annotation(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
-        """Submit an annotation with these regions; its id."""
-        answer = self._call("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result)})
+    def suggestions(self, backend: int, task: int, prompts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What the editor is answered to clicks, a box or a text: the suggested regions."""
+        body = {"task": task, "context": {"result": list(prompts)}}
+        answer = self._call("POST", f"/api/ml/{backend}/interactive-annotating", json=body)
+        if answer.get("errors"):
+            raise LabelStudioError(f"Label Studio got no suggestion from the ML backend: {answer['errors']}")
+        found: list[dict[str, Any]] = answer["data"]["result"]
+        return found
+
+    def create_annotation(self, task: int, result: Sequence[Mapping[str, Any]], **more: Any) -> int:
+        """Submit an annotation with these regions and what else of it is given (``lead_time``, ``was_cancelled``...);
+        its id.
+        """
+        answer = self._call("POST", f"/api/tasks/{task}/annotations/", json={"result": list(result), **more})
         return int(answer["id"])
 
     def start_training(self, backend: int) -> None:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 from tqdm import tqdm
@@ -21,14 +20,15 @@ from backend.demo.backend_process import BackendProcess
 from backend.demo.contact_sheet import write_contact_sheet
 from backend.demo.label_studio_client import LabelStudioClient
 from backend.demo.label_studio_process import LabelStudioProcess, find_program
-from backend.demo.sample import read_dataset, sample_expressions
+from backend.demo.sample import sample_questions
 from backend.demo.scenes import SEEDS, write_scenes
 from backend.demo.verification import Summary, TaskOutcome
 from backend.labeling_configs import read_labeling_config
 from backend.pipeline import load_pipeline
 from dataset_tools import atomic
 from dataset_tools.errors import LabelStudioError, PslgError
-from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
+from dataset_tools.labelled import Question, questions, read_held_out
+from dataset_tools.progress import Bar
 
 CONFIG = "compact"
 LABELING_CONFIG = "rrsisd"
@@ -63,7 +63,7 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
 
     Args:
         folder: takes everything the run writes; what an earlier run left there is replaced.
-        data: a ``coco_jsonl`` folder, None for scenes drawn on the spot.
+        data: a dataset folder with masks and expressions, None for scenes drawn on the spot.
         label_studio: the ``label-studio`` program, None looks for it.
 
     Raises:
@@ -73,7 +73,7 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
     with _exclusive(folder):
         for name in ("label-studio", "backend", "scenes"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        dataset, expressions = _data(folder, data)
+        asked = _asked(folder, data)
         # Before the servers are started: missing weights are reported at once.
         pipeline = load_pipeline(CONFIG)
         label_config = read_labeling_config(LABELING_CONFIG)
@@ -88,7 +88,7 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
             ):
                 with _step("Starting the ML backend") as progress:
                     backend_process.start_and_wait(progress)
-                project, tasks = _create_project(client, dataset, expressions, label_config)
+                project, tasks = _create_project(client, asked, label_config)
                 connected = client.connect_backend(project, backend_process.url)
                 if connected.model_version != pipeline.model_version:
                     raise LabelStudioError(
@@ -98,10 +98,10 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
                     )
                 _retrieve(client, project, list(tasks))
                 stored = client.predictions(project)
-                outcomes = verification.check_predictions(dataset, tasks, stored, pipeline.model_version, label_config)
+                outcomes = verification.check_predictions(tasks, stored, pipeline.model_version, label_config)
                 with _bar(len(outcomes), "Drawing the contact sheet", "task") as bar:
                     sheet = folder / "contact_sheet.png"
-                    write_contact_sheet(sheet, dataset, outcomes, pipeline, bar.update)
+                    write_contact_sheet(sheet, outcomes, pipeline, bar.update)
                 summary = _summarize(outcomes, len(stored), pipeline.model_version, sheet, gated=data is None)
                 atomic.write_text(folder / "summary.json", json.dumps(summary.as_json(), indent=1) + "\n")
                 click.echo(_table(outcomes))
@@ -114,37 +114,34 @@ def run_demo(folder: Path, data: Path | None, label_studio: Path | None) -> Iter
                 )
 
 
-def _bar(total: int, what: str, unit: str) -> tqdm[Any]:
-    # In a log file every update is a line: few of them.
-    return tqdm(total=total, desc=what, unit=unit, mininterval=0.2 if sys.stderr.isatty() else 10.0)
+def _bar(total: int, what: str, unit: str) -> Bar:
+    return Bar(total=total, desc=what, unit=unit, mininterval=0.2)
 
 
-def _data(folder: Path, data: Path | None) -> tuple[CocoJsonl, list[Expression]]:
+def _asked(folder: Path, data: Path | None) -> list[Question]:
     if data is None:
         with _bar(len(SEEDS), "Drawing scenes", "scene") as bar:
             write_scenes(folder / "scenes", bar.update)
-    dataset = read_dataset(data or folder / "scenes")
-    expressions = sample_expressions(dataset.expressions, DRAWN_TASKS if data is None else GIVEN_TASKS)
-    if not expressions:
-        raise PslgError(f"{dataset.folder} has no expressions (expressions.jsonl is empty or missing)")
-    return dataset, expressions
+    source = data or folder / "scenes"
+    asked = sample_questions(questions(read_held_out(source)), DRAWN_TASKS if data is None else GIVEN_TASKS)
+    if not asked:
+        raise PslgError(f"{source} has no expressions: the demo needs some, beside the masks that they mean")
+    return asked
 
 
 def _create_project(
-    client: LabelStudioClient, dataset: CocoJsonl, expressions: list[Expression], label_config: str
-) -> tuple[int, dict[int, Expression]]:
+    client: LabelStudioClient, asked: list[Question], label_config: str
+) -> tuple[int, dict[int, Question]]:
     project = client.create_project("PSLG-SAM demo", label_config)
-    names = sorted({expression.image for expression in expressions})
+    paths = sorted({question.image.path for question in asked})
     addresses = {}
-    with _bar(len(names), "Uploading images", "image") as bar:
-        for name in names:
-            path = dataset.image(name).path
-            addresses[name] = client.upload_image(project, path.name, path.read_bytes())
+    with _bar(len(paths), "Uploading images", "image") as bar:
+        for path in paths:
+            addresses[path] = client.upload_image(project, path.name, path.read_bytes())
             bar.update()
-    ids = client.import_tasks(
-        project, [{"image": addresses[item.image], "expression": item.expression} for item in expressions]
-    )
-    return project, dict(zip(ids, expressions, strict=True))
+    data = [{"image": addresses[item.image.path], "expression": item.expression.text} for item in asked]
+    ids = client.import_tasks(project, data)
+    return project, dict(zip(ids, asked, strict=True))
 
 
 def _retrieve(client: LabelStudioClient, project: int, tasks: list[int]) -> None:
@@ -159,7 +156,7 @@ def _summarize(
     outcomes: list[TaskOutcome], predictions: int, model_version: str, sheet: Path, *, gated: bool
 ) -> Summary:
     failures = [
-        f"task {outcome.task} ({outcome.expression.expression!r}) {problem}"
+        f"task {outcome.task} ({outcome.question.expression.text!r}) {problem}"
         for outcome in outcomes
         for problem in outcome.problems
     ]
@@ -184,8 +181,8 @@ def _table(outcomes: list[TaskOutcome]) -> str:
         iou = "absent" if outcome.iou is None else f"{outcome.iou:.2f}"
         score = "-" if outcome.score is None else f"{outcome.score:.2f}"
         lines.append(
-            f"{outcome.task:>4}  {outcome.expression.kind:<9}{len(outcome.masks):>5}  {score:>5}  {iou:>6}"
-            f" {outcome.expression.expression}"
+            f"{outcome.task:>4}  {outcome.question.kind:<9}{len(outcome.masks):>5}  {score:>5}  {iou:>6}"
+            f" {outcome.question.expression.text}"
         )
     return "\n".join(lines)
 

@@ -13,8 +13,8 @@ from label_studio_sdk.label_interface import LabelInterface
 from backend.demo.label_studio_client import StoredPrediction
 from dataset_tools import brush_rle, metrics
 from dataset_tools.errors import MaskError
-from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
 from dataset_tools.label_studio.notes import answered
+from dataset_tools.labelled import Question
 from dataset_tools.metrics import Overlap
 
 Mask = npt.NDArray[np.bool_]
@@ -28,7 +28,7 @@ class TaskOutcome:
 
     Attributes:
         task: Label Studio's task id.
-        expression: the task's expression with its true targets.
+        question: the task's image and expression with its true targets.
         masks: bool[H, W] of each stored region.
         overlap: of the union of ``masks`` with the union of the true masks; None for an absent object.
         score: as stored, None without one.
@@ -36,7 +36,7 @@ class TaskOutcome:
     """
 
     task: int
-    expression: Expression
+    question: Question
     masks: tuple[Mask, ...]
     overlap: Overlap | None
     score: float | None
@@ -50,7 +50,7 @@ class TaskOutcome:
     @property
     def absent(self) -> bool:
         """Whether the expression names an object that is not in the image."""
-        return not self.expression.ann_ids
+        return not self.question.targets
 
     @property
     def answered(self) -> bool:
@@ -96,24 +96,22 @@ class Summary:
 
 
 def check_predictions(
-    dataset: CocoJsonl,
-    expressions: Mapping[int, Expression],
+    questions: Mapping[int, Question],
     stored: Sequence[StoredPrediction],
     model_version: str,
     label_config: str,
 ) -> list[TaskOutcome]:
-    """Compare the stored predictions with the tasks, one TaskOutcome per task in the order of ``expressions``.
+    """Compare the stored predictions with the tasks, one TaskOutcome per task in the order of ``questions``.
 
     Args:
-        dataset: holds the true masks.
-        expressions: by task id.
+        questions: by task id.
         stored: every prediction of the project.
         model_version: what each prediction must carry.
         label_config: the project's labeling config (XML).
     """
     interface = LabelInterface(label_config)
     outcomes = []
-    for task, expression in expressions.items():
+    for task, question in questions.items():
         of_task = [prediction for prediction in stored if prediction.task == task]
         matching = [prediction for prediction in of_task if prediction.model_version == model_version]
         problems = []
@@ -123,16 +121,15 @@ def check_predictions(
         masks: list[Mask] = []
         for prediction in matching[:1]:
             problems += _label_problems(interface, prediction)
-            entry = dataset.image(expression.image)
-            decoded, damaged = _decode(prediction, entry.height, entry.width)
+            decoded, damaged = _decode(prediction, question.image.height, question.image.width)
             masks += decoded
             problems += damaged
         outcomes.append(
             TaskOutcome(
                 task=task,
-                expression=expression,
+                question=question,
                 masks=tuple(masks),
-                overlap=_overlap(dataset, expression, masks) if expression.ann_ids else None,
+                overlap=_overlap(question, masks) if question.targets else None,
                 score=matching[0].score if matching else None,
                 problems=tuple(problems),
             )
@@ -143,12 +140,12 @@ def check_predictions(
 def quality_failures(outcomes: Sequence[TaskOutcome], minimum_miou: float) -> list[str]:
     """What is not good enough: no mask for a present object, an answer for an absent one, mIoU below the minimum."""
     failures = [
-        f"task {outcome.task}: no mask for {outcome.expression.expression!r}, which is in the image"
+        f"task {outcome.task}: no mask for {outcome.question.expression.text!r}, which is in the image"
         for outcome in outcomes
         if not outcome.absent and not outcome.answered
     ]
     failures += [
-        f"task {outcome.task}: a mask for {outcome.expression.expression!r}, which is not in the image"
+        f"task {outcome.task}: a mask for {outcome.question.expression.text!r}, which is not in the image"
         for outcome in outcomes
         if outcome.absent and outcome.answered
     ]
@@ -197,8 +194,8 @@ def _decode(prediction: StoredPrediction, height: int, width: int) -> tuple[list
     return masks, problems
 
 
-def _overlap(dataset: CocoJsonl, expression: Expression, masks: Sequence[Mask]) -> Overlap:
-    truth = dataset.target(expression)
+def _overlap(question: Question, masks: Sequence[Mask]) -> Overlap:
+    truth = question.target()
     union = np.zeros_like(truth)
     for mask in masks:
         union |= mask

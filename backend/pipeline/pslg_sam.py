@@ -42,6 +42,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
+from backend.stages import spent
 from dataset_tools.errors import ConfigError, ImageError
 from dataset_tools.expressions import parser as expression_parser
 
@@ -111,7 +112,9 @@ class PslgSam:
         _require_rgb(image)
         if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
+        began = time.perf_counter()
         grounding = self.ground(image, expression, key=key)
+        spent()["ground"] += time.perf_counter() - began
         abstained = grounding.abstention
         offered: tuple[Grounding, ...] = ()
         if abstained is not None and abstained.code in OFFERING:
@@ -158,6 +161,7 @@ class PslgSam:
         height, width = image.shape[:2]
         embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
+        stages = spent()
         prelabels: list[Prelabel] = []
         chosen = groundings if most is None else _most_certain(groundings, most)
         left_out = len(groundings) - len(chosen)
@@ -176,8 +180,10 @@ class PslgSam:
                 window = self.segmenter.window_for(box, (height, width))
                 if window not in embeddings:
                     embeddings[window] = embed(image, window)
+                began = time.perf_counter()
                 point = self._foreground_point(image, box, category)
                 found = self.refine(embeddings[window], box_and_point(box, point))
+                stages["segment"] += time.perf_counter() - began
             scores = {
                 "grounding": grounding.score,
                 "predicted_iou": found.predicted_iou,
@@ -185,7 +191,9 @@ class PslgSam:
             }
             mask = found.mask
             if self.config.boundary.applies_to(category) and mask.any():
+                began = time.perf_counter()
                 optimized = optimize_boundary(image, mask, self.config.boundary)
+                stages["boundary"] += time.perf_counter() - began
                 mask = optimized.mask
                 scores["boundary_agreement"] = optimized.agreement
             if mask.any():

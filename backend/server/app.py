@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 
 from backend.learning.retraining.replay import check_replay
 from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.server.access import Access, Refusal
+from backend.server.doc_pages import doc_page, doc_pages
 from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
@@ -91,6 +92,12 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
     def status() -> Response:
         return Response(status_page(service), content_type="text/html; charset=utf-8")
 
+    @app.get("/docs/<name>")
+    def docs(name: str) -> Response:
+        if name not in doc_pages():
+            raise NotFound(f"no page {name[:80]!r}; there are {', '.join(doc_pages())}")
+        return Response(doc_page(name), content_type="text/plain; charset=utf-8")
+
     @app.get("/versions")
     def versions() -> Response:
         return _json({"versions": service.versions()})
@@ -116,7 +123,7 @@ def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
         seconds = time.perf_counter() - g.started
         service.metrics.requests.labels(endpoint, str(response.status_code)).inc()
         service.metrics.seconds.labels(endpoint).observe(seconds)
-        level = logging.INFO if endpoint == "predict" or response.status_code >= 400 else logging.DEBUG
+        level = logging.INFO if response.status_code >= 400 else logging.DEBUG
         logger.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
         return response
 

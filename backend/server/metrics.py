@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter as Counted
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -46,6 +46,13 @@ class Metrics:
             "pslg_clicks",
             "Interactive requests by outcome: answered, empty, superseded, refused, failed",
             ["outcome"],
+            registry=self.registry,
+        )
+        self.stages = Histogram(
+            "pslg_stage_seconds",
+            "Seconds of clicks and expressions by stage (backend.stages)",
+            ["stage"],
+            buckets=_SECONDS,
             registry=self.registry,
         )
         self.brush_bytes = Histogram(
@@ -106,6 +113,11 @@ class Metrics:
         """Count expressions that were not answered."""
         for note in notes:
             self.notes.labels(note.reason).inc()
+
+    def count_stages(self, stages: Mapping[str, float]) -> None:
+        """Count a piece of work that took so many seconds by stage."""
+        for stage, seconds in stages.items():
+            self.stages.labels(stage).observe(seconds)
 
     def observe_model_call(
         self, outcome: str, seconds: float, prompt_tokens: int = 0, completion_tokens: int = 0

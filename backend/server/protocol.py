@@ -5,7 +5,7 @@ Only what the service reads is checked; unknown keys are ignored, because every 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -130,6 +130,14 @@ class PredictRequest(_OfProject):
     def context(self) -> Context | None:
         """The drawn prompts of an interactive request, None for a batch."""
         return self.params.context
+
+    @property
+    def kind(self) -> Literal["pre-label", "click", "text"]:
+        """What is asked for, in one word for the log."""
+        if self.context is None:
+            return "pre-label"
+        texts = (isinstance(item, dict) and item.get("type") == "textarea" for item in self.context.result)
+        return "text" if any(texts) else "click"
 
 
 class SetupRequest(_OfProject):

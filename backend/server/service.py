@@ -20,6 +20,7 @@ from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
+from backend.log_lines import saying
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.access import Access
@@ -177,12 +178,13 @@ class LabelingService:
             UnavailableError: no models, or too many requests at once.
         """
         began = time.monotonic()
-        kind = "pre-labels" if request.context is None else "click or text"
+        kind = request.kind
         outcome = "refused"
         try:
             if request.context is not None:
                 check_prompts(request.context.result)
-            slots = self._predict(request)
+            with saying(project=request.project_id, kind=kind):
+                slots = self._predict(request)
             objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
             missing = sum(isinstance(slot, list) for slot in slots)
             outcome = f"{objects} objects" + (f", {missing} tasks not computed" if missing else "")
@@ -191,7 +193,10 @@ class LabelingService:
             outcome = type(error).__name__.removesuffix("Error").lower()
             raise
         finally:
-            self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self.last_requests.add(request.project_id, kind, len(request.tasks), outcome, seconds)
+            fields = {"project": request.project_id, "kind": kind, "tasks": len(request.tasks), "seconds": seconds}
+            logger.info("%d tasks: %s in %.3f s", len(request.tasks), outcome, seconds, extra=fields)
 
     def _predict(self, request: PredictRequest) -> list[Slot]:
         words = request.context is None or _has_text(request.context.result)

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from backend.server.doc_pages import doc_pages
+from backend.server.local_checks import local_checks
 from dataset_tools import html_page
 from dataset_tools.html_page import Markup
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["status_page"]
 
 _KEPT = 30
-_DOCS = ("README.md", "docs/settings.md", "docs/protocol.md", "docs/active_learning.md")
-"""In the source tree; a deployed server has no address for them."""
 
 
 def status_page(service: LabelingService) -> str:
@@ -44,6 +44,7 @@ def status_page(service: LabelingService) -> str:
         ("Waiting", _waiting(service)),
         ("Embedding cache", _embeddings(service)),
         ("Trainings", _trainings(service)),
+        ("To read", _to_read()),
     ]
     return html_page.page("PSLG-SAM for Label Studio", subtitle, sections)
 
@@ -57,10 +58,8 @@ def _release() -> str:
 
 def _to_fix(service: LabelingService) -> Markup:
     found = [("server", problem)] if (problem := service.problem) else []
-    if service.label_studio is None:
-        found.append(
-            ("Label Studio", "LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY are not set: images and notes need them")
-        )
+    checks = local_checks(service.settings, service.embeddings.bytes_on_disk)
+    found += [(check.level, check.text) for check in checks if check.level != "ok"]
     for project in service.store.projects():
         problems = service.config_problems(project.label_config, project.id) if project.label_config else ()
         found += [(f"project {project.id}, labeling config", text) for text in problems]
@@ -121,11 +120,14 @@ def _trainings(service: LabelingService) -> Markup:
         (job.id, job.project, job.state, f"{job.progress:.0%}", job.version or "", job.message or "")
         for job in sorted(service.jobs.jobs(), key=lambda job: -job.id)[:_KEPT]
     ]
-    head = ("job", "project", "state", "done", "version", "message")
-    docs = Markup(
-        '<p class="dim">To read, in the source tree: {}. Figures for monitoring: <a href="metrics">metrics</a></p>'
-    )
-    return _table(head, rows, "None yet.") + docs.format(", ".join(_DOCS))
+    return _table(("job", "project", "state", "done", "version", "message"), rows, "None yet.")
+
+
+def _to_read() -> Markup:
+    link = Markup('<li><a href="docs/{}">{}</a></li>')
+    pages = Markup("").join(link.format(name, title) for name, title in doc_pages().items())
+    metrics = Markup('<li><a href="metrics">figures for monitoring</a> (Prometheus)</li>')
+    return Markup("<ul>{}{}</ul>").format(pages, metrics)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> Markup:

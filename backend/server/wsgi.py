@@ -19,5 +19,5 @@ _settings = Settings.load()
 WholeRequestWorker.require(_settings.threads)
 for _host in WholeRequestWorker.addresses:
     require_closed(_settings.model_copy(update={"host": _host}))
-start_logging(_settings.log_level)
+start_logging(_settings.log_level, _settings.log_format)
 app = create_app(_settings)

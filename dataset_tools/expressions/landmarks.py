@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from dataset_tools.colors import NAMES
+from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.descriptive_words import SURFACES
@@ -16,6 +17,8 @@ __all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
 
 _PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
 """All paved alike: which of them it is cannot be seen by colour and texture."""
+_GROUNDS = ("paved", "bare", "open", "grass")
+"""Surfaces on which objects stand, so that the bottom of one is a part of it."""
 _SHORTEST_RING = 4.0
 _REACH = 0.22
 """Share of the image's diagonal up to which something lies "left of" a landmark."""
@@ -28,6 +31,8 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
         return None
     surface = next((SURFACES[word] for word in reversed(words) if word in SURFACES), None)
     color = next((c.name for c in target.constraints if isinstance(c, Color) and c.name in NAMES), None)
+    if target.category == "harbor" and color is None:
+        return "land", None  # where none is among the candidates the quay is at least where the water ends
     if target.category not in (None, "building") or (surface is None and color is None):
         return None
     if target.category is None and surface is None and not words:
@@ -62,6 +67,13 @@ def landmark_scores(
                 scores[here] = 1.05 - scores[here]
         case "direction":
             scores[here] = [_beyond(layer, box, direction, scene) for box in scene.boxes[here]]
+            if what[0] in _GROUNDS:  # "at the bottom of the yard" is in it
+                around = np.array([_around(layer, box, scene.view) for box in scene.boxes[here]])
+                within = np.zeros(len(peers))
+                within[here] = around / max(float(around.max()), 1e-9)
+                if (within > 0.6).any():
+                    within *= spatial.side(scene.boxes, direction, within > 0.6)
+                scores = np.maximum(scores / max(float(scores.max()), 0.08), 0.9 * within)
         case _:
             return None
     most = float(scores.max())

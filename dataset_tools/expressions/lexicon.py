@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
-from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
+from dataset_tools.expressions.meanings import ANYWHERE, meanings_of
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
-__all__ = ["EMPTY_NOUNS", "Lexeme", "combine", "lexemes", "says_nothing"]
+__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "combine", "lexemes", "says_nothing"]
 
 EMPTY_NOUNS = frozenset(
     {"object", "target", "region", "mask", "foreground", "instance", "thing", "item", "referent", "referred object"}
@@ -52,7 +52,8 @@ _COMPASS = re.compile(r"\b([NnSs])\.?[ -]?([EeWw])\.(?=\W|$)|\b([NS])[ -]?([EW])
 _COMPASS_POINT = re.compile(r"(?<![\w.'])([NSEW])(?![\w'.])|(?<![\w.'])([NSEW])\.(?=\s+[a-z])")
 _POINTS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _CLITIC = re.compile(r"\b(it|that|there|he|she|what|here|who|which|one|let)'s\b")
-_MAX_WORDS = 400
+MOST_WORDS = 400
+"""Words of a text that are read; the others are not."""
 _MAX_NUMBER = 999
 
 
@@ -73,6 +74,13 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
         stop, entry = _longest_phrase(words, start)
         if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
             mention = None  # no chimney
+        if (
+            words[start] == "right"
+            and entry
+            and entry[0] in ("near", "nearest", "on", "over")
+            and _is_side(words, start)
+        ):
+            stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
         if mention and mention.stop >= stop:
@@ -95,7 +103,7 @@ def _words(expression: str) -> list[str]:
         text = _COMPASS.sub(lambda m: "".join(_POINTS[p.upper()] for p in m.groups() if p), text)
         text = _COMPASS_POINT.sub(lambda m: _POINTS[m[1] or m[2]], text)
     text = _CLITIC.sub(r"\1 is", text.lower())
-    return [corrected(word) for word in _WORD.findall(text)[:_MAX_WORDS]]
+    return [corrected(word) for word in _WORD.findall(text)[:MOST_WORDS]]
 
 
 def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] | None]:
@@ -104,6 +112,11 @@ def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] 
         if entry:
             return start + length, entry
     return start, None
+
+
+def _is_side(words: list[str], start: int) -> bool:
+    """Whether the "right" at ``start`` is a side: "on the right", "far right"."""
+    return start > 0 and words[start - 1] in ("the", "far", "lower", "upper", "top", "bottom", "middle", "center")
 
 
 def _compares(words: list[str], start: int) -> bool:
@@ -132,9 +145,12 @@ def _single(word: str, own: Collection[str]) -> Lexeme:
         return Lexeme("break", word)
     if word.isdecimal() and word.isascii():
         return Lexeme("number", word, min(int(word[:4]), _MAX_NUMBER))
-    kind = next((name for name in GENERAL_NOUNS.get(word, ()) if name in CATEGORIES or name in own), None)
-    if kind is None and word.endswith("s"):
-        kind = next((name for name in GENERAL_NOUNS.get(word[:-1], ()) if name in CATEGORIES or name in own), None)
+    kind = next(
+        (name for name, _ in meanings_of(word) if name in CATEGORIES or name in own)
+        if word in ANYWHERE or word.removesuffix("s") in ANYWHERE
+        else iter(()),
+        None,
+    )
     if kind is not None:
         return Lexeme("category", word, Mention(0, 1, kind, word.endswith("s")))
     return Lexeme("unknown", word)

@@ -51,7 +51,8 @@ def write_instances(
             split and has none.
         ids: category ids from 0, written from 1.
         strip: folder of the image paths that ``file_name`` leaves out.
-        polygons: write polygons, not run-length codes (crowds excepted), and count here what they lose.
+        polygons: write polygons, not run-length codes (crowds excepted), and count here what they lose; an annotation
+            that lost something says so (``mask_iou``).
     """
 
     images: list[dict[str, Any]] = []
@@ -72,14 +73,17 @@ def write_instances(
                 code = {"size": [height, width], "counts": target.counts}
                 x0, y0, x1, y1 = box_of(code, height, width)
                 shape: Any = code
+                lost: dict[str, float] = {}
                 if polygons is not None and not target.crowd:
                     mask = from_coco(code, height, width)
                     shape = to_polygons(mask)
-                    polygons.add(mask, shape, item.sample.image.file_name)
+                    overlap = polygons.add(mask, shape, item.sample.image.file_name)
+                    if overlap < 1:
+                        lost = {"mask_iou": round(overlap, 4)}
                 yield {
                     "id": number, "image_id": item.number, "category_id": ids[category] + 1, "segmentation": shape,
-                    "area": area_of(code, height, width), "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "iscrowd": int(target.crowd),
+                    "area": area_of(shape, height, width), "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "iscrowd": int(target.crowd), **lost,
                 }  # fmt: skip
             for entry in item.sample.boxes:
                 if (entry.split or "train") != split:

@@ -142,7 +142,7 @@ def to_png(mask: Mask) -> bytes:
     rows = np.zeros((height, 1 + -(-width // 8)), np.uint8)  # the first byte of a row names its filter: none
     rows[:, 1:] = np.packbits(mask, axis=1)
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    parts = (b"IHDR" + header, b"IDAT" + zlib.compress(rows, 1), b"IEND")
+    parts = (b"IHDR" + header, b"IDAT" + zlib.compress(rows.tobytes(), 1), b"IEND")
     chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 

@@ -62,8 +62,8 @@ class Loss:
     least: float = 1.0
     where: str = ""
 
-    def add(self, mask: Mask, polygons: Sequence[Sequence[float]], image: str) -> None:
-        """Compare a mask with the polygons that stand for it."""
+    def add(self, mask: Mask, polygons: Sequence[Sequence[float]], image: str) -> float:
+        """Compare a mask with the polygons that stand for it; returns their intersection over union."""
         filled = from_coco([list(polygon) for polygon in polygons], *mask.shape)
         both = int((filled & mask).sum()) / max(1, int((filled | mask).sum()))
         self.objects += 1
@@ -71,6 +71,7 @@ class Loss:
         self.total += both
         if both < self.least:
             self.least, self.where = both, image
+        return both
 
     def __str__(self) -> str:
         if not self.changed:

@@ -115,7 +115,7 @@ class DotaWriter:
             for category, mask in _masks(item):
                 corners = smallest_rectangle(mask)
                 filled.add(mask, corners)
-                numbers = " ".join(f"{value:.1f}" for value in corners.reshape(-1))
+                numbers = " ".join(f"{value + 0.0:.1f}" for value in np.round(corners.reshape(-1), 1))  # no -0.0
                 lines.append(f"{numbers} {'-'.join(display_name(category).split())} 0")
             path = PurePosixPath(item.image_path)
             _write(root / path.parent.parent / "labelTxt" / f"{path.stem}.txt", lines)

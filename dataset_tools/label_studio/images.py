@@ -222,7 +222,7 @@ def joined(samples: Iterable[Sample]) -> Iterator[Sample]:
             parts: list[Sample] = []
             for offset in offsets:
                 file.seek(offset)
-                parts.append(pickle.load(file))  # noqa: S301 - our own file of a moment ago
+                parts.append(pickle.load(file))  # noqa: S301  # nosec B301 # our own file of a moment ago
             yield _one(parts)
     if failed is not None:
         raise failed

@@ -160,7 +160,7 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
         kind=result["type"],
         label=(canonical(labels[0]) or labels[0]) if labels else None,
         expression=meta.get("expression"),
-        origin=next((known for known in WORK if known == origin), None),
+        origin=origin if isinstance(origin, str) and origin in WORK else None,
         model=meta.get("model") or (parent.get("model_version") if isinstance(parent, dict) else None),
         clicks=int(meta["clicks"]) if "clicks" in meta else None,
         score=_number(score),

@@ -53,8 +53,8 @@ def trips() -> dict[str, Trip]:
 @pytest.mark.parametrize(
     ("name", "modules", "changes"),
     [
-        ("warm click", 31, 120),
-        ("first pre-label", 62, 420),
+        ("warm click", 33, 125),
+        ("first pre-label", 65, 440),
         ("webhook", 9, 16),
         ("export record to REFER", 20, 125),
     ],

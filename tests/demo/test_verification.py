@@ -10,8 +10,7 @@ import pytest
 from backend.demo.label_studio_client import StoredPrediction
 from backend.demo.verification import absent_abstained, check_predictions, present_figures, quality_failures
 from dataset_tools import brush_rle, synthetic
-from dataset_tools.formats import coco_jsonl
-from dataset_tools.formats.coco_jsonl import CocoJsonl, Expression
+from dataset_tools.labelled import LabelledExpression, LabelledImage, Question, read
 
 LABEL_CONFIG = (
     '<View><Header value="$expression"/><Image name="image" value="$image"/>'
@@ -21,22 +20,21 @@ VERSION = "compact-00000000"
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> CocoJsonl:
+def image(tmp_path_factory: pytest.TempPathFactory) -> LabelledImage:
     folder = tmp_path_factory.mktemp("scenes")
     synthetic.write(folder, [synthetic.draw_scene(1, 320, 240, theme="coast")])
-    return coco_jsonl.read(folder)
+    (image,) = read(folder)
+    return image
 
 
 @pytest.fixture
-def present(dataset: CocoJsonl) -> Expression:
-    (image,) = dataset.images
-    annotation = image.annotations[0]
-    return Expression(0, image.file_name, annotation.category, "the ship", "single", (annotation.id,))
+def present(image: LabelledImage) -> Question:
+    return Question(image, LabelledExpression("the ship", (0,), "single", image.objects[0].label))
 
 
 @pytest.fixture
-def absent(dataset: CocoJsonl) -> Expression:
-    return Expression(1, dataset.images[0].file_name, "dam", "the dam", "absent", ())
+def absent(image: LabelledImage) -> Question:
+    return Question(image, LabelledExpression("the dam", (), "absent", "dam", 1))
 
 
 def _region(mask: np.ndarray[Any, np.dtype[np.bool_]], label: str = "ship", **changes: Any) -> dict[str, Any]:
@@ -58,20 +56,20 @@ def _prediction(*regions: dict[str, Any], version: str = VERSION, task: int = 1)
     return StoredPrediction(1, task, version, 0.5, list(regions))
 
 
-def test_a_right_mask_passes(dataset: CocoJsonl, present: Expression, absent: Expression) -> None:
-    stored = [_prediction(_region(dataset.target(present))), _prediction(task=2)]
-    outcomes = check_predictions(dataset, {1: present, 2: absent}, stored, VERSION, LABEL_CONFIG)
+def test_a_right_mask_passes(present: Question, absent: Question) -> None:
+    stored = [_prediction(_region(present.target())), _prediction(task=2)]
+    outcomes = check_predictions({1: present, 2: absent}, stored, VERSION, LABEL_CONFIG)
     assert [outcome.problems for outcome in outcomes] == [(), ()]
     assert present_figures(outcomes) == (1.0, 1.0)
     assert absent_abstained(outcomes) is True
     assert quality_failures(outcomes, 0.7) == []
 
 
-def test_wrong_answers_fail(dataset: CocoJsonl, present: Expression, absent: Expression) -> None:
-    wrong = np.zeros_like(dataset.target(present))
+def test_wrong_answers_fail(present: Question, absent: Question) -> None:
+    wrong = np.zeros_like(present.target())
     wrong[:5, :5] = True
     stored = [_prediction(_region(wrong)), _prediction(_region(wrong), task=2), _prediction(task=3)]
-    outcomes = check_predictions(dataset, {1: present, 2: absent, 3: present}, stored, VERSION, LABEL_CONFIG)
+    outcomes = check_predictions({1: present, 2: absent, 3: present}, stored, VERSION, LABEL_CONFIG)
     assert absent_abstained(outcomes) is False
     failures = "\n".join(quality_failures(outcomes, 0.7))
     assert "task 2: a mask for 'the dam', which is not in the image" in failures
@@ -79,19 +77,19 @@ def test_wrong_answers_fail(dataset: CocoJsonl, present: Expression, absent: Exp
     assert "mIoU 0.000 is below 0.70" in failures
 
 
-def _problems(dataset: CocoJsonl, expression: Expression, *stored: StoredPrediction) -> str:
-    (outcome,) = check_predictions(dataset, {1: expression}, stored, VERSION, LABEL_CONFIG)
+def _problems(question: Question, *stored: StoredPrediction) -> str:
+    (outcome,) = check_predictions({1: question}, stored, VERSION, LABEL_CONFIG)
     return "\n".join(outcome.problems)
 
 
-def test_malformed_predictions_are_found(dataset: CocoJsonl, present: Expression) -> None:
-    mask = dataset.target(present)
+def test_malformed_predictions_are_found(present: Question) -> None:
+    mask = present.target()
     good = _region(mask)
-    assert "expected exactly one" in _problems(dataset, present)
-    assert "expected exactly one" in _problems(dataset, present, _prediction(good), _prediction(good))
-    assert "expected exactly one" in _problems(dataset, present, _prediction(good, version="older-1"))
-    assert "labeling config" in _problems(dataset, present, _prediction(_region(mask, "dam")))
+    assert "expected exactly one" in _problems(present)
+    assert "expected exactly one" in _problems(present, _prediction(good), _prediction(good))
+    assert "expected exactly one" in _problems(present, _prediction(good, version="older-1"))
+    assert "labeling config" in _problems(present, _prediction(_region(mask, "dam")))
     half = _region(mask[::2, ::2])
-    assert "instead of (240, 320)" in _problems(dataset, present, _prediction(half))
+    assert "instead of (240, 320)" in _problems(present, _prediction(half))
     garbled = _region(mask, value={**half["value"]})
-    assert "does not decode at 240 x 320" in _problems(dataset, present, _prediction(garbled))
+    assert "does not decode at 240 x 320" in _problems(present, _prediction(garbled))

@@ -73,7 +73,8 @@ def make_site() -> Iterator[Site]:
             reply = replies.get(self.path, Reply(b'{"detail": "not found"}', 404))
             if callable(reply):
                 reply = reply(headers, body)
-            self.send_response(reply.status)
+            # A reply with a date of its own gets no second one.
+            (self.send_response_only if "Date" in reply.headers else self.send_response)(reply.status)
             for name, value in {"Content-Length": str(len(reply.body)), **reply.headers}.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -32,6 +33,29 @@ def test_the_page_shows_projects_requests_and_reasons(client, service: LabelingS
     assert "LABEL_STUDIO_URL" in text  # what to fix
     for secret in ("secret-image", "foobar", "<script", "<img", str(body["project"].get("token") or "no token")):
         assert secret not in text
+
+
+def test_what_the_server_cannot_do_well_is_on_the_page_and_the_docs_can_be_read(tmp_path: Path) -> None:
+    settings = Settings(
+        state_dir=tmp_path, model_threads=1, host="192.0.2.1", allow_anyone=True, webhook_secret=SecretStr("hush-hush")
+    )
+    service = LabelingService(settings, tiny_pipeline)
+    try:
+        client = create_app(settings, service).test_client()
+        text = client.get("/").get_data(as_text=True)
+        assert "anyone who reaches 192.0.2.1:9090 can use the server" in text
+        assert "Start Training is refused" in text
+        links = re.findall(r'href="([^"]+)"', text)
+        assert "docs/operations.md" in links
+        for link in links:
+            assert client.get(f"/{link}").status_code == 200, link
+        page = client.get("/docs/settings.md")
+        assert page.content_type == "text/plain; charset=utf-8"
+        assert page.get_data(as_text=True).startswith("# Settings of the server")
+        for outside in ("README.md", "..%2FREADME.md", "%2Fetc%2Fpasswd", "none.md"):
+            assert client.get(f"/docs/{outside}").status_code == 404
+    finally:
+        service.close()
 
 
 def test_the_page_needs_the_same_credentials(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class ExemplarStore:
             lessons = list(self._of_task(project, task, matcher, known, fetch)) if task in now else []
             with self._database.transaction(immediate=True) as connection:
                 for table in ("exemplars", "exemplar_tasks"):
-                    connection.execute(f"DELETE FROM {table} WHERE project = ? AND task = ?", (project, task))  # noqa: S608
+                    connection.execute(f"DELETE FROM {table} WHERE project = ? AND task = ?", (project, task))  # noqa: S608  # nosec B608 # two constants
                 connection.executemany("INSERT INTO exemplars VALUES (?, ?, ?, ?, ?, ?, ?)", lessons)
                 if task in now:
                     connection.execute("INSERT INTO exemplar_tasks VALUES (?, ?, ?)", (project, task, now[task]))

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dataset_tools import formats
 from dataset_tools.errors import ConfigError, DatasetError, MaskError
+from dataset_tools.formats import coco_jsonl
 from dataset_tools.labelled import LabelledImage, read
 
 __all__ = ["Replay", "check_replay", "drawn_scenes", "read_replay"]
@@ -35,7 +37,8 @@ class Replay:
 
 
 def check_replay(folder: Path | None) -> None:
-    """Look whether ``read_replay`` will have images; no image is opened.
+    """Look whether ``read_replay`` will have images, without reading annotations where the format allows that: a server
+    does so whenever it starts. No image is opened.
 
     Args:
         folder: a dataset folder with the parts train and val; None for drawn scenes.
@@ -43,8 +46,18 @@ def check_replay(folder: Path | None) -> None:
     Raises:
         ConfigError: the folder is missing or malformed, lacks a part, a part is empty, or an image file is missing.
     """
-    if folder is not None:
-        _read_parts(folder)
+    if folder is None:
+        return
+    with _named(folder):
+        if formats.detect(folder) != "coco_jsonl":
+            _read_parts(folder)
+            return
+        splits = coco_jsonl.look(folder)
+        for part in _PARTS:
+            if part not in splits:
+                raise DatasetError(f"there is no split {part!r}; split.json has {sorted(splits)}")
+            if not splits[part]:
+                raise DatasetError(f"its part {part!r} has no images")
 
 
 def read_replay(folder: Path | None, drawn: Path) -> Replay:
@@ -60,22 +73,22 @@ def read_replay(folder: Path | None, drawn: Path) -> Replay:
     if folder is None:
         parts = [drawn_scenes(drawn, count, seed) for count, seed in zip((TRAINING, GATE), _DRAWN, strict=True)]
         return Replay(parts[0], parts[1], f"{TRAINING} and {GATE} drawn scenes")
-    training, gate = _read_parts(folder)
+    with _named(folder):
+        training, gate = _read_parts(folder)
     return Replay(_some(training, TRAINING), _some(gate, GATE), f"{folder}, parts train and val")
 
 
 def _read_parts(folder: Path) -> list[list[LabelledImage]]:
     """The images of both parts."""
     parts = []
-    with _named(folder):
-        for part in _PARTS:
-            images = read(folder, part)
-            if not images:
-                raise DatasetError(f"its part {part!r} has no images")
-            missing = [image.path for image in images if not image.path.is_file()]
-            if missing:
-                raise DatasetError(f"{len(missing)} image files are missing, e.g. {missing[0]}")
-            parts.append(images)
+    for part in _PARTS:
+        images = read(folder, part)
+        if not images:
+            raise DatasetError(f"its part {part!r} has no images")
+        missing = [image.path for image in images if not image.path.is_file()]
+        if missing:
+            raise DatasetError(f"{len(missing)} image files are missing, e.g. {missing[0]}")
+        parts.append(images)
     return parts
 
 

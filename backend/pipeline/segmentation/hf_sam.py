@@ -233,8 +233,8 @@ def load_hf_sam(weights: Path, *, embedding_dtype: EmbeddingDtype = "float16", d
             " save_pretrained or fetched from the hub"
         )
     try:
-        model = AutoModelForMaskGeneration.from_pretrained(weights, local_files_only=True, dtype=torch.float32)
-        processor = AutoProcessor.from_pretrained(weights, local_files_only=True)
+        model = AutoModelForMaskGeneration.from_pretrained(weights, local_files_only=True, dtype=torch.float32)  # nosec B615 # a local folder
+        processor = AutoProcessor.from_pretrained(weights, local_files_only=True)  # nosec B615 # a local folder
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"the model in {weights} cannot be loaded: {error}") from error
     digest = recorded_sha256(weights) or record(weights)

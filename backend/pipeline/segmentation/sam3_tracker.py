@@ -52,7 +52,7 @@ def load_sam3_tracker(
         )
     model = load_sam3_part(transformers.Sam3TrackerModel, weights)
     try:
-        processor = transformers.Sam3TrackerProcessor.from_pretrained(weights, local_files_only=True)
+        processor = transformers.Sam3TrackerProcessor.from_pretrained(weights, local_files_only=True)  # nosec B615 # a local folder
     except (OSError, ValueError) as error:
         raise WeightsError(f"{weights} has no usable processor: {error}") from error
     common = {} if shared is None else shared

@@ -117,7 +117,10 @@ def _download_from_hub(entry: WeightEntry, repository: str) -> Path:
 
     part = entry.path.with_name(entry.path.name + ".part")
     try:
-        snapshot_download(repository, local_dir=part, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+        # The newest revision, of data files alone; what came is hashed and recorded, and stays as it is.
+        snapshot_download(  # nosec B615 # no code: JSON and safetensors
+            repository, local_dir=part, allow_patterns=["*.json", "*.txt", "*.safetensors"]
+        )
     except Exception as error:  # the hub's client raises errors of several packages
         raise WeightsError(
             f"cannot download {entry.name} from huggingface.co/{repository}: {_reason(error)}. "

@@ -5,6 +5,7 @@ A prediction that came after its batch's deadline is pushed to Label Studio, unl
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import itertools
 import logging
@@ -79,10 +80,11 @@ class JobPool:
             host: that it will wait for; "" for none.
         """
         future: Future[T] = Future()
+        context = contextvars.copy_context()  # whose work it is, for the log
 
         def run() -> None:
             try:
-                future.set_result(function())
+                future.set_result(context.run(function))
             except BaseException as error:
                 forget_locals(error)
                 future.set_exception(error)

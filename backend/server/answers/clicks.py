@@ -10,13 +10,15 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import orjson
 
+from backend.log_lines import saying
 from backend.memory import forget_locals
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -32,6 +34,7 @@ from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
+from backend.stages import in_words, measured, spent
 from dataset_tools.errors import PslgError, UnavailableError
 from dataset_tools.label_studio.notes import Note, answered
 
@@ -198,31 +201,43 @@ class Clicks:
         if not items:
             self._metrics.clicks.labels("empty").inc()
             return empty
+        with saying(task=task.id), measured() as stages:
+            prediction, outcome = self._attempt(pipeline, request, config, queue, items)
+            self._metrics.clicks.labels(outcome).inc()
+            self._metrics.count_stages(stages)
+            reason = "" if outcome == "answered" else outcome
+            fields = {"stages": stages, "seconds": sum(stages.values()), "reason": reason}
+            logger.info("task %s: %s; %s", task.id, outcome, in_words(stages), extra=fields)
+        return empty if prediction is None else prediction
+
+    def _attempt(
+        self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue, items: list[Any]
+    ) -> tuple[Prediction | None, str]:
+        """The prediction, None where there is none, and what became of the request, as the metrics call it."""
+        task, began = request.tasks[0], time.perf_counter()
         try:
             prompts = [orjson.dumps(item) for item in items]
             has_text = any(isinstance(item, dict) and item.get("type") == "textarea" for item in items)
             with queue.turn((request.project, task.id), prompts, immediate=has_text) as granted:
                 if not granted:
-                    self._metrics.clicks.labels("superseded").inc()
-                    return empty
+                    return None, "superseded"
+                spent()["queue"] += time.perf_counter() - began
                 prediction = self._answer(pipeline, request, config, queue)
         except UnavailableError as error:
-            self._metrics.clicks.labels("refused").inc()
             # Of a refused request the editor shows nothing at all, of a note its words.
             note = note_region([Note("click", BUSY, str(error))], config)
             if not note:
+                self._metrics.clicks.labels("refused").inc()
                 raise
             logger.warning("task %s: %s", task.id, error)
-            return {**empty, "result": note}
+            return {"result": note, "score": 0.0, "model_version": pipeline.model_version}, "refused"
         except Exception as error:
             # The editor shows nothing for an error: an empty answer ends its spinner, the reason goes into the log.
-            self._metrics.clicks.labels("failed").inc()
             known = isinstance(error, PslgError)
             forget_locals(error)  # a log's handler may keep it
             logger.warning("task %s: no suggestion: %s", task.id, error, exc_info=not known)
-            return empty
-        self._metrics.clicks.labels("answered" if answered(prediction["result"]) else "empty").inc()
-        return prediction
+            return None, "failed"
+        return prediction, "answered" if answered(prediction["result"]) else "empty"
 
     def _answer(
         self, pipeline: PslgSam, request: PredictRequest, config: LabelingConfig, queue: ClickQueue
@@ -231,12 +246,17 @@ class Clicks:
         assert context is not None  # noqa: S101 - answer() sees to it
         config = config.on(context.result)
         query = read_task(task, config)
+        began = time.perf_counter()
         with queue.away():
             known = self._images.load(query.url, query.task_id)
+        spent()["fetch"] += time.perf_counter() - began
 
         def pixels() -> Image:
+            began = time.perf_counter()
             with queue.away():
-                return known.pixels()
+                found = known.pixels()
+            spent()["pixels"] += time.perf_counter() - began
+            return found
 
         image = EditorImage(known.identity, known.size, pixels)
         prompts = read_prompts(context.result, task, config, image.size)
@@ -294,7 +314,11 @@ class Clicks:
                 region = self._lookup.holding(task, points, prompt.label, config, image.size)
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
+        stages, began = spent(), time.perf_counter()
+        before = _elsewhere(stages)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
+        replayed = time.perf_counter()
+        stages["segment"] += replayed - began - (_elsewhere(stages) - before)
         # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
         alone = region is None and prompt.box is None
         cleaned = clean_mask(
@@ -311,4 +335,10 @@ class Clicks:
             clicks=len(prompt.clicks) + (prompt.box is not None),
             region_id=None if region is None else region.id,
         )
+        stages["write"] += time.perf_counter() - replayed
         return regions, score
+
+
+def _elsewhere(stages: Mapping[str, float]) -> float:
+    """Seconds of a replay that count as other stages."""
+    return stages.get("embed", 0.0) + stages.get("pixels", 0.0)

@@ -10,12 +10,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from backend.log_lines import saying
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
@@ -30,6 +31,7 @@ from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
+from backend.stages import in_words, measured, spent
 from backend.turns import Turns, Urgency
 from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
@@ -214,7 +216,10 @@ class Prelabeler:
         try:
             answers = [future.result(max(0.0, until - time.monotonic())) for future in futures]
         except FutureTimeoutError:
-            logger.warning("task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline)
+            fields = {"task": query.task_id, "reason": "late"}
+            logger.warning(
+                "task %s: not computed within %s s, goes on", query.task_id, self._settings.deadline, extra=fields
+            )
             self._metrics.prelabels.labels("late").inc()
             if query.task_id is not None:
                 self.late.push(
@@ -244,10 +249,11 @@ class Prelabeler:
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
+        fields = {"task": task_id, "reason": type(error).__name__}
         if isinstance(error, PslgError):
-            logger.warning("task %s: not computed: %s", task_id, error)
+            logger.warning("task %s: not computed: %s", task_id, error, extra=fields)
         else:
-            logger.error("task %s: not computed", task_id, exc_info=error)
+            logger.error("task %s: not computed", task_id, exc_info=error, extra=fields)
 
     def _submit(
         self,
@@ -271,7 +277,10 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                return self._compute_one(pipeline, query, asked, default, urgency)
+                with saying(task=query.task_id), measured() as stages:
+                    answer = self._compute_one(pipeline, query, asked, default, urgency)
+                    self._account(query, answer, stages)
+                return answer
             finally:
                 with self._lock:
                     self._running.pop(key, None)
@@ -292,15 +301,21 @@ class Prelabeler:
         default_category: str | None,
         urgency: Urgency,
     ) -> Prelabels:
+        stages, began = spent(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
+        stages["fetch"] += time.perf_counter() - began
         wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
             return self._cleaned(pipeline.rescored(found))
+        began = time.perf_counter()
         pixels = image.pixels()
+        decoded = time.perf_counter()
+        stages["pixels"] += decoded - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
         with self._compute.turn(urgency):
+            stages["queue"] += time.perf_counter() - decoded
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
@@ -318,6 +333,18 @@ class Prelabeler:
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
         return cleaned
+
+    def _account(self, query: TaskQuery, answer: Prelabels, stages: Mapping[str, float]) -> None:
+        """Count and log where the time of an expression went, and why it has no answer."""
+        self._metrics.count_stages(stages)
+        reason = "" if answer.abstained is None else answer.abstained.code
+        logger.info(
+            "task %s: %s; %s",
+            query.task_id,
+            reason or f"{len(answer)} objects",
+            in_words(stages),
+            extra={"stages": stages, "seconds": sum(stages.values()), "reason": reason},
+        )
 
     def _cleaned(self, answer: Prelabels) -> Prelabels:
         specks, holes = self._settings.speck_area, self._settings.hole_area
@@ -340,6 +367,7 @@ class Prelabeler:
         ``notes`` are those of ``notes_of`` where the caller has them already.
         """
         writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
+        began = time.perf_counter()
         regions: list[Region] = []
         scores: list[float] = []
         notes = notes_of(query, answers, config) if notes is None else notes
@@ -375,6 +403,7 @@ class Prelabeler:
         score = sum(scores) / len(scores) if regions else 0.0
         regions += self._candidates(writer, query, answers, config)
         regions += note_region(notes, config)
+        self._metrics.count_stages({"write": time.perf_counter() - began})
         return {"result": regions, "score": score, "model_version": pipeline.model_version}
 
     def _candidates(

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import yaml
 from torch import Tensor
-from tqdm import tqdm
 
 from backend.pipeline.config import PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.pslg_sam import load_segmenter
@@ -33,6 +32,7 @@ from backend.training.run import TrainingRun, read_weights, save_weights
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.labelled import LabelledImage, read
+from dataset_tools.progress import Bar
 
 __all__ = ["kept_share", "run_decoder_training", "write_segmenter"]
 
@@ -104,7 +104,7 @@ def run_decoder_training(
     store = EmbeddingStore(embeddings or out / "embeddings", _UNBOUNDED, 0)
 
     def embedded(images: Sequence[LabelledImage], count: int | None, what: str) -> list[DecoderSample]:
-        with tqdm(total=len(images), desc=f"embedding {what}", unit="image") as bar:
+        with Bar(total=len(images), desc=f"embedding {what}", unit="image") as bar:
             return decoder_samples(
                 segmenter,
                 images,
@@ -116,7 +116,7 @@ def run_decoder_training(
 
     samples = embedded(training, views, "training masks")
     validating = None if held_out is None else embedded(held_out, 0, "validation masks")
-    with tqdm(total=100, desc="mask decoder", unit="%") as bar:
+    with Bar(total=100, desc="mask decoder", unit="%") as bar:
 
         def progress(share_done: float, line: str) -> None:
             bar.update(round(100 * share_done) - bar.n)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from backend.pipeline.grounding.compact.efficientnet import folded_imagenet
 from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
@@ -26,6 +25,7 @@ from backend.training.run import (
     step_generator,
 )
 from dataset_tools.errors import ConfigError
+from dataset_tools.progress import Bar
 
 CRITERION = "mAP50"
 """Selects the best weights: average precision at a box IoU of 0.5 on the validation images, mean over categories."""
@@ -123,7 +123,7 @@ def train(
     def save(done: int) -> None:
         run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
 
-    progress = tqdm(range(first, steps), initial=first, total=steps, unit="step", mininterval=10)
+    progress = Bar(range(first, steps), initial=first, total=steps, unit="step", mininterval=10)
     for step in progress:
         rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
         if step >= config["warmup"] and rate < config["learning_rate"] and not run.has_plateau:

@@ -114,7 +114,7 @@ def _load_roberta(network: LqvgNetwork, folder: Path) -> None:
     from transformers import RobertaModel
 
     try:
-        found = RobertaModel.from_pretrained(folder, local_files_only=True)
+        found = RobertaModel.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
         network.text_encoder.load_state_dict(found.state_dict())
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{folder} does not hold the RoBERTa of this architecture: {error}") from error

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from backend.pipeline.grounding.lqvg import LqvgGrounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
@@ -24,6 +23,7 @@ from backend.training.processes import Processes
 from backend.training.run import TrainingRun
 from dataset_tools.errors import ConfigError
 from dataset_tools.image_files import read
+from dataset_tools.progress import Bar
 
 __all__ = ["train_lqvg", "validate"]
 
@@ -82,7 +82,7 @@ def train_lqvg(
     network.train()
 
     logged: list[dict[str, float]] = []
-    progress = tqdm(range(first, steps), initial=first, total=steps, desc="lqvg", unit="step", disable=run is None)
+    progress = Bar(range(first, steps), initial=first, total=steps, desc="lqvg", unit="step", disable=run is None)
     for step, batch in zip(progress, _load(batches, range(first, steps), settings, device), strict=True):
         drop = 0.1 if step >= settings.drop_epoch * batches.steps_per_epoch else 1.0
         for rate, parameters in zip(rates, optimizer.param_groups, strict=True):

@@ -17,7 +17,6 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, seed_everything, step_generator
@@ -34,6 +33,7 @@ from backend.training.segmenter.prompts import (
 from backend.training.segmenter.samples import Origin, TrainingObject, TrainingScene, draw_sample
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.validation import validate
+from dataset_tools.progress import Bar
 
 __all__ = [
     "BalancedDraw",
@@ -79,7 +79,7 @@ def train_segmenter(
     averaged = copy.deepcopy(sam).eval()
     steps, logged = settings.steps, []
     last = steps if settings.stop_after is None else min(steps, settings.stop_after)
-    progress = tqdm(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
+    progress = Bar(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
     for step in progress:
         rng = step_generator(settings.seed, step)
         size = _size_at(step / steps, settings.sizes)

@@ -18,6 +18,7 @@ from backend.server.editor.regions import RegionLookup, RegionWriter
 from backend.server.protocol import Task
 from dataset_tools import masks, metrics
 from dataset_tools.errors import DatasetError
+from dataset_tools.expressions.reading import reading_of
 from dataset_tools.geometry import Point
 from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
 from dataset_tools.label_studio.regions import SHAPES, mask_of, provenance, read_info, read_region, words, written
@@ -223,6 +224,21 @@ def test_a_turned_rectangle_is_read_as_the_mask_it_was_made_of(angle: float) -> 
     again = mask_of("rectanglelabels", value, height, width)
     assert metrics.iou(again, mask) > 0.93
     assert again.sum() < 1.08 * mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("expression", "guessed", "unread"),
+    [
+        ("the ship beside the bridge", (), ()),
+        ("the truck", ("truck: large vehicle",), ()),
+        ("the ship near the small cars", ("cars: small vehicle",), ()),
+        ("the leftmsot ship with faded lines", ("leftmsot: leftmost",), ("faded",)),
+        ("the ship " * 201, (), ("everything after word 400",)),
+    ],
+)
+def test_what_is_guessed_and_passed_over(expression: str, guessed: tuple[str, ...], unread: tuple[str, ...]) -> None:
+    reading = reading_of(expression)
+    assert (reading.guessed, reading.unread) == (guessed, unread)
 
 
 def test_the_words_of_a_region_say_what_was_guessed_and_passed_over() -> None:

@@ -19,6 +19,7 @@ from backend.server.app import create_app
 from backend.settings import Settings
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError
+from dataset_tools.formats import coco_jsonl
 from dataset_tools.labelled import file_key
 
 
@@ -40,6 +41,7 @@ def _val_empty(folder: Path) -> None:
     (folder / "split.json").write_text(json.dumps({**parts, "val": []}))
 
 
+PARTS = {"train": ["00001.png", "00002.png"], "val": ["00003.png", "00004.png"]}
 FAULTS: dict[str, Callable[[Path], object]] = {
     "is not a folder": shutil.rmtree,
     "not valid JSON": lambda folder: (folder / "annotations.json").write_text("{"),
@@ -47,6 +49,11 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "part 'val' has no images": _val_empty,
     "image file .* does not exist": lambda folder: shutil.rmtree(folder / "images"),
 }
+
+
+def test_a_look_at_the_start_reads_no_annotations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_jsonl, "load_json", lambda path: {"split.json": PARTS}[path.name])
+    check_replay(folder)
 
 
 @pytest.mark.parametrize("message", FAULTS)

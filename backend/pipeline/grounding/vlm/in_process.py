@@ -43,8 +43,8 @@ class InProcess:
 
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         try:
-            self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            model, report = AutoModelForImageTextToText.from_pretrained(
+            self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
+            model, report = AutoModelForImageTextToText.from_pretrained(  # nosec B615 # a local folder
                 folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:

@@ -1,8 +1,8 @@
 """Referring expressions for annotated objects: suggestions for annotators, and more text for a dataset.
 
-Every proposed expression is true of its object with a clear margin, in words that people use for overhead images
-(see :mod:`dataset_tools.expressions.wordings`), and is unambiguous: the parser and the relation program find exactly
-its object again among all annotated ones.
+Every proposed expression is true of its object with a clear margin, in words that people use for overhead images (see
+:mod:`dataset_tools.expressions.rule_made.wordings`), and is unambiguous: the parser and the relation program find
+exactly its object again among all annotated ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataset_tools import colors
 from dataset_tools.categories import canonical
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.relations import LabelledBox, choose
-from dataset_tools.expressions.wordings import Scenery
+from dataset_tools.expressions.rule_made.wordings import Scenery
 from dataset_tools.geometry import Box
 
 __all__ = ["GENERATOR", "Proposal", "propose", "propose_for_boxes"]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.proposals import GENERATOR, Proposal, propose, propose_for_boxes
 from dataset_tools.expressions.relations import LabelledBox, choose
+from dataset_tools.expressions.rule_made.proposals import GENERATOR, Proposal, propose, propose_for_boxes
 from dataset_tools.geometry import Box
 from dataset_tools.synthetic import draw_scene
 

@@ -1,4 +1,4 @@
-"""What can be said of an object in a scene, in several wordings: the grammar of ``expressions.proposals``.
+"""What can be said of an object in a scene, in several wordings: the grammar of ``expressions.rule_made.proposals``.
 
 Only what holds with a clear margin is put into words; whether it also singles out the object is not asked here.
 """
