@@ -281,7 +281,7 @@ def test_the_score_column_is_filled_and_the_status_page_tells_what_was_asked(
     assert re.search(r"ambiguous\s+1", text)
     assert re.search(r"unknown-category\s+1", text)
     assert f"{project.id}" in text
-    assert "pre-labels" in text
+    assert re.search(r"pre-label\s+3\s+1 objects", text)
     for secret in (personal_access_token, "the airplane", "foobar", project.image):
         assert secret not in editor.page.content()
     editor.page.set_viewport_size({"width": 420, "height": 800})
