@@ -358,6 +358,9 @@ def kind_of(label: str) -> str | None:
     return _KIND_LABELS.get(_squash(label))
 
 
+_PREPOSITIONS = frozenset(["in", "on", "at", "by", "to"])
+
+
 def find_mentions(words: Sequence[str], own: Collection[str] = ()) -> list[Mention]:
     """Category words in a text, given as its words in order; the longest match at each place wins.
 
@@ -375,6 +378,8 @@ def find_mentions(words: Sequence[str], own: Collection[str] = ()) -> list[Menti
     while start < len(words):
         stop = start + 1
         for length in range(min(most, len(words) - start), 0, -1):
+            if length > 1 and not _PREPOSITIONS.isdisjoint(words[start : start + length]):
+                continue  # "a red cab in the yard" has no cabin
             key = "".join(squashed[start : start + length])
             if key in forms and squashed[start] and squashed[start + length - 1]:
                 category, plural = forms[key]

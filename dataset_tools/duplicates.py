@@ -56,9 +56,9 @@ def near_duplicates(hashes: Iterable[tuple[str, Bits | None]], limit: int = MAX_
 def scenes_of(
     names: Iterable[str],
     scene_of: Callable[[str], str | None],
-    duplicates: Iterable[tuple[str, str, int]],
+    same: Iterable[tuple[str, str]],
 ) -> dict[str, str]:
-    """The scene of every image: what ``scene_of`` says (else the image itself), joined across near-duplicates.
+    """The scene of every image: what ``scene_of`` says (else the image itself), joined where ``same`` names two images.
 
     The result does not depend on the order of the images: a group is called after the first of its names.
     """
@@ -71,7 +71,7 @@ def scenes_of(
         scene = scene_of(name)
         if scene is not None:
             groups.merge(by_scene.setdefault(scene, name), name)
-    for a, b, _ in duplicates:
+    for a, b in same:
         groups.merge(a, b)
     first: dict[str, str] = {}
     for name in names:

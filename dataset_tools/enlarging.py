@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dataset_tools import image_files
 from dataset_tools.errors import PslgError
-from dataset_tools.expressions.proposals import propose
+from dataset_tools.expressions.rule_made.proposals import propose
 from dataset_tools.records import Provenance, Record, Sample, Target, local_path
 
 

@@ -6,10 +6,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 __all__ = ["PARTLY", "SceneSource", "bands_option", "finish", "simplify_option"]
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[str | Path]
+else:  # click before 8.4 knows no types of parameters
+    _ParamType = click.ParamType
 
 PARTLY = 2
 """Exit status of a command that did its work but had to leave something out."""
@@ -57,7 +63,7 @@ simplify_option = click.option(
 """For every command that writes outlines on a map."""
 
 
-class SceneSource(click.ParamType["str | Path"]):
+class SceneSource(_ParamType):
     """A file's path, or the http(s) address of a map file as a text: a path would lose one of its slashes."""
 
     name = "image"

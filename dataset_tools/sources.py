@@ -17,6 +17,7 @@ from dataset_tools.formats.left_out import Report, refuse
 from dataset_tools.label_studio import exports as label_studio
 from dataset_tools.label_studio.accepted_words import NounsOfTasks
 from dataset_tools.label_studio.exports import ImportRules, Problem
+from dataset_tools.maps.footprints import Footprint, footprint, overlapping
 from dataset_tools.records import Record, Sample, local_path
 from dataset_tools.splits import SceneGroup
 
@@ -71,7 +72,7 @@ def deal_splits(
     look: bool = True,
     progress: Callable[[int], object] = lambda _n: None,
 ) -> dict[str, str]:
-    """The split of every image, by scene: image file name -> part.
+    """The split of every image, by scene: image file name -> part. Scenes that share ground on the map are one.
 
     Args:
         samples: all samples; read once.
@@ -79,19 +80,24 @@ def deal_splits(
         seed: of the dealing.
         known: splits of images that must not change (an earlier version of the dataset).
         keep: splits that records already have stay.
-        look: read the images to join near-duplicates; False goes by scene names alone.
+        look: read the images to join near-duplicates; False goes by scene names and by where they lie alone.
         progress: called with 1 after every image.
 
     Raises:
-        DatasetError: one scene holds images of two known splits; the message names them.
+        DatasetError: one scene holds images of two known splits; the message names them; or where scenes overlap
+            cannot be told without the extra ``geo``.
     """
     scene_of: dict[str, str | None] = {}
     strata: dict[str, Counter[str]] = {}
     fixed: dict[str, str] = dict(known or {})
     hashes: list[tuple[str, duplicates.Bits | None]] = []
+    grounds: list[Footprint] = []
     for sample in samples():
         name = sample.image.file_name
         scene_of[name] = sample.image.cut_from
+        place = _place(sample)
+        if place is not None:
+            grounds.append(place)
         pixels = sample.image.width * sample.image.height
         strata[name] = Counter(splits.stratum(r.category, sample.area(r) / pixels) for r in sample.records if r.targets)
         present = {split for split in sample.splits if split}
@@ -100,7 +106,8 @@ def deal_splits(
         if look:
             hashes.append((name, _hash(sample)))
         progress(1)
-    joined = duplicates.scenes_of(scene_of, scene_of.__getitem__, duplicates.near_duplicates(hashes))
+    same = [(a, b) for a, b, _ in duplicates.near_duplicates(hashes)] + overlapping(grounds)
+    joined = duplicates.scenes_of(scene_of, scene_of.__getitem__, same)
     members: dict[str, list[str]] = {}
     for name, scene in joined.items():
         members.setdefault(scene, []).append(name)
@@ -131,6 +138,13 @@ def known_splits(folder: Path) -> dict[str, str]:
         if len(present) == 1:
             found[sample.image.file_name] = present.pop()
     return found
+
+
+def _place(sample: Sample) -> Footprint | None:
+    try:
+        return footprint(sample.image)
+    except PslgError:
+        return None  # the exporter reports images that cannot be read
 
 
 def _hash(sample: Sample) -> duplicates.Bits | None:

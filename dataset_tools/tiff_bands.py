@@ -10,7 +10,6 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import TiffImagePlugin
 
 from dataset_tools.errors import ImageError
 
-__all__ = ["DAMAGE", "MAGIC", "Layout", "layout", "orientation", "read_bands", "tags"]
+__all__ = ["DAMAGE", "MAGIC", "Layout", "header", "is_premultiplied", "layout", "orientation", "read_bands", "tags"]
 
 DAMAGE = (
     OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError, ZeroDivisionError, EOFError,
@@ -65,37 +64,45 @@ class Layout:
 
 def tags(data: bytes) -> dict[int, Any]:
     """The tags of the first picture of a TIFF file; raises ImageError if it is damaged."""
-    file = io.BytesIO(data)
     try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:3] == b"+" else 8])
-        file.seek(directory.next)
-        directory.load(file)
-        return dict(directory)
+        return _directory(io.BytesIO(data))
     except DAMAGE as error:
         raise ImageError(f"the TIFF file is damaged or truncated ({error}); {len(data)} bytes were read") from error
 
 
-def orientation(path: Path) -> int:
-    """EXIF's number of a TIFF file, from its tags alone; 1 for other files and those that cannot be read."""
+def header(file: Any) -> dict[int, Any]:
+    """The tags of the first picture of a TIFF file, without reading the file; none of other files and damaged ones.
+
+    Args:
+        file: a file object with ``read`` and ``seek`` that stands at its beginning.
+    """
     try:
-        with path.open("rb") as file:
-            return orientation_of(file)
-    except OSError:
-        return 1
+        return _directory(file)
+    except DAMAGE:
+        return {}
 
 
-def orientation_of(file: Any) -> int:
-    """The same of a file object with ``read`` and ``seek`` that stands at its beginning."""
+def _directory(file: Any) -> dict[int, Any]:
+    start = file.read(16)
+    if not start.startswith(MAGIC):
+        return {}
+    directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" else 8])
+    file.seek(directory.next)
+    directory.load(file)
+    return dict(directory)
+
+
+def orientation(found: Mapping[int, Any]) -> int:
+    """EXIF's number in a file's ``header``; 1 where it has none."""
     try:
-        start = file.read(16)
-        if not start.startswith(MAGIC):
-            return 1
-        directory = TiffImagePlugin.ImageFileDirectory_v2(start[: 16 if start[2:3] == b"+" else 8])
-        file.seek(directory.next)
-        directory.load(file)
-        return _number(directory, _ORIENTATION, 1)
+        return _number(found, _ORIENTATION, 1)
     except DAMAGE:
         return 1
+
+
+def is_premultiplied(found: Mapping[int, Any]) -> bool:
+    """Whether the colours of a file with this ``header`` are multiplied by its transparency ("associated alpha")."""
+    return _PREMULTIPLIED in _numbers(found, _EXTRA)
 
 
 def layout(found: Mapping[int, Any]) -> Layout | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from backend.server.answers.background import Priority
@@ -49,6 +51,7 @@ class TaskPredictor:
     def predict(self, row: dict[str, Any]) -> tuple[Prediction, str]:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
+        Its regions' ids follow from the task and the model version: whoever computes it again gets the same bytes.
         Nouns that the annotators of its ``project`` use are known if the state folder holds their annotations.
 
         Raises:
@@ -59,9 +62,19 @@ class TaskPredictor:
         config = self._service.labeling_config(self._labeling_config, project if isinstance(project, int) else None)
         query, prelabeler = read_task(task, config), self._service.prelabeler
         answers = prelabeler.answers(self._pipeline, query, config, Priority.EDITOR)
-        prediction = prelabeler.prediction(self._pipeline, query, answers, config)
+        prediction = _with_own_ids(prelabeler.prediction(self._pipeline, query, answers, config), row)
         return prediction, note_lines(notes_of(query, answers, config))
 
     def close(self) -> None:
         """Cancel waiting work and close the files."""
         self._service.close()
+
+
+def _with_own_ids(prediction: Prediction, row: dict[str, Any]) -> Prediction:
+    """The prediction with ids made from the task instead of drawn; regions that share one go on sharing it."""
+    seed = json.dumps([row, prediction["model_version"]], sort_keys=True)
+    ids: dict[str, str] = {}
+    for region in prediction["result"]:
+        text = f"{seed}{len(ids)}"
+        ids.setdefault(region["id"], hashlib.sha256(text.encode()).hexdigest()[: len(region["id"])])
+    return {**prediction, "result": [{**region, "id": ids[region["id"]]} for region in prediction["result"]]}

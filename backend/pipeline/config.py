@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from backend.pipeline import options as adapter_options
 from dataset_tools import categories
@@ -82,7 +82,7 @@ def _kind_in(registry: Mapping[str, str]) -> Callable[[str], str]:
 
 
 ScorePart = Literal["grounding", "predicted_iou", "stability"]
-"""The parts of a score that every pre-label has."""
+"""The parts of a score that every pre-label has; all but the first are the segmenter's, and known of clicks too."""
 
 Options = Annotated[dict[str, Any], AfterValidator(adapter_options.checked)]
 CanonicalCategories = Annotated[tuple[str, ...], AfterValidator(_canonical)]
@@ -194,11 +194,21 @@ class ScoreConfig(_Section):
         accepted_iou: IoU with the truth from which a mask counts as accepted unchanged.
         found: whether the right object was found.
         outlined: whether an object that was found is outlined so well.
+        clicked: whether the mask after clicks or a drawn box is so good; it knows no ``grounding``. None: the number
+            beside a click's suggestion is the segmenter's own predicted IoU.
     """
 
     accepted_iou: float = Field(default=0.85, gt=0.5, lt=1)
     found: LogisticConfig
     outlined: LogisticConfig
+    clicked: LogisticConfig | None = None
+
+    @field_validator("clicked")
+    @classmethod
+    def _without_a_grounder(cls, value: LogisticConfig | None) -> LogisticConfig | None:
+        if value is not None and "grounding" in value.weights:
+            raise ValueError("clicks have no part grounding; give predicted_iou and stability only")
+        return value
 
 
 class PipelineConfig(_Section):

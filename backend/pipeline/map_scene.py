@@ -130,7 +130,7 @@ def _outlined(
         x0, y0, x1, y1 = (int(value) for value in tight)
         return MapObject(
             place, x + x0, y + y0, mask[y0:y1, x0:x1].copy(), category_named(prelabel.category or "").display,
-            expression, round(float(prelabel.score), 4), None, pipeline.model_version, None, "prediction",
+            expression, round(float(prelabel.score), 4), None, pipeline.model_version, None, "predicted",
         )  # fmt: skip
     return None
 
@@ -153,7 +153,10 @@ def _scaled(box: Box, factor: float) -> Box:
 def _on_white(pixels: Any) -> Image:
     """RGB of uint8[H, W, 4] RGBA, white where there is nothing, as images are read everywhere."""
     rgb: Image = np.ascontiguousarray(pixels[..., :3])
-    rgb[pixels[..., 3] == 0] = 255
+    soft = pixels[..., 3] < 255
+    if soft.any():
+        opacity = pixels[soft][:, 3:].astype(np.float32) / 255
+        rgb[soft] = np.rint(rgb[soft] * opacity + 255 * (1 - opacity))
     return rgb
 
 

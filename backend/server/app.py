@@ -72,7 +72,7 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
         version = service.setup(setup_request)
         host = request.headers.get("Host", "")
         if g.caller == "client" or access.is_own_name(host):
-            service.webhooks.asked(setup_request.project_id, host)
+            service.connection.asked(setup_request.project_id, host, version)
         return _json({"model_version": version})
 
     @app.post("/predict")

@@ -27,6 +27,7 @@ from backend.server.access import Access
 from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
+from backend.server.connection import ConnectionSetup
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
 from backend.server.last_requests import LastRequests
@@ -36,7 +37,6 @@ from backend.server.models.exemplar_models import ExemplarModels
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
-from backend.server.webhooks import WebhookSetup
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 from dataset_tools.label_studio.notes import answered
@@ -92,7 +92,9 @@ class LabelingService:
         self.prelabeler = Prelabeler(
             settings, self.images, self.embeddings, self.cache, self.label_studio, self.metrics
         )
-        self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
+        self.connection = ConnectionSetup(
+            self.label_studio, Access(settings).webhook_headers(), named=settings.name_connection
+        )
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
         self._queue = ClickQueue(settings.click_queue, most=settings.most_clicks)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)

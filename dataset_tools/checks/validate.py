@@ -7,9 +7,11 @@ hide from a reader is looked at in :mod:`.refer`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from dataset_tools.expressions.relations import LabelledBox, choose
 from dataset_tools.formats.items import SPLITS, display_name
 from dataset_tools.formats.left_out import LeftOut
 from dataset_tools.geometry import Box
+from dataset_tools.maps.footprints import Footprint, footprint, overlapping
 from dataset_tools.masks import Mask
 from dataset_tools.records import Record, Sample, local_path
 
@@ -310,12 +313,16 @@ class _Seen:
         self._scenes: dict[str, dict[str, str]] = {}
         self._splits: dict[str, set[str]] = {}
         self._hashes: list[tuple[str, duplicates.Bits | None]] = []
+        self._places: list[Footprint] = []
 
     def add(self, sample: Sample, image: RGB | None) -> None:
         name = sample.image.file_name
         self._splits[name] = {split for split in sample.splits if split}
         for split in self._splits[name]:
             self._scenes.setdefault(sample.image.cut_from or name, {}).setdefault(split, name)
+        with contextlib.suppress(PslgError):  # a file that cannot be read is a finding of its own
+            where = footprint(sample.image)
+            self._places += [where] if where is not None else []
         if image is not None:
             self._hashes.append((name, duplicates.perceptual_hash(image)))
 
@@ -324,6 +331,10 @@ class _Seen:
             if len(names) > 1:
                 places = ", ".join(f"{split} ({name})" for split, name in sorted(names.items()))
                 yield Finding("split-scene", scene, f"the scene is in {places}", next(iter(names.values())))
+        for a, b in overlapping(self._places) if find_spec("shapely") else ():
+            if len(self._splits[a] | self._splits[b]) > 1:
+                splits = " and ".join(sorted(self._splits[a] | self._splits[b]))
+                yield Finding("split-scene", f"{a}, {b}", f"the images show the same ground; they are in {splits}", a)
         for a, b, apart in duplicates.near_duplicates(self._hashes):
             straddle = len(self._splits[a] | self._splits[b]) > 1
             code = "split-duplicate" if straddle else "image-duplicate"

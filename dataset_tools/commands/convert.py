@@ -45,6 +45,12 @@ from dataset_tools.shared_options import finish, simplify_option
 @click.option("--boxes-as-masks", is_flag=True, help="Fill the boxes of COCO objects that have no mask.")
 @click.option("--tiles", type=PATH, help="For map formats: the folder of the tiles that were labelled (tiles.jsonl).")
 @simplify_option
+@click.option(
+    "--predictions",
+    is_flag=True,
+    help="For map formats: tasks that nobody has annotated give their newest prediction (origin: predicted).",
+)
+@click.option("--model-version", metavar="VERSION", help="With --predictions: only those of this version.")
 @click.option("--split", is_flag=True, help="Deal train/val/test by scene; records that have a split keep it.")
 @click.option("--split-from", type=PATH, help="Earlier version of the dataset, whose splits must not change.")
 @click.option("--shares", default="0.7,0.1,0.2", show_default=True, help="Shares of train, val and test.")
@@ -61,8 +67,8 @@ from dataset_tools.shared_options import finish, simplify_option
 @source_options
 def export_command(
     source: str, destination: Path, name: str, refs: str, polygons: bool, tiles: Path | None, simplify: float,
-    split: bool, split_from: Path | None, shares: str, seed: int, read_fully: bool, licence: str | None,
-    workers: int, overwrite: bool, restart: bool, **options: Any,
+    predictions: bool, model_version: str | None, split: bool, split_from: Path | None, shares: str, seed: int,
+    read_fully: bool, licence: str | None, workers: int, overwrite: bool, restart: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write SOURCE as a dataset that the field's loaders read.
 
@@ -72,12 +78,16 @@ def export_command(
     pslg dataset export scenes/ masks/ --format masks --workers 2
     pslg dataset export scenes/ detector/ --format yolo-seg --split
     pslg dataset export export.json ships.gpkg --format gpkg --tiles tiles/
+    pslg dataset export http://localhost:8080 ships.gpkg --project 3 --format gpkg --predictions
     """
+    if model_version is not None and not predictions:
+        raise DatasetError("--model-version goes with --predictions")
     if name in MAP_KINDS:
+        options |= {"predictions": predictions, "model_version": model_version}
         _export_map(source, destination, name, tiles, simplify, overwrite, options)
         return
-    if tiles is not None or simplify:
-        raise DatasetError(f"--tiles and --simplify go with --format {', '.join(MAP_KINDS)}")
+    if tiles is not None or simplify or predictions:
+        raise DatasetError(f"--tiles, --simplify and --predictions go with --format {', '.join(MAP_KINDS)}")
     from dataset_tools import sources
     from dataset_tools.export import export
 
@@ -129,6 +139,7 @@ def _export_map(
     source: str, destination: Path, kind: str, tiles: Path | None, simplify: float, overwrite: bool,
     options: dict[str, Any],
 ) -> None:  # fmt: skip
+    from dataset_tools.label_studio.annotations import PREDICTED
     from dataset_tools.maps import files
     from dataset_tools.maps.objects import TilePlaces, joined, objects_of
 
@@ -141,7 +152,11 @@ def _export_map(
         raise DatasetError("no object could be placed on the map: " + "; ".join(left_out[:3] or ["there are none"]))
     objects = joined(parts)
     files.write(destination, objects, kind, simplify, overwrite=overwrite)
-    click.echo(f"{destination}: {len(objects):,} objects from {len(parts):,} masks")
+    predicted = sum(item.origin == PREDICTED for item in objects)
+    click.echo(
+        f"{destination}: {len(objects):,} objects from {len(parts):,} masks"
+        + (f", {predicted:,} of them predicted and not looked at" if predicted else "")
+    )
     finish(left_out)
 
 

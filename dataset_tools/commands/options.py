@@ -63,10 +63,14 @@ def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
         agreement=options["agreement"],
         images=options["images"],
         hash_annotators=options["hash_annotators"],
+        predictions=options.get("predictions", False),
+        model_version=options.get("model_version"),
     )
     path = Path(source)
     if source.lower().startswith(("http:", "https:")):
         path = _fetch(source, options, problems)
+    elif rules.predictions and not path.is_file() and not (path / "fetch.json").is_file():
+        raise DatasetError(f"{source} is no project and no export of Label Studio: it holds no predictions")
     samples = sources.open_source(path, options["source_format"], rules, problems, problems.append)
     if options.get("boxes_as_masks"):
         from dataset_tools.formats.coco_rows import as_masks

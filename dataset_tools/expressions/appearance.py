@@ -19,7 +19,7 @@ __all__ = ["SURFACES", "Look", "Outline", "View", "look_at", "view_of"]
 
 Floats = npt.NDArray[np.float64]
 SURFACES = ("grass", "trees", "water", "paved", "bare", "shadow")
-"""What the ground can be; ``land`` is all of it but water."""
+"""What the ground can be; ``land`` is all of it but water, ``open`` what is paved or bare."""
 _SAMPLES = 48
 """An object is looked at with at most so many samples per side."""
 _CELLS = 64
@@ -90,6 +90,8 @@ class View:
         found = np.ones(self.surfaces.shape[1:])
         if surface == "land":
             found = 1.0 - self.surfaces[SURFACES.index("water")]
+        elif surface == "open":
+            found = np.minimum(self.surfaces[SURFACES.index("paved")] + self.surfaces[SURFACES.index("bare")], 1.0)
         elif surface is not None:
             found = self.surfaces[SURFACES.index(surface)]
         if color in NAMES:

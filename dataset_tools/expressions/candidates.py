@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from dataset_tools import colors
 from dataset_tools.colors import Rgb
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import Look, View
-from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
+from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.spatial_scores import Floats
 from dataset_tools.geometry import Box
@@ -107,8 +107,8 @@ class Candidates:
     @staticmethod
     def categories_of(query: Query) -> tuple[str, ...]:
         """What the query's noun may name: its category, or several for a noun such as "court"."""
-        names = GENERAL_NOUNS.get(query.noun) or GENERAL_NOUNS.get(query.noun.removesuffix("s"), ())
-        return names or ((query.category,) if query.category else ())
+        meant = tuple(name for name, _ in meanings_of(query.noun))
+        return meant if query.category in meant else ((query.category,) if query.category else ())
 
     def category_of(self, query: Query) -> str | None:
         """The query's category; for a noun of several ("court") the most frequent of them."""
@@ -119,6 +119,11 @@ class Candidates:
     def of_category(self, category: str | None) -> Floats:
         """float64[N]: 1 for candidates of a category, else 0."""
         return np.array([c.category == category for c in self.candidates], np.float64)
+
+    def merged(self, names: Collection[str], category: str) -> Candidates:
+        """The scene with all candidates of the categories ``names`` as ``category``."""
+        same = tuple(replace(c, category=category) if c.category in names else c for c in self.candidates)
+        return replace(self, candidates=same)
 
     GROUP: ClassVar[str] = "(group)"
     """Category of the things that :meth:`with_things` adds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dataset_tools.expressions.lexicon import Lexeme, combine
-from dataset_tools.expressions.query import Direction
+from dataset_tools.expressions.query import Direction, Query
 
 __all__ = ["OPENS_NOUN", "Cursor", "Position"]
 
@@ -44,6 +44,8 @@ class Cursor:
     def __init__(self, words: list[Lexeme]) -> None:
         self.words = words
         self.at = 0
+        self.antecedent: Query | None = None
+        """What "it" stands for: "not the big one but the one above it"."""
 
     def peek(self, ahead: int = 0) -> Lexeme:
         """The lexeme ``ahead`` of the next one; of kind ``end`` after the last."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = [
     "COLORS",
-    "GENERAL_NOUNS",
     "GROUPS",
     "HARMLESS",
     "KIND_HINTS",
@@ -102,7 +101,9 @@ SHAPES = {
     "facing east, facing west, pointing left, pointing right, facing straight left, facing straight right, "
     "nose left, "
     "nose right, nose pointing left, nose pointing right, facing sideways, pointing west, pointing east",
-    "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle",
+    "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle, "
+    "parked at an angle, turned at an angle, standing at an angle, lying at an angle, set at an angle, askew, skewed, "
+    "at a slant",
     "irregular": "irregular, irregularly shaped, y shaped, cross shaped, fan shaped, "
     "x shaped, irregular shaped, cruciform, curved shaped",
     "l-shaped": "l shaped, l shape",
@@ -152,28 +153,21 @@ _SURFACES = {
     "grove, "
     "palms, foliage, woodland, branches, shrubbery",
     "water": "water, sea, river, lake, pond, canal, bay, ocean, lagoon, creek, stream, channel, basin",
-    "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, driveway, yard, lane, "
-    "concrete, "
-    "parking, car park, path, footpath, drive, junction, intersection, motorway, lot, plaza, square, alley, roadway, "
-    "crossing, sidewalk, walkway",
-    "bare": "sand, beach, dirt, soil, sandpit, ground, earth, gravel, mud, clay",
+    "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, lane, concrete, junction, "
+    "intersection, motorway, plaza, square, alley, roadway, crossing, sidewalk, walkway, carriageway, kerb, curb, "
+    "roadside, avenue, boulevard",
+    "open": "yard, parking, car park, lot, path, footpath, driveway, drive, gravel, courtyard, forecourt, track, trail",
+    "bare": "sand, beach, dirt, soil, sandpit, ground, earth, mud, clay",
     "shadow": "shadow, shade, shadows, shaded",
     "land": "shore, bank, shoreline, coast, land, shoreside, waterfront, headland, riverbank, embankment",
 }
 _KIND_HINTS = {
-    "large": "truck, bus, lorry, coach, trailer, ferry, tanker, freighter, airliner, jumbo, liner, warship, barge, "
-    "caravan",
+    "large": "truck, bus, lorry, mixer, semi, rig, artic, coach, trailer, ferry, tanker, freighter, airliner, jumbo, "
+    "liner, warship, barge, caravan",
     "small": "car, sedan, dinghy, kayak, rowboat, motorboat, powerboat, speedboat, van, pickup, suv, taxi, cart, canoe",
 }
 KIND_HINTS = {word.strip(): hint for hint, words in _KIND_HINTS.items() for word in words.split(",")}
 """Nouns for the large or the small ones of a category."""
-GENERAL_NOUNS: dict[str, tuple[str, ...]] = {
-    "court": ("tenniscourt", "basketballcourt"),
-    "pitch": ("soccerfield", "groundtrackfield"),
-    "ballpark": ("baseballfield",),
-    "infield": ("baseballfield",),
-}
-"""Nouns of several categories, the likeliest first."""
 HARMLESS = frozenset(
     [
         "private",

@@ -12,7 +12,7 @@ from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.query import GroupShape
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
-__all__ = ["FoundGroup", "find_groups"]
+__all__ = ["FoundGroup", "find_groups", "partitions"]
 
 _REACHES = (0.35, 0.8, 1.5, 3.0)
 """Gaps, in mean object sizes, up to which neighbours belong to one cluster."""
@@ -56,6 +56,39 @@ def find_groups(boxes: Floats, peers: Bools, shape: GroupShape, count: int | Non
         found.setdefault(tuple(int(i) for i in here), 0.9 * _counted(len(here), count, shape))
     ordered = sorted(found.items(), key=lambda item: -item[1])[:_MOST]
     return [FoundGroup(members, fit) for members, fit in ordered if fit > 0.02]
+
+
+def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[FoundGroup]]:
+    """Ways to deal all ``peers`` to groups of the shape, single ones too: what "the second row" counts in.
+
+    Rows and columns are told by gaps across them, clusters by the gap that is widest beside those within.
+    """
+    here = np.flatnonzero(peers)
+    if len(here) < 2:
+        return []
+    own = boxes[here]
+    found: dict[tuple[tuple[int, ...], ...], float] = {}
+    if shape in ("row", "column"):
+        middles, extent = spatial.centers(own), own[:, 2:] - own[:, :2]
+        across = 1 if shape == "row" else 0
+        angles = [0.0] if shape == "row" else [np.pi / 2]
+        angles += [angle for angle, _ in _angles(own)[2:] if (abs(np.sin(angle)) < 0.7) == (shape == "row")]
+        for angle in angles:
+            normal = np.array([-np.sin(angle), np.cos(angle)])
+            offset, depth = middles @ normal, float(np.median(extent[:, across]))
+            order = np.argsort(offset, kind="stable")
+            cuts = np.flatnonzero(np.diff(offset[order]) > 0.5 * depth) + 1
+            parts = tuple(tuple(sorted(int(here[i]) for i in part)) for part in np.split(order, cuts))
+            found[parts] = 1.0 if angle in (0.0, np.pi / 2) else 0.9
+    else:
+        gaps = spatial.gaps(own, own)
+        size = float(np.median(np.sqrt(spatial.sizes(own, "area"))))
+        for reach in _REACHES:
+            linked = [tuple(int(here[i]) for i in part) for part in _connected(gaps <= reach * size)]
+            alone = [(int(i),) for i in here if not any(int(i) in part for part in linked)]
+            if linked:
+                found[tuple(sorted([*linked, *alone]))] = 1.0
+    return [[FoundGroup(part, fit) for part in parts] for parts, fit in found.items() if 1 < len(parts) <= 9]
 
 
 def _counted(size: int, count: int | None, shape: GroupShape) -> float:

@@ -6,16 +6,19 @@ import cv2
 import numpy as np
 
 from dataset_tools.colors import NAMES
+from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.descriptive_words import SURFACES
 from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
-__all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
+__all__ = ["landmark_scores", "mentions_surroundings", "share_around", "surface_of"]
 
 _PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
 """All paved alike: which of them it is cannot be seen by colour and texture."""
+_GROUNDS = ("paved", "bare", "open", "grass")
+"""Surfaces on which objects stand, so that the bottom of one is a part of it."""
 _SHORTEST_RING = 4.0
 _REACH = 0.22
 """Share of the image's diagonal up to which something lies "left of" a landmark."""
@@ -28,11 +31,18 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
         return None
     surface = next((SURFACES[word] for word in reversed(words) if word in SURFACES), None)
     color = next((c.name for c in target.constraints if isinstance(c, Color) and c.name in NAMES), None)
+    if target.category == "harbor" and color is None:
+        return "land", None  # where none is among the candidates the quay is at least where the water ends
     if target.category not in (None, "building") or (surface is None and color is None):
         return None
     if target.category is None and surface is None and not words:
         return None
     return surface, color
+
+
+def share_around(surface: str, box: Floats, view: View) -> float:
+    """How much of a ring around ``box`` float64[4] is of a surface (see ``appearance.SURFACES``), in [0, 1]."""
+    return _around(view.layer(surface, None), box, view)
 
 
 def mentions_surroundings(query: Query) -> bool:
@@ -49,7 +59,7 @@ def landmark_scores(
         return None
     layer = _without_objects(scene, scene.view.layer(*what)) if what[0] is None else scene.view.layer(*what)
     here = np.flatnonzero(peers)
-    scores = np.zeros(len(peers))
+    scores: Floats = np.zeros(len(peers))
     match kind:
         case "on" | "in" | "surrounded" if direction == (None, None):
             scores[here] = [_around(layer, box, scene.view) for box in scene.boxes[here]]
@@ -62,6 +72,13 @@ def landmark_scores(
                 scores[here] = 1.05 - scores[here]
         case "direction":
             scores[here] = [_beyond(layer, box, direction, scene) for box in scene.boxes[here]]
+            if what[0] in _GROUNDS:  # "at the bottom of the yard" is in it
+                around = np.array([_around(layer, box, scene.view) for box in scene.boxes[here]])
+                within: Floats = np.zeros(len(peers))
+                within[here] = around / max(float(around.max()), 1e-9)
+                if (within > 0.6).any():
+                    within *= spatial.side(scene.boxes, direction, within > 0.6)
+                scores = np.maximum(scores / max(float(scores.max()), 0.08), 0.9 * within)
         case _:
             return None
     most = float(scores.max())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, find_mentions
-from dataset_tools.expressions.descriptive_words import GENERAL_NOUNS
+from dataset_tools.expressions.meanings import ANYWHERE, meanings_of
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
@@ -74,6 +74,13 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
         stop, entry = _longest_phrase(words, start)
         if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
             mention = None  # no chimney
+        if (
+            words[start] == "right"
+            and entry
+            and entry[0] in ("near", "nearest", "on", "over")
+            and _is_side(words, start)
+        ):
+            stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
         if mention and mention.stop >= stop:
@@ -107,6 +114,11 @@ def _longest_phrase(words: list[str], start: int) -> tuple[int, tuple[str, Any] 
     return start, None
 
 
+def _is_side(words: list[str], start: int) -> bool:
+    """Whether the "right" at ``start`` is a side: "on the right", "far right"."""
+    return start > 0 and words[start - 1] in ("the", "far", "lower", "upper", "top", "bottom", "middle", "center")
+
+
 def _compares(words: list[str], start: int) -> bool:
     """Whether a place, a distance or a comparison comes next."""
     _, entry = _longest_phrase(words, start)
@@ -133,9 +145,12 @@ def _single(word: str, own: Collection[str]) -> Lexeme:
         return Lexeme("break", word)
     if word.isdecimal() and word.isascii():
         return Lexeme("number", word, min(int(word[:4]), _MAX_NUMBER))
-    kind = next((name for name in GENERAL_NOUNS.get(word, ()) if name in CATEGORIES or name in own), None)
-    if kind is None and word.endswith("s"):
-        kind = next((name for name in GENERAL_NOUNS.get(word[:-1], ()) if name in CATEGORIES or name in own), None)
+    kind = next(
+        (name for name, _ in meanings_of(word) if name in CATEGORIES or name in own)
+        if word in ANYWHERE or word.removesuffix("s") in ANYWHERE
+        else iter(()),
+        None,
+    )
     if kind is not None:
         return Lexeme("category", word, Mention(0, 1, kind, word.endswith("s")))
     return Lexeme("unknown", word)

@@ -91,6 +91,13 @@ class Links(Places):
         if kind == "partword":  # "striped" without a colour
             phrase.unread.append(lexeme.text)
             return
+        if kind == "inverse" and self.antecedent is not None and phrase.root:  # "not the big one but the one above it"
+            of = (replace(self.antecedent, category=self._kind_of(phrase)),)
+            phrase.add(Relation("near", of) if lexeme.value is None else Relation("direction", of, lexeme.value))
+            return
+        if kind == "image_part" and not phrase.root and not phrase.has_noun:  # "in the grey part"
+            phrase.noun, phrase.has_noun = lexeme.text, True
+            return
         if kind in _SKIPPED:
             if lexeme.text in ("that", "which", "located", "there"):
                 phrase.close_pending()
@@ -132,6 +139,10 @@ class Links(Places):
         elif kind in ("from", "to"):
             if not self.place(phrase, depth, extreme=kind == "from"):
                 self._resume(phrase, depth)
+            elif phrase.is_last and phrase.rank == 1 and lexeme.text.startswith(("count", "start")):
+                last = phrase.constraints[-1] if phrase.constraints else None
+                if isinstance(last, Extreme):  # "the last one, counting from the top"
+                    phrase.constraints[-1] = replace(last, direction=opposite(last.direction))
         elif kind == "holds" and not self.starts_noun(or_unknown=True):
             pass  # "that has the largest wingspan": its own measure
         elif kind in _RELATIONS and not self.place(phrase, depth):
@@ -163,7 +174,13 @@ class Links(Places):
 
     def relate(self, phrase: NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
         """Reads the target, and more targets after "and"; whether there was one."""
+        if self.peek().text in ("it", "that one", "this one") and self.antecedent is not None:
+            self.at += 1
+            phrase.add(Relation(kind, (replace(self.antecedent, category=self._kind_of(phrase)),), direction))
+            return True
         found = False
+        if self.peek().kind == "break" and self.peek().text in (".", ";", "!", "?"):  # "they lie around; the left one"
+            return False
         while True:
             targets = [self.target(depth, one_of_two=kind == "between")]
             if kind == "between" and self._take_and_before_second():
@@ -187,6 +204,10 @@ class Links(Places):
                 phrase.add(Relation(kind, (replace(targets[0], category=phrase.category),), direction))
             if not (phrase.has_noun and self.take_and_before_noun()):
                 return found
+
+    def _kind_of(self, phrase: NounPhrase) -> str | None:
+        """The category of what "it" stands for, which may be named by the phrase only."""
+        return self.antecedent.category if self.antecedent and self.antecedent.category else phrase.category
 
     @staticmethod
     def _whole(target: Query, phrase: NounPhrase) -> Query:
@@ -212,6 +233,9 @@ class Links(Places):
     def _with(self, phrase: NounPhrase, depth: int) -> None:
         """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
         self.skip("image_part")
+        if not self.starts_noun(or_unknown=True, or_one=True) and self._colored_ahead():  # "with a small white square"
+            self._part(phrase, self._unnamed_part(depth))
+            self._skip_its()
         while self.starts_noun(or_unknown=True, or_one=True):
             target = self.target(depth)
             if not target.noun and phrase.category is not None and self.peek().kind == "inverse":
@@ -223,9 +247,31 @@ class Links(Places):
                 phrase.unread += target.unread
             else:
                 self._beside(phrase, target)
+            self._skip_its()
             if not (self.peek().kind == "and" and self._noun_after_and()):
                 return
             self.at += 1
+
+    def _colored_ahead(self) -> bool:
+        """Whether a colour comes next, with an article and a shape or a size of its own: "a small white square"."""
+        if self.peek().kind not in ("article", "indefinite"):
+            return False
+        ahead, kinds = 1, set()
+        while self.peek(ahead).kind in ("color", "size", "shape", "light"):
+            kinds.add(self.peek(ahead).kind)
+            ahead += 1
+        return {"color", "shape"} <= kinds
+
+    def _skip_its(self) -> None:
+        """Past where a part is on its object: "over it", "at its outer end"."""
+        if self.peek().kind in ("on", "in", "over", "near", "surrounded") and self.peek(1).text == "it":
+            self.at += 2
+        elif self.peek().kind in ("on", "in", "near") and self.peek(1).kind in ("own", "indefinite", "one", "number"):
+            ahead = 2
+            while self.peek(ahead).kind in ("unknown", "direction", "extreme", "most", "far", "size"):
+                ahead += 1
+            if self.peek(ahead).kind in ("part", "image_part") and ahead < 6:
+                self.at += ahead + 1
 
     def _noun_after_and(self) -> bool:
         self.at += 1
@@ -291,7 +337,10 @@ class Links(Places):
         ``same_only``: only if it is of the phrase's own kind.
         """
         start = self.at
+        if self.peek().kind == "one" and self.peek(1).kind == "of":  # "not one of the three in a row"
+            self.at += 2
         if self.peek().kind not in ("article", "indefinite", "all", "both") or not self._is_noun_phrase(1):
+            self.at = start
             return False
         target = self.target(depth)
         other = target.category is not None and target.category != phrase.category and phrase.category is not None
@@ -300,6 +349,8 @@ class Links(Places):
             return False
         if not other and target.constraints:
             phrase.constraints.append(Among(replace(target, category=None), negated=True))
+            if phrase.root:
+                self.antecedent = replace(target, noun=target.noun or "one")
         return True
 
     def _is_noun_phrase(self, ahead: int) -> bool:
@@ -339,6 +390,7 @@ class Links(Places):
     def _unnamed_part(self, depth: int) -> Query:
         """ "its white top": the part has no noun of its own."""
         scratch = NounPhrase(root=False)
+        self.skip("article", "indefinite")
         while self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part"):
             before = self.at
             self.modifier(scratch, depth)

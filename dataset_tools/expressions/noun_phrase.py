@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
+from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.query import (
     Color,
     Constraint,
@@ -37,6 +38,7 @@ class NounPhrase:
         all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
         is_last: the rank is "last", which needs a direction.
         partitive: one out of several ("the largest of the ships").
+        in_known_group: it was said to be in "the group", which has members besides.
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
@@ -55,6 +57,7 @@ class NounPhrase:
     rank: int | None = None
     is_last: bool = False
     partitive: bool = False
+    in_known_group: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
@@ -72,14 +75,15 @@ class NounPhrase:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
             self.unread += [w for w in self.pending if w not in nouns and w.endswith("ed")]
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
-            self.category = _misspelt(self.noun)
+            self.category = _misspelt(self.noun) or next((name for name, _ in meanings_of(self.noun)), None)
         else:
             self.unread += self.pending
         self.pending = []
 
-    def restart(self) -> None:
-        """What was described so far is only a landmark: the object asked for comes now."""
-        self.unread += self.noun.split()
+    def restart(self, *, read: bool = False) -> None:
+        """What was described so far is only a landmark: the object asked for comes now; ``read`` if it is not lost."""
+        self.unread += [] if read else self.noun.split()
+        self.category = None if read else self.category
         self.noun, self.has_noun, self.plural, self.rank = "", False, None, None
         self.constraints, self.context = [], None
 
@@ -97,6 +101,9 @@ class NounPhrase:
     def query(self) -> Query:
         """The finished phrase."""
         self.close_pending()
+        orders = (Extreme, Place, Size, Relation)
+        if self.is_last and self.rank == 1 and not any(isinstance(c, orders) for c in self.constraints):
+            self.unread.append("last")  # "the last of the row": from which end?
         several = self.count is not None and self.count > 1
         is_all = self.all or several or (bool(self.plural) and not self.partitive)
         if self.rank is not None and not several:

@@ -12,6 +12,8 @@ from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["color_scores", "part_scores", "shape_scores", "state_scores"]
 
+_STANDS_OUT = 8.0
+"""Units of CIELAB by which those of a colour differ from the middle one of all."""
 _AT_BORDER = 1.5
 """Pixels from the image's border up to which an object is cut by it."""
 
@@ -49,7 +51,12 @@ def _beside_peers(name: str, scene: Candidates, peers: Bools) -> Floats | None:
         return None
     values = np.array([(0.0, 0.0, 0.0) if c.look is None else c.look.mean for c in scene.candidates])
     along = values @ np.array(direction)
-    return np.asarray(np.exp(np.minimum(along - along[peers].max(), 0.0) / 4.0), np.float64)
+    top, middle = float(along[peers].max()), float(np.median(along[peers]))
+    first = np.exp(np.minimum(along - top, 0.0) / 4.0)
+    if peers.sum() < 3 or top - middle < _STANDS_OUT:
+        return np.asarray(first, np.float64)
+    ahead = spatial.sigmoid((along - middle - 0.55 * (top - middle)) / (0.1 * (top - middle)))
+    return np.asarray(ahead * (0.8 + 0.2 * first), np.float64)
 
 
 def part_scores(condition: Part, scene: Candidates, peers: Bools) -> Floats | None:

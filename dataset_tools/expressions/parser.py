@@ -27,6 +27,7 @@ from dataset_tools.expressions.noun_phrase import NounPhrase
 from dataset_tools.expressions.query import (
     Among,
     Color,
+    Constraint,
     Extreme,
     Group,
     Part,
@@ -40,6 +41,8 @@ from dataset_tools.expressions.query import (
 
 __all__ = ["Query", "parse"]
 
+_LEADS = ("near", "nearest", "relative", "over", "on", "in", "of", "than", "far_from", "to", "from", "surrounded")
+
 
 def parse(expression: str, own: Collection[str] = ()) -> Query:
     """What ``expression`` asks for. Never raises; words that it cannot read are in ``unread`` (see :class:`Query`).
@@ -49,7 +52,12 @@ def parse(expression: str, own: Collection[str] = ()) -> Query:
     if not any(character.isalnum() for character in expression):
         return Query(expression, is_empty=True)
     words = lexemes(expression, own)
-    query = _Parser(words).noun_phrase(root=True).query()
+    parser = _Parser(words)
+    query = parser.noun_phrase(root=True).query()
+    if (
+        query.category is None and not query.noun and parser.antecedent is not None
+    ):  # "not the car ... but the large one"
+        query = replace(query, category=parser.antecedent.category, noun=parser.antecedent.noun)
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
         unknown = set(query.noun.split())
         again = _Parser([word for word in words if word.text not in unknown]).noun_phrase(root=True).query()
@@ -81,6 +89,7 @@ class _Parser(Links):
         while self.at < len(self.words):
             said = phrase.constraints or phrase.count
             begun = phrase.has_noun or phrase.pending or (said and self.peek().kind == "break")
+            begun = begun or (phrase.rank is not None and self.peek().text == "but")  # "not the first but the second"
             if not root and begun and self._returns(phrase):
                 break
             if one_of_two and phrase.constraints and self.peek().kind == "and":
@@ -93,6 +102,11 @@ class _Parser(Links):
                 self.take_group(phrase, depth)
             elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
                 self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
+            elif root and phrase.has_noun and self._opens_clause() and self._selects_one(phrase):
+                self._one_of_them(phrase)  # "four trailers stand by the house; the uppermost, please"
+            elif root and phrase.has_noun and self._opens_clause() and self._new_subject(phrase):
+                self.antecedent = phrase.query()  # "there is a large white ship; the boat right next to it"
+                phrase.restart(read=True)
             elif (
                 root
                 and phrase.category is None
@@ -131,6 +145,45 @@ class _Parser(Links):
         lexeme = self.peek(ahead)
         return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
 
+    def _opens_clause(self) -> bool:
+        """Whether a comma or a full stop comes right before, or "; I mean"."""
+        back = -1
+        while self.peek(back).kind in ("filler", "copula", "there") and self.at + back > 0:
+            back -= 1
+        return self.peek(back).kind == "break"
+
+    def _selects_one(self, phrase: NounPhrase) -> bool:
+        """Whether one of several that were described is picked now, without a noun: "; the uppermost, please"."""
+        if self.peek().kind != "article" or not (phrase.plural or (phrase.count or 0) > 1) or phrase.partitive:
+            return False
+        ahead = 1
+        while self.peek(ahead).kind in (
+            "direction",
+            "extreme",
+            "size",
+            "ordinal",
+            "most",
+            "color",
+            "nearest",
+            "farthest",
+        ):
+            ahead += 1
+        return ahead > 1 and self.peek(ahead).kind in ("end", "break", "filler", "in", "at", "on", "of", "near", "from")
+
+    def _new_subject(self, phrase: NounPhrase) -> bool:
+        """Whether what was described so far is only what "it" stands for in what is asked for now."""
+        if self.peek().kind not in ("article", "indefinite") or phrase.plural or phrase.category is None:
+            return False
+        if not (self.starts_noun() or self._is_one(1)):
+            return False
+        rest = self.words[self.at :]
+        kinds = [word.kind for word in rest]
+        if "break" in kinds:
+            rest = rest[: kinds.index("break")]
+        return not any(w.kind == "with" for w in rest) and any(
+            w.kind == "inverse" or (w.text == "it" and n and rest[n - 1].kind in _LEADS) for n, w in enumerate(rest)
+        )
+
     def _known_noun(self) -> bool:
         """Whether a noun phrase of a known category comes right next, with an article of its own."""
         return self.peek().kind in ("article", "indefinite") and self.starts_noun()
@@ -151,6 +204,8 @@ class _Parser(Links):
     def _returns(self, phrase: NounPhrase) -> bool:
         """Whether the next word leads back to the phrase that this one is a target of."""
         kind, following = self.peek().kind, self.peek(1).kind
+        if phrase.has_noun and kind in _LEADS and self.peek(1).text == "it" and self.antecedent is None:
+            return True  # "with a grey roof over it"
         if kind in ("break", "and", "there", "inverse", "not", "exclusion", "own"):
             return not (kind == "and" and self.peek(-1).kind == following == "color")
         if kind == "copula":
@@ -230,8 +285,11 @@ class _Parser(Links):
             split = len(phrase.constraints) if phrase.context is None else phrase.context
             before, after = phrase.constraints[:split], phrase.constraints[split:]
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
-            members = tuple(c for c in before if not isinstance(c, Group))
+            members: tuple[Constraint, ...] = tuple(c for c in before if not isinstance(c, Group))
             count = phrase.count if phrase.count and phrase.count > 1 else group.count
+            nested = phrase.in_known_group or group.place or group.members
+            if group in before and group.count is None and phrase.count and nested:
+                group, members = Group("any"), (*members, group)  # "two yellow planes in the group on the left"
             if count or group in before:
                 group = replace(group, count=count, members=(*group.members, *members))
                 phrase.constraints = [group, *after]
@@ -325,7 +383,8 @@ class _Parser(Links):
         if lexeme.kind == "break" and phrase.has_noun:
             phrase.context = len(phrase.constraints)
         if phrase.root and phrase.has_noun and (phrase.all or (phrase.count or 0) > 1) and self._lists_them():
-            self.at = len(self.words)
+            while self.at < len(self.words) and self.peek().text not in (".", ";", "!"):
+                self.at += 1
             return
         if lexeme.text == "but" and (phrase.all or phrase.plural) and self.exclusion(phrase, depth):
             return

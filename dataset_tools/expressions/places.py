@@ -129,6 +129,7 @@ class Places(Cursor):
         """
         scratch = NounPhrase(root=False)
         while self.peek().kind != "group":
+            phrase.in_known_group |= self.peek().text == "the" and phrase.has_noun
             if self.peek().text in ("up", "down") and self.peek(1).kind == "article":  # "going up the row"
                 self.at += 1
                 continue
@@ -136,6 +137,9 @@ class Places(Cursor):
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)
         shape, count = self.take().value
+        if scratch.rank is not None and not scratch.constraints and self.peek().kind == "from":
+            self.at += 1  # "the second row from the bottom"
+            self.place(scratch, depth, extreme=True)
         several = scratch.count is not None and scratch.count > 1
         if scratch.rank is not None and shape == "row" and not scratch.constraints:
             scratch.constraints.append(Extreme((None, -1)))  # "the second row" is read from above

@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.candidates import Candidates
-from dataset_tools.expressions.groups import FoundGroup, find_groups
+from dataset_tools.expressions.groups import FoundGroup, find_groups, partitions
 from dataset_tools.expressions.object_scores import color_scores, part_scores, shape_scores, state_scores
 from dataset_tools.expressions.query import (
     Among,
@@ -38,11 +38,13 @@ _CONFLICT = 0.02
 """What remains of a candidate that an order speaks against, so that two orders at odds still leave a best one."""
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
-_DOUBT_OF_LANDMARKS = 0.35
+_DOUBT_OF_LANDMARKS = 0.25
+_TWO_KINDS = 1.4
+"""Log of the ratio of areas from which "truck" and "car" are told apart by size."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
-    Color: 0.1, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
+    Color: 0.05, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
     Among: 0.03, Group: 0.05,
 }  # fmt: skip
 """What remains of a candidate that a condition speaks against: people err, and so do measurements."""
@@ -131,7 +133,7 @@ def _in_groups(query: Query, group: Group, scene: Candidates, here: Floats) -> F
     own = tuple(c for c in rest.constraints if isinstance(c, Color | Part | State | Shape) and not c.negated)
     members = fit(replace(query, is_all=True, count=None, constraints=(*group.members, *own)), scene, here > 0)
     liked = members.score / max(float(members.score.max()), 1e-9) * here
-    found = _likely_groups(group, liked, scene, here)
+    found = _counted_groups(group, liked, scene, here) or _likely_groups(group, liked, scene, here)
     if not found:
         return _merged_flat(group, rest, scene, here, members)
     fits: Floats = np.zeros(len(here))
@@ -157,6 +159,28 @@ def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, mem
     """Where no group is seen, its conditions are those of the object: "the left one of the row at the top"."""
     flat = fit(replace(rest, constraints=(*group.place, *group.members, *rest.constraints)), scene, here > 0)
     return replace(flat, missing=(*members.missing, *flat.missing))
+
+
+def _counted_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
+    """As ``_likely_groups``, for "the second row": the rank-th of all groups, by each way to deal objects to them."""
+    order = next((c for c in group.place if isinstance(c, Extreme)), None)
+    if order is None or order.rank < 2 or group.shape not in ("row", "column", "cluster"):
+        return []
+    peers = (liked >= 0.5) & (here > 0)
+    result: list[tuple[Bools, float]] = []
+    for parts in partitions(scene.boxes, peers, group.shape):
+        if len(parts) < order.rank:
+            continue
+        score = _group_places(group, parts, scene)
+        best = int(score.argmax())
+        size = len(parts[best].members)
+        wanted = 1.0 if group.count in (None, size) else 0.2
+        single = 0.4 if size == 1 else 1.0
+        mask: Bools = np.zeros(len(here), bool)
+        mask[list(parts[best].members)] = True
+        result.append((mask, parts[best].fit * wanted * single))
+    top = max((weight for _, weight in result), default=0.0)
+    return [(mask, weight / top) for mask, weight in result]
 
 
 def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
@@ -241,6 +265,12 @@ def _condition(
         case Place() | Extreme():
             filters = query.is_all or any(_is_order(other, query) for other in query.constraints)
             region = spatial.in_region(scene.boxes, constraint.direction, scene.image_size, single=not filters)
+            corner = None not in constraint.direction and 0 not in constraint.direction
+            if corner and not filters and peers.any():  # of two in the corner the one further in it
+                key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
+                alike = (region > 0.97).astype(np.float64)
+                further = 1.0 - spatial.ranked(key, noise, np.asarray(alike * peers, np.float64))
+                region = np.asarray(region * (1.0 - 0.05 * alike * further), np.float64)
             if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
             return region
@@ -293,6 +323,9 @@ def _hinted(hint: str, scene: Candidates, peers: Bools) -> Floats:
     if not hint or peers.sum() < 2:
         return np.ones(len(peers))
     logs = np.log(scene.sizes("area")) * (1 if hint == "large" else -1)
+    low, high = np.percentile(logs[peers], (10, 90))
+    if high - low > _TWO_KINDS:  # cars and trucks, plainly
+        return np.asarray(0.2 + 0.8 * spatial.sigmoid((logs - (low + high) / 2) / 0.25), np.float64)
     return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
 
 

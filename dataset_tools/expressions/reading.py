@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from dataset_tools.categories import category_named
 from dataset_tools.expressions.lexicon import MOST_WORDS
+from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.spelling import corrected
@@ -56,8 +57,10 @@ def reading_of(expression: str, own: frozenset[str] = frozenset()) -> WordsRead:
 
 
 def _kinds_guessed(query: Query) -> Iterator[str]:
-    """Nouns of the query, and of what it refers to, that are taken for a size of their category."""
+    """Nouns of the query, and of what it refers to, that are taken for a category, or a size of one."""
     if query.category is not None and query.hint:
         yield f"{query.noun}: {query.hint} {category_named(query.category).display}"
+    elif query.category is not None and len(meanings_of(query.noun)) == 1:
+        yield f"{query.noun}: {category_named(query.category).display}"
     for part in query.parts:
         yield from _kinds_guessed(part)

@@ -8,7 +8,7 @@ a few pixels off, a doubtful detection at the border or a missed one costs confi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,7 +17,8 @@ import numpy as np
 from dataset_tools.categories import category_named
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates, LabelledBox
-from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_plain
+from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_ordered, is_plain
+from dataset_tools.expressions.meanings import certainty_of
 from dataset_tools.expressions.query import Query
 from dataset_tools.expressions.query_scores import Fit, fit
 from dataset_tools.expressions.spatial_scores import Bools, Floats
@@ -94,6 +95,8 @@ def choose(
         return Choice((), "unknown-category", f"{what}: use a word such as 'ship' or 'tennis court'.", 0.0, none)
     scene = Candidates.of(candidates, image_size, view)
     category = scene.category_of(replace(query, category=category)) or category
+    if len(Candidates.categories_of(query)) > 1:  # "court": of either kind
+        scene = scene.merged(Candidates.categories_of(query), category)
     found = fit(replace(query, category=category), scene)
     known = category_named(category)
     seen = int(scene.of_category(category).sum())
@@ -107,7 +110,7 @@ def choose(
             _offered(found.score), "absent", f"No such {known.display} in the image: {text}.", 0.0, scores, unread
         )
     if query.is_all:
-        return _several(query, known.plural, found, scene.presence, scores, unread)
+        return _several(query, known.plural, found, scene, scores, unread)
     return _one(query, known.display, found, scene, scores, unread)
 
 
@@ -138,10 +141,13 @@ def _one(
     order = np.argsort(-score, kind="stable")
     best = int(order[0])
     margin = float(1.0 - score[order[1]] / score[best]) if len(order) > 1 and score[best] > 0 else 1.0
-    plain = is_plain(tuple(condition for condition, _ in found.conditions), unread)
+    conditions = tuple(condition for condition, _ in found.conditions)
+    plain = is_plain(conditions, unread, scene.kinds)
     rivals = _alike(score, scene.presence, best)
     effective = float(np.sqrt(score / max(float(score[best]), 1e-300)).sum())
-    chance = chance_of(margin, len(unread), effective, plain=plain)
+    chance = chance_of(margin, len(unread), effective, plain=plain, ordered=is_ordered(conditions)) * certainty_of(
+        query.noun
+    )
     if unread and chance < ENOUGH:
         words = ", ".join(repr(word) for word in unread)
         message = f"{words} could not be read, and the rest of {_quoted(query)} does not single out one {display}."
@@ -163,15 +169,15 @@ def _alike(score: Floats, presence: Floats, best: int) -> Bools:
     return np.asarray(rivals & (score > 0))
 
 
-def _all_plain(found: Fit, unread: tuple[str, ...]) -> bool:
-    return is_plain(tuple(condition for condition, _ in found.conditions), unread)
+def _all_plain(found: Fit, unread: tuple[str, ...], kinds: Collection[str]) -> bool:
+    return is_plain(tuple(condition for condition, _ in found.conditions), unread, kinds)
 
 
 def _several(
     query: Query,
     display: str,
     found: Fit,
-    presence: Floats,
+    scene: Candidates,
     scores: tuple[float, ...],
     unread: tuple[str, ...],
 ) -> Choice:
@@ -195,10 +201,18 @@ def _several(
         words = ", ".join(repr(word) for word in unread)
         message = f"{words} could not be read: say which {display} in other words, or 'all the {display}'."
         return Choice(_offered(score), "unknown-word", message, margin, scores, unread)
-    if query.constraints and not _all_plain(found, unread) and margin < _CLEAR_SET:
+    if query.constraints and not _all_plain(found, unread, scene.kinds) and margin < _CLEAR_SET:
         message = f"It is not clear which {display} {_quoted(query)} takes in: say where they are, or how many."
         return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
-    if counted and np.delete(_alike(score, presence, chosen[-1]), chosen).any():
+    if counted and np.delete(_alike(score, scene.presence, chosen[-1]), chosen).any():
         message = f"More than {len(chosen)} objects fit {_quoted(query)}: say which, or 'all the {display}'."
         return Choice(_offered(score), "ambiguous", message, margin, scores, unread)
-    return Choice(tuple(chosen), None, "", margin, scores, unread, chance_of(margin, len(unread), 1, plain=not unread))
+    return Choice(
+        tuple(chosen),
+        None,
+        "",
+        margin,
+        scores,
+        unread,
+        chance_of(margin, len(unread), 1, plain=not unread, ordered=False),
+    )

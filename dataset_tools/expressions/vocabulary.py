@@ -186,7 +186,9 @@ _PLAIN: dict[str, str] = {
     "tied up, tied, berthed, pulled up, placed, left over, in turn, in total, two part, two tone, single sided, "
     "double sided, kind of, sort of, a bit, a little, "
     "a little bit, bit, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
-    "stretching, reaching, extending, leading, going, sort",
+    "stretching, reaching, extending, leading, going, sort, starts, begins, beginning, leads, goes, hangs, hanging, "
+    "juts, jutting, juts out, jutting out, sticks out, comes out, running out, points out, pick out, taxiing, "
+    "turned up, twin, identical",
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
@@ -195,6 +197,13 @@ _VALUED: dict[str, dict[str, Any]] = {
         "lower down": (None, 1),
         "further up": (None, -1),
         "further down": (None, 1),
+        "halfway down": (None, 0),
+        "half way down": (None, 0),
+        "halfway up": (None, 0),
+        "half way up": (None, 0),
+        "at half height": (None, 0),
+        "at mid height": (None, 0),
+        "halfway across": (0, None),
     },
     "extreme": {
         "highest": (None, -1),
@@ -284,7 +293,7 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         entries[f"right {word}"] = entries[f"just {word}"] = entries[word]
     for inverse, target_direction in _inverses().items():
         entries[inverse] = ("inverse", target_direction)
-    for compound in OTHER_COMPOUNDS:
+    for compound in (*OTHER_COMPOUNDS, *_LINES):
         entries[compound] = ("unknown", compound)
         entries[plural_of(compound)] = ("unknown", compound)
     return {tuple(phrase.split()): entry for phrase, entry in entries.items()}
@@ -319,6 +328,9 @@ def _inverses() -> dict[str, Direction | None]:
             phrases[pattern.format(word)] = direction
     return phrases
 
+
+_LINES = ("railway line", "rail line", "train line", "tram line", "power line", "tree line", "coast line", "shore line")
+"""Lines that are no rows."""
 
 TABLE = _table()
 """Words of a phrase -> (kind, value)."""

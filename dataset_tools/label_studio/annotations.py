@@ -22,15 +22,17 @@ from dataset_tools.errors import DatasetError
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.notes import UNDECIDED, stated
+from dataset_tools.label_studio.notes import UNDECIDED, answered, stated
 from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
 
 __all__ = [
     "BOX",
+    "PREDICTED",
     "SAME_OBJECT",
     "annotations_of",
     "objects_of",
     "one_object_each",
+    "prediction_as_annotation",
     "prompt_texts",
     "results_of",
     "unread",
@@ -46,6 +48,8 @@ _OUTLINE = {"rle", "points", "vertices", "imageDataURL", "radiusX", "sequence"}
 _LABELLED = {kind.removesuffix("labels"): kind for kind in SHAPES}
 BOX = "rectanglelabels"
 """Kind of the regions that are boxes."""
+PREDICTED = "predicted"
+"""Key of what is no annotation but a prediction, and ``Provenance.source`` of its objects."""
 SAME_OBJECT = 0.6
 """IoU from which two outlines with one label are the same object."""
 _INSIDE = 0.9  # share of an outline that the box of its object holds
@@ -68,6 +72,35 @@ def annotations_of(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if any(not isinstance(annotation.get("result"), list) for annotation in annotations):
         raise DatasetError("its annotations have no 'result'; export the project as JSON, not as JSON-MIN")
     return [{**annotation, "result": list(results_of(annotation["result"]))} for annotation in annotations]
+
+
+def prediction_as_annotation(task: Mapping[str, Any], model_version: str | None) -> list[Mapping[str, Any]]:
+    """The newest prediction of a task that nobody has annotated or skipped, in the form of ``annotations_of``.
+
+    Notes and candidates are left out. Empty if there is none, or if it found nothing.
+
+    Args:
+        task: of an export or the API.
+        model_version: only predictions of this version; None takes any.
+
+    Raises:
+        DatasetError: its predictions are ids alone.
+    """
+    if task.get("annotations") or task.get("completions"):
+        return []
+    given = task.get("predictions") or []
+    if not all(isinstance(one, dict) and isinstance(one.get("result"), list) for one in given):
+        raise DatasetError(f"its predictions are {str(given)[:60]}, without results; read the project over the API")
+    wanted = [one for one in given if model_version is None or one.get("model_version") == model_version]
+    if not wanted:
+        return []
+    newest = max(wanted, key=lambda one: (str(one.get("created_at") or ""), int(one.get("id") or 0)))
+    results = [
+        {**result, "origin": "prediction"} if isinstance(result, dict) else result
+        for result in results_of(answered(newest["result"]))
+    ]
+    parent = {"model_version": newest.get("model_version")}
+    return [{"result": results, "prediction": parent, PREDICTED: True}] if results else []
 
 
 def results_of(results: Sequence[Any]) -> Iterator[dict[str, Any]]:

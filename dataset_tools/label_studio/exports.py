@@ -23,7 +23,15 @@ from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
-from dataset_tools.label_studio.annotations import BOX, annotations_of, objects_of, unread, words_of
+from dataset_tools.label_studio.annotations import (
+    BOX,
+    PREDICTED,
+    annotations_of,
+    objects_of,
+    prediction_as_annotation,
+    unread,
+    words_of,
+)
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, is_accepted, labels_of
@@ -65,6 +73,9 @@ class ImportRules:
         agreement: least mean IoU with the others for ``agreement``.
         images: folder with the images, for tasks whose image is an upload or a URL; None leaves them unresolved.
         hash_annotators: key with which annotator ids are hashed; None keeps the ids.
+        predictions: whether a task that nobody has annotated or skipped gives its newest prediction, which nobody has
+            accepted: for maps, never for datasets.
+        model_version: the one whose predictions count; None takes any.
         nouns: that the project's annotators use -> category (``learnt_nouns.meanings``).
     """
 
@@ -74,6 +85,8 @@ class ImportRules:
     agreement: float = 0.8
     images: Path | None = None
     hash_annotators: str | None = None
+    predictions: bool = False
+    model_version: str | None = None
     nouns: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -212,7 +225,10 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         MaskError: a mask is damaged.
     """
     readings: list[Reading] = []
-    for annotation in annotations_of(task):
+    given = annotations_of(task)
+    if rules.predictions and not given:
+        given = prediction_as_annotation(task, rules.model_version)
+    for annotation in given:
         if kinds := unread(annotation["result"]):
             what = f"its regions of type {', '.join(kinds)} are not read; those of {', '.join(SHAPES)} are"
             problems.append(Problem(task.get("id"), what))
@@ -315,7 +331,7 @@ def _records(
         scores = [region.score for region in members if region.score is not None]
         reading = _reading(text, category, members, rules)
         provenance = Provenance(
-            source="label-studio",
+            source=PREDICTED if annotation.get(PREDICTED) else "label-studio",
             task=task.get("id"),
             annotation=annotation.get("id"),
             annotator=_hashed(annotator, rules.hash_annotators),

@@ -11,8 +11,9 @@ import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.annotations import PREDICTED
 from dataset_tools.maps.georeference import Georeference
-from dataset_tools.maps.raster import is_map_file, opened
+from dataset_tools.maps.raster import georeference_of, is_map_file, opened
 from dataset_tools.maps.tiles import read_index
 from dataset_tools.masks import Mask
 from dataset_tools.records import Sample
@@ -53,7 +54,8 @@ class MapObject:
         category: display name.
         expression: the words; those of several records of one object joined by "; ".
         score: the model's score, None where there was none.
-        annotator, model_version, task, origin: as ``dataset_tools.records.Provenance`` has them.
+        annotator, model_version, task: as ``dataset_tools.records.Provenance`` has them.
+        origin: likewise, or ``predicted`` where nobody has looked at it.
     """
 
     place: TilePlace
@@ -105,11 +107,9 @@ class TilePlaces:
         place = _of_line(line, image.scene or Path(name).stem, (image.width, image.height))
         if place is None and image.location and is_map_file(Path(image.location)):
             with opened(Path(image.location)) as dataset:
-                if not dataset.transform.is_identity:
-                    code = dataset.crs.to_epsg() if dataset.crs else None
-                    crs = f"EPSG:{code}" if code else dataset.crs.to_wkt() if dataset.crs else None
-                    values = {"crs": crs, "transform": list(dataset.transform)[:6]}
-                    place = _of_line(values, Path(name).stem, (image.width, image.height))
+                own = georeference_of(dataset)
+            if own is not None:
+                place = _of_line(own.to_json(), Path(name).stem, (image.width, image.height))
         if place is None:
             raise DatasetError(f"{image.file_name}: nothing says where it lies; name the folder of its tiles (--tiles)")
         if place.window[2:] != (image.width, image.height):
@@ -156,7 +156,8 @@ def objects_of(samples: Iterable[Sample], places: TilePlaces, left_out: list[str
                 seen[key] = MapObject(
                     place, place.window[0] + int(columns[0]), place.window[1] + int(rows[0]), crop.copy(),
                     category_named(record.category).display, record.expression, origin.score,
-                    _text(origin.annotator), origin.model_version, _text(origin.task), origin.origin,
+                    _text(origin.annotator), origin.model_version, _text(origin.task),
+                    PREDICTED if origin.source == PREDICTED else origin.origin,
                 )  # fmt: skip
         yield from seen.values()
 
@@ -166,7 +167,7 @@ def joined(objects: Sequence[MapObject]) -> list[MapObject]:
 
     Two masks of one category from different tiles are one object if they agree in the part that both tiles show (IoU of
     at least 0.5 there). Neighbours that only touch, and parts on both sides of a cut without overlap, stay apart. The
-    joined object keeps the words of all its parts and the other values of the largest.
+    joined object keeps the words of all its parts and the other values of the largest that somebody accepted, if any.
     """
     from shapely import STRtree, box
 
@@ -200,7 +201,7 @@ def _are_one(a: MapObject, b: MapObject) -> bool:
 
 
 def _union(parts: Sequence[MapObject]) -> MapObject:
-    largest = max(parts, key=lambda part: int(part.mask.sum()))
+    largest = max(parts, key=lambda part: (part.origin != PREDICTED, int(part.mask.sum())))
     if len(parts) == 1:
         return largest
     x0, y0 = min(p.x for p in parts), min(p.y for p in parts)

@@ -15,10 +15,10 @@ from typing import Any
 
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.addresses import shown
+from dataset_tools.maps.georeference import Georeference
 from dataset_tools.maps.remote import RangeFile, RemoteFile, name_of, remote_file
-from dataset_tools.tiff_bands import orientation_of
 
-__all__ = ["DRIVERS", "is_map_file", "opened", "rasterio_module"]
+__all__ = ["DRIVERS", "crs_of", "georeference_of", "is_map_file", "opened", "rasterio_module", "remote_map"]
 
 DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".vrt": "VRT", ".jp2": "JP2OpenJPEG"}
 """GDAL's name of the one format that a file with this suffix is read as."""
@@ -52,47 +52,71 @@ def rasterio_module() -> Any:
 
 
 @contextmanager
-def opened(source: Path | str) -> Iterator[Any]:
+def opened(source: Path | RemoteFile) -> Iterator[Any]:
     """The rasterio dataset of a file; what GDAL raises in the block becomes a DatasetError.
 
     Args:
-        source: its path, or the http(s) address of a GeoTIFF or JPEG 2000 file, which is read by ranges.
+        source: its path, or ``remote_map`` of its address.
 
     Raises:
         DatasetError: the file is missing, empty, of another format than its suffix says, damaged, breaks off, or is a
             mosaic that names files outside of its folder.
     """
     rasterio = rasterio_module()
-    remote: RemoteFile | None = None
-    shown_as, suffix = str(source), Path(source).suffix.lower()
-    options: dict[str, Any] = {}
-    if isinstance(source, str):
-        name = name_of(source)
-        shown_as, suffix = shown(source), Path(name).suffix.lower()
-        if suffix not in DRIVERS or suffix == ".vrt":
-            raise DatasetError(f"{shown_as}: of addresses only .tif, .tiff and .jp2 files are read; download it first")
-        remote = remote_file(source)
-        if orientation_of(RangeFile(remote)) != 1:
-            raise DatasetError(f"{shown_as}: its orientation tag turns it; download it first, it is then read whole")
+    if isinstance(source, RemoteFile):
         # GDAL opens it by any name; one that no other scene has at the same time.
-        source, options = f"{id(remote)}/{name}", {"opener": partial(_opened_again, remote)}
+        place, remote, name = f"{id(source)}/{source.name}", source, source.shown
+        options: dict[str, Any] = {"opener": partial(_opened_again, source)}
+        suffix = Path(source.name).suffix.lower()
     else:
         _check_file(source)
+        place, remote, name, options, suffix = str(source), None, str(source), {}, source.suffix.lower()
     import warnings
 
     with rasterio.Env(**_ENVIRONMENT), warnings.catch_warnings():
         # That an image has no georeference is said by our own words, where it matters.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            with rasterio.open(source, driver=DRIVERS[suffix], **options) as dataset:
+            with rasterio.open(place, driver=DRIVERS[suffix], **options) as dataset:
                 yield dataset
         except rasterio.errors.RasterioError as error:
             if remote is not None and remote.failure is not None:
                 raise DatasetError(str(remote.failure)) from error
             reason = " ".join(str(error.__cause__ or error).split())
-            raise DatasetError(f"{shown_as} cannot be read: {reason[:300]}") from error
+            raise DatasetError(
+                f"{name} cannot be read ({reason[:300]}); if it was copied or downloaded, it may be cut off"
+            ) from error
     if remote is not None and remote.failure is not None:
         raise DatasetError(str(remote.failure))
+
+
+def remote_map(address: str) -> RemoteFile:
+    """The GeoTIFF or JPEG 2000 file behind an http(s) address.
+
+    Raises:
+        DatasetError: it is of another kind, or cannot be had by ranges.
+    """
+    if Path(name_of(address)).suffix.lower() not in DRIVERS.keys() - {".vrt"}:
+        raise DatasetError(
+            f"{shown(address)}: of addresses only .tif, .tiff and .jp2 files are read; download it first"
+        )
+    return remote_file(address)
+
+
+def georeference_of(dataset: Any) -> Georeference | None:
+    """Where an open dataset lies; None if it has no transform. Its CRS may be None, its transform degenerate."""
+    if dataset.transform.is_identity:
+        return None
+    a, b, c, d, e, f = tuple(dataset.transform)[:6]
+    return Georeference(crs_of(dataset), (a, b, c, d, e, f))
+
+
+def crs_of(dataset: Any) -> str | None:
+    """The coordinate reference system of an open dataset as ``EPSG:<code>``, else as WKT; None without one."""
+    if not dataset.crs:
+        return None
+    code = dataset.crs.to_epsg()
+    return f"EPSG:{code}" if code else str(dataset.crs.to_wkt())
 
 
 def _opened_again(remote: RemoteFile, _path: str, _mode: str = "rb", **_options: Any) -> RangeFile:

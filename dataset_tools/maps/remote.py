@@ -48,6 +48,8 @@ class RemoteFile:
         downloads: that fetches it.
 
     Attributes:
+        name: of the file, the end of its address.
+        shown: the address for messages, without what may be secret in it.
         size: of the file in bytes.
         failure: why bytes could not be had; None as long as they could.
 
@@ -57,6 +59,7 @@ class RemoteFile:
 
     def __init__(self, address: str, downloads: Downloads) -> None:
         self.failure: ImageError | None = None
+        self.name, self.shown = name_of(address), shown(address)
         self.size = 0
         self._address = address
         self._downloads = downloads
@@ -103,7 +106,7 @@ class RemoteFile:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _fetch_once(self, start: int, stop: int) -> bytes:
-        where = shown(self._address)
+        where = self.shown
         # Without the second, a server may send the bytes compressed, where ranges mean something else.
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         with self._downloads.open(self._address, headers=headers) as response:

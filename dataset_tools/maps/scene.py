@@ -9,7 +9,7 @@ sea does not become noise. Memory does not grow with the scene.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -19,11 +19,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dataset_tools import band_pictures, image_files, tiff_bands
+from dataset_tools import band_pictures, image_files
 from dataset_tools.errors import DatasetError
+from dataset_tools.label_studio.addresses import shown
 from dataset_tools.maps.georeference import Georeference, of_world_file
-from dataset_tools.maps.raster import is_map_file, opened
-from dataset_tools.maps.remote import name_of
+from dataset_tools.maps.raster import crs_of, georeference_of, is_map_file, opened, rasterio_module, remote_map
+from dataset_tools.maps.remote import RangeFile, RemoteFile
+from dataset_tools.tiff_bands import header, is_premultiplied, orientation
 
 __all__ = ["MapScene", "Window", "open_scene"]
 
@@ -38,10 +40,12 @@ _METRES_PER_DEGREE = 111_320.0
 
 @dataclass(frozen=True)
 class _Reading:
-    """How the file's bands become RGB and transparency."""
+    """How the file's bands become RGB and transparency; ``opaque`` is the value of ``alpha`` that hides all below."""
 
     bands: tuple[int, ...]
     alpha: int | None
+    opaque: float
+    premultiplied: bool
     uses_mask: bool
     nodata: float | None
     palette: npt.NDArray[np.uint8] | None
@@ -60,9 +64,16 @@ class MapScene:
         notes: what a person should know of how it is read, one sentence each.
     """
 
-    def __init__(self, dataset: Any, source: Path | str, bands: Sequence[int] | None, gsd: float | None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        source: Path | RemoteFile,
+        bands: Sequence[int] | None,
+        gsd: float | None,
+        tags: Mapping[int, Any],
+    ) -> None:
         self._dataset = dataset
-        self.source = _file_name(source)
+        self.source = source.name
         self.name = PurePath(self.source).stem
         self.notes: list[str] = []
         native = _georeference(dataset, source, self.notes)
@@ -72,7 +83,7 @@ class MapScene:
         exact = self.width / dataset.width, self.height / dataset.height
         self._factor = exact
         self.reference = native.scaled(*exact) if native else None
-        self._reading = _reading(dataset, bands, self.source, self.notes)
+        self._reading = _reading(dataset, bands, self.source, self.notes, is_premultiplied(tags))
         self.bands = self._reading.bands
         self.stretch = self._stretch()
         if self.stretch is not None:
@@ -81,6 +92,8 @@ class MapScene:
 
     def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
         """uint8[h, w, 4] RGBA of ``window``; alpha is 0 where the scene holds nothing (nodata, mask, alpha).
+
+        Soft transparency stays soft; the colours are never multiplied by it.
 
         Args:
             window: inside the scene.
@@ -95,6 +108,8 @@ class MapScene:
         width, height = size or (width, height)
         values = self._values(window, size)
         seen = self._seen(values, window)
+        if not seen.any():
+            return np.zeros((height, width, 4), np.uint8)
         result = np.empty((height, width, 4), np.uint8)
         if self._reading.palette is not None:
             result[..., :3] = self._reading.palette[values[0]]
@@ -103,7 +118,14 @@ class MapScene:
                 low, high = self.stretch
                 values = band_pictures.levels(values, low, high)  # NaN is nothing and was taken out by _seen
             result[..., :3] = values.transpose(1, 2, 0)  # one band fills all three channels
-        result[..., 3] = np.where(seen, 255, 0)
+        opacity = self._opacity(window, (width, height))
+        if opacity is None:
+            result[..., 3] = 255
+        else:
+            result[..., 3] = np.rint(255 * opacity)
+            if self._reading.premultiplied:
+                straight = result[..., :3] / np.maximum(opacity, 1 / 255)[..., None]
+                result[..., :3] = np.minimum(np.rint(straight), 255)
         result[~seen] = 0
         return result
 
@@ -145,13 +167,24 @@ class MapScene:
         if reading.nodata is not None and not math.isnan(reading.nodata):
             seen &= ~(values == reading.nodata).all(axis=0)
         if reading.alpha is not None:
-            seen &= self._read(reading.alpha, window, (width, height), Resampling.nearest) > 0
+            opacity = self._opacity(window, (width, height))
+            assert opacity is not None  # noqa: S101 - for the type checker
+            seen &= opacity > 0
         elif reading.uses_mask:
             mask = self._dataset.read_masks(
                 1, window=self._source_window(window), out_shape=(height, width), resampling=Resampling.nearest
             )
             seen &= mask > 0
         return seen
+
+    def _opacity(self, window: Window, size: tuple[int, int]) -> npt.NDArray[np.float32] | None:
+        """float32[h, w] in [0, 1] of the band of transparency; None without one."""
+        from rasterio.enums import Resampling
+
+        if self._reading.alpha is None:
+            return None
+        values = self._read(self._reading.alpha, window, size, Resampling.nearest).astype(np.float32)
+        return np.clip(values / np.float32(self._reading.opaque), 0, 1)
 
     def _stretch(self) -> tuple[float, float] | None:
         kinds = {np.dtype(self._dataset.dtypes[band - 1]) for band in self._reading.bands}
@@ -195,7 +228,7 @@ class _Picture(MapScene):
         self.bands = (1, 2, 3)
         self.stretch = None
         self.notes = []
-        if tiff_bands.orientation(path) != 1:
+        if orientation(_header(path)) != 1:
             self.notes.append("its orientation tag turns it: it is read whole, without the georeference of its tags")
 
     def read(self, window: Window, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
@@ -222,37 +255,43 @@ def open_scene(
     Raises:
         DatasetError: the file is missing, empty, damaged, or cannot be read so; the message says what to do.
     """
-    if isinstance(source, Path) and (not is_map_file(source) or (gsd is None and tiff_bands.orientation(source) != 1)):
-        yield _Picture(source, gsd)
-        return
+    if isinstance(source, str):
+        rasterio_module()
+        remote = remote_map(source)
+        file: Path | RemoteFile = remote
+        tags: Mapping[int, Any] = header(RangeFile(remote))
+        if orientation(tags) != 1:
+            raise DatasetError(f"{shown(source)}: its orientation tag turns it; download it first")
+    else:
+        file, tags = source, _header(source)
+        if not is_map_file(source) or (gsd is None and orientation(tags) != 1):
+            yield _Picture(source, gsd)
+            return
     bands = image_files.default_bands() if bands is None else bands
-    with opened(source) as dataset:
-        yield MapScene(dataset, source, bands, gsd)
+    with opened(file) as dataset:
+        yield MapScene(dataset, file, bands, gsd, tags)
 
 
-def _file_name(source: Path | str) -> str:
-    return source.name if isinstance(source, Path) else name_of(source)
+def _header(path: Path) -> Mapping[int, Any]:
+    try:
+        with path.open("rb") as file:
+            return header(file)
+    except OSError:
+        return {}
 
 
-def _georeference(dataset: Any, source: Path | str, notes: list[str]) -> Georeference | None:
-    a, b, c, d, e, f = tuple(dataset.transform)[:6]
-    crs = None
-    if dataset.crs:
-        code = dataset.crs.to_epsg()
-        crs = f"EPSG:{code}" if code else str(dataset.crs.to_wkt())
-    found: Georeference | None = Georeference(crs, (a, b, c, d, e, f))
-    assert found is not None  # noqa: S101 - for the type checker
-    if found.is_degenerate:
+def _georeference(dataset: Any, source: Path | RemoteFile, notes: list[str]) -> Georeference | None:
+    found = georeference_of(dataset)
+    if found is not None and found.is_degenerate:
         raise DatasetError(
-            f"{_file_name(source)} has the transform {found.transform}, which maps it to a line;"
-            " repair its georeference"
+            f"{source.name} has the transform {found.transform}, which maps it to a line; repair its georeference"
         )
-    if dataset.transform.is_identity:
+    if found is None:
         if dataset.gcps[0]:
             notes.append("it has ground control points but no transform: run gdalwarp to get back to the map")
         found = of_world_file(source) if isinstance(source, Path) else None
-        if found is not None and crs:
-            found = Georeference(crs, found.transform)
+        if found is not None:
+            found = Georeference(crs_of(dataset), found.transform)
     if found is None:
         notes.append("it has no georeference: tiles keep their place in the scene only")
     elif found.crs is None:
@@ -278,16 +317,17 @@ def _factors(dataset: Any, reference: Georeference | None, gsd: float | None, na
     return width * metres[0] / gsd, height * metres[1] / gsd
 
 
-def _reading(dataset: Any, bands: Sequence[int] | None, name: str, notes: list[str]) -> _Reading:
+def _reading(dataset: Any, bands: Sequence[int] | None, name: str, notes: list[str], premultiplied: bool) -> _Reading:
     from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
-    count = dataset.count
+    count, opaque = dataset.count, 1.0
     alpha = next((k for k, c in enumerate(dataset.colorinterp, 1) if c == ColorInterp.alpha), None)
     if alpha is not None:
         scale = max(1, max(dataset.width, dataset.height) // 1024)
         shape = (max(1, dataset.height // scale), max(1, dataset.width // scale))
         values = dataset.read(alpha, out_shape=shape, resampling=Resampling.nearest)
         largest = values.max()
+        opaque = float(largest) if largest > 0 else 1.0
         if np.mean((values == 0) | (values == largest)) < band_pictures.TRANSPARENT:
             notes.append(f"band {alpha} is tagged as transparency but holds picture values: it is taken for a band")
             alpha = None
@@ -315,4 +355,4 @@ def _reading(dataset: Any, bands: Sequence[int] | None, name: str, notes: list[s
     flags = dataset.mask_flag_enums[chosen[0] - 1]
     # GDAL's own alpha mask is not asked: the band tagged so may be none.
     uses_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-    return _Reading(chosen, alpha, uses_mask, dataset.nodatavals[chosen[0] - 1], palette)
+    return _Reading(chosen, alpha, opaque, premultiplied, uses_mask, dataset.nodatavals[chosen[0] - 1], palette)

@@ -89,5 +89,5 @@ def test_flat_images_are_no_duplicates_of_one_another() -> None:
 
 def test_scenes_join_across_names_and_duplicates() -> None:
     scenes = {"a": "north", "b": "north", "c": None, "d": None, "e": None}
-    joined = duplicates.scenes_of(reversed(scenes), scenes.__getitem__, [("d", "b", 3), ("c", "e", 0)])
+    joined = duplicates.scenes_of(reversed(scenes), scenes.__getitem__, [("d", "b"), ("c", "e")])
     assert joined == {"a": "a", "b": "a", "d": "a", "c": "c", "e": "c"}

@@ -47,7 +47,7 @@ def look(segmenter: Segmenter, image: Image) -> ImageLook:
 def same_look(looks: Mapping[str, ImageLook]) -> dict[str, str]:
     """Image -> first image of its group of near-duplicates by perceptual hash; itself where it has none."""
     pairs = duplicates.near_duplicates((name, item.hash) for name, item in looks.items())
-    return duplicates.scenes_of(looks, lambda _: None, pairs)
+    return duplicates.scenes_of(looks, lambda _: None, [(a, b) for a, b, _ in pairs])
 
 
 def feature_segmenter() -> Segmenter:

@@ -25,7 +25,14 @@ from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
 from backend.pipeline.segmentation.openvino_engine import compile_network
-from backend.pipeline.segmentation.windows import PlacedLogits, hold_clicks, prompt_tensors, upsampled, window_size
+from backend.pipeline.segmentation.windows import (
+    PlacedLogits,
+    click_places,
+    hold_clicks,
+    prompt_tensors,
+    upsampled,
+    window_size,
+)
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from dataset_tools.errors import ConfigError, ImageError, PromptError
 
@@ -214,8 +221,9 @@ class SamSegmenter:
         first = 1 if several else 0
         best = first + int(ious[first : None if several else 1].argmax())
         chosen = masks[best]
-        if self._click_radius is not None and points is not None and labels is not None:
-            chosen = hold_clicks(chosen, points[0], labels[0], self._scale, self._click_radius)
+        if self._click_radius is not None and points is not None:
+            places, signs = click_places(embedding, prompts, self._transform, self._scale)
+            chosen = hold_clicks(chosen, places, signs, self._click_radius)
         size = window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
         low_res_logits = chosen.cpu().numpy()

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
+from dataset_tools import image_files
 from dataset_tools.errors import DatasetError
 from dataset_tools.maps.scene import open_scene
 from tests.dataset_tools.maps.geotiffs import DEGREES, PLACES, UTM, noise, write
@@ -105,6 +106,27 @@ def test_a_fourth_band_tagged_as_transparency_is_believed_only_if_it_is(tmp_path
     assert np.array_equal(pixels[40:, :, :3], values[:3, 40:].transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize("kind", ["NON-PREMULTIPLIED", "PREMULTIPLIED"])
+@pytest.mark.parametrize("top", [255, 65535])
+def test_soft_transparency_stays_soft(tmp_path: Path, kind: str, top: int) -> None:
+    """On white a scene looks as the same file does everywhere else in the project."""
+    values = noise(4, 60, 80, np.uint8 if top == 255 else np.uint16, top)
+    values[3] = top
+    values[3, :5, :] = 0
+    values[3, 5, :] = np.linspace(top // 4, top, 80)
+    if kind == "PREMULTIPLIED":
+        values[:3] = values[:3] * (values[3] / top)
+    path = write(tmp_path / "soft.tif", values, photometric="RGB", ALPHA=kind)
+    with open_scene(path) as scene:
+        pixels = scene.read((0, 0, 80, 60))
+    assert (pixels[:5, :, 3] == 0).all()
+    assert (pixels[6:, :, 3] == 255).all()
+    assert np.abs(pixels[5, :, 3] - np.linspace(255 // 4, 255, 80)).max() < 1.5
+    opacity = pixels[..., 3:] / 255
+    on_white = pixels[..., :3] * opacity + 255 * (1 - opacity)
+    assert np.abs(on_white - image_files.read(path)).max() <= 2
+
+
 def test_palettes_and_single_bits_are_colours(tmp_path: Path) -> None:
     values = np.tile(np.arange(4, dtype=np.uint8), (1, 20, 10))
     path = write(tmp_path / "palette.tif", values, photometric="palette")
@@ -188,6 +210,59 @@ def test_a_mosaic_reads_below_its_own_folder_only(tmp_path: Path) -> None:
                              ("gone.tif", 1), ("wms.tif", 1)):  # fmt: skip
         with pytest.raises(DatasetError, match="names"), open_scene(mosaic(source, relative)):
             pass
+
+
+def test_what_a_mosaic_may_not_say(tmp_path: Path) -> None:
+    folder = tmp_path / "city"
+    folder.mkdir()
+    values = noise()
+    write(folder / "a.tif", values)
+    write(tmp_path / "secret.tif", values)
+    (folder / "link.tif").symlink_to(tmp_path / "secret.tif")
+    (folder / "numbers.txt").write_text("1 2 3")
+    head = '<VRTDataset rasterXSize="200" rasterYSize="130">'
+    source = '<SourceFilename relativeToVRT="1">{}</SourceFilename>'
+    band = f'{head}<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    warped = (
+        '<VRTDataset subClass="VRTWarpedDataset"><GDALWarpOptions><SourceDataset relativeToVRT="1">{}</SourceDataset>'
+    )
+    raw = f'{head}<VRTRasterBand dataType="Byte" band="1" subClass="VRTRawRasterBand">{source}</VRTRasterBand>'
+    python = (
+        f'{head}<VRTRasterBand dataType="Byte" band="1" subClass="VRTDerivedRasterBand">'
+        "<PixelFunctionType>f</PixelFunctionType><PixelFunctionLanguage>Python</PixelFunctionLanguage>"
+        "<PixelFunctionCode>def f(a, out, *b, **c): out[:] = 7</PixelFunctionCode>"
+        f"<SimpleSource>{source}</SimpleSource></VRTRasterBand>"
+    )
+    refused = {
+        "a link": band.format("link.tif"),
+        "a warped mosaic": f"{warped.format('../secret.tif')}</GDALWarpOptions>",
+        "raw bytes": raw.format("numbers.txt"),
+        "no mosaic": "<html/>",
+        "no XML": "<VRTDataset",
+    }
+    for what, text in refused.items():
+        (folder / "m.vrt").write_text(text if what in ("no XML", "no mosaic") else f"{text}</VRTDataset>")
+        with pytest.raises(DatasetError, match=r"names|no VRT mosaic"), open_scene(folder / "m.vrt"):
+            pass
+    (folder / "m.vrt").write_text(
+        f'<!DOCTYPE a [<!ENTITY x SYSTEM "file://{tmp_path}/secret.tif">]>{band.format("&x;")}</VRTDataset>'
+    )
+    with pytest.raises(DatasetError, match="no VRT mosaic"), open_scene(folder / "m.vrt"):
+        pass
+    (folder / "m.vrt").write_text(f"{python.format('a.tif')}</VRTDataset>")
+    with pytest.raises(DatasetError, match="cannot be read"), open_scene(folder / "m.vrt") as scene:
+        scene.read((0, 0, 200, 130))
+
+
+def test_mosaics_of_mosaics_end(tmp_path: Path) -> None:
+    for number in range(6):
+        source = f'<SourceFilename relativeToVRT="1">m{number + 1}.vrt</SourceFilename>'
+        (tmp_path / f"m{number}.vrt").write_text(
+            '<VRTDataset rasterXSize="200" rasterYSize="130"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f"{source}</SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+    with pytest.raises(DatasetError, match="three deep"), open_scene(tmp_path / "m0.vrt"):
+        pass
 
 
 def test_without_the_extra_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

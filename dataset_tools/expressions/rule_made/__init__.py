@@ -1,0 +1,1 @@
+"""Sentences that rules make of a scene, each read back by the parser and the relation program."""
