@@ -39,8 +39,10 @@ _FOLDERS = (Path(__file__).resolve().parents[2] / "configs", Path(__file__).reso
 GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
+    "florence2": "backend.pipeline.grounding.florence2:load_florence2",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
-    "owlv2": "backend.pipeline.grounding.owlv2:load_owlv2",
+    "omdet-turbo": "backend.pipeline.grounding.class_list:load_omdet_turbo",
+    "owlv2": "backend.pipeline.grounding.class_list:load_owlv2",
     "sam3": "backend.pipeline.grounding.sam3:load_sam3",
     "vlm": "backend.pipeline.grounding.vlm:load_vlm",
 }
@@ -113,9 +115,9 @@ class SegmenterConfig(_Section):
         kind: which adapter.
         weights: a name in the weights registry or the path of a file or folder of one's own.
         embedding_dtype: what embeddings are rounded to before first use; float32 doubles their size on disk.
-        engine: what runs the networks of kinds compact-sam and sam: torch, or openvino (the extra of that name), which
-            is several times faster on many CPUs. In float32 the masks are the same, so that it does not count as a
-            change of the model; with the option ``autocast`` it does.
+        engine: what runs the networks of kinds compact-sam, sam and hf-sam: torch, or openvino (the extra of that
+            name), which is several times faster on many CPUs. In float32 the masks are the same, so that it does not
+            count as a change of the model; with the option ``autocast`` it does.
         options: the same for the segmenter's loader.
     """
 

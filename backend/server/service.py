@@ -21,6 +21,7 @@ from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.log_lines import saying
+from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.access import Access
@@ -99,6 +100,7 @@ class LabelingService:
         self._queue = ClickQueue(settings.click_queue, most=settings.most_clicks)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
+        self._trimming = MemoryTrimmer()
 
     def _keep_image(self, url: str, task: int) -> ImageFile:
         image, path = self.images.keep(url, task, self.settings.state.images)
@@ -117,11 +119,14 @@ class LabelingService:
 
     def start(self) -> None:
         """Begin to load the models in the background."""
+        use_few_arenas()
+        self._trimming.start()
         self.model.start()
         self.models.start()
 
     def close(self) -> None:
         """Cancel waiting work and close the files; a training that runs goes on."""
+        self._trimming.close()
         self.training.close()
         self.prelabeler.close()
         self._database.close()
@@ -160,7 +165,10 @@ class LabelingService:
             ProtocolError: it cannot be read.
         """
         config = parse_labeling_config(xml)
-        nouns = None if project is None else self.nouns.of(project)
+        nouns = None
+        if project is not None:
+            with self._database.spared("a project's nouns (reading)"):
+                nouns = self.nouns.of(project)
         return config.with_nouns(nouns) if nouns else config
 
     def versions(self) -> list[str]:

@@ -141,7 +141,7 @@ def _samples(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: l
                 yield sample
         except (DatasetError, MaskError) as error:
             found.append(Problem(task.get("id"), str(error)))
-        except UNUSABLE as error:  # something in it has another form than Label Studio writes
+        except (*UNUSABLE, OSError) as error:  # it has another form than Label Studio writes, or names no file can have
             found.append(Problem(task.get("id"), f"it cannot be read: {type(error).__name__}: {error}"[:300]))
         for problem in found:
             if problem.kind != "note":

@@ -56,7 +56,7 @@ def trips() -> dict[str, Trip]:
         ("warm click", 35, 130),
         ("first pre-label", 68, 450),
         ("webhook", 9, 16),
-        ("export record to REFER", 21, 125),
+        ("export record to REFER", 21, 131),
     ],
 )
 def test_a_trip_visits_few_modules_and_changes_files_seldom(

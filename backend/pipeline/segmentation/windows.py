@@ -16,13 +16,24 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from backend.pipeline.types import Box, Embedding, Prompts
+from backend.pipeline.types import Box, Embedding, Mask, Prompts
 from dataset_tools.errors import PromptError
 
-__all__ = ["PlacedLogits", "click_places", "hold_clicks", "prompt_tensors", "upsampled", "window_for", "window_size"]
+__all__ = [
+    "STABILITY_OFFSET",
+    "PlacedLogits",
+    "click_places",
+    "hold_clicks",
+    "prompt_tensors",
+    "upsampled",
+    "window_for",
+    "window_size",
+]
 
 WINDOW_FACTOR = 1.75
 MINIMUM_WINDOW = 40
+STABILITY_OFFSET = 1.0
+"""Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 CLICK_MARGIN = 1.0
 """Logit that a contradicted click's own pixel gets at least."""
 _LEAST_REACH = 0.7
@@ -198,6 +209,23 @@ class PlacedLogits:
     logits: npt.NDArray[np.float32]
     x0: int = 0
     y0: int = 0
+
+    def mask(self, threshold: float, embedding: Embedding) -> Mask:
+        """bool[H, W] of the original image: where the logits lie above ``threshold``, within the embedding's window."""
+        height, width = embedding.image_size
+        mask = np.zeros((height, width), np.bool_)
+        x0, y0 = round(embedding.window.x0) + self.x0, round(embedding.window.y0) + self.y0
+        y1, x1 = y0 + self.logits.shape[0], x0 + self.logits.shape[1]
+        rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            visible = self.logits[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+            np.greater(visible, threshold, out=mask[rows, columns])
+        return mask
+
+    def stability(self, threshold: float) -> float:
+        """segment-anything's stability score: IoU of the masks at a raised and a lowered threshold, 0 if both empty."""
+        union = np.count_nonzero(self.logits > threshold - STABILITY_OFFSET)
+        return np.count_nonzero(self.logits > threshold + STABILITY_OFFSET) / union if union else 0.0
 
 
 def upsampled(

@@ -319,11 +319,13 @@ class Prelabeler:
             return self._cleaned(pipeline.rescored(found))
         began = time.perf_counter()
         pixels = image.pixels()
-        decoded = time.perf_counter()
-        stages["pixels"] += decoded - began
+        stages["pixels"] += time.perf_counter() - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
+        # Nor does waiting for a language model: others compute meanwhile, or wait for it as well.
+        grounding = pipeline.ground(pixels, expression, key=image.identity) if pipeline.grounds_elsewhere else None
+        asked = time.perf_counter()
         with self._compute.turn(urgency):
-            stages["queue"] += time.perf_counter() - decoded
+            stages["queue"] += time.perf_counter() - asked
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
@@ -334,6 +336,7 @@ class Prelabeler:
                 most=self._cache.most,
                 until=until,
                 candidates=self._cache.candidates,
+                grounding=grounding,
             )
             cleaned = self._cleaned(answer)
             for item in (*cleaned, *cleaned.candidates):

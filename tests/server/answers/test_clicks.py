@@ -425,3 +425,51 @@ def test_the_config_decides_about_labels_not_the_click(service: LabelingService,
     renamed = LABEL_CONFIG.replace('<Label value="building"/>', '<Label value="roof" alias="building"/>')
     answer = ask(service, interactive(task(1, url), [click(40, 30)], renamed))
     assert answer["result"][0]["value"]["brushlabels"] == ["building"]
+
+
+def test_cold_images_hold_up_no_warm_click_and_are_served_in_their_order(
+    service: LabelingService, site: Site, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = ask(service, interactive(task(0, url), [click(40, 30)]))
+    segmenter: Any = service.model.pipeline().segmenter
+    embed = segmenter.embed
+    release, changed, begun = threading.Event(), threading.Condition(), []
+
+    def slow(image: Any, window: Any = None, *, key: str | None = None) -> Any:
+        with changed:
+            if key not in begun:
+                begun.append(key)
+            changed.notify_all()
+        assert release.wait(60)
+        return embed(image, window, key=key)
+
+    monkeypatch.setattr(segmenter, "embed", slow)
+    identities, answers, threads = [], {}, []
+    for number in range(1, 8):
+        cold = site.put(f"/{number}.png", png(WIDTH, HEIGHT, seed=number))
+        identities.append(service.images.load(cold).identity)
+
+        def run(number: int = number, cold: str = cold) -> None:
+            answers[number] = ask(service, interactive(task(number, cold), [click(40, 30)]))
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        with changed:
+            assert changed.wait_for(lambda: bool(begun), 30)
+        turns = service.embeddings._encode
+        for _ in range(3000):
+            if len(turns._waiting) == number - 1:
+                break
+            release.wait(0.01)
+        assert len(turns._waiting) == number - 1
+    warm: list[Any] = []
+    thread = threading.Thread(target=lambda: warm.append(ask(service, interactive(task(0, url), [click(40, 30)]))))
+    thread.start()
+    thread.join(30)
+    assert without_ids(warm[0]) == without_ids(known)  # although seven wait for the encoder
+    assert not answers
+    release.set()
+    for thread in threads:
+        thread.join(60)
+    assert begun == identities
+    assert all(answer["result"] for answer in answers.values())
