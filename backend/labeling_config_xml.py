@@ -40,7 +40,8 @@ presses; it is not shown."""
 _STYLE = """
     .rs-row { display: flex; gap: 10px; align-items: flex-start; }
     .rs-main { flex: 1; min-width: 0; }
-    .rs-side { width: 204px; flex: none; position: sticky; top: 0; max-height: 94vh; overflow-y: auto; }
+    .rs-side { width: 204px; flex: none; position: sticky; top: 0; overflow-y: auto;
+      max-height: calc(100vh - 210px); overscroll-behavior: contain; scrollbar-width: thin; }
     .rs-side .lsf-labels { display: flex; flex-wrap: wrap; gap: 2px 3px; margin: 2px 0; }
     .rs-side .lsf-label { margin: 0; font-size: 12px; line-height: 20px; }
     .rs-side .ant-collapse .lsf-label__hotkey { display: none; }

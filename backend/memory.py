@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,32 +32,31 @@ def use_few_arenas() -> bool:
 
 
 class MemoryTrimmer:
-    """Gives free memory back to the system now and then. Thread-safe.
+    """Gives free memory back to the system now and then, in a thread of its own.
 
     Args:
-        seconds: shortest time between two times.
+        seconds: between two times.
     """
 
     def __init__(self, seconds: float = 20.0) -> None:
         self._seconds = seconds
-        self._last = time.monotonic()
-        self._lock = threading.Lock()
-        self._trim = _function("malloc_trim")
+        self._ended = threading.Event()
+        self.times = 0
 
-    def __call__(self) -> bool:
-        """Trim if it is time to; whether it was. Takes some milliseconds."""
-        if (
-            self._trim is None
-            or time.monotonic() - self._last < self._seconds
-            or not self._lock.acquire(blocking=False)
-        ):
-            return False
-        try:
-            self._last = time.monotonic()
-            self._trim(0)
-            return True
-        finally:
-            self._lock.release()
+    def start(self) -> None:
+        """Begin; does nothing where the C library cannot."""
+        trim = _function("malloc_trim")
+        if trim is not None:
+            threading.Thread(target=self._run, args=(trim,), name="memory", daemon=True).start()
+
+    def close(self) -> None:
+        """End."""
+        self._ended.set()
+
+    def _run(self, trim: Callable[[int], object]) -> None:
+        while not self._ended.wait(self._seconds):
+            trim(0)
+            self.times += 1
 
 
 class BytesInFlight:

@@ -72,6 +72,8 @@ class Settings(BaseModel):
         proxy: http proxy through which Label Studio and image hosts are reached; None reaches them directly. A proxy
             looks up host names itself, so that only names and addresses that look private are refused.
         no_proxy: hosts that are reached directly although there is a proxy, ``*.example.org`` allowed.
+        name_connection: call the connection in Label Studio after the model version that answers, without which the
+            Data Manager's column "Prediction score" stays empty.
         basic_auth_user: when set with the password, Label Studio must send them.
         basic_auth_password: see ``basic_auth_user``.
         webhook_secret: what the webhook of Label Studio must send in its header ``X-Pslg-Secret``.
@@ -137,6 +139,7 @@ class Settings(BaseModel):
     ca_bundle: Path | None = None
     proxy: str | None = None
     no_proxy: Annotated[tuple[str, ...], BeforeValidator(_comma_separated)] = ()
+    name_connection: bool = True
     basic_auth_user: str | None = None
     basic_auth_password: SecretStr | None = None
     webhook_secret: SecretStr | None = Field(default=None, min_length=8)

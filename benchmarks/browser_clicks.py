@@ -3,6 +3,9 @@
 A real Label Studio, the backend with the compact config, and Chromium. Every click lies on another object of a drawn
 scene that was pre-labelled, so that each is what an annotator's first click on an object is. It ends when pixels under
 the click have changed on the canvas.
+
+Every click is paired with a stroke of Label Studio's own brush over the same object, without any backend: from the
+button's release until its region is painted. What a click takes beyond that is the backend's and the suggestion's part.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import Studio
 from tests.end_to_end.editor import Editor, open_editor
 from tests.end_to_end.projects import create_project
-from tests.end_to_end.scenes import airplane_scene, airplanes, inner_point
+from tests.end_to_end.scenes import airplane_scene, airplanes, corners, inner_point
 
 EXPRESSION = "the airplane in the top of the image"
 
@@ -65,6 +68,26 @@ def seconds_of_click(editor: Editor, at: tuple[float, float]) -> tuple[float, fl
     return painted, (timing["responseEnd"] - timing["requestStart"]) / 1000
 
 
+def seconds_of_stroke(editor: Editor, across: tuple[tuple[float, float], tuple[float, float]]) -> float:
+    """Seconds from the end of a stroke of the ordinary brush until Label Studio has made and painted its region."""
+    count = len(editor.brush_regions())
+    middle = (across[0][0] + across[1][0]) / 2, (across[0][1] + across[1][1]) / 2
+    before = editor.page.evaluate(CANVAS, list(middle))
+    editor.page.mouse.move(*editor.position(*across[0]))
+    editor.page.mouse.down()
+    for place in (middle, across[1]):
+        editor.page.mouse.move(*editor.position(*place), steps=3)
+    start = time.perf_counter()
+    editor.page.mouse.up()
+    editor.page.wait_for_function(
+        "([at, before, count]) => Htx.annotationStore.selected.regions.filter(r => r.type === 'brushregion' &&"
+        f" !r.isDrawing).length > count && ({CANVAS})(at) !== before",
+        arg=[list(middle), before, count],
+        polling="raf",
+    )
+    return time.perf_counter() - start
+
+
 def measure(sides: list[int], rounds: int, folder: Path) -> dict[str, dict[str, float]]:
     """Medians by image width, in seconds."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -88,23 +111,34 @@ def measure(sides: list[int], rounds: int, folder: Path) -> dict[str, dict[str, 
                         editor.auto_annotation()
                         found = []
                         for number in range(rounds):
+                            target = (left, right)[number % 2]
                             editor.pick_label("point", "airplane")
                             editor.pick_smart_tool("KeyPointTool")
-                            found.append(seconds_of_click(editor, inner_point((left, right)[number % 2])))
+                            clicked = seconds_of_click(editor, inner_point(target))
                             editor.accept()
-                            while regions := editor.brush_regions()[1:]:
-                                editor.delete_region(regions[-1]["id"])
+                            delete_all_but_one(editor)
+                            editor.pick_label("mask", "airplane")
+                            found.append((*clicked, seconds_of_stroke(editor, corners(target, 0))))
+                            delete_all_but_one(editor)
                         editor.screenshot(f"width-{side}")
-                    painted, answered = zip(*found, strict=True)
+                    painted, answered, stroke = zip(*found, strict=True)
                     results[str(side)] = {
                         "first": painted[0],
                         "painted": statistics.median(painted[2:]),
                         "answered": statistics.median(answered[2:]),
+                        "stroke": statistics.median(stroke[2:]),
+                        "beyond": statistics.median(a - b for a, b in zip(painted[2:], stroke[2:], strict=True)),
                     }
                     print(json.dumps(results[str(side)]), file=sys.stderr, flush=True)
             finally:
                 backend.stop()
     return results
+
+
+def delete_all_but_one(editor: Editor) -> None:
+    """Leave the pre-label alone."""
+    while regions := editor.brush_regions()[1:]:
+        editor.delete_region(regions[-1]["id"])
 
 
 def main() -> None:
@@ -123,9 +157,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(results))
         return
-    print(f"{'width':>8}{'first click':>14}{'painted':>10}{'answered':>10}   (seconds)")
+    print(f"{'width':>8}{'first click':>14}{'painted':>10}{'answered':>10}{'own brush':>11}{'beyond':>9}   (seconds)")
     for side, row in results.items():
-        print(f"{side:>8}{row['first']:14.2f}{row['painted']:10.2f}{row['answered']:10.2f}")
+        print(
+            f"{side:>8}{row['first']:14.2f}{row['painted']:10.2f}{row['answered']:10.2f}{row['stroke']:11.2f}{row['beyond']:9.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -205,9 +205,11 @@ class _Stream:
 
     @classmethod
     def open(cls, rle: Rle, pixels: int) -> _Stream:
+        if isinstance(rle, int):  # bytearray would make so many zeros of it
+            raise MaskError(f"a brush stream is a list of integers 0..255, not the number {rle}"[:200])
         try:
             raw = bytearray(rle)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise MaskError(f"a brush stream is a list of integers 0..255: {error}") from error
         if len(raw) * 8 < _HEADER_BITS:
             raise MaskError(f"a brush stream has at least 7 bytes, got {len(raw)}")

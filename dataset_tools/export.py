@@ -25,6 +25,7 @@ from dataset_tools.dataset_card import write_card
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.formats import Format
 from dataset_tools.formats.items import Item, Items, Writer, image_split
+from dataset_tools.formats.places import write_places
 from dataset_tools.records import Sample, local_path
 
 _JOURNAL = "journal.jsonl"
@@ -135,6 +136,8 @@ def export(
         causes = causes or ["no expressions" if report.images else "no samples"]
         raise DatasetError(f"nothing was exported to {destination}: {'; '.join(causes[:3])}{more}")
     report.loss = writer.finish(staging, items)
+    if not entry.renames:
+        write_places(staging, items, packed=entry.packed)
     named = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
     lost = {"loss": report.loss} if report.loss else {}
     left_out = [*report.failed, *map(_where_and_why, reasons())]

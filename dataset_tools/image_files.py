@@ -300,7 +300,8 @@ def _simple(file: Any) -> RGB:
         if transparent:
             strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip.convert("RGBA"))
         rgb[top : top + rows] = strip if strip.mode == "RGB" else strip.convert("RGB")
-    return turned(rgb, int(file.getexif().get(_ORIENTATION, 1)))
+    orientation = int(file.getexif().get(_ORIENTATION, 1))
+    return rgb if orientation == 1 else turned(rgb, orientation)
 
 
 def _deep(file: Any, data: bytes, name: str) -> RGB:

@@ -36,6 +36,7 @@ __all__ = [
     "read",
     "read_held_out",
     "spread",
+    "whole_objects",
 ]
 
 Item = TypeVar("Item")
@@ -205,11 +206,21 @@ def about_whole_objects(asked: Iterable[Question], *, whole: bool = False, min_s
     return [
         question
         for question in asked
-        if all(
-            not (whole and target.truncated) and min(target.box.width, target.box.height) >= min_side
-            for target in question.targets
-        )
+        if all(_is_whole(target, whole=whole, min_side=min_side) for target in question.targets)
     ]
+
+
+def whole_objects(
+    images: Iterable[LabelledImage], *, whole: bool = False, min_side: float = 0.0
+) -> list[tuple[LabelledImage, LabelledObject]]:
+    """The objects that ``about_whole_objects`` lets questions be about, each with its image, in their order."""
+    return [
+        (image, item) for image in images for item in image.objects if _is_whole(item, whole=whole, min_side=min_side)
+    ]
+
+
+def _is_whole(item: LabelledObject, *, whole: bool, min_side: float) -> bool:
+    return not (whole and item.truncated) and min(item.box.width, item.box.height) >= min_side
 
 
 def spread(items: Sequence[Item], limit: int | None) -> list[Item]:

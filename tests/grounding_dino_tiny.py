@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -12,6 +13,8 @@ from transformers import (
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
     GroundingDinoProcessor,
+    MMGroundingDinoConfig,
+    MMGroundingDinoForObjectDetection,
     SwinConfig,
 )
 
@@ -30,14 +33,21 @@ def vocabulary() -> dict[str, int]:
     return dict(sorted(vocab.items(), key=lambda item: item[1]))
 
 
-def write_grounding_dino(path: Path) -> Path:
+def write_mm_grounding_dino(path: Path) -> Path:
+    """MM-Grounding-DINO, whose type LLMDet has as well."""
+    return write_grounding_dino(path, MMGroundingDinoConfig, MMGroundingDinoForObjectDetection)
+
+
+def write_grounding_dino(
+    path: Path, config_kind: Any = GroundingDinoConfig, model_kind: Any = GroundingDinoForObjectDetection
+) -> Path:
     """Model, image processor and tokenizer as ``save_pretrained`` writes them into the folder ``path``."""
     vocab = vocabulary()
     processor = GroundingDinoProcessor(
         GroundingDinoImageProcessor(size={"shortest_edge": 96, "longest_edge": 160}), BertTokenizer(vocab=vocab)
     )
     torch.manual_seed(0)
-    config = GroundingDinoConfig(
+    config = config_kind(
         backbone_config=SwinConfig(
             image_size=96, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=3,
             out_features=["stage2", "stage3", "stage4"],
@@ -48,6 +58,11 @@ def write_grounding_dino(path: Path) -> Path:
         num_queries=12, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_feature_levels=4,
     )  # fmt: skip
-    GroundingDinoForObjectDetection(config).save_pretrained(path)
+    model = model_kind(config)
+    with torch.no_grad():  # MM-Grounding-DINO begins by holding everything for unlikely
+        for name, value in model.named_parameters():
+            if "class_embed" in name and name.endswith("bias"):
+                value.zero_()
+    model.save_pretrained(path)
     processor.save_pretrained(path)
     return path

@@ -1,4 +1,4 @@
-"""Tiny SAM, SAM-HQ and SAM 2 models of transformers with random weights, saved as ``save_pretrained`` does."""
+"""Tiny SAM, SAM-HQ, SAM 2 and EdgeTAM models of transformers with random weights, as ``save_pretrained`` saves them."""
 
 from __future__ import annotations
 
@@ -51,13 +51,33 @@ def save_sam2(folder: Path) -> None:
         backbone_config=backbone.to_dict(), backbone_channel_list=[64, 32, 16, 8],
         backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=32,
     )  # fmt: skip
-    prompt = transformers.Sam2PromptEncoderConfig(hidden_size=32, image_size=64, patch_size=16, mask_input_channels=4)
-    decoder = transformers.Sam2MaskDecoderConfig(
-        hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16
+    _save_like_sam2(folder, "Sam2", vision)
+
+
+def save_edgetam(folder: Path) -> None:
+    """EdgeTAM with its own backbone, RepViT-M1 of timm."""
+    import transformers
+
+    backbone = transformers.TimmWrapperConfig(
+        architecture="repvit_m1", model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
     )
+    vision = transformers.EdgeTamVisionConfig(
+        backbone_config=backbone.to_dict(), backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=32
+    )
+    _save_like_sam2(folder, "EdgeTam", vision)
+
+
+def _save_like_sam2(folder: Path, prefix: str, vision: Any) -> None:
+    import transformers
+
+    def part(name: str) -> Any:
+        return getattr(transformers, f"{prefix}{name}")
+
+    prompt = part("PromptEncoderConfig")(hidden_size=32, image_size=64, patch_size=16, mask_input_channels=4)
+    decoder = part("MaskDecoderConfig")(hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16)
     torch.manual_seed(0)
-    model = transformers.Sam2Model(
-        transformers.Sam2Config(
+    model = part("Model")(
+        part("Config")(
             vision_config=vision.to_dict(),
             prompt_encoder_config=prompt.to_dict(),
             mask_decoder_config=decoder.to_dict(),

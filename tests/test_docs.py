@@ -165,3 +165,10 @@ def test_the_dockerfile_installs_the_torch_of_the_constraints() -> None:
     for file in ("Dockerfile", "Makefile"):
         pins = re.findall(r"\b((?:torch|torchvision)==[\d.]+)", (REPOSITORY / file).read_text())
         assert set(pins) == {line for line in constraints if line.startswith(("torch==", "torchvision=="))}
+
+
+def test_tests_that_a_page_names_exist() -> None:
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", PAGES_BY_NAME["inputs.md"])
+    assert named
+    assert [name for name in named if f"def {name}(" not in tests] == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import gzip
 import io
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -64,11 +66,19 @@ def test_threads_share_two_arenas() -> None:
     assert arenas("few") <= 2
 
 
-def test_trimming_is_rare() -> None:
-    trim = MemoryTrimmer(seconds=1000.0)
-    assert not trim()
-    now = MemoryTrimmer(seconds=0.0)
-    assert now() is (now._trim is not None)
+def test_free_memory_is_given_back_until_the_end() -> None:
+    trimming = MemoryTrimmer(seconds=0.01)
+    trimming.start()
+    for _ in range(500):
+        if trimming.times > 2:
+            break
+        time.sleep(0.01)
+    assert trimming.times > 2 or not hasattr(ctypes.CDLL(None), "malloc_trim")
+    trimming.close()
+    time.sleep(0.1)
+    times = trimming.times
+    time.sleep(0.1)
+    assert trimming.times == times
 
 
 def service_of(folder: Path, **more: Any) -> LabelingService:

@@ -86,7 +86,7 @@ def test_two_workers_serve_and_end(tmp_path: Path) -> None:
                 try:
                     assert requests.get(f"{url}/health", timeout=5).json()["status"] == "UP"
                     break
-                except requests.ConnectionError:
+                except requests.RequestException:
                     assert process.poll() is None, (tmp_path / "log").read_text()
                     time.sleep(0.2)
             assert requests.post(f"{url}/setup", json={"project": "1.2"}, timeout=30).json()["model_version"]

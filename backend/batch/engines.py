@@ -19,8 +19,8 @@ from dataset_tools.errors import ConfigError, PslgError
 
 __all__ = ["ENGINES", "Engine", "TaskAnswer", "local_engine", "ray_engine"]
 
-RESTARTS = 3
-"""How often an actor that died is started again, and how often a task that it was working on is tried again."""
+TRIES = 10
+"""How often a task is tried again whose worker died; one that brings down every worker fails then, by name."""
 
 
 class TaskAnswer(NamedTuple):
@@ -111,8 +111,8 @@ def ray_engine(settings: Settings, labeling_config: str, workers: int | None) ->
             num_cpus=0 if workers else threads,  # a number asked for is started, also on fewer CPUs
             num_gpus=min(1.0, gpus / count),
             max_concurrency=settings.prelabel_fetchers,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+            max_restarts=-1,  # a machine that comes and goes may do so for as long as the run takes
+            max_task_retries=TRIES,
         )
         own = settings.model_copy(update={"model_threads": threads})
         actors = [actor.remote(own, labeling_config) for _ in range(count)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from backend.server.answers.background import Priority
@@ -49,7 +51,8 @@ class TaskPredictor:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
         A task that says which ``project`` it is of is answered as the server of this state folder answers that project:
-        by its promoted version, with the lessons that it made, and the nouns of its annotators known.
+        by its promoted version, with the lessons that it made, and the nouns of its annotators known. Its regions' ids
+        follow from the task and the model version: whoever computes it again gets the same bytes.
 
         Raises:
             PslgError: the image cannot be had, or the task is malformed.
@@ -61,9 +64,19 @@ class TaskPredictor:
         config = self._service.labeling_config(self._labeling_config, project)
         query, prelabeler = read_task(task, config), self._service.prelabeler
         answers = prelabeler.answers(pipeline, query, config, Priority.EDITOR)
-        prediction = prelabeler.prediction(pipeline, query, answers, config)
+        prediction = _with_own_ids(prelabeler.prediction(pipeline, query, answers, config), row)
         return prediction, note_lines(notes_of(query, answers, config))
 
     def close(self) -> None:
         """Cancel waiting work and close the files."""
         self._service.close()
+
+
+def _with_own_ids(prediction: Prediction, row: dict[str, Any]) -> Prediction:
+    """The prediction with ids made from the task instead of drawn; regions that share one go on sharing it."""
+    seed = json.dumps([row, prediction["model_version"]], sort_keys=True)
+    ids: dict[str, str] = {}
+    for region in prediction["result"]:
+        text = f"{seed}{len(ids)}"
+        ids.setdefault(region["id"], hashlib.sha256(text.encode()).hexdigest()[: len(region["id"])])
+    return {**prediction, "result": [{**region, "id": ids[region["id"]]} for region in prediction["result"]]}

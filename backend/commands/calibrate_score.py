@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from backend.commands.options import data_option, limit_option
+from dataset_tools.errors import ConfigError
 from dataset_tools.shared_options import bands_option
 
 
@@ -24,6 +25,18 @@ from dataset_tools.shared_options import bands_option
     "--min-side", type=click.FloatRange(min=0), default=0, help="Only objects at least so wide and high (px)."
 )
 @limit_option("expressions of each dataset")
+@click.option(
+    "--objects",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Objects of each dataset that are clicked, spread evenly over it.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(("answers", "clicks")),
+    help="Fit the score of pre-labels or of clicks alone; the config's other numbers stay. [default: both]",
+)
 @click.option("--measure", help="Another split of the data to measure the fitted scores on.")
 @click.option(
     "--accepted-iou",
@@ -43,42 +56,68 @@ def calibrate_score(
     whole: bool,
     min_side: float,
     limit: int | None,
+    objects: int,
+    only: str | None,
     measure: str | None,
     accepted_iou: float,
     write: bool,
     as_json: bool,
 ) -> None:
-    """Fit the probability that a pre-label is accepted unchanged; one fit for all datasets together."""
-    from backend.evaluation import score_calibration
+    """Fit the probability that a mask is accepted unchanged: of pre-labels, and of what clicks and boxes suggest.
+
+    One fit for all datasets together. It belongs to the weights: run it again, with --write, when they change.
+    """
+    from backend.evaluation import click_calibration, score_calibration
     from backend.evaluation.expressions import read_questions
     from backend.pipeline import load_pipeline
     from backend.pipeline.config import config_path
-    from dataset_tools import atomic
+    from dataset_tools import atomic, labelled
     from dataset_tools.image_files import read
-    from dataset_tools.labelled import about_whole_objects, spread
     from dataset_tools.progress import Bar
 
     pipeline = load_pipeline(config)
+    fitted = pipeline.config.score
+    if only is not None and fitted is None:
+        raise ConfigError(f"the config {config} has no scores to keep; fit both (without --only {only})")
     folders = (data, *also)
 
     def observed(folder: Path, part: str) -> list[score_calibration.ObservedAnswer]:
-        asked = about_whole_objects(read_questions(folder, part), whole=whole, min_side=min_side)
-        asked = spread(asked, limit)
+        asked = labelled.about_whole_objects(read_questions(folder, part), whole=whole, min_side=min_side)
+        asked = labelled.spread(asked, limit)
         with Bar(total=len(asked), unit="expression", desc=f"{pipeline.model_version}, {part}") as bar:
             return score_calibration.observe(pipeline, asked, read, bar.update)
 
-    answers = [answer for folder in folders for answer in observed(folder, split)]
-    fitted = score_calibration.fit(answers, accepted_iou)
-    figures = {
-        f"{split}, geometric mean": score_calibration.scored(answers, None, accepted_iou),
-        f"{split}, cross-fitted": score_calibration.cross_fitted(answers, accepted_iou),
-    }
-    if measure is not None:
-        for folder in folders:
-            others = observed(folder, measure)
-            part = measure if len(folders) == 1 else f"{folder.name} {measure}"
+    def clicked(folder: Path, part: str) -> list[click_calibration.ShownMask]:
+        targets = labelled.whole_objects(labelled.read(folder, part), whole=whole, min_side=min_side)
+        bar = Bar(labelled.spread(targets, objects), unit="object", desc=f"{pipeline.model_version}, {part}, clicks")
+        return click_calibration.observe(pipeline.segmenter, bar, read, accepted_iou)
+
+    def measured(folder: Path, part: str) -> str:
+        return part if len(folders) == 1 else f"{folder.name} {part}"
+
+    figures = {}
+    if only != "clicks":
+        answers = [answer for folder in folders for answer in observed(folder, split)]
+        refitted = score_calibration.fit(answers, accepted_iou)
+        fitted = refitted if fitted is None else refitted.model_copy(update={"clicked": fitted.clicked})
+        figures[f"{split}, geometric mean"] = score_calibration.scored(answers, None, accepted_iou)
+        figures[f"{split}, cross-fitted"] = score_calibration.cross_fitted(answers, accepted_iou)
+        for folder in folders if measure is not None else ():
+            others = observed(folder, str(measure))
+            part = measured(folder, str(measure))
             figures[f"{part}, geometric mean"] = score_calibration.scored(others, None, accepted_iou)
             figures[f"{part}, calibrated"] = score_calibration.scored(others, fitted, accepted_iou)
+    assert fitted is not None  # noqa: S101 - fitted above, or there from the start
+    if only != "answers":
+        shown = [mask for folder in folders for mask in clicked(folder, split)]
+        fitted = fitted.model_copy(update={"clicked": click_calibration.fit(shown, accepted_iou)})
+        figures[f"{split}, predicted IoU"] = click_calibration.scored(shown, None, accepted_iou)
+        figures[f"{split}, clicks cross-fitted"] = click_calibration.cross_fitted(shown, accepted_iou)
+        for folder in folders if measure is not None else ():
+            masks = clicked(folder, str(measure))
+            figures[f"{measured(folder, str(measure))}, clicks calibrated"] = click_calibration.scored(
+                masks, fitted.clicked, accepted_iou
+            )
     path = config_path(config)
     text = score_calibration.with_score(path.read_text(encoding="utf-8"), fitted)
     if write:
@@ -95,9 +134,9 @@ def calibrate_score(
         }
         click.echo(json.dumps(report))
         return
-    click.echo(f"{'':34}{'n':>6}{'accepted':>10}{'mean':>8}{'ECE':>8}{'Brier':>8}{'AUC':>8}")
+    click.echo(f"{'':38}{'n':>6}{'accepted':>10}{'mean':>8}{'ECE':>8}{'Brier':>8}{'AUC':>8}")
     for name, rows in figures.items():
         for of, row in rows.items():
             values = "".join(f"{value:8.3f}" for value in (row.mean, row.ece, row.brier, row.auc))
-            click.echo(f"{f'{name}, {of}':34}{row.n:>6}{row.accepted:>10.3f}{values}")
+            click.echo(f"{f'{name}, {of}':38}{row.n:>6}{row.accepted:>10.3f}{values}")
     click.echo(f"\n{'written to' if write else 'for'} {path}:\n\n{text[text.rindex('score:') :]}", nl=False)

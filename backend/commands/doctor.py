@@ -163,6 +163,8 @@ def _missing(config: PipelineConfig) -> list[str]:
         missing += [f"the environment variable {name} is not set" for name in missing_variables(section.options)]
     if config.segmenter.engine == "openvino" and find_spec("openvino") is None:
         missing.append("no package openvino (pip install 'pslg-sam[openvino]')")
+    if config.segmenter.weights == "edgetam" and find_spec("timm") is None:
+        missing.append("no package timm (pip install 'pslg-sam[timm]')")
     return missing
 
 

@@ -38,9 +38,10 @@ class StoredPrediction:
 
 @dataclass(frozen=True)
 class ConnectedBackend:
-    """An ML backend as Label Studio sees it: its id, the state (``CO`` connected), version and error message."""
+    """An ML backend as Label Studio sees it: id, title, the state (``CO`` connected), version and error message."""
 
     id: int
+    title: str
     state: str
     model_version: str | None
     error_message: str | None
@@ -107,6 +108,7 @@ class LabelStudioClient:
         answer = self._call("GET", f"/api/ml/{backend}")
         return ConnectedBackend(
             id=int(answer["id"]),
+            title=str(answer.get("title") or ""),
             state=answer["state"],
             model_version=answer.get("model_version"),
             error_message=answer.get("error_message"),

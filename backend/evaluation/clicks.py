@@ -11,23 +11,45 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from backend.evaluation.next_click import next_click
+from backend.pipeline import PslgSam
 from backend.pipeline.segmentation import Segmenter
-from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.segmentation.mask_cleaning import clean_mask, shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, refines, replay
-from backend.pipeline.types import Box, Embedding, Image, Mask, Point, Prompts, hash_image
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.settings import Settings
-from dataset_tools.labelled import LabelledImage, LabelledObject
+from dataset_tools.labelled import LabelledImage, LabelledObject, Question
 from dataset_tools.metrics import iou
 
-__all__ = ["click_ious", "clicks_to", "corrected", "evaluate_clicks", "summarize_clicks"]
+__all__ = [
+    "Shown",
+    "boxed",
+    "click_ious",
+    "clicks_to",
+    "corrected",
+    "evaluate_clicks",
+    "evaluate_prelabels",
+    "summarize_clicks",
+]
 
 SPECK_AREA: int = Settings.model_fields["speck_area"].default
 HOLE_AREA: int = Settings.model_fields["hole_area"].default
+
+
+class Shown(NamedTuple):
+    """What the editor shows after a click.
+
+    Attributes:
+        mask: bool[H, W], cleaned.
+        prediction: the segmenter's answer that it was made from.
+    """
+
+    mask: Mask
+    prediction: MaskPrediction
 
 
 def evaluate_clicks(
@@ -63,7 +85,69 @@ def evaluate_clicks(
     }
 
 
-def click_ious(segmenter: Segmenter, image: Image, target: Mask, cap: int = 20, enough: float = 1.0) -> list[float]:
+def evaluate_prelabels(
+    pipeline: PslgSam,
+    asked: Sequence[Question],
+    read_image: Callable[[Path], Image],
+    thresholds: Sequence[float],
+    cap: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:
+    """Clicks that pre-labels still cost which are answered but not good enough, beside those of the same objects alone.
+
+    Only expressions about one object that are answered with one mask count. The mask of another object than the one
+    that was meant is such a pre-label too: its clicks begin a new object.
+
+    Args:
+        pipeline: answers the expressions and the clicks.
+        asked: in the order of their images.
+        read_image: gives uint8[H, W, 3] RGB.
+        thresholds: IoU to reach; a pre-label is good enough from the largest on.
+        cap: most clicks, which an object counts with that never gets there.
+        progress: called with 1 for each expression.
+
+    Returns:
+        ``from_prelabel`` and ``without_prelabel``, each as of ``summarize_clicks`` over the same ``n`` objects, and
+        ``answered``, ``good``: how many expressions got one mask, and one that is good enough.
+    """
+    wanted = max(thresholds)
+    answered, good = 0, 0
+    begun: list[list[float]] = []
+    alone: list[list[float]] = []
+    path: Path | None = None
+    for question in asked:
+        progress(1)
+        if len(question.targets) != 1:
+            continue
+        if path != question.image.path:
+            path, image = question.image.path, read_image(question.image.path)
+        found = pipeline.prelabel(image, question.expression.text)
+        if len(found) != 1:
+            continue
+        answered += 1
+        target = question.targets[0].mask()
+        start = clean_mask(found[0].mask, SPECK_AREA, HOLE_AREA)
+        if iou(start, target) >= wanted:
+            good += 1
+            continue
+        begun.append([iou(start, target), *click_ious(pipeline.segmenter, image, target, cap, wanted, start)])
+        alone.append(click_ious(pipeline.segmenter, image, target, cap, wanted))
+    return {
+        "answered": answered,
+        "good": good,
+        "from_prelabel": summarize_clicks(begun, thresholds, cap, first=0),
+        "without_prelabel": summarize_clicks(alone, thresholds, cap),
+    }
+
+
+def click_ious(
+    segmenter: Segmenter,
+    image: Image,
+    target: Mask,
+    cap: int = 20,
+    enough: float = 1.0,
+    start: Mask | None = None,
+) -> list[float]:
     """IoU after each corrective click.
 
     Args:
@@ -72,14 +156,15 @@ def click_ious(segmenter: Segmenter, image: Image, target: Mask, cap: int = 20, 
         target: bool[H, W], not empty.
         cap: most clicks.
         enough: stop when this IoU is reached.
+        start: the pre-label bool[H, W] that is corrected; None: there is none.
 
     Returns:
         At least one and at most ``cap`` values; fewer than ``cap`` if ``enough`` was reached.
     """
     embed = cache(partial(segmenter.embed, image, key=hash_image(image)))
     ious: list[float] = []
-    for mask in corrected(segmenter, embed, target, cap=cap):
-        ious.append(iou(mask, target))
+    for shown in corrected(segmenter, embed, target, start, cap=cap):
+        ious.append(iou(shown.mask, target))
         if ious[-1] >= enough:
             break
     return ious
@@ -106,8 +191,8 @@ def clicks_to(
     """
     if start is not None and iou(start, target) >= enough:
         return 0
-    for count, mask in enumerate(corrected(segmenter, embed, target, start, cap=cap), 1):
-        if iou(mask, target) >= enough:
+    for count, shown in enumerate(corrected(segmenter, embed, target, start, cap=cap), 1):
+        if iou(shown.mask, target) >= enough:
             return count
     return cap
 
@@ -119,8 +204,8 @@ def corrected(
     start: Mask | None = None,
     *,
     cap: int,
-) -> Iterator[Mask]:
-    """The mask bool[H, W] that the editor shows after each corrective click, until it is the target.
+) -> Iterator[Shown]:
+    """What the editor shows after each corrective click, until it is the target.
 
     A pre-label is refined as the server refines a region. A click beside it that outlines something else begins a new
     object, as it does there, and the pre-label is out.
@@ -144,13 +229,19 @@ def corrected(
         if len(labels) == 1 and region is not None and not refines(segmenter, embed, size, prompts, region):
             region = None
         prediction = replay(segmenter, embed, size, prompts, region, kept)
-        positive = [Point(float(x), float(y)) for x, y in prompts.points[labels == 1]]
-        shown = clean_mask(prediction.mask, SPECK_AREA, HOLE_AREA, positive, only_clicked=region is None)
-        yield shown
+        shown = shown_mask(prediction.mask, prompts, SPECK_AREA, HOLE_AREA, new=region is None)
+        yield Shown(shown, prediction)
+
+
+def boxed(segmenter: Segmenter, embed: Callable[[Box], Embedding], image_size: tuple[int, int], box: Box) -> Shown:
+    """What the editor shows for a drawn ``box`` in an image of (height, width); ``embed`` as in ``corrected``."""
+    prompts = Prompts(box=box)
+    prediction = replay(segmenter, embed, image_size, prompts)
+    return Shown(shown_mask(prediction.mask, prompts, SPECK_AREA, HOLE_AREA, new=True), prediction)
 
 
 def summarize_clicks(
-    sequences: Sequence[Sequence[float]], thresholds: Sequence[float] = (0.80, 0.85), cap: int = 20
+    sequences: Sequence[Sequence[float]], thresholds: Sequence[float] = (0.80, 0.85), cap: int = 20, *, first: int = 1
 ) -> dict[str, Any]:
     """Means over objects of the number of clicks until each threshold.
 
@@ -159,6 +250,7 @@ def summarize_clicks(
             threshold).
         thresholds: IoU to reach.
         cap: clicks counted for an object that never reaches a threshold.
+        first: how many clicks the first value of a sequence stands for: 0 where it is a pre-label's.
 
     Returns:
         ``NoC@<threshold>``, ``failed@<threshold>`` (objects that never reach it), ``IoU@<k>`` after the first clicks,
@@ -166,11 +258,11 @@ def summarize_clicks(
     """
     summary: dict[str, Any] = {}
     for threshold in thresholds:
-        counts = [next((k + 1 for k, iou in enumerate(ious) if iou >= threshold), None) for ious in sequences]
+        counts = [next((k for k, iou in enumerate(ious, first) if iou >= threshold), None) for ious in sequences]
         name = f"{threshold:.2f}"
         summary[f"NoC@{name}"] = float(np.mean([cap if c is None else c for c in counts])) if counts else None
         summary[f"failed@{name}"] = sum(c is None for c in counts)
     for k in (1, 2, 3):
-        reached = [ious[min(k, len(ious)) - 1] for ious in sequences if ious]
+        reached = [ious[min(k - first, len(ious) - 1)] for ious in sequences if ious]
         summary[f"IoU@{k}"] = float(np.mean(reached)) if reached else None
     return summary | {"n": len(sequences)}

@@ -1,8 +1,9 @@
 """Scores that are probabilities: fitted on answers whose truth is known, kept in the pipeline config.
 
 The event is "accepted unchanged", taken as an IoU with the truth of at least 0.85. ``backend.pipeline.scores`` says
-what is fitted: log odds of the parts -> found -> outlined, five numbers in all. They come from the validation part of
-a dataset: the networks saw the training part, so that their parts look better there than they are elsewhere.
+what is fitted: log odds of the parts -> found -> outlined, five numbers in all, and three more for clicks
+(``click_calibration``, by the same means). They come from the validation part of a dataset: the networks saw the
+training part, so that their parts look better there than they are elsewhere.
 
 How well the probabilities hold is measured by ``Reliability``, on answers that had no say in the fit: folds of images
 for the validation part itself (``cross_fitted``), or another part of the dataset.
@@ -11,7 +12,7 @@ for the validation part itself (``cross_fitted``), or another part of the datase
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,19 @@ from dataset_tools import metrics
 from dataset_tools.errors import ConfigError
 from dataset_tools.labelled import Question
 
-__all__ = ["ObservedAnswer", "Reliability", "cross_fitted", "fit", "observe", "reliability", "scored", "with_score"]
+__all__ = [
+    "ObservedAnswer",
+    "Reliability",
+    "cross_fitted",
+    "fit",
+    "fit_odds",
+    "folds",
+    "observe",
+    "reliability",
+    "require_both",
+    "scored",
+    "with_score",
+]
 
 FOUND_IOU = 0.5
 """From this IoU on a mask is of the object that was meant."""
@@ -37,7 +50,7 @@ _OUTLINED_PARTS: tuple[ScorePart, ...] = ("predicted_iou", "stability")
 _RIDGE = 1.0
 _FEWEST = 10
 """Objects that must be on either side of each question; fewer say nothing about five numbers."""
-_FOLDS = 7
+FOLDS = 7
 _BINS = 10
 
 Flags = npt.NDArray[np.bool_]
@@ -125,18 +138,13 @@ def fit(answers: Sequence[ObservedAnswer], accepted_iou: float = 0.85) -> ScoreC
     ious = np.array([iou for answer in answers for iou in answer.ious])
     found = ious >= FOUND_IOU
     accepted = ious >= accepted_iou
-    for what, good, of in (("found", found, np.ones_like(found)), (f"IoU {accepted_iou} of them", accepted, found)):
-        yes, no = int((good & of).sum()), int((~good & of).sum())
-        if min(yes, no) < _FEWEST:
-            raise ConfigError(
-                f"too little to calibrate scores on: {yes} objects {what}, {no} not, at least {_FEWEST} of each are"
-                " needed; give more data or another split"
-            )
+    require_both("objects found", found)
+    require_both(f"objects found with an IoU of {accepted_iou}", accepted[found])
     inside = [part for part, hit in zip(parts, found, strict=True) if hit]
     return ScoreConfig(
         accepted_iou=accepted_iou,
-        found=_logistic(parts, found, _FOUND_PARTS),
-        outlined=_logistic(inside, accepted[found], _OUTLINED_PARTS),
+        found=fit_odds(parts, found, _FOUND_PARTS),
+        outlined=fit_odds(inside, accepted[found], _OUTLINED_PARTS),
     )
 
 
@@ -153,12 +161,27 @@ def cross_fitted(
     answers: Sequence[ObservedAnswer], accepted_iou: float = 0.85, seed: int = 0
 ) -> dict[str, Reliability]:
     """As ``scored``, each answer by a calibration that saw no answer of its image."""
-    images = sorted({answer.image for answer in answers})
-    mixed = np.random.default_rng(seed).permutation(len(images))
-    fold_of = {images[index]: place % _FOLDS for place, index in enumerate(mixed)}
-    configs = [fit([a for a in answers if fold_of[a.image] != fold], accepted_iou) for fold in range(_FOLDS)]
+    fold_of = folds([answer.image for answer in answers], seed)
+    configs = [fit([a for a in answers if fold_of[a.image] != fold], accepted_iou) for fold in range(FOLDS)]
     scores = [[combine_scores(part, configs[fold_of[answer.image]]) for part in answer.parts] for answer in answers]
     return _rated(answers, scores, accepted_iou)
+
+
+def folds(images: Iterable[str], seed: int = 0) -> dict[str, int]:
+    """Each image's fold, below ``FOLDS``; a function of the names and the seed only."""
+    names = sorted(set(images))
+    mixed = np.random.default_rng(seed).permutation(len(names))
+    return {names[index]: place % FOLDS for place, index in enumerate(mixed)}
+
+
+def require_both(what: str, came_true: Flags) -> None:
+    """Raises ConfigError where too few of bool[N] are true, or too few false, to learn anything from them."""
+    yes, no = int(came_true.sum()), int((~came_true).sum())
+    if min(yes, no) < _FEWEST:
+        raise ConfigError(
+            f"too little to calibrate scores on: {yes} {what}, {no} not, at least {_FEWEST} of each are needed; give"
+            " more data or another split"
+        )
 
 
 def reliability(probabilities: Values, came_true: Flags) -> Reliability:
@@ -188,11 +211,15 @@ def with_score(text: str, score: ScoreConfig) -> str:
         r"^score:.*\n(?:[ \t]+.*\n|\n(?=[ \t]))*", "", text if text.endswith("\n") else text + "\n", flags=re.M
     )
     found, outlined = _flow(score.found), _flow(score.outlined)
+    clicked = (
+        "" if score.clicked is None else f"  clicked: {_flow(score.clicked)}  # and of one after clicks or a box\n"
+    )
     return (
         f"{kept}score:                        # scores are probabilities; written by `pslg calibrate-score`\n"
         f"  accepted_iou: {score.accepted_iou}          # IoU from which a mask counts as accepted unchanged\n"
         f"  found: {found}  # log odds of the right object\n"
         f"  outlined: {outlined}  # and of such an outline, where it is\n"
+        f"{clicked}"
     )
 
 
@@ -213,7 +240,8 @@ def _rated(
     }
 
 
-def _logistic(parts: Sequence[Mapping[str, float]], came_true: Flags, names: Sequence[ScorePart]) -> LogisticConfig:
+def fit_odds(parts: Sequence[Mapping[str, float]], came_true: Flags, names: Sequence[ScorePart]) -> LogisticConfig:
+    """The likeliest logistic model of ``came_true`` bool[N] over the log odds of the parts called ``names``."""
     from scipy.optimize import minimize
 
     inputs = np.array([[1.0, *(log_odds(part[name]) for name in names)] for part in parts])

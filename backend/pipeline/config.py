@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from backend.pipeline import options as adapter_options
 from dataset_tools import categories
@@ -39,8 +39,10 @@ _FOLDERS = (Path(__file__).resolve().parents[2] / "configs", Path(__file__).reso
 GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
+    "florence2": "backend.pipeline.grounding.florence2:load_florence2",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",
-    "owlv2": "backend.pipeline.grounding.owlv2:load_owlv2",
+    "omdet-turbo": "backend.pipeline.grounding.class_list:load_omdet_turbo",
+    "owlv2": "backend.pipeline.grounding.class_list:load_owlv2",
     "sam3": "backend.pipeline.grounding.sam3:load_sam3",
     "vlm": "backend.pipeline.grounding.vlm:load_vlm",
 }
@@ -82,7 +84,7 @@ def _kind_in(registry: Mapping[str, str]) -> Callable[[str], str]:
 
 
 ScorePart = Literal["grounding", "predicted_iou", "stability"]
-"""The parts of a score that every pre-label has."""
+"""The parts of a score that every pre-label has; all but the first are the segmenter's, and known of clicks too."""
 
 Options = Annotated[dict[str, Any], AfterValidator(adapter_options.checked)]
 CanonicalCategories = Annotated[tuple[str, ...], AfterValidator(_canonical)]
@@ -113,9 +115,9 @@ class SegmenterConfig(_Section):
         kind: which adapter.
         weights: a name in the weights registry or the path of a file or folder of one's own.
         embedding_dtype: what embeddings are rounded to before first use; float32 doubles their size on disk.
-        engine: what runs the networks of kinds compact-sam and sam: torch, or openvino (the extra of that name), which
-            is several times faster on many CPUs. In float32 the masks are the same, so that it does not count as a
-            change of the model; with the option ``autocast`` it does.
+        engine: what runs the networks of kinds compact-sam, sam and hf-sam: torch, or openvino (the extra of that
+            name), which is several times faster on many CPUs. In float32 the masks are the same, so that it does not
+            count as a change of the model; with the option ``autocast`` it does.
         options: the same for the segmenter's loader.
     """
 
@@ -194,11 +196,21 @@ class ScoreConfig(_Section):
         accepted_iou: IoU with the truth from which a mask counts as accepted unchanged.
         found: whether the right object was found.
         outlined: whether an object that was found is outlined so well.
+        clicked: whether the mask after clicks or a drawn box is so good; it knows no ``grounding``. None: the number
+            beside a click's suggestion is the segmenter's own predicted IoU.
     """
 
     accepted_iou: float = Field(default=0.85, gt=0.5, lt=1)
     found: LogisticConfig
     outlined: LogisticConfig
+    clicked: LogisticConfig | None = None
+
+    @field_validator("clicked")
+    @classmethod
+    def _without_a_grounder(cls, value: LogisticConfig | None) -> LogisticConfig | None:
+        if value is not None and "grounding" in value.weights:
+            raise ValueError("clicks have no part grounding; give predicted_iou and stability only")
+        return value
 
 
 class PipelineConfig(_Section):

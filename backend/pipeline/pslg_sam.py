@@ -94,6 +94,7 @@ class PslgSam:
         until: float = math.inf,
         candidates: int = 0,
         labels: Collection[str] = (),
+        grounding: GroundingResult | None = None,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
 
@@ -107,6 +108,7 @@ class PslgSam:
             candidates: so many objects at most are outlined as ``Prelabels.candidates`` where several may be meant (the
                 answer is ``ambiguous`` or ``unknown-word``).
             labels: the project's own categories, see ``Grounder.ground``.
+            grounding: what ``ground`` has found; None asks it now.
 
         Raises:
             ImageError: ``image`` is not uint8[H, W, 3] with at least one pixel.
@@ -114,9 +116,7 @@ class PslgSam:
         _require_rgb(image)
         if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
-        began = time.perf_counter()
-        grounding = self.ground(image, expression, key=key, labels=labels)
-        spent()["ground"] += time.perf_counter() - began
+        grounding = grounding or self.ground(image, expression, key=key, labels=labels)
         abstained = grounding.abstention
         offered: tuple[Grounding, ...] = ()
         if abstained is not None and abstained.code in OFFERING:
@@ -137,13 +137,21 @@ class PslgSam:
             return outline(grounding.groundings, most=most)
         return Prelabels((), abstained, candidates=outline(offered).items if offered else ())
 
+    @property
+    def grounds_elsewhere(self) -> bool:
+        """Whether the grounder waits for a service: while it does, this process has nothing to compute for it."""
+        return bool(getattr(self.grounder, "elsewhere", False))
+
     def ground(
         self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
     ) -> GroundingResult:
         """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` and ``labels`` as of
         ``prelabel``.
         """
-        return self.grounder.ground(image, expression, key=key, labels=labels)
+        began = time.perf_counter()
+        found = self.grounder.ground(image, expression, key=key, labels=labels)
+        spent()["ground"] += time.perf_counter() - began
+        return found
 
     def segment(
         self,

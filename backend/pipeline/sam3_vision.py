@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.bounded_cache import BoundedCache
-from dataset_tools.errors import WeightsError
+from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
 
 __all__ = ["DETECTORS", "FEATURE_MEMORY", "Sam3Backbone", "load_sam3_part", "share_backbone"]
 
@@ -50,8 +51,6 @@ class Sam3Backbone(nn.Module):
         """The backbone's output for float32[1, 3, S, S]; computed once for the same pixels."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        if pixel_values.is_meta:
-            return self.network(pixel_values, **others)
         key = hashlib.blake2b(pixel_values.contiguous().cpu().numpy().data, digest_size=16).hexdigest()
         features = self._kept.get(key)
         if features is None:
@@ -85,26 +84,11 @@ def share_backbone(
     model.vision_encoder.backbone = shared[key]
 
 
-def load_sam3_part(kind: Any, weights: Path) -> Any:
-    """The model of a class of transformers in a folder of ``save_pretrained``, whole or not at all.
+def load_sam3_part(kind: Any, processor: Any, weights: Path, types: Collection[str], what: str) -> tuple[Any, Any]:
+    """A part of a SAM 3 checkpoint: the model of a class of transformers, whole or not at all, and its processor.
 
     Raises:
-        WeightsError: it cannot be read; or tensors are missing, left over or of other sizes, which are named: a
-            checkpoint with renamed tensors would otherwise answer at random.
+        WeightsError: the folder is of another type than ``types``, unreadable, or tensors are missing or left over.
     """
-    from safetensors import SafetensorError
-
-    try:
-        model, report = kind.from_pretrained(
-            weights, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise WeightsError(f"{weights} is incomplete or damaged: {error}") from error
-    for what, how in (("missing_keys", "lacks"), ("unexpected_keys", "has unknown"), ("mismatched_keys", "has other")):
-        if names := sorted(str(name) for name in report[what]):
-            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            raise WeightsError(
-                f"{weights} {how} tensors ({len(names)}): {shown}. This {kind.__name__} would answer at random; fetch"
-                " the checkpoint of the transformers version that is installed, or update transformers"
-            )
-    return model
+    require_type(weights, types, what, "huggingface.co/facebook/sam3")
+    return load_model(kind, weights), load_processor(processor, weights)

@@ -4,7 +4,8 @@ Calibrated, it is the probability that the mask is accepted unchanged, taken as 
 ``accepted_iou``. It is the product of two logistic models over the log odds of the parts: that the right object was
 found, and that a found object is outlined that well. One model for both would mix up what the parts speak of: small
 vehicles are found with certainty and outlined badly, so the grounder's doubts would count for nothing.
-``backend.evaluation.score_calibration`` fits both.
+The number beside a click's suggestion is the same probability, of a mask whose object the annotator has pointed at: a
+third model, of the segmenter's own parts alone. ``backend.evaluation.score_calibration`` fits all three.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import math
 from collections.abc import Mapping
 
 from backend.pipeline.config import LogisticConfig, ScoreConfig
+from backend.pipeline.types import MaskPrediction
 
-__all__ = ["combine_scores", "geometric_mean", "log_odds"]
+__all__ = ["clicked_score", "combine_scores", "geometric_mean", "log_odds", "probability"]
 
 _EDGE = 0.02
 """Log odds grow without bound towards 0 and 1, what a part says does not."""
@@ -29,7 +31,19 @@ def combine_scores(scores: Mapping[str, float], config: ScoreConfig | None = Non
     """
     if config is None:
         return geometric_mean(scores)
-    return _probability(config.found, scores) * _probability(config.outlined, scores)
+    return probability(config.found, scores) * probability(config.outlined, scores)
+
+
+def clicked_score(prediction: MaskPrediction, config: ScoreConfig | None = None) -> float:
+    """The score in [0, 1] of a mask that clicks or a drawn box led to.
+
+    Args:
+        prediction: as the segmenter gave it.
+        config: the calibration; without one, or without its part for clicks, it is the predicted IoU.
+    """
+    if config is None or config.clicked is None:
+        return min(max(prediction.predicted_iou, 0.0), 1.0)
+    return probability(config.clicked, {part: getattr(prediction, part) for part in config.clicked.weights})
 
 
 def geometric_mean(scores: Mapping[str, float]) -> float:
@@ -48,6 +62,7 @@ def log_odds(score: float) -> float:
     return math.log(held / (1.0 - held))
 
 
-def _probability(model: LogisticConfig, scores: Mapping[str, float]) -> float:
+def probability(model: LogisticConfig, scores: Mapping[str, float]) -> float:
+    """The probability, in [0, 1], that ``model`` gives to these parts."""
     value = model.offset + sum(weight * log_odds(scores[part]) for part, weight in model.weights.items())
     return 1.0 / (1.0 + math.exp(-value))

@@ -13,7 +13,6 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, NotFound
 
 from backend.learning.retraining.replay import check_replay
-from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.server.access import Access, Refusal
 from backend.server.doc_pages import doc_page, doc_pages
 from backend.server.limits import BodyBudget
@@ -38,7 +37,6 @@ def create_app(settings: Settings, service: LabelingService | None = None) -> Fl
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     if service is None:
         check_replay(settings.train_replay)
-        use_few_arenas()
         service = LabelingService(settings)
         service.start()
         service.training.start()
@@ -72,7 +70,7 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
         version = service.setup(setup_request)
         host = request.headers.get("Host", "")
         if g.caller == "client" or access.is_own_name(host):
-            service.webhooks.asked(setup_request.project_id, host)
+            service.connection.asked(setup_request.project_id, host, version)
         return _json({"model_version": version})
 
     @app.post("/predict")
@@ -108,8 +106,6 @@ def _add_routes(app: Flask, service: LabelingService, access: Access, body_bytes
 
 
 def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
-    trim = MemoryTrimmer()
-
     @app.before_request
     def authenticate() -> Response | None:
         g.started = time.perf_counter()
@@ -126,10 +122,6 @@ def _add_handlers(app: Flask, service: LabelingService, access: Access) -> None:
         level = logging.INFO if response.status_code >= 400 else logging.DEBUG
         logger.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
         return response
-
-    @app.teardown_request
-    def tidy(_: BaseException | None) -> None:
-        trim()
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import requests
 
 from backend.server.access import Access
+from backend.server.connection import Webhook, backend_webhooks
 from backend.server.editor.labeling_config import LabelingConfig, parse_labeling_config
 from backend.server.local_checks import Check
-from backend.server.webhooks import Webhook, backend_webhooks
 from backend.settings import Settings, is_dotless
 from dataset_tools.errors import PslgError, UnavailableError
 
@@ -126,8 +126,10 @@ def _score_column(what: str, project: Mapping[str, Any], backends: Collection[Ma
         yield Check(
             "note",
             f"{what}: the column Prediction score is empty, or an older version's: it shows predictions of {shown!r},"
-            f" the backend's are of {', '.join(versions)} (`pslg rank {project['id']} --write` names it so, or"
-            " Settings > Model > the backend's title)",
+            f" the backend's are of {', '.join(versions)}: a running server that may call Label Studio names the"
+            f" connection so (PSLG_NAME_CONNECTION), and so does `pslg rank {project['id']} --write`; by hand:"
+            " Settings > Model >"
+            " the backend's title",
         )
 
 

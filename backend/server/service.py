@@ -21,12 +21,14 @@ from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.log_lines import saying
+from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.server.access import Access
 from backend.server.answers.clicks import ClickQueue, Clicks
 from backend.server.answers.prelabel_cache import PrelabelCache
 from backend.server.answers.prelabeling import Prelabeler, Serving
+from backend.server.connection import ConnectionSetup
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
 from backend.server.last_requests import LastRequests
@@ -36,7 +38,6 @@ from backend.server.models.exemplar_models import ExemplarModels
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
-from backend.server.webhooks import WebhookSetup
 from backend.settings import Settings
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 from dataset_tools.label_studio.notes import answered
@@ -94,11 +95,14 @@ class LabelingService:
         self.prelabeler = Prelabeler(
             settings, self.images, self.embeddings, self.cache, self.label_studio, self.metrics
         )
-        self.webhooks = WebhookSetup(self.label_studio, Access(settings).webhook_headers())
+        self.connection = ConnectionSetup(
+            self.label_studio, Access(settings).webhook_headers(), named=settings.name_connection
+        )
         self.clicks = Clicks(settings, self.images, self.embeddings, self.prelabeler, self.metrics)
         self._queue = ClickQueue(settings.click_queue, most=settings.most_clicks)
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
+        self._trimming = MemoryTrimmer()
 
     def _keep_image(self, url: str, task: int) -> ImageFile:
         image, path = self.images.keep(url, task, self.settings.state.images)
@@ -117,6 +121,8 @@ class LabelingService:
 
     def start(self) -> None:
         """Begin to load the models in the background."""
+        use_few_arenas()
+        self._trimming.start()
         self.model.start()
         self.models.start()
 
@@ -134,6 +140,7 @@ class LabelingService:
 
     def close(self) -> None:
         """Cancel waiting work and close the files; a training that runs goes on."""
+        self._trimming.close()
         self.training.close()
         self.prelabeler.close()
         self._database.close()
@@ -172,7 +179,10 @@ class LabelingService:
             ProtocolError: it cannot be read.
         """
         config = parse_labeling_config(xml)
-        nouns = None if project is None else self.nouns.of(project)
+        nouns = None
+        if project is not None:
+            with self._database.spared("a project's nouns (reading)"):
+                nouns = self.nouns.of(project)
         return config.with_nouns(nouns) if nouns else config
 
     def versions(self) -> list[str]:

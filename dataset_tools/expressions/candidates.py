@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -83,6 +83,11 @@ class Candidates:
         if known:
             found[known] = colors.lab(np.array([self.candidates[i].color for i in known]))[:, 0] / 100.0
         return found
+
+    @cached_property
+    def measured(self) -> dict[tuple[Hashable, ...], Floats]:
+        """What was measured of all candidates in the image so far (``landmarks``), float64[N] each."""
+        return {}
 
     @cached_property
     def kinds(self) -> frozenset[str]:

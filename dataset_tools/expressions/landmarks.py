@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 
@@ -13,7 +15,7 @@ from dataset_tools.expressions.descriptive_words import SURFACES
 from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
-__all__ = ["landmark_scores", "mentions_surroundings", "surface_of"]
+__all__ = ["landmark_scores", "mentions_surroundings", "share_around", "surface_of"]
 
 _PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
 """All paved alike: which of them it is cannot be seen by colour and texture."""
@@ -40,6 +42,11 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
     return surface, color
 
 
+def share_around(surface: str, box: Floats, view: View) -> float:
+    """How much of a ring around ``box`` float64[4] is of a surface (see ``appearance.SURFACES``), in [0, 1]."""
+    return _around(view.layer(surface, None), box, view)
+
+
 def mentions_surroundings(query: Query) -> bool:
     """Whether something that it refers to may have to be looked for in the image (see ``appearance.view_of``)."""
     return any(surface_of(part) is not None or mentions_surroundings(part) for part in query.parts)
@@ -54,22 +61,22 @@ def landmark_scores(
         return None
     layer = _without_objects(scene, scene.view.layer(*what)) if what[0] is None else scene.view.layer(*what)
     here = np.flatnonzero(peers)
-    scores = np.zeros(len(peers))
+    scores: Floats = np.zeros(len(peers))
     match kind:
         case "on" | "in" | "surrounded" if direction == (None, None):
-            scores[here] = [_around(layer, box, scene.view) for box in scene.boxes[here]]
+            scores[here] = _measured("around", what, layer, scene)[here]
         case "near" | "nearest" | "far" | "farthest" | "on" | "in" | "surrounded" | "holds":
-            distance = _distances(layer, scene)
+            distance = _distances(layer, what, scene)
             if distance is None:
                 return None
             scores[here] = np.exp2(-distance[here] / (0.05 * float(np.hypot(*scene.image_size))))
             if kind in ("far", "farthest"):
                 scores[here] = 1.05 - scores[here]
         case "direction":
-            scores[here] = [_beyond(layer, box, direction, scene) for box in scene.boxes[here]]
+            scores[here] = _measured("beyond", what, layer, scene, direction)[here]
             if what[0] in _GROUNDS:  # "at the bottom of the yard" is in it
-                around = np.array([_around(layer, box, scene.view) for box in scene.boxes[here]])
-                within = np.zeros(len(peers))
+                around = _measured("around", what, layer, scene)[here]
+                within: Floats = np.zeros(len(peers))
                 within[here] = around / max(float(around.max()), 1e-9)
                 if (within > 0.6).any():
                     within *= spatial.side(scene.boxes, direction, within > 0.6)
@@ -83,10 +90,11 @@ def landmark_scores(
 def _cells(box: Floats, view: View, *, margin: float = 0.0) -> tuple[int, int, int, int]:
     """Cells (x0, y0, x1, y1) that a box widened by ``margin`` pixels covers, at least one."""
     _, height, width = view.surfaces.shape
+    box = box.tolist()
     x0, y0 = (box[0] - margin) * view.scale[0], (box[1] - margin) * view.scale[1]
     x1, y1 = (box[2] + margin) * view.scale[0], (box[3] + margin) * view.scale[1]
-    left, top = int(np.clip(round(x0), 0, width - 1)), int(np.clip(round(y0), 0, height - 1))
-    return left, top, int(np.clip(round(x1), left + 1, width)), int(np.clip(round(y1), top + 1, height))
+    left, top = min(max(round(x0), 0), width - 1), min(max(round(y0), 0), height - 1)
+    return left, top, min(max(round(x1), left + 1), width), min(max(round(y1), top + 1), height)
 
 
 def _around(layer: Floats, box: Floats, view: View) -> float:
@@ -101,8 +109,28 @@ def _around(layer: Floats, box: Floats, view: View) -> float:
     return float((outer.sum() - inner.sum()) / count) if count > 0 else float(outer.mean())
 
 
-def _distances(layer: Floats, scene: Candidates) -> Floats | None:
+def _measured(
+    measure: Literal["around", "beyond"],
+    what: tuple[str | None, str | None],
+    layer: Floats,
+    scene: Candidates,
+    direction: Direction = (None, None),
+) -> Floats:
+    """float64[N] for all boxes, once for a scene however many groups are tried."""
+    key = (measure, what, direction)
+    if key not in scene.measured and scene.view is not None:
+        if measure == "around":
+            found = [_around(layer, box, scene.view) for box in scene.boxes]
+        else:
+            found = [_beyond(layer, box, direction, scene) for box in scene.boxes]
+        scene.measured[key] = np.array(found, np.float64)
+    return scene.measured[key]
+
+
+def _distances(layer: Floats, what: tuple[str | None, str | None], scene: Candidates) -> Floats | None:
     """Pixels from each box to the nearest patch of the layer; None if there is no patch."""
+    if ("away", what) in scene.measured:
+        return scene.measured["away", what]
     patches = (layer > 0.45).astype(np.uint8)
     number, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=4)
     small = [i for i in range(1, number) if stats[i, cv2.CC_STAT_AREA] < 3]
@@ -115,7 +143,8 @@ def _distances(layer: Floats, scene: Candidates) -> Floats | None:
     for box in scene.boxes:
         x0, y0, x1, y1 = _cells(box, scene.view)
         found.append(float(away[y0:y1, x0:x1].min()) * cell)
-    return np.array(found, np.float64)
+    scene.measured["away", what] = np.array(found, np.float64)
+    return scene.measured["away", what]
 
 
 def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Candidates) -> float:

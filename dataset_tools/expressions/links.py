@@ -140,11 +140,9 @@ class Links(Places):
             if not self.place(phrase, depth, extreme=kind == "from"):
                 self._resume(phrase, depth)
             elif phrase.is_last and phrase.rank == 1 and lexeme.text.startswith(("count", "start")):
-                phrase.constraints = [  # "the last one, counting from the top"
-                    replace(c, direction=opposite(c.direction)) if c is phrase.constraints[-1] else c
-                    for c in phrase.constraints
-                    if isinstance(c, Extreme) or c is not phrase.constraints[-1]
-                ]
+                last = phrase.constraints[-1] if phrase.constraints else None
+                if isinstance(last, Extreme):  # "the last one, counting from the top"
+                    phrase.constraints[-1] = replace(last, direction=opposite(last.direction))
         elif kind == "holds" and not self.starts_noun(or_unknown=True):
             pass  # "that has the largest wingspan": its own measure
         elif kind in _RELATIONS and not self.place(phrase, depth):

@@ -29,7 +29,7 @@ _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     "buggy, snowplow, street sweeper, water truck, articulated truck, truck trailer, semitrailer, semi trailer, rig",
     (("ship", 0.95),): "craft, cutter, ketch, sloop, schooner, cabin boat, inflatable, rib, punt, pedalo, pedal boat, "
     "ro ro, roro, lighter, dredger, dredge, gondola, longboat, narrowboat, scow, sailer, bowrider, liner, supertanker, "
-    "corvette, submarine, flattop, vlcc, lcs, amphibious ship, supply vessel, pilot boat",
+    "corvette, submarine, vlcc, lcs, amphibious ship, supply vessel, pilot boat",
     (
         ("harbor", 0.85),
     ): "mole, gangway, boardwalk, landing, boat lift, boatlift, slipway, slip, boat ramp, boat stage, "

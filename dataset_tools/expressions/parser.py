@@ -27,6 +27,7 @@ from dataset_tools.expressions.noun_phrase import NounPhrase
 from dataset_tools.expressions.query import (
     Among,
     Color,
+    Constraint,
     Extreme,
     Group,
     Part,
@@ -284,7 +285,7 @@ class _Parser(Links):
             split = len(phrase.constraints) if phrase.context is None else phrase.context
             before, after = phrase.constraints[:split], phrase.constraints[split:]
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
-            members = tuple(c for c in before if not isinstance(c, Group))
+            members: tuple[Constraint, ...] = tuple(c for c in before if not isinstance(c, Group))
             count = phrase.count if phrase.count and phrase.count > 1 else group.count
             nested = phrase.in_known_group or group.place or group.members
             if group in before and group.count is None and phrase.count and nested:

@@ -268,8 +268,9 @@ def _condition(
             corner = None not in constraint.direction and 0 not in constraint.direction
             if corner and not filters and peers.any():  # of two in the corner the one further in it
                 key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
-                alike = region > 0.97
-                region = region * (1.0 - 0.05 * alike * (1.0 - spatial.ranked(key, noise, alike * peers * 1.0)))
+                alike = (region > 0.97).astype(np.float64)
+                further = 1.0 - spatial.ranked(key, noise, np.asarray(alike * peers, np.float64))
+                region = np.asarray(region * (1.0 - 0.05 * alike * further), np.float64)
             if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
             return region

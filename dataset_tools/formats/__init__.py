@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataset_tools.errors import DatasetError
+from dataset_tools.errors import UNUSABLE, DatasetError
 from dataset_tools.formats.left_out import Report, refuse
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Format:
         reads: it can be read; the others are for other tools alone.
         options: what its writer can be asked for.
         words_only: an image without an expression that has a target is not in it at all.
+        packed: its images lie inside of other files, under the names that they came with.
+        renames: it has a picture for every expression under a number of its own, so that no place is kept for them.
         rowwise: its reader leaves out single rows and tells ``left_out``; the others end at the first unusable one.
     """
 
@@ -58,6 +60,8 @@ class Format:
     options: tuple[str, ...] = ()
     rowwise: bool = False
     words_only: bool = False
+    packed: bool = False
+    renames: bool = False
 
     def tells(self, root: Path) -> bool:
         """Whether ``root`` shows the format's files."""
@@ -88,7 +92,14 @@ FORMATS = {
             boxes=True,
             options=("polygons",),
         ),
-        Format("refsegrs", "refsegrs", "RefSegRSWriter", "output_phrase_*.txt", "RefSegRS: image, mask, phrase"),
+        Format(
+            "refsegrs",
+            "refsegrs",
+            "RefSegRSWriter",
+            "output_phrase_*.txt",
+            "RefSegRS: image, mask, phrase",
+            renames=True,
+        ),
         Format("rsrefseg", "rsrefseg", "RSRefSegWriter", "datainfo/*.jsonl", "RSRefSeg's JSON lines"),
         Format(
             "coco_jsonl",
@@ -102,7 +113,13 @@ FORMATS = {
         ),
         Format("masks", "masks_folder", "MasksFolderWriter", "annotations.jsonl", "one PNG mask per expression"),
         Format(
-            "webdataset", "webdataset", "WebDatasetWriter", "*.tar", "tar shards, one sample per image", words_only=True
+            "webdataset",
+            "webdataset",
+            "WebDatasetWriter",
+            "*.tar",
+            "tar shards, one sample per image",
+            words_only=True,
+            packed=True,
         ),
         Format(
             "huggingface",
@@ -111,6 +128,7 @@ FORMATS = {
             "data/*.parquet",
             "parquet for datasets (extra hf)",
             words_only=True,
+            packed=True,
         ),
         Format(
             "yolo-seg",
@@ -179,7 +197,17 @@ def read(root: Path, name: str | None = None, left_out: Report = refuse) -> Iter
         raise DatasetError(f"{root} is of the format {name}, which is written for other tools and not read")
     module = _module(name)
     samples: Iterator[Sample] = module.read(root, left_out) if _entry(name).rowwise else module.read(root)
-    return samples
+    from dataset_tools.formats.places import placed
+
+    return placed(root, _in_a_line(samples, root, name))
+
+
+def _in_a_line(samples: Iterator[Sample], root: Path, name: str) -> Iterator[Sample]:
+    """``samples``; an error that no reader has foreseen of a damaged file (a name too long, say) is told as theirs."""
+    try:
+        yield from samples
+    except (*UNUSABLE, OSError) as error:
+        raise DatasetError(f"{root} cannot be read as {name}: {type(error).__name__}: {str(error)[:300]}") from error
 
 
 def detect(root: Path) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from dataset_tools.formats.coco_rows import read
 from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, split_of, write_json
 from dataset_tools.formats.outlines import Loss
+from dataset_tools.formats.places import place_of
 from dataset_tools.masks import area_of, box_of, from_coco, to_polygons
 from dataset_tools.records import Target
 
@@ -63,7 +64,8 @@ def write_instances(
                 continue
             height, width = item.sample.image.height, item.sample.image.width
             name = item.image_path.removeprefix(strip)
-            images.append({"id": item.number, "file_name": name, "width": width, "height": height})
+            place = place_of(item.sample.image)
+            images.append({"id": item.number, "file_name": name, "width": width, "height": height, **place})
             for category, target, where in objects(item):
                 if where != split:
                     continue

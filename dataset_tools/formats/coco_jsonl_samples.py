@@ -130,8 +130,8 @@ def read(root: Path) -> Iterator[Sample]:
         records = []
         for expression in by_image.get(entry.file_name, []):
             named.update(expression.ann_ids)
-            records.append(
-                Record(
+            try:
+                record = Record(
                     expression=expression.expression,
                     category=canonical(expression.category) or expression.category,
                     targets=tuple(targets[ann_id] for ann_id in expression.ann_ids),
@@ -140,7 +140,9 @@ def read(root: Path) -> Iterator[Sample]:
                     provenance=_provenance(expression),
                     id=expression.id,
                 )
-            )
+            except TypeError as error:
+                raise DatasetError(f"{root}, expression {expression.id}: {error}") from error
+            records.append(record)
         for annotation in entry.annotations:
             if annotation.id not in named:
                 category = canonical(annotation.category) or annotation.category

@@ -12,7 +12,7 @@ import binascii
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -267,19 +267,34 @@ class LabelStudio:
         return int(self.call("POST", f"/api/dm/views/?project={project}", body)["id"])
 
     def name_backend(self, project: int, model_version: str) -> bool:
-        """Call the project's backend of this model version after it; whether there is one.
+        """Call the project's backends of this model version after it; whether there is one.
 
         Label Studio 1.23 fills the Data Manager's column "Prediction score" from the predictions whose version has the
         name of the project's chosen model. When a backend is connected, its title becomes that name, so that the column
         is empty unless title and version are the same.
         """
-        for row in self.backends(project):
-            if row.get("model_version") == model_version:
-                if row["title"] != model_version:
-                    body = {"project": project, "url": row["url"], "title": model_version}
-                    self.call("PATCH", f"/api/ml/{row['id']}", body)
-                return True
-        return False
+        rows = [row for row in self.backends(project) if row.get("model_version") == model_version]
+        for row in rows:
+            if row["title"] != model_version:
+                self.rename_backend(project, row, model_version)
+                self.follow_backend(project, {str(row["title"])}, model_version)
+        return bool(rows)
+
+    def rename_backend(self, project: int, backend: Mapping[str, Any], title: str) -> None:
+        """Give a connected backend (a row of :meth:`backends`) another title; its credentials stay."""
+        body = {"project": project, "url": backend["url"], "title": title}
+        if backend.get("auth_method", "NONE") != "NONE":
+            # Label Studio tries the connection with what is sent here; for an empty password it takes the stored one.
+            body |= {"auth_method": backend["auth_method"], "basic_auth_user": backend.get("basic_auth_user") or ""}
+            body["basic_auth_pass"] = ""
+        self.call("PATCH", f"/api/ml/{backend['id']}", body)
+
+    def follow_backend(self, project: int, former: Collection[str], title: str) -> bool:
+        """Have the project's chosen model be ``title`` where it is still one of ``former``; whether it was."""
+        if self.project(project).get("model_version") not in former:
+            return False
+        self.call("PATCH", f"/api/projects/{project}/", {"model_version": title})
+        return True
 
     def backends(self, project: int) -> list[dict[str, Any]]:
         """The backends that are connected to a project: ``id``, ``url``, ``title``, ``model_version`` and the rest."""

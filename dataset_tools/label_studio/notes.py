@@ -84,11 +84,11 @@ def stated(results: Sequence[Any]) -> list[Any]:
 
 
 def answered(results: Sequence[Any]) -> list[Any]:
-    """The results of a prediction without notes and candidates: a candidate is a question, however few there are."""
+    """The results of a prediction without texts and candidates: a candidate is a question, however few there are."""
     return [
         result
         for result in results
-        if not (isinstance(result, dict) and (is_note(result) or _mark(result) is not None))
+        if not (isinstance(result, dict) and (result.get("type") == "textarea" or _mark(result) is not None))
     ]
 
 

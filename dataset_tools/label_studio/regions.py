@@ -44,6 +44,7 @@ __all__ = [
     "read_info",
     "read_region",
     "rectangle_corners",
+    "several_labels",
     "words",
     "written",
 ]
@@ -52,7 +53,7 @@ Value: TypeAlias = dict[str, Any]
 Corners: TypeAlias = npt.NDArray[np.float64]
 """float64[N, 2]: x, y in pixels; (0, 0) is the upper left corner of the first pixel."""
 
-WORK: Mapping[str, int] = {"prediction": 0, "prediction-changed": 1, "manual": 2}
+WORK: Mapping[Origin, int] = {"prediction": 0, "prediction-changed": 1, "manual": 2}
 """How much manual work each origin stands for."""
 _MOST_CORNERS = 100_000
 _ELLIPSE_CORNERS = 360
@@ -160,7 +161,7 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
         kind=result["type"],
         label=(canonical(labels[0]) or labels[0]) if labels else None,
         expression=meta.get("expression"),
-        origin=origin if isinstance(origin, str) and origin in WORK else None,
+        origin=next((known for known in WORK if known == origin), None),
         model=meta.get("model") or (parent.get("model_version") if isinstance(parent, dict) else None),
         clicks=int(meta["clicks"]) if "clicks" in meta else None,
         score=_number(score),
@@ -174,6 +175,11 @@ def labels_of(result: Mapping[str, Any]) -> list[str]:
     labels = value.get(result["type"]) if isinstance(value, dict) else None
     parts = [labels] if isinstance(labels, str) else labels if isinstance(labels, list) else []
     return [str(label) for label in parts if isinstance(label, str | int | float) and str(label).strip()]
+
+
+def several_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels of accepted results that have more than one, as "ship, harbor", each combination once."""
+    return sorted({", ".join(labels) for r in results if is_accepted(r) and len(labels := labels_of(r)) > 1})
 
 
 def _number(value: Any) -> float | None:

@@ -196,3 +196,9 @@ def test_streams_recorded_from_the_editor(shared_data: Path) -> None:
             assert np.array_equal(brush_rle.decode(value["rle"], height, width), expected)
             seen += 1
     assert seen > 0
+
+
+@pytest.mark.parametrize("code", [6_000_000_000, [10**30], [2**63], [-1], [1.5], ["x"], None, {"a": 1}, True])
+def test_what_is_no_list_of_bytes_is_refused_before_it_takes_memory(code: Any) -> None:
+    with pytest.raises(MaskError):
+        brush_rle.decode(code, 4, 4)

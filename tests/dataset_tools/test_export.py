@@ -257,3 +257,19 @@ def test_only_expressions_that_were_read_fully(tmp_path: Path) -> None:
     summary = CliRunner().invoke(dataset, ["stats", str(tmp_path / "source"), "--json"]).output
     found = json.loads(summary[summary.index("{") :])
     assert (found["read"], found["top_unread"]) == ({"fully": 1, "guessed": 0, "unread": 1}, {"faded": 1})
+
+
+def test_the_card_shows_what_names_and_licence_say_and_runs_none_of_it(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)> | [a](javascript:b)\n# Forged"
+    path = tmp_path / "a.png"
+    Image.new("RGB", (40, 40)).save(path)
+    mask = np.zeros((40, 40), bool)
+    mask[4:20, 4:20] = True
+    record = Record("the thing", evil, (target_of(mask),), "train", None, Provenance(model_version=evil))
+    samples = [Sample(SourceImage("a.png", 40, 40, str(path)), (record,))]
+    export(samples, tmp_path / "out", "coco_jsonl", details={"licence": evil, "name": evil, "source": evil})
+    card = (tmp_path / "out/README.md").read_text()
+    assert "<img" not in card
+    assert "](" not in card.replace("\\](", "")  # a bracket with a backslash begins no link
+    assert not any(line.startswith("# Forged") for line in card.splitlines())
+    assert all(row.replace("\\|", "").count("|") == 3 for row in card.splitlines() if row.startswith("| "))

@@ -17,6 +17,7 @@ import pytest
 
 from dataset_tools import formats, synthetic
 from dataset_tools.export import export
+from dataset_tools.masks import from_coco
 from dataset_tools.records import Sample
 from tests.dataset_tools.mini_refer import MiniRefer
 
@@ -55,6 +56,33 @@ class REFER:
         return {"mask": decoded.astype(np.uint8)}
 """
 """Like the field's ``refer.py`` in what warns: an open file that nobody closes, and a deprecated name of numpy."""
+
+
+@pytest.mark.filterwarnings("ignore")  # of datasets and what it imports
+def test_datasets_reads_the_folder_by_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HF_HUB_OFFLINE",
+        "HF_DATASETS_OFFLINE",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    ):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    datasets = pytest.importorskip("datasets", reason="needs datasets (extra dev)")
+    scenes = synthetic.write(tmp_path / "scenes", (synthetic.draw_scene(seed, 160, 128) for seed in range(3)))
+    parts = ("train", "train", "test")
+    samples = [sample.with_split(part) for sample, part in zip(formats.read(scenes), parts, strict=True)]
+    export(samples, tmp_path / "out", "huggingface")
+    found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 2, "test": 1}
+    for rows, taken in ((found["train"], samples[:2]), (found["test"], samples[2:])):
+        for row, sample in zip(rows, taken, strict=True):
+            assert (row["image"].mode, row["image"].size) == ("RGB", (160, 128))
+            said = {r.expression: sample.union(r) for r in sample.records if r.expression and r.targets}
+            read = {text: from_coco(ref["mask"], 128, 160) for ref in row["refs"] for text in ref["sentences"]}
+            assert read.keys() == said.keys()
+            assert all(np.array_equal(read[text], said[text]) for text in said)
+            assert all(len(ref["kinds"]) == len(ref["sentences"]) == len(ref["provenances"]) for ref in row["refs"])
 
 
 @pytest.fixture(scope="module")

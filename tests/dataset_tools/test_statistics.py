@@ -70,6 +70,14 @@ def test_page_opens_offline_and_escapes(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "statistics.json").read_text())["expressions"] == 3
 
 
+def test_a_formula_as_a_category_is_a_name(tmp_path: Path) -> None:
+    found = sample()
+    odd = tuple(replace(record, category="$x_{$", expression="$\\frac{$ $") for record in found.records)
+    named = replace(odd[0], provenance=replace(odd[0].provenance, annotator="$y_{$"))
+    statistics.write(tmp_path, "odd", statistics.collect([replace(found, records=(*odd, named))]))
+    assert "$x_{$" in (tmp_path / "statistics.json").read_text()
+
+
 def test_nothing_warns_of_empty_sets_and_scripts_that_the_font_lacks(tmp_path: Path) -> None:
     statistics.write(tmp_path / "empty", "empty", statistics.collect([]))
     found = sample()

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image as PillowImage
 from playwright.sync_api import Page, Response, sync_playwright
 
@@ -141,6 +142,10 @@ class Editor:
                 toggle.evaluate("e => e.click()")
             assert toggle.is_checked() == wanted
 
+    def keep_labels_selected(self) -> None:
+        """Switch Label Studio's setting "Keep label selected after creating a region" on."""
+        self.page.evaluate("() => Htx.settings.continuousLabeling || Htx.settings.toggleContinuousLabeling()")
+
     def pick_label(self, control: str, label: str) -> None:
         """Pick a label of one control unless it is picked already."""
         ask = """([control, label]) => { const s = Htx.annotationStore.selected;
@@ -151,6 +156,7 @@ class Editor:
             return [i, !!(find(all[i]) || {}).selected]; }"""
         index, picked = self.page.evaluate(ask, [control, label])
         if not picked:
+            before = self.position(0, 0)
             place = self.page.locator(".lsf-labels").nth(index)
             if control in PANELS:
                 panel = self.page.locator(".ant-collapse-item", has_text=PANELS[control])
@@ -158,10 +164,7 @@ class Editor:
                 if not place.is_visible():  # a folded panel is not in the page before it was opened once
                     panel.locator(".ant-collapse-header").click()
             place.get_by_text(label, exact=True).first.click()
-            # The page scrolls to what is clicked: back, since positions are those of the image at the top.
-            self.page.evaluate(
-                "() => { for (let n = document.querySelector('.rs-main'); n; n = n.parentElement) n.scrollTop = 0; }"
-            )
+            assert self.position(0, 0) == pytest.approx(before, abs=1), "the page scrolled away from the image"
         assert self.page.evaluate(ask, [control, label])[1], f"label {label!r} of {control!r} was not picked"
 
     def notes(self) -> list[str]:
@@ -222,6 +225,27 @@ class Editor:
         for key in keys:
             self.page.keyboard.up(key)
 
+    def clicks_in_a_row(self, *places: tuple[float, float, bool], before: int = 0) -> None:
+        """Smart clicks (x, y, positive), none of which waits for the answer to the one before.
+
+        ``before`` is how many clicks the object has already: the editor sends them again.
+        """
+        count = before + len(places)
+        with self.page.expect_response(
+            lambda response: (
+                "interactive-annotating" in response.url
+                and len((response.request.post_data_json or {})["context"]["result"]) == count
+            )
+        ) as answered:
+            for fx, fy, positive in places:
+                if not positive:
+                    self.page.keyboard.down("Alt")
+                self.page.mouse.click(*self.position(fx, fy))
+                if not positive:
+                    self.page.keyboard.up("Alt")
+        assert answered.value.ok, answered.value.text()
+        self._wait_for_suggestion()
+
     def drag_box(self, start: Sequence[float], end: Sequence[float]) -> None:
         """A smart box between two corners (fractions); returns when the suggestion is there."""
         with self._suggestion():
@@ -244,6 +268,9 @@ class Editor:
         assert answered.value.ok, answered.value.text()
         body = answered.value.json()
         assert body.get("data", {}).get("result"), f"the backend suggested nothing: {str(body)[:500]}"
+        self._wait_for_suggestion()
+
+    def _wait_for_suggestion(self) -> None:
         self.page.wait_for_function(
             "() => Htx.annotationStore.selected.suggestions.size > 0 && !Htx.awaitingSuggestions"
         )

@@ -120,6 +120,8 @@ def test_submitted_masks_make_a_version_that_is_served_and_taken_back(
     while client.backend(connected.id).model_version != version:
         time.sleep(0.2)
     client.retrieve_predictions(project, tasks)
+    while client.backend(connected.id).title != version:  # the score column follows the promotion
+        time.sleep(0.5)
     stored = client.predictions(project)
     assert sorted((item.task, item.model_version) for item in stored) == sorted(
         (task, name) for task in tasks for name in (base, version)

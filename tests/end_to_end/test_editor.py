@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from dataset_tools import brush_rle, metrics
+from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.exports import ImportRules, samples_of_task
 from dataset_tools.label_studio.notes import stated
 from dataset_tools.synthetic import Scene
@@ -180,6 +183,8 @@ def test_the_editor_says_why_there_is_no_mask_and_offers_candidates(
     assert len(editor.brush_regions()) == 1
     editor.submit()
     (annotation,) = client.annotations(unknown)
+    (typed,) = [region["value"]["text"] for region in annotation["result"] if region["from_name"] == "prompt"]
+    assert typed == ["the airplane on the left"], "what has no answer is no longer among the typed expressions"
     samples = list(samples_of_task({"id": unknown, "data": image, "annotations": [annotation]}, ImportRules(), []))
     assert [record.expression for sample in samples for record in sample.records] == ["the airplane on the left"]
 
@@ -193,6 +198,33 @@ def test_the_editor_says_why_there_is_no_mask_and_offers_candidates(
     editor.submit()
     (annotation,) = client.annotations(ambiguous)
     assert [region["id"] for region in _brushes({"result": stated(annotation["result"])})] == [kept["id"]]
+
+
+def test_clicks_in_a_row_without_waiting_are_all_answered(
+    studio: Studio, project: Project, scene: Scene, editor: Editor
+) -> None:
+    _, _, right = airplanes(scene)
+    x, y = inner_point(right)
+    beside = corners(right, 12)[0]
+    editor.open_task(project.id, project.tasks[UPPER])
+    editor.wait_for_regions(1)
+    editor.auto_annotation()
+    editor.keep_labels_selected()
+    editor.pick_label("point", "airplane")
+    editor.pick_smart_tool("KeyPointTool")
+    editor.clicks_in_a_row((x, y, True), (x + 0.006, y + 0.006, True))
+    editor.screenshot("two-clicks-in-a-row")
+    editor.clicks_in_a_row((*beside, False), (x - 0.006, y, True), before=2)
+    editor.accept()
+    *_, found = editor.brush_regions()
+    assert found["score"] is not None
+    editor.unselect()
+    editor.submit()
+    (annotation,) = studio.client.annotations(project.tasks[UPPER])
+    stored = _brushes(annotation)
+    assert len(stored) == 2
+    assert any("clicks=4" in line for line in stored[-1]["meta"]["text"])
+    assert metrics.iou(_masks(stored[-1:], scene)[0], right) > 0.5
 
 
 def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project, scene: Scene, editor: Editor) -> None:
@@ -218,6 +250,42 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
     assert [item["id"] for item in editor.brush_regions()] == [region["id"]]
     editor.unselect()
     assert metrics.iou(editor.painted("refined-reloaded", scene.image), _union(_masks([stored], scene))) > 0.8
+
+
+def test_the_score_column_is_filled_and_the_status_page_tells_what_was_asked(
+    studio: Studio, personal_access_token: str, start_backend: StartBackend, scene: Scene, editor: Editor
+) -> None:
+    """As the README has it: connect under a name of one's own, retrieve predictions, look at the Data Manager."""
+    backend = start_backend(personal_access_token)
+    project = create_project(studio, "Scores", scene, UPPER, "the airplane", "the foobar")
+    version = studio.client.connect_backend(project.id, backend.url, title="My model").model_version
+    studio.client.retrieve_predictions(project.id, list(project.tasks.values()))
+    api = LabelStudio(studio.url, personal_access_token)
+    while [row["title"] for row in api.backends(project.id)] != [version]:
+        time.sleep(1)
+    while api.project(project.id)["model_version"] != version:
+        time.sleep(1)
+    tab = api.put_tab(project.id, "By score", {"ordering": ["-tasks:predictions_score"]})
+    rows = api.call("GET", f"/api/tasks?view={tab}&page=1&page_size=3")["tasks"]
+    shown = {row["id"]: row["predictions_score"] for row in rows}
+    assert shown == pytest.approx({item.task: item.score for item in studio.client.predictions(project.id)})
+    assert shown[project.tasks[UPPER]] > 0
+    editor.page.goto(f"{studio.url}/projects/{project.id}/data?tab={tab}", wait_until="domcontentloaded")
+    editor.page.get_by_text("the foobar").first.wait_for()
+    editor.screenshot("score-column")
+
+    editor.page.goto(f"{backend.url}/", wait_until="domcontentloaded")
+    text = editor.page.inner_text("body")
+    editor.screenshot("status-page")
+    assert str(version) in text
+    assert re.search(r"ambiguous\s+1", text)
+    assert re.search(r"unknown-category\s+1", text)
+    assert f"{project.id}" in text
+    assert re.search(r"pre-label\s+3\s+1 objects", text)
+    for secret in (personal_access_token, "the airplane", "foobar", project.image):
+        assert secret not in editor.page.content()
+    editor.page.set_viewport_size({"width": 420, "height": 800})
+    assert editor.page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth + 1")
 
 
 @pytest.mark.parametrize(

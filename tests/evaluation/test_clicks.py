@@ -106,7 +106,7 @@ def test_server_evaluation_and_simulation_give_one_mask_for_the_same_clicks(
     shown = np.zeros_like(target) if start is None else start
     clicks: list[Correction] = []
     scores: list[float] = []
-    for mask in corrected(segmenter, embed, target, start, cap=5):
+    for mask, _ in corrected(segmenter, embed, target, start, cap=5):
         click = next_click(shown, target)
         assert click is not None
         clicks.append(click)

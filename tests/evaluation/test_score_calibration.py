@@ -104,7 +104,7 @@ def test_figures_worked_out_by_hand() -> None:
 
 
 def test_too_little_data_is_refused() -> None:
-    with pytest.raises(ConfigError, match="too little to calibrate scores on: 0 objects found"):
+    with pytest.raises(ConfigError, match="too little to calibrate scores on: 0 objects found, 1 not"):
         fit([ObservedAnswer("a", ({"grounding": 0.5, "predicted_iou": 0.5, "stability": 0.5},), (0.1,), 0.1)])
 
 
@@ -115,6 +115,7 @@ def test_the_section_is_replaced_or_added_and_all_else_stays(name: str) -> None:
         accepted_iou=0.8,
         found=LogisticConfig(offset=-0.5, weights={"grounding": 1.5}),
         outlined=LogisticConfig(offset=-3.0, weights={"stability": 2.0}),
+        clicked=LogisticConfig(offset=-2.0, weights={"predicted_iou": 1.5}),
     )
     changed = with_score(text, score)
     values = {"name": name, **yaml.safe_load(changed)}
@@ -122,7 +123,9 @@ def test_the_section_is_replaced_or_added_and_all_else_stays(name: str) -> None:
     assert {**yaml.safe_load(text), "score": None} == {**yaml.safe_load(changed), "score": None}
     assert with_score(changed, score) == changed
     assert set(text.splitlines()) - set(changed.splitlines()) <= {
-        line for line in text.splitlines() if line.startswith(("score:", "  accepted_iou", "  found", "  outlined"))
+        line
+        for line in text.splitlines()
+        if line.startswith(("score:", "  accepted_iou", "  found", "  outlined", "  clicked"))
     }
 
 
@@ -154,7 +157,7 @@ def test_the_command_writes_what_a_load_reads(folder: Path, tmp_path: Path, monk
     mine = tmp_path / "mine.yaml"
     mine.write_text((REPOSITORY / "configs" / "compact.yaml").read_text())
     before = load_config(mine)
-    words = ["--data", str(folder), "--config", str(mine)]
+    words = ["--data", str(folder), "--config", str(mine), "--only", "answers"]
     shown = CliRunner().invoke(calibrate_score, words)
     assert shown.exit_code == 0, shown.output
     assert load_config(mine) == before
@@ -162,7 +165,9 @@ def test_the_command_writes_what_a_load_reads(folder: Path, tmp_path: Path, monk
     assert written.exit_code == 0, written.output
     report = json.loads(written.stdout)
     after = load_config(mine)
-    assert after.score == ScoreConfig.model_validate(report["score"]) == fit(drawn(400))
+    assert before.score is not None
+    wanted = fit(drawn(400)).model_copy(update={"clicked": before.score.clicked})
+    assert after.score == ScoreConfig.model_validate(report["score"]) == wanted
     assert model_version(after) == model_version(before) == report["model_version"]
     assert list(report["reliability"]) == ["val, geometric mean", "val, cross-fitted", "val, calibrated"]
-    assert shown.stdout.splitlines()[-4:] == mine.read_text().splitlines()[-4:]
+    assert shown.stdout.splitlines()[-5:] == mine.read_text().splitlines()[-5:]

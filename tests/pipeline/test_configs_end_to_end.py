@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.masks import from_coco
 from dataset_tools.synthetic import Scene, draw_scene
-from tests.grounding_dino_tiny import write_grounding_dino
-from tests.hf_sam_tiny import save_sam2, write_sam_hq
+from tests.grounding_dino_tiny import write_grounding_dino, write_mm_grounding_dino
+from tests.hf_sam_tiny import save_edgetam, save_sam2, write_sam_hq
 from tests.lqvg_tiny import tiny_network, write_tokenizer
 from tests.sam3_tiny import write_sam3
 from tests.server.conftest import batch, encode, interactive, make_site, task
@@ -61,6 +62,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "lqvg": write_lqvg,
     "roberta_base_tokenizer": write_tokenizer,
     "grounding_dino_tiny": write_grounding_dino,
+    "mm_grounding_dino_tiny": write_mm_grounding_dino,
+    "llmdet_tiny": write_mm_grounding_dino,
+    "edgetam": save_edgetam,
     "sam2_hiera_tiny": save_sam2,
     "sam_hq_vit_b": write_sam_hq,
     "sam3": write_sam3,
@@ -73,7 +77,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PSLG_WEIGHTS", str(folder))
         for name, write in WRITERS.items():
-            write(REGISTRY[name].path)
+            if name != "edgetam" or find_spec("timm"):
+                write(REGISTRY[name].path)
         with vlm_server() as server:
             server.script('```json\n[{"bbox_2d": [100, 100, 500, 700], "label": "object"}]\n```')
             patch.setenv("VLM_URL", server.url)
@@ -108,6 +113,8 @@ def test_every_config_runs_from_the_command_line_and_as_a_server(
     name: str, weights: Path, scene: Scene, image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
+    if name == "edgetam":
+        pytest.importorskip("timm", reason='EdgeTAM needs timm: pip install "pslg-sam[timm]"')
     expression, category = found_expression(name, scene)
     version = check_prelabel(name, image, expression, category, tmp_path)
     check_predict(name, image, expression, category, version, tmp_path)

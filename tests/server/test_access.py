@@ -176,7 +176,10 @@ def webhook_site(site: Site, url: str, headers: dict[str, str], **more: Any) -> 
     changed: list[Any] = []
     hook = {"id": 3, "url": f"{url}/webhook", "headers": headers, "is_active": True, "actions": [], **more}
     site.put("/api/webhooks/?project=7", json.dumps([{"id": 2, "url": "http://else/webhook"}, hook]).encode())
-    site.put("/api/ml?project=7", json.dumps([{"id": 1, "url": f"{url}/", "auth_method": "NONE"}]).encode())
+    site.put(
+        "/api/ml?project=7",
+        json.dumps([{"id": 1, "url": f"{url}/", "title": "tiny-1", "auth_method": "NONE"}]).encode(),
+    )
 
     def change(_: dict[str, str], body: bytes) -> Reply:
         changed.append(json.loads(body))
@@ -195,14 +198,14 @@ def test_the_webhook_of_a_project_gets_its_header(settings: Settings, site: Site
     service = LabelingService(settings.model_copy(update={**wanted, **own}), tiny_pipeline)
     studio = LabelStudio(site.url, LEGACY)
     for host in ("evil.example:9090", "pslg.backend:80", "pslg.backend", "else"):
-        assert not service.webhooks.set_up(studio, 7, host)
+        assert not service.connection.set_up(studio, 7, host, "tiny-1")
     assert changed == []
-    assert service.webhooks.set_up(studio, 7, "pslg.backend:9090")
+    assert service.connection.set_up(studio, 7, "pslg.backend:9090", "tiny-1")
     assert changed == [
         {"headers": {"X-Own": "kept", **(SECRET if with_secret else BASIC)}, "actions": ["ANNOTATION_CREATED"]}
     ]
     webhook_site(site, "http://pslg.backend:9090", changed[0]["headers"])
-    assert service.webhooks.set_up(studio, 7, "pslg.backend:9090")
+    assert service.connection.set_up(studio, 7, "pslg.backend:9090", "tiny-1")
     assert len(changed) == 1
     service.close()
 

@@ -61,7 +61,7 @@ def test_with_its_config_it_is_as_safe_as_pslg_serve(tmp_path: Path) -> None:
             try:
                 requests.get(f"http://127.0.0.1:{port}/health", timeout=10)
                 break
-            except requests.ConnectionError:
+            except requests.RequestException:
                 assert process.poll() is None, (tmp_path / "log").read_text()
                 time.sleep(0.1)
         halves = [connected(port, b"GET /hea") for _ in range(200)]

@@ -279,3 +279,27 @@ def test_names_that_look_private_are_not_asked_of_a_proxy(database: Database, ot
     assert other_site.seen == []
     other_site.replies["http://tiles.example.org/a.png"] = Reply(png())
     assert source.load("http://tiles.example.org/a.png").size == (60, 80)
+
+
+def test_an_image_of_the_same_length_is_not_taken_for_the_same(database: Database, site: Site) -> None:
+    before, after = (tiff(np.full((40, 50, 3), value, np.uint8)) for value in (10, 200))
+    assert len(before) == len(after)
+    url = site.put("/a.tif", before)
+    source = images(database, revalidate_after=0.0)
+    first = source.load(url)
+    site.put("/a.tif", after)
+    second = source.load(url)
+    assert second.identity == hashlib.sha256(after).hexdigest() != first.identity
+    assert second.pixels()[0, 0].tolist() == [200] * 3
+    fresh = images(database, image_memory=0)
+    site.put("/a.tif", before)
+    with pytest.raises(ImageError, match="another image than a moment ago"):
+        fresh.load(url).pixels()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://[::1]:x/a.png", "http://a:99999999/b", "http:///x", "http://%00/"]
+)
+def test_an_address_that_is_none_is_refused_in_a_line(database: Database, url: str) -> None:
+    with pytest.raises(ImageError):
+        images(database).load(url)

@@ -106,6 +106,7 @@ POLYGON_CONFIG = LABEL_CONFIG.replace(
     [
         draft("brushlabels", format="rle", rle=6_000_000_000),
         draft("brushlabels", format="rle", rle=[6_000_000_000]),
+        draft("brushlabels", format="rle", rle=[2**63 + 7]),
         draft("brushlabels", format="rle", rle=[-1, 300, "x", None, []]),
         draft("brushlabels", format="rle", rle=[255] * 100_000),
         draft("brushlabels", format="rle", rle="x" * 1000),

@@ -15,6 +15,7 @@ import torch
 
 from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase, labelled_boxes
 from backend.pipeline.types import Image
+from backend.pipeline.weights.transformers_folders import load_model, load_processor
 from dataset_tools.errors import WeightsError
 from dataset_tools.expressions.relations import LabelledBox
 
@@ -106,7 +107,6 @@ def load_grounding_dino(
     Raises:
         WeightsError: the folder is missing, incomplete, damaged, or holds another kind of model.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
     folder = Path(weights)
@@ -115,25 +115,17 @@ def load_grounding_dino(
             f"{weights} is no folder with a Grounding DINO of transformers; give one that holds config.json, "
             "model.safetensors and the tokenizer (`pslg weights download grounding_dino_tiny`)"
         )
-    source, here = (str(folder), True) if folder.is_dir() else (str(weights), False)
+    source = folder if folder.is_dir() else weights
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=here)  # nosec B615 # no code: safetensors
+        config = AutoConfig.from_pretrained(source, local_files_only=isinstance(source, Path))  # nosec B615 # no code
     except (OSError, ValueError) as error:
         raise WeightsError(f"{source} has no usable config.json: {error}") from error
     if config.model_type not in _MODEL_TYPES:
         raise WeightsError(
             f"{source} holds a {config.model_type!r} model; a Grounding DINO is of type 'grounding-dino'"
         )
-    try:
-        processor = AutoProcessor.from_pretrained(source, local_files_only=here)  # nosec B615 # no code: safetensors
-        model, report = AutoModelForZeroShotObjectDetection.from_pretrained(  # nosec B615 # no code: safetensors
-            source, local_files_only=here, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(f"{source} is incomplete or damaged: {error}") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise WeightsError(f"{source} lacks {len(missing)} tensors of the model, for example {missing[0]}")
+    model = load_model(AutoModelForZeroShotObjectDetection, source)
+    processor = load_processor(AutoProcessor, source)
     return GroundingDinoGrounder(
         model, processor, box_threshold=box_threshold, overlap_threshold=overlap_threshold, device=device
     )

@@ -30,9 +30,12 @@ __all__ = [
     "Phrase",
     "choose_among",
     "labelled_boxes",
+    "one_of",
     "phrases_of",
     "with_nouns_as_categories",
 ]
+
+_MOST_OFFERED = 4
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,20 @@ def choose_among(image: Image, query: Query, found: Found) -> GroundingResult:
     if found.outlines:
         groundings = [replace(g, outline=outline) for g, outline in zip(groundings, found.outlines, strict=True)]
     return GroundingResult(tuple(groundings[i] for i in choice.indices), None, considered)
+
+
+def one_of(image: Image, query: Query, groundings: tuple[Grounding, ...]) -> GroundingResult:
+    """Several boxes of a model that reads sentences, where one was asked for: the relation program picks, or says that
+    it cannot.
+    """
+    if query.category is not None and query.constraints:
+        outlines = [one.outline for one in groundings if one.outline is not None]
+        boxes = [LabelledBox(one.box, query.category, one.score) for one in groundings]
+        result = choose_among(image, query, Found(boxes, outlines if len(outlines) == len(boxes) else ()))
+        if result.abstention is None:
+            return GroundingResult(result.groundings, None, groundings)
+    message = f"The model finds {len(groundings)} objects that fit: say which one, or ask for all."
+    return GroundingResult((), Abstention("ambiguous", message, groundings[:_MOST_OFFERED]), groundings)
 
 
 def labelled_boxes(

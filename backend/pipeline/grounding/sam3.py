@@ -8,7 +8,7 @@ reads. Carion et al., arXiv 2511.16719; model and processor are those of transfo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrou
 from backend.pipeline.memory_fallback import placed
 from backend.pipeline.sam3_vision import DETECTORS, FEATURE_MEMORY, load_sam3_part, share_backbone
 from backend.pipeline.types import GroundedMask, Grounding, Image
-from dataset_tools.errors import PromptError, WeightsError
+from backend.pipeline.weights.kinds import checkpoint_kind
+from dataset_tools.errors import PromptError
 from dataset_tools.expressions.relations import LabelledBox
 from dataset_tools.geometry import Box
 from dataset_tools.maps.tiles import windows
@@ -255,20 +256,11 @@ def load_sam3(
     """
     import transformers
 
-    from backend.pipeline.weights.kinds import checkpoint_kind
-
-    kind = checkpoint_kind(weights).removeprefix("transformers ")
-    if kind not in DETECTORS:
-        raise WeightsError(
-            f"{weights} holds {kind!r}, not a SAM 3 of transformers ({', '.join(DETECTORS)}): give a folder like"
-            " huggingface.co/facebook/sam3"
-        )
-    make: Callable[..., Any] = transformers.Sam3LiteTextModel if kind == "sam3_lite_text" else transformers.Sam3Model
-    model = load_sam3_part(make, weights)
-    try:
-        processor = transformers.Sam3Processor.from_pretrained(weights, local_files_only=True)  # nosec B615 # a local folder
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{weights} has no usable processor and tokenizer: {error}") from error
+    lite = checkpoint_kind(weights) == "transformers sam3_lite_text"
+    make = transformers.Sam3LiteTextModel if lite else transformers.Sam3Model
+    model, processor = load_sam3_part(
+        make, transformers.Sam3Processor, weights, DETECTORS, "a SAM 3 of transformers with a detector"
+    )
     common = {} if shared is None else shared
     share_backbone(model, common, weights, device=device, feature_memory=feature_memory, half=autocast)
     return Sam3Grounder(

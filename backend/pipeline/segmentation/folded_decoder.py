@@ -10,7 +10,7 @@ error about 1e-6); a decode takes about half of the multiplications.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from segment_anything.modeling import Sam
@@ -18,7 +18,7 @@ from segment_anything.modeling.transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FoldedDecoder"]
+__all__ = ["FoldedDecoder", "as_matrix", "pixels_in_rows", "two_way"]
 
 
 class FoldedDecoder(nn.Module):
@@ -34,7 +34,8 @@ class FoldedDecoder(nn.Module):
         super().__init__()
         self.decoder = sam.mask_decoder
         self.prompt_encoder = sam.prompt_encoder
-        self.grid = tuple(sam.prompt_encoder.image_embedding_size)
+        height, width = sam.prompt_encoder.image_embedding_size
+        self.grid = (int(height), int(width))
         with torch.no_grad():
             image_pe = sam.prompt_encoder.get_dense_pe()[0].flatten(1).T.contiguous()
         self.register_buffer("image_pe", image_pe, persistent=False)
@@ -61,24 +62,7 @@ class FoldedDecoder(nn.Module):
         Returns:
             logits float[masks, 4 h, 4 w] and predicted IoUs float[masks].
         """
-        transformer = self.decoder.transformer
-        image, tokens = image_tokens, prompt_tokens
-        placed = image + self.image_pe
-        for layer in transformer.layers:
-            if layer.skip_first_layer_pe:
-                tokens = _attend(layer.self_attn, tokens, tokens, tokens)
-            else:
-                query = tokens + prompt_tokens
-                tokens = tokens + _attend(layer.self_attn, query, query, tokens)
-            tokens = layer.norm1(tokens)
-            found = _tokens_to_image(layer.cross_attn_token_to_image, tokens + prompt_tokens, placed, image)
-            tokens = layer.norm2(tokens + found)
-            tokens = layer.norm3(tokens + layer.mlp(tokens))
-            told = _image_to_tokens(layer.cross_attn_image_to_token, placed, tokens + prompt_tokens, tokens)
-            image = layer.norm4(image + told)
-            placed = image + self.image_pe
-        found = _tokens_to_image(transformer.final_attn_token_to_image, tokens + prompt_tokens, placed, image)
-        tokens = transformer.norm_final_attn(tokens + found)
+        image, tokens = two_way(self.decoder.transformer, image_tokens, self.image_pe, prompt_tokens)
         weights = torch.stack([mlp(tokens[1 + i]) for i, mlp in enumerate(self.decoder.output_hypernetworks_mlps)])
         return self._masks(image, weights), self.decoder.iou_prediction_head(tokens[0])
 
@@ -86,18 +70,53 @@ class FoldedDecoder(nn.Module):
         """``output_upscaling`` and the product with ``weights`` float[masks, C / 8], as matrix products."""
         first, norm, activation, second, last = self.decoder.output_upscaling
         # A transposed convolution of stride and size 2 is a product that gives each token four, its 2 x 2 pixels.
-        finer = functional.linear(image, _as_matrix(first), first.bias.repeat(4)).view(-1, first.out_channels)
+        finer = functional.linear(image, as_matrix(first), first.bias.repeat(4)).view(-1, first.out_channels)
         finer = activation(functional.layer_norm(finer, finer.shape[-1:], norm.weight, norm.bias, norm.eps))
-        finest = last(functional.linear(finer, _as_matrix(second), second.bias.repeat(4)))
-        pixels = weights @ finest.view(-1, second.out_channels).T
-        height, width = self.grid
-        parts = pixels.view(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)  # rows before columns
-        return cast(Tensor, parts.reshape(-1, 4 * height, 4 * width))
+        finest = last(functional.linear(finer, as_matrix(second), second.bias.repeat(4)))
+        return pixels_in_rows(weights @ finest.view(-1, second.out_channels).T, self.grid)
 
 
-def _as_matrix(convolution: nn.ConvTranspose2d) -> Tensor:
-    """float[4 * outputs, inputs] of a transposed 2 x 2 convolution."""
+def two_way(transformer: Any, image: Tensor, image_pe: Tensor, prompt_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """segment-anything's ``TwoWayTransformer``, folded.
+
+    Args:
+        transformer: it, or what has its parts under its names.
+        image: float[h * w, C], the image's tokens.
+        image_pe: float[h * w, C], where they are.
+        prompt_tokens: float[N, C].
+
+    Returns:
+        What becomes of ``image`` and of ``prompt_tokens``.
+    """
+    tokens = prompt_tokens
+    placed = image + image_pe
+    for layer in transformer.layers:
+        if layer.skip_first_layer_pe:
+            tokens = _attend(layer.self_attn, tokens, tokens, tokens)
+        else:
+            query = tokens + prompt_tokens
+            tokens = tokens + _attend(layer.self_attn, query, query, tokens)
+        tokens = layer.norm1(tokens)
+        found = _tokens_to_image(layer.cross_attn_token_to_image, tokens + prompt_tokens, placed, image)
+        tokens = layer.norm2(tokens + found)
+        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        told = _image_to_tokens(layer.cross_attn_image_to_token, placed, tokens + prompt_tokens, tokens)
+        image = layer.norm4(image + told)
+        placed = image + image_pe
+    found = _tokens_to_image(transformer.final_attn_token_to_image, tokens + prompt_tokens, placed, image)
+    return image, transformer.norm_final_attn(tokens + found)
+
+
+def as_matrix(convolution: nn.ConvTranspose2d) -> Tensor:
+    """float[4 * outputs, inputs] of a transposed 2 x 2 convolution of stride 2: a token gives four, row by row."""
     return convolution.weight.permute(2, 3, 1, 0).reshape(-1, convolution.in_channels)
+
+
+def pixels_in_rows(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """float[K, h * w * 16], two times four pixels for one as ``as_matrix`` orders them, to float[K, 4 h, 4 w]."""
+    height, width = grid
+    parts = pixels.view(-1, height, width, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)  # rows before columns
+    return parts.reshape(-1, 4 * height, 4 * width)
 
 
 def _heads(attention: Attention, projected: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
-"""SAM, SAM-HQ and SAM 2 / 2.1 of transformers as a ``Segmenter``: a folder written by ``save_pretrained``.
+"""SAM, SAM-HQ, SAM 2 / 2.1 and EdgeTAM of transformers as a ``Segmenter``: a folder written by ``save_pretrained``.
 
-Masks equal those of the library's own processor and model on the same weights when features are stored as float32.
-These models embed whole images. (EdgeTAM has the same interface but needs the package timm; MobileSAM is not in
-transformers.)
+Masks equal those of the library's own processor and model on the same weights when features are stored as float32, with
+torch and with OpenVINO; the decoder runs in its folded form (``hf_decoder``), so that logits differ by rounding only.
+These models embed whole images. (MobileSAM is not in transformers.)
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,50 +17,94 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from segment_anything.utils.amg import calculate_stability_score
 from torch import Tensor
-from torch.nn import functional
 
+from backend.bounded_cache import BoundedCache
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
-from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, STABILITY_OFFSET, EmbeddingDtype
+from backend.pipeline.segmentation.hf_decoder import FoldedHfDecoder, ImageSide, feature_shapes
+from backend.pipeline.segmentation.openvino_engine import compile_network
+from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, Autocast, EmbeddingDtype, Engine
+from backend.pipeline.segmentation.windows import STABILITY_OFFSET, upsampled
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.pipeline.weights.records import record, recorded_sha256
-from dataset_tools.errors import ImageError, PromptError, WeightsError
+from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
+from dataset_tools.errors import ConfigError, ImageError, PromptError
 
 __all__ = ["HfSamSegmenter", "load_hf_sam"]
 
-_MODEL_TYPES = ("sam", "sam_hq", "sam2", "sam2_video")
+_MODEL_TYPES = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
+_FEATURE_BYTES = 96_000_000
+"""Embeddings kept in the form in which the decoder reads them, beside the store's: five of SAM 2."""
 
 
 class HfSamSegmenter:
     """A mask generation model of transformers with explicit embeddings; one object may serve many threads.
 
     Args:
-        model: ``SamModel``, ``SamHQModel`` or ``Sam2Model``; put into evaluation mode on ``device``.
+        model: ``SamModel``, ``SamHQModel``, ``Sam2Model``, ``EdgeTamModel`` or ``Sam3TrackerModel``; put into
+            evaluation mode on ``device``.
         processor: the model's own; resizes and normalises the image.
         embedding_dtype: type of stored features.
         device: where the network runs.
         weights_hash: identifies the weights.
+        autocast: run the encoder in half precision, see ``SamSegmenter``.
+        engine: what runs encoder and decoder, see ``SamSegmenter``; with ``openvino`` the model loses its encoder.
+
+    Raises:
+        ConfigError: OpenVINO is asked for and not installed, or asked to run on a GPU.
     """
 
     def __init__(
-        self, model: Any, processor: Any, *, embedding_dtype: EmbeddingDtype, device: str, weights_hash: str
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        embedding_dtype: EmbeddingDtype,
+        device: str,
+        weights_hash: str,
+        autocast: Autocast = False,
+        engine: Engine = "torch",
     ) -> None:
+        if autocast not in (False, True, "bfloat16", "float16"):
+            raise ConfigError(f"autocast must be false, true, bfloat16 or float16, got {autocast!r}")
         self._model = placed(model, device, "the segmenter").eval().requires_grad_(False)
         self._device = next(self._model.parameters()).device
         self.memory_fallback: MemoryFallback[Any] = MemoryFallback(self._model, "the segmenter's encoder")
         self._processor = processor
         self.embedding_dtype = np.dtype(embedding_dtype)
         self._weights_hash = weights_hash
+        self._autocast: Autocast = autocast if autocast != "bfloat16" else True
+        self._engine = engine
         size = processor.image_processor.size
         self._longest_edge: int | None = size.get("longest_edge")
         self._side = int(self._longest_edge or size["height"])
+        self._shapes = feature_shapes(model)
+        self._features: BoundedCache[str, tuple[Tensor, ...]] = BoundedCache(_FEATURE_BYTES)
+        self._decoder = FoldedHfDecoder(self._model).eval()
+        self._run_decoder: Callable[..., tuple[Tensor, ...]] = self._decoder
+        self._run_encoder: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+        if engine == "openvino":
+            self._compile()
+
+    def _compile(self) -> None:
+        if self._device.type != "cpu":
+            raise ConfigError(f"segmenter.engine openvino runs on the CPU, the device is {self._device}: set cpu")
+        image, *others = [torch.zeros(shape) for shape in self._shapes]
+        tokens = self._decoder.prompt_tokens(torch.zeros(2, image.shape[1]))
+        self._run_decoder = compile_network(self._decoder, [image, tokens, *others], varying=[1])
+        pixels = torch.zeros(1, 3, self._side, self._side)
+        self._run_encoder = compile_network(
+            ImageSide(self._model), [pixels], precision="bf16" if self._autocast is True else "f32"
+        )
+        del self._model.vision_encoder  # OpenVINO has its own copy of it
 
     @cached_property
     def encoder_hash(self) -> str:
-        """Identifies weights, input size and storage dtype."""
-        return f"{self._weights_hash[:16]}-{self._side}-{self.embedding_dtype.name}"
+        """Identifies weights, input size, storage dtype and precision, and the order of what is stored."""
+        # In bfloat16 the engines round at other places.
+        precision = f"-{self._autocast}-{self._engine}" if self._autocast else ""
+        return f"{self._weights_hash[:16]}-{self._side}-{self.embedding_dtype.name}-rows{precision}"
 
     def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:  # noqa: ARG002 - the protocol's signature
         """The whole image, whatever the box."""
@@ -83,8 +128,16 @@ class HfSamSegmenter:
         inputs = self._processor(images=image, return_tensors="pt", input_data_format="channels_last")
 
         def encode(model: Any) -> npt.NDArray[np.float32]:
-            maps = _image_features(model, inputs["pixel_values"].to(next(model.parameters()).device))
-            flattened: npt.NDArray[np.float32] = torch.cat([one.flatten() for one in maps]).float().cpu().numpy()
+            pixels = inputs["pixel_values"]
+            if self._run_encoder is not None:
+                rows = self._run_encoder(pixels)
+            else:
+                device = next(model.parameters()).device
+                half = torch.float16 if self._autocast == "float16" else torch.bfloat16
+                lowered = bool(self._autocast) and (half is torch.bfloat16 or device.type != "cpu")
+                with torch.autocast(device.type, half, enabled=lowered):
+                    rows = ImageSide(model)(pixels.to(device))
+            flattened: npt.NDArray[np.float32] = torch.cat([one.float().flatten() for one in rows]).cpu().numpy()
             return flattened
 
         flat = self.memory_fallback.run(encode)
@@ -103,20 +156,34 @@ class HfSamSegmenter:
         Raises:
             PromptError: no prompt, a point outside the image, or mask logits of another shape than the model's.
         """
-        height, width = embedding.image_size
-        inputs = self._prompt_tensors(embedding, prompts)
+        size = embedding.image_size
+        sparse, dense = self._encoded(embedding, prompts)
+        image, *others = self._in_rows(embedding)
+        masks, ious = self._run_decoder(image + dense, self._decoder.prompt_tokens(sparse), *others)
         lone_point = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
-        outputs = self._model(**inputs, **self._unpacked(embedding), multimask_output=lone_point)
-        ious = outputs.iou_scores[0, 0]
-        best = int(ious.argmax())
-        low_res = outputs.pred_masks[:, 0, best : best + 1].float()
-        logits = self._at_image_size(low_res, height, width)
+        best = self._chosen(masks, ious, lone_point=lone_point)
+        low_res = masks[best].cpu().numpy()
+        side = self._side if self._longest_edge is not None else len(low_res)
+        input_size = self._input_size(*size) if self._longest_edge is not None else (side, side)
+        at_size = upsampled(low_res, side, input_size, size, -STABILITY_OFFSET)
         return MaskPrediction(
-            mask=logits[0, 0].cpu().numpy() > 0,
-            predicted_iou=float(ious[best].float().clamp(0, 1)),
-            low_res_logits=low_res[0, 0].cpu().numpy(),
-            measure_stability=partial(_stability, logits[0]),
+            mask=at_size.mask(0.0, embedding),
+            predicted_iou=float(ious[best].clamp(0, 1)),
+            low_res_logits=low_res,
+            measure_stability=partial(at_size.stability, 0.0),
         )
+
+    def _chosen(self, masks: Tensor, ious: Tensor, *, lone_point: bool) -> int:
+        """Which of the decoder's masks is the answer, as the library chooses: its first but for an ambiguous prompt.
+
+        SAM 2 takes the most confident one of the others, too, where the first is unstable.
+        """
+        decoder = self._model.mask_decoder
+        if not lone_point and getattr(decoder, "dynamic_multimask_via_stability", False):
+            delta = decoder.dynamic_multimask_stability_delta
+            inner, outer = (masks[0] > delta).sum(), (masks[0] > -delta).sum()
+            lone_point = bool(outer) and float(inner / outer) < decoder.dynamic_multimask_stability_thresh
+        return 1 + int(ious[1:].argmax()) if lone_point else 0
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
         """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""
@@ -131,22 +198,27 @@ class HfSamSegmenter:
         logits[: inside[1], : inside[0]] = (2 * resized - 1) * MASK_PROMPT_LOGIT
         return logits
 
-    @cached_property
-    def _shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the maps of ``_image_features``, found on the meta device so that nothing is computed."""
-        with torch.device("meta"):
-            skeleton = type(self._model)(self._model.config).eval()
-        pixels = torch.zeros((1, 3, self._side, self._side), device="meta")
-        return tuple(tuple(one.shape) for one in _image_features(skeleton, pixels))
+    def _in_rows(self, embedding: Embedding) -> tuple[Tensor, ...]:
+        """The embedding as the decoder reads it, float32; kept, since further clicks ask for it again."""
+        rows = self._features.get(embedding.key)
+        if rows is None:
+            flat = torch.from_numpy(embedding.features).to(self._device, torch.float32).flatten()
+            parts = torch.split(flat, [math.prod(shape) for shape in self._shapes])
+            rows = tuple(one.view(shape) for one, shape in zip(parts, self._shapes, strict=True))
+            self._features.put(embedding.key, rows, flat.nbytes)
+        return rows
 
-    def _unpacked(self, embedding: Embedding) -> dict[str, Any]:
-        flat = torch.from_numpy(embedding.features).to(self._device, self._model.dtype).flatten()
-        sizes = [math.prod(shape) for shape in self._shapes]
-        parts = torch.split(flat, sizes)
-        maps = [one.reshape(shape) for one, shape in zip(parts, self._shapes, strict=True)]
-        if self._model.config.model_type == "sam_hq":
-            return {"image_embeddings": maps[0], "intermediate_embeddings": maps[1:]}
-        return {"image_embeddings": maps[0] if len(maps) == 1 else maps}
+    def _encoded(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor | None, Tensor]:
+        """As the decoder reads prompts: tokens float[N, C], and what is added to the image's, float[h * w or 1, C]."""
+        given = self._prompt_tensors(embedding, prompts)
+        if not given.keys() & {"input_points", "input_boxes"} and hasattr(self._model, "no_memory_embedding"):
+            given["input_points"] = self._tensor(np.zeros((1, 1, 1, 2)))  # as SAM 2 does: a point that is none
+            given["input_labels"] = -torch.ones(1, 1, 1, dtype=torch.int32, device=self._device)
+        names = ("input_points", "input_labels", "input_boxes", "input_masks")
+        sparse, dense = self._model.prompt_encoder(**{name: given.get(name) for name in names})
+        if "input_masks" in given:
+            return None if sparse is None else sparse[0, 0], dense[0].flatten(1).T
+        return sparse[0, 0], self._model.prompt_encoder.no_mask_embed.weight
 
     @property
     def _mask_input_size(self) -> tuple[int, int]:
@@ -159,14 +231,6 @@ class HfSamSegmenter:
             return self._side, self._side
         scale = self._side / max(height, width)
         return int(height * scale + 0.5), int(width * scale + 0.5)
-
-    def _at_image_size(self, low_res: Tensor, height: int, width: int) -> Tensor:
-        if self._longest_edge is not None:
-            rows, columns = self._input_size(height, width)
-            square = (self._side, self._side)
-            low_res = functional.interpolate(low_res, square, mode="bilinear", align_corners=False)
-            low_res = low_res[..., :rows, :columns]
-        return functional.interpolate(low_res, (height, width), mode="bilinear", align_corners=False)
 
     def _prompt_tensors(self, embedding: Embedding, prompts: Prompts) -> dict[str, Tensor]:
         """The model's keywords: points [1, 1, N, 2], labels [1, 1, N], boxes [1, 1, 4], masks [1, 1, h, w]."""
@@ -201,41 +265,39 @@ class HfSamSegmenter:
         return torch.as_tensor(values, dtype=self._model.dtype, device=self._device)
 
 
-def _image_features(model: Any, pixel_values: Tensor) -> list[Tensor]:
-    """What the decoder needs of the image: one map, or several at falling resolution (SAM 2), or two (SAM-HQ)."""
-    found = model.get_image_embeddings(pixel_values)
-    if isinstance(found, Tensor):
-        return [found]
-    if isinstance(found, list):
-        return found
-    embedding, intermediate = found
-    return [embedding, intermediate[0]]  # the decoder reads the first of them only
-
-
-def _stability(logits: Tensor) -> float:
-    return float(calculate_stability_score(logits, 0.0, STABILITY_OFFSET)[0].nan_to_num(0.0))
-
-
-def load_hf_sam(weights: Path, *, embedding_dtype: EmbeddingDtype = "float16", device: str = "cpu") -> HfSamSegmenter:
+def load_hf_sam(
+    weights: Path,
+    *,
+    embedding_dtype: EmbeddingDtype = "float16",
+    device: str = "cpu",
+    autocast: Autocast = False,
+    engine: Engine = "torch",
+) -> HfSamSegmenter:
     """The model in a folder of ``save_pretrained`` (config.json, preprocessor, model.safetensors); no network is used.
 
+    Args:
+        weights: the folder.
+        embedding_dtype: type of stored features.
+        device: where the network runs.
+        autocast: run the encoder in half precision, see ``SamSegmenter``.
+        engine: what runs the networks, see ``SamSegmenter``.
+
     Raises:
-        WeightsError: not such a folder, or a model of another kind.
+        WeightsError: not such a folder, a model of another kind, or tensors are missing or left over.
+        ConfigError: a package that it needs is not installed.
     """
     from transformers import AutoModelForMaskGeneration, AutoProcessor
 
-    from backend.pipeline.weights.kinds import checkpoint_kind
-
-    kind = checkpoint_kind(weights)
-    if kind not in [f"transformers {name}" for name in _MODEL_TYPES]:
-        raise WeightsError(
-            f"{weights} holds {kind!r}, not a SAM of transformers ({', '.join(_MODEL_TYPES)}): give a folder written by"
-            " save_pretrained or fetched from the hub"
-        )
-    try:
-        model = AutoModelForMaskGeneration.from_pretrained(weights, local_files_only=True, dtype=torch.float32)  # nosec B615 # a local folder
-        processor = AutoProcessor.from_pretrained(weights, local_files_only=True)  # nosec B615 # a local folder
-    except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"the model in {weights} cannot be loaded: {error}") from error
+    require_type(weights, _MODEL_TYPES, "a SAM of transformers")
+    model = load_model(AutoModelForMaskGeneration, weights)
+    processor = load_processor(AutoProcessor, weights)
     digest = recorded_sha256(weights) or record(weights)
-    return HfSamSegmenter(model, processor, embedding_dtype=embedding_dtype, device=device, weights_hash=digest)
+    return HfSamSegmenter(
+        model,
+        processor,
+        embedding_dtype=embedding_dtype,
+        device=device,
+        weights_hash=digest,
+        autocast=autocast,
+        engine=engine,
+    )

@@ -8,25 +8,86 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.types import Mask, Point
+from backend.pipeline.types import Mask, Point, Prompts
 from dataset_tools import brush_rle
 from dataset_tools.geometry import Box
 
-__all__ = ["clean_mask"]
+__all__ = ["clean_mask", "shown_mask"]
+
+BOX_SLACK = 0.1
+"""Share of a box's sides by which an object may reach out of it."""
+LEAST_SLACK = 2.0
+"""The same in pixels, at least."""
 
 Numbers = npt.NDArray[np.int64]
+Corners = npt.NDArray[np.float64]
+
+
+def shown_mask(
+    mask: Mask, prompts: Prompts, speck_area: int, hole_area: int, *, new: bool, drawn: Corners | None = None
+) -> Mask:
+    """The mask bool[H, W] that the editor shows for clicks and a box: cleaned, and as they say.
+
+    What an annotator clicked on is in it, what was clicked away stays out although it is small, and of a box the mask
+    keeps to it: what reaches further out than boxes are drawn by hand is another object.
+
+    Args:
+        mask: bool[H, W], the segmenter's.
+        prompts: what led to it.
+        speck_area, hole_area: see ``clean_mask``.
+        new: no region is refined: without a box the clicked parts alone are the object. A region may have parts that
+            the annotator knows of, a box holds them all.
+        drawn: float64[4, 2], the corners (x, y) of a box that may be turned, in their order; None: those of the
+            prompts' box.
+    """
+    box = prompts.box
+    if box is not None:
+        upright = np.array([(box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1)])
+        mask = _around(mask, upright if drawn is None else drawn)
+    points = [Point(float(x), float(y)) for x, y in prompts.points]
+    on = [point for point, label in zip(points, prompts.point_labels, strict=True) if label == 1]
+    off = [point for point, label in zip(points, prompts.point_labels, strict=True) if label != 1]
+    return clean_mask(mask, speck_area, hole_area, on, off, only_clicked=new and box is None)
+
+
+def _around(mask: Mask, corners: Corners) -> Mask:
+    """The pixels of a mask within a rectangle, or so near that a box drawn by hand may have missed them."""
+    center = corners.mean(axis=0)
+    grown = np.zeros((4, 2))
+    for along, signs in ((corners[1] - corners[0], (-1, 1, 1, -1)), (corners[3] - corners[0], (-1, -1, 1, 1))):
+        length = max(float(np.linalg.norm(along)), 1e-6)
+        half = length / 2 + max(BOX_SLACK * length, LEAST_SLACK)
+        grown += np.array(signs)[:, None] * along / length * half
+    grown += center
+    x0, y0 = (max(int(value), 0) for value in grown.min(axis=0))
+    x1, y1 = (int(value) + 2 for value in grown.max(axis=0))
+    part = mask[y0:y1, x0:x1]
+    inside = np.zeros(part.shape, np.uint8)
+    # OpenCV's pixel centres lie at whole numbers; four binary digits after the point count.
+    cv2.fillConvexPoly(inside, np.round((grown - (x0, y0) - 0.5) * 16).astype(np.int32), 1, shift=4)
+    kept = np.zeros_like(mask)
+    np.logical_and(part, inside.view(np.bool_), out=kept[y0:y1, x0:x1])
+    return kept
 
 
 def clean_mask(
-    mask: Mask, speck_area: int, hole_area: int, clicked: Sequence[Point] = (), *, only_clicked: bool = False
+    mask: Mask,
+    speck_area: int,
+    hole_area: int,
+    clicked: Sequence[Point] = (),
+    cleared: Sequence[Point] = (),
+    *,
+    only_clicked: bool = False,
 ) -> Mask:
     """``mask`` bool[H, W] without parts of fewer than ``speck_area`` pixels and holes of fewer than ``hole_area``.
 
     Parts are connected over corners, holes over sides. The largest part is kept whatever its size (a vehicle may have
-    ten pixels), and so is every part under a point of ``clicked`` (x, y in pixels). With ``only_clicked`` nothing but
+    ten pixels), and so is every part under a point of ``clicked`` (x, y in pixels); a hole under one of ``cleared`` is
+    not filled. With ``only_clicked`` nothing but
     those parts is kept, where there is one: a new object is what was clicked. A mask without specks and holes is
     returned as it is.
     """
@@ -40,6 +101,7 @@ def clean_mask(
             speck_area,
             hole_area,
             [Point(p.x + 1, p.y - rows.start + 1) for p in clicked],
+            [Point(p.x + 1, p.y - rows.start + 1) for p in cleared if box.contains(p)],
             only_clicked=only_clicked,
         )
         cleaned = np.zeros_like(mask)
@@ -64,6 +126,9 @@ def clean_mask(
     # One column at the image's side is empty, so that everything outside is connected with one of the two ends.
     is_hole[regions[0 if box.x0 > 0 else -1]] = False
     is_hole[regions[(around.starts < width) | (around.ends > (height - 1) * width)]] = False
+    for point in cleared:
+        if box.contains(point) and (run := around.at(int(point.y - rows.start) * width + int(point.x))) is not None:
+            is_hole[regions[run]] = False
     holes = around.choose(is_hole[regions])
     if not len(specks.starts) and not len(holes.starts):
         return mask

@@ -7,11 +7,9 @@ its conversion tool, which reports its use to Intel.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -72,10 +70,11 @@ def compile_network(
         ) from error
     any_length = {0: torch.export.Dim.DYNAMIC}
     dynamic = tuple(any_length if place in varying else None for place in range(len(example)))
-    with warnings.catch_warnings(), _without_notes(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch.export about its own parts
         program = torch.export.export(network, tuple(example), dynamic_shapes=dynamic if varying else None)
-        exported = TorchFXPythonDecoder.from_exported_program(program, dynamic_shapes=bool(varying))
+        graph = program.run_decompositions(_decompositions()).module()
+        exported = TorchFXPythonDecoder(graph, dynamic_shapes=bool(varying))
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(exported))
     model.reshape({i: [-1 if i in varying else len(x), *x.shape[1:]] for i, x in enumerate(example)})
@@ -87,18 +86,14 @@ def compile_network(
     return CompiledNetwork(openvino.Core().compile_model(model, "CPU", settings))
 
 
-@contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-    """OpenVINO notes operations that torch no longer knows on the root logger, which it sets up for that."""
+def _decompositions() -> Any:
+    """torch's table of operations to take apart, less those that OpenVINO knows as they are."""
+    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+    from torch.export.decomp_utils import CustomDecompTable
 
-    def wanted(record: logging.LogRecord) -> bool:
-        return "not found in decomp table" not in record.getMessage()
-
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)
-    root.addFilter(wanted)
-    try:
-        yield
-    finally:
-        root.removeFilter(wanted)
-        root.removeHandler(handler)
+    table: Any = CustomDecompTable()  # type: ignore[no-untyped-call]
+    # OpenVINO's own list lacks the layer norm, whose parts take five passes over the features instead of one.
+    for operation in (*ops_to_not_decompose(), torch.ops.aten.native_layer_norm.default):
+        if operation in table:
+            table.pop(operation)
+    return table

@@ -6,11 +6,12 @@ faster.
 
 A click says where an object is, not how large. Models that embed whole images do not care; the compact segmenter looks
 through a window, so the window is found by a pure rule: several sizes around the first positive click are tried and the
-most confident mask tells the object's extent.
+likeliest mask tells the object's extent.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.bounded_cache import BoundedCache
+from backend.pipeline.scores import log_odds
 from backend.pipeline.segmentation import Segmenter
+from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Embedding, Mask, MaskPrediction, Point, Prompts
 from dataset_tools.errors import PromptError
 
@@ -41,6 +44,9 @@ LAST_CLICK_FOR_WINDOW = 3
 """Positive clicks after this one leave the window alone unless they lie outside it."""
 TOLERATED_ZOOM = 1.3
 """Ratio of the sides of two windows up to which the present one is kept."""
+_SMALLNESS = 0.5
+"""What a supposed side counts against itself, by its logarithm. It and the rule were chosen on validation images: mean
+IoU after one click 0.785 -> 0.793 (NWPU VHR-10, 120 objects) and 0.467 -> 0.580 (iSAID, 150)."""
 _SAMPLES = 9
 _PLACE_BYTES = 500
 
@@ -102,9 +108,9 @@ def replay(
 
     The window is that of the region, or of the box, widened for positive clicks outside it. Negative clicks outside
     change nothing: the mask ends at the window. Where there are only clicks, the first positive one is decoded in the
-    windows of objects of ``CLICK_OBJECT_SIDES``, and the box of the mask with the highest predicted IoU makes the
-    window. The second and the third positive click move it only if the mask after them asks for one of quite another
-    size, or if they lie outside.
+    windows of objects of ``CLICK_OBJECT_SIDES``, and the box of the likeliest of these masks makes the window: by
+    predicted IoU, for small objects, against masks that outgrow the object supposed. The second and the third positive
+    click move it only if the mask after them asks for one of quite another size, or if they lie outside.
 
     Args:
         segmenter: decodes, and turns boxes into windows.
@@ -215,12 +221,15 @@ class _Session:
 
     def _first_sight(self, click: npt.NDArray[np.float32]) -> _Sight:
         x, y = (float(value) for value in click[0])
-        supposed = [Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2) for side in CLICK_OBJECT_SIDES]
-        windows = list(dict.fromkeys(self._segmenter.window_for(box, self._image_size) for box in supposed))
+        windows: dict[Box, float] = {}
+        for side in CLICK_OBJECT_SIDES:
+            supposed = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+            windows.setdefault(self._segmenter.window_for(supposed, self._image_size), side)
         if len(windows) == 1:
-            return _Sight(windows[0], None)
-        tried = [self.decode(window, _positive(click)) for window in windows]
-        extent = Box.of_mask(max(tried, key=lambda prediction: prediction.predicted_iou).mask)
+            return _Sight(next(iter(windows)), None)
+        seen = [(side, self.decode(window, _positive(click))) for window, side in windows.items()]
+        tried = [(side, found.predicted_iou, _clicked_extent(found.mask, x, y)) for side, found in seen]
+        extent = max(tried, key=lambda one: _belief(*one))[2]
         return _Sight(self._segmenter.window_for(_hull(extent, click), self._image_size), extent)
 
     def _next_sight(self, sight: _Sight, clicks: npt.NDArray[np.float32]) -> _Sight:
@@ -269,6 +278,21 @@ class _Session:
             self._cache.logits.put(key(count), logits, logits.nbytes)
         self._last = key(total), prediction
         return prediction
+
+
+def _clicked_extent(mask: Mask, x: float, y: float) -> Box:
+    """The box around the part of ``mask`` under a click; around all of it where the click lies beside."""
+    return Box.of_mask(clean_mask(mask, 1, 0, (Point(x, y),), only_clicked=True))
+
+
+def _belief(side: float, predicted_iou: float, extent: Box) -> float:
+    """Log odds that a lone click's object is the one seen, ``extent``, where one of ``side`` pixels was supposed.
+
+    Small objects are the more frequent ones, and a mask that outgrows what was supposed has run over its surroundings:
+    with the predicted IoU alone, one click on a small car takes the road.
+    """
+    grown = max(extent.width, extent.height) / side
+    return log_odds(predicted_iou) - _SMALLNESS * math.log(side) - math.log(max(grown, 1.0))
 
 
 def _positive(points: npt.NDArray[np.float32]) -> Prompts:

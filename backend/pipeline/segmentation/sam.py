@@ -25,7 +25,14 @@ from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
 from backend.pipeline.segmentation.openvino_engine import compile_network
-from backend.pipeline.segmentation.windows import PlacedLogits, hold_clicks, prompt_tensors, upsampled, window_size
+from backend.pipeline.segmentation.windows import (
+    STABILITY_OFFSET,
+    click_places,
+    hold_clicks,
+    prompt_tensors,
+    upsampled,
+    window_size,
+)
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from dataset_tools.errors import ConfigError, ImageError, PromptError
 
@@ -33,8 +40,6 @@ __all__ = ["MASK_PROMPT_LOGIT", "Autocast", "EmbeddingDtype", "Engine", "SamSegm
 
 MASK_PROMPT_LOGIT = 6.0
 """Logit of the object in a mask prompt made from a binary mask, minus this outside; the compact model is trained so."""
-STABILITY_OFFSET = 1.0
-"""Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 
 _IMAGE_TOKEN_BYTES = 32_000_000
 """Embeddings kept in the form in which the decoder reads them, beside the store's: eight of ViT-B."""
@@ -214,8 +219,9 @@ class SamSegmenter:
         first = 1 if several else 0
         best = first + int(ious[first : None if several else 1].argmax())
         chosen = masks[best]
-        if self._click_radius is not None and points is not None and labels is not None:
-            chosen = hold_clicks(chosen, points[0], labels[0], self._scale, self._click_radius)
+        if self._click_radius is not None and points is not None:
+            places, signs = click_places(embedding, prompts, self._transform, self._scale)
+            chosen = hold_clicks(chosen, places, signs, self._click_radius)
         size = window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
         low_res_logits = chosen.cpu().numpy()
@@ -224,10 +230,10 @@ class SamSegmenter:
             low_res_logits, self._transform.target_length, input_size, size, threshold - STABILITY_OFFSET
         )
         return MaskPrediction(
-            mask=_paste(placed, threshold, embedding),
+            mask=placed.mask(threshold, embedding),
             predicted_iou=float(ious[best].clamp(0, 1)),
             low_res_logits=low_res_logits,
-            measure_stability=partial(_stability, placed.logits, threshold),
+            measure_stability=partial(placed.stability, threshold),
         )
 
     def _embedding_tokens(self, embedding: Embedding) -> Tensor:
@@ -266,22 +272,3 @@ def _resolve(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
-
-
-def _stability(logits: npt.NDArray[np.float32], threshold: float) -> float:
-    """segment-anything's stability score: IoU of the masks at a raised and a lowered threshold, 0 if both are empty."""
-    union = np.count_nonzero(logits > threshold - STABILITY_OFFSET)
-    return np.count_nonzero(logits > threshold + STABILITY_OFFSET) / union if union else 0.0
-
-
-def _paste(placed: PlacedLogits, threshold: float, embedding: Embedding) -> Mask:
-    """The logits of a part of the window as a mask bool[H, W] of the original image."""
-    height, width = embedding.image_size
-    mask = np.zeros((height, width), np.bool_)
-    x0, y0 = round(embedding.window.x0) + placed.x0, round(embedding.window.y0) + placed.y0
-    y1, x1 = y0 + placed.logits.shape[0], x0 + placed.logits.shape[1]
-    rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        visible = placed.logits[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-        np.greater(visible, threshold, out=mask[rows, columns])
-    return mask

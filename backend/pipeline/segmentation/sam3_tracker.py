@@ -13,7 +13,6 @@ from backend.pipeline.sam3_vision import FEATURE_MEMORY, load_sam3_part, share_b
 from backend.pipeline.segmentation.hf_sam import HfSamSegmenter
 from backend.pipeline.segmentation.sam import EmbeddingDtype
 from backend.pipeline.weights.records import record, recorded_sha256
-from dataset_tools.errors import WeightsError
 
 __all__ = ["load_sam3_tracker"]
 
@@ -42,19 +41,9 @@ def load_sam3_tracker(
     """
     import transformers
 
-    from backend.pipeline.weights.kinds import checkpoint_kind
-
-    kind = checkpoint_kind(weights).removeprefix("transformers ")
-    if kind not in _TYPES:
-        raise WeightsError(
-            f"{weights} holds {kind!r}, not a SAM 3 with a tracker ({', '.join(_TYPES)}): give a folder like"
-            " huggingface.co/facebook/sam3"
-        )
-    model = load_sam3_part(transformers.Sam3TrackerModel, weights)
-    try:
-        processor = transformers.Sam3TrackerProcessor.from_pretrained(weights, local_files_only=True)  # nosec B615 # a local folder
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{weights} has no usable processor: {error}") from error
+    model, processor = load_sam3_part(
+        transformers.Sam3TrackerModel, transformers.Sam3TrackerProcessor, weights, _TYPES, "a SAM 3 with a tracker"
+    )
     common = {} if shared is None else shared
     share_backbone(model, common, weights, device=device, feature_memory=feature_memory, half=autocast)
     digest = recorded_sha256(weights) or record(weights)

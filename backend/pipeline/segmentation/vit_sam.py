@@ -12,6 +12,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from backend.pipeline.segmentation.sam import Autocast, EmbeddingDtype, Engine, SamSegmenter
+from backend.pipeline.weights.refusals import refusal
 from dataset_tools.errors import WeightsError
 
 __all__ = ["load_sam"]
@@ -49,7 +50,7 @@ def load_sam(
             f"the SAM checkpoint {weights} is missing: run pslg weights list to see how to get it"
         ) from error
     except Exception as error:  # unpickling damaged data raises whatever it likes
-        raise WeightsError(f"{weights} is not a checkpoint of plain tensors ({error}): download it again") from error
+        raise refusal(weights, error) from error
     if not isinstance(state, dict) or not state.keys() >= _ENCODER_MARKS:
         raise WeightsError(
             f"{weights} holds no SAM of segment-anything (ViT-B, ViT-L, ViT-H): choose a file sam_vit_b, sam_vit_l or "

@@ -16,15 +16,28 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
-from backend.pipeline.types import Box, Embedding, Prompts
+from backend.pipeline.types import Box, Embedding, Mask, Prompts
 from dataset_tools.errors import PromptError
 
-__all__ = ["PlacedLogits", "hold_clicks", "prompt_tensors", "upsampled", "window_for", "window_size"]
+__all__ = [
+    "STABILITY_OFFSET",
+    "PlacedLogits",
+    "click_places",
+    "hold_clicks",
+    "prompt_tensors",
+    "upsampled",
+    "window_for",
+    "window_size",
+]
 
 WINDOW_FACTOR = 1.75
 MINIMUM_WINDOW = 40
+STABILITY_OFFSET = 1.0
+"""Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 CLICK_MARGIN = 1.0
-"""Logit that a contradicted click's own pixel gets."""
+"""Logit that a contradicted click's own pixel gets at least."""
+_LEAST_REACH = 0.7
+"""Low-resolution pixels around a click that hold with it, however near one of the other sign is."""
 _MARGIN = 2
 """Low-resolution pixels around what is kept: one that interpolation reaches, one that takes the cut's own border."""
 
@@ -98,6 +111,28 @@ def window_size(window: Box) -> tuple[int, int]:
     return round(y1 - y0), round(x1 - x0)
 
 
+def click_places(
+    embedding: Embedding, prompts: Prompts, transform: ResizeLongestSide, scale: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Where the clicks inside the window lie in the logits, float64[N, 2] (x, y), and their labels int64[N].
+
+    A click speaks of the pixel of the image that it lies in: its place is that pixel's centre.
+
+    Args:
+        embedding: of the window.
+        prompts: clicks in pixels of the image.
+        transform: from the window to the network's input.
+        scale: low-resolution pixels per input pixel.
+
+    Raises:
+        PromptError: see ``SamSegmenter.decode``.
+    """
+    kept = _kept_points(embedding, prompts)
+    centres = np.floor(prompts.points[kept].astype(np.float64)) + 0.5 - np.array(embedding.window[:2])
+    places = transform.apply_coords(centres, window_size(embedding.window)) * scale - 0.5
+    return places, prompts.point_labels[kept]
+
+
 def _kept_points(embedding: Embedding, prompts: Prompts) -> npt.NDArray[np.bool_]:
     """bool[N]: points inside the window; raises PromptError for a point that cannot be served."""
     height, width = embedding.image_size
@@ -116,35 +151,50 @@ def _kept_points(embedding: Embedding, prompts: Prompts) -> npt.NDArray[np.bool_
     return np.asarray(inside)
 
 
-def hold_clicks(logits: Tensor, points: Tensor, labels: Tensor, scale: float, radius: float) -> Tensor:
-    """``logits`` with every click that they contradict made to hold.
+def hold_clicks(
+    logits: Tensor, places: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], radius: float
+) -> Tensor:
+    """``logits`` with every click made to hold.
 
     The compact decoder has seen few thin parts; a click on a wing tip that changes nothing would leave an annotator no
     way to finish. segment-anything's own models are used as published, without this.
 
-    A contradicted click shifts the logits around it so far that its own pixel changes sides, fully within half of
-    ``radius`` and fading to nothing at one and a half; clicks are taken in order. A mask that agrees with all clicks
-    stays as it is.
+    A click that the mask contradicts, or all but contradicts, shifts the logits around it so far that its own pixel is
+    clearly on its side, fully within half of its reach and fading to nothing at one and a half. The reach is
+    ``radius``, less where a click of the other sign is near, which is to hold as well; clicks are taken in order. A
+    mask that agrees with all clicks stays as it is.
 
     Args:
         logits: float32[h, w].
-        points: float32[N, 2], (x, y) in pixels of the network's input.
-        labels: int[N], 1 foreground, 0 background.
-        scale: low-resolution pixels per input pixel.
-        radius: in low-resolution pixels.
+        places: float64[N, 2], (x, y) of the clicks in pixels of the logits, whole numbers at their centres.
+        labels: int64[N], 1 foreground, 0 background.
+        radius: in pixels of the logits.
     """
     height, width = logits.shape
     rows = torch.arange(height, device=logits.device, dtype=torch.float32)[:, None]
     columns = torch.arange(width, device=logits.device, dtype=torch.float32)[None]
     held = logits
-    for (x, y), label in zip(((points + 0.5) * scale - 0.5).tolist(), labels.tolist(), strict=True):
+    for (x, y), label in zip(places.tolist(), labels.tolist(), strict=True):
         sign = 1.0 if label == 1 else -1.0
-        row, column = min(max(round(y), 0), height - 1), min(max(round(x), 0), width - 1)
-        missing = CLICK_MARGIN - sign * float(held[row, column])
-        if missing > CLICK_MARGIN:
+        missing = CLICK_MARGIN - sign * _value_at(held, x, y)
+        if missing > 0:
+            others = places[labels != label]
+            nearest = min((math.hypot(x - float(u), y - float(v)) for u, v in others), default=math.inf)
+            reach = max(min(radius, nearest / 1.5), _LEAST_REACH)
             distance = ((rows - y) ** 2 + (columns - x) ** 2).sqrt()
-            held = held + sign * missing * (1.5 - distance / radius).clamp(0, 1)
+            shape = (1.5 - distance / reach).clamp(0, 1)
+            held = held + sign * missing / max(_value_at(shape, x, y), 0.1) * shape
     return held
+
+
+def _value_at(logits: Tensor, x: float, y: float) -> float:
+    """Bilinear between the four pixels around a place: what the mask's own pixel there gets."""
+    height, width = logits.shape
+    x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
+    left, upper = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
+    corners = logits[upper : upper + 2, left : left + 2].cpu().numpy()
+    across = corners @ np.array([1 - (x - left), x - left])[: corners.shape[1]]
+    return float(np.array([1 - (y - upper), y - upper])[: len(across)] @ across)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +209,23 @@ class PlacedLogits:
     logits: npt.NDArray[np.float32]
     x0: int = 0
     y0: int = 0
+
+    def mask(self, threshold: float, embedding: Embedding) -> Mask:
+        """bool[H, W] of the original image: where the logits lie above ``threshold``, within the embedding's window."""
+        height, width = embedding.image_size
+        mask = np.zeros((height, width), np.bool_)
+        x0, y0 = round(embedding.window.x0) + self.x0, round(embedding.window.y0) + self.y0
+        y1, x1 = y0 + self.logits.shape[0], x0 + self.logits.shape[1]
+        rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            visible = self.logits[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+            np.greater(visible, threshold, out=mask[rows, columns])
+        return mask
+
+    def stability(self, threshold: float) -> float:
+        """segment-anything's stability score: IoU of the masks at a raised and a lowered threshold, 0 if both empty."""
+        union = np.count_nonzero(self.logits > threshold - STABILITY_OFFSET)
+        return np.count_nonzero(self.logits > threshold + STABILITY_OFFSET) / union if union else 0.0
 
 
 def upsampled(

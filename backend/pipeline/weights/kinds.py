@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from backend.pipeline.weights.refusals import refusal
 from dataset_tools.errors import WeightsError
 
 __all__ = ["checkpoint_kind"]
@@ -56,7 +57,7 @@ def _tensor_names(path: Path) -> AbstractSet[str]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # LQVG's checkpoints carry their options
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # unpickling damaged data raises whatever it likes
-        raise WeightsError(f"{path} is not a checkpoint of plain tensors: {type(error).__name__}: {error}") from error
+        raise refusal(path, error) from error
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     return set(content) if isinstance(content, dict) else set()

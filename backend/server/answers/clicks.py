@@ -21,15 +21,16 @@ import orjson
 from backend.log_lines import saying
 from backend.memory import forget_locals
 from backend.pipeline import PslgSam
+from backend.pipeline.scores import clicked_score
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
-from backend.pipeline.segmentation.mask_cleaning import clean_mask
+from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.answers.task_notes import BUSY, note_region
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task
+from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task, without_texts
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
 from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
@@ -265,8 +266,11 @@ class Clicks:
         regions: list[Region] = []
         scores: list[float] = []
         if prompts.texts:
-            prediction = self._prelabeler.answer_newest(pipeline, read_task(task, config, prompts.texts), config)
+            typed = read_task(task, config, prompts.texts)
+            prediction, refused = self._prelabeler.answer_newest(pipeline, typed, config)
             regions += prediction["result"]
+            if config.has_note:  # which says why a text is gone
+                regions += without_texts(context.result, config, refused)
             scores.append(prediction["score"])
         if prompts.more is not None:
             found, score = self._more.regions(pipeline, prompts.more, task, config, image)
@@ -305,12 +309,11 @@ class Clicks:
             urgency=(0, queue.arrived),
             waiting=partial(queue.away, fetching=False),
         )
-        positive = [click.point for click in prompt.clicks if click.positive]
         region: FoundRegion | None = None
         if prompt.box is None:
             first = prompt.clicks[0]
             region = self._lookup.under(task, first.point, prompt.label, config, image.size)
-            if region is None and not positive:
+            if region is None and not any(click.positive for click in prompt.clicks):
                 logger.info("task %s: only negative clicks and no region under the first", task.id)
                 return [], 0.0
             if region is None and first.positive and has_regions(task):
@@ -325,13 +328,16 @@ class Clicks:
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
         replayed = time.perf_counter()
         stages["segment"] += replayed - began - (_elsewhere(stages) - before)
-        # A region may have parts that the annotator knows of, a box holds them all: only a new object is one part.
-        alone = region is None and prompt.box is None
-        cleaned = clean_mask(
-            prediction.mask, self._settings.speck_area, self._settings.hole_area, positive, only_clicked=alone
+        cleaned = shown_mask(
+            prediction.mask,
+            prompt.prompts,
+            self._settings.speck_area,
+            self._settings.hole_area,
+            new=region is None,
+            drawn=prompt.drawn,
         )
         writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
-        score = min(max(prediction.predicted_iou, 0.0), 1.0)
+        score = clicked_score(prediction, pipeline.config.score)
         regions = writer.regions(
             cleaned,
             prompt.label,

@@ -116,10 +116,13 @@ class Prelabeler:
         """
         return self.prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
 
-    def answer_newest(self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig) -> Prediction:
-        """The prediction for the last of the texts typed in the editor, with notes on all of them.
+    def answer_newest(
+        self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig
+    ) -> tuple[Prediction, frozenset[str]]:
+        """The prediction for the last of the texts typed in the editor, with notes on all of them; and the refused.
 
         The editor sends every text of a sitting each time: the objects of the earlier ones were suggested already.
+        Refused are the texts that nothing in the editor can answer: no object with a label, no candidate.
 
         Raises:
             PslgError: the image cannot be had.
@@ -129,7 +132,12 @@ class Prelabeler:
         prediction = self.prediction(pipeline, newest, answers[-1:], config)
         objects = [region for region in prediction["result"] if not is_note(region)]
         notes = note_region(notes_of(query, answers, config), config)
-        return {**prediction, "result": objects + notes}
+        refused = frozenset(
+            text
+            for text, answer in zip(query.expressions, answers, strict=True)
+            if all(label_of(item, query, config) is None for item in (*answer, *answer.candidates))
+        )
+        return {**prediction, "result": objects + notes}, refused
 
     def answers(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig, priority: Priority
@@ -312,11 +320,17 @@ class Prelabeler:
             return self._cleaned(pipeline.rescored(found))
         began = time.perf_counter()
         pixels = image.pixels()
-        decoded = time.perf_counter()
-        stages["pixels"] += decoded - began
+        stages["pixels"] += time.perf_counter() - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
+        # Nor does waiting for a language model: others compute meanwhile, or wait for it as well.
+        grounding = (
+            pipeline.ground(pixels, expression, key=image.identity, labels=labels)
+            if pipeline.grounds_elsewhere
+            else None
+        )
+        asked = time.perf_counter()
         with self._compute.turn(urgency):
-            stages["queue"] += time.perf_counter() - decoded
+            stages["queue"] += time.perf_counter() - asked
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
@@ -328,6 +342,7 @@ class Prelabeler:
                 until=until,
                 candidates=self._cache.candidates,
                 labels=labels,
+                grounding=grounding,
             )
             cleaned = self._cleaned(answer)
             for item in (*cleaned, *cleaned.candidates):

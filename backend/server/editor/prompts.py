@@ -7,11 +7,12 @@ first. All coordinates arrive in percent of the original image.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.pipeline.types import Prelabel, Prompts
 from backend.server.editor.labeling_config import LabelingConfig
@@ -35,9 +36,11 @@ __all__ = [
     "newest_draft",
     "read_prompts",
     "read_task",
+    "without_texts",
 ]
 
 _STROKE_POINTS = 3
+Drawn = tuple[Box, npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,13 @@ class ObjectPrompt:
         label: stored text of the label that was chosen for it.
         clicks: in the order in which they were made.
         box: drawn around it, axis-aligned, None without one.
+        drawn: float64[4, 2], the corners (x, y) of that box as it was drawn: it may be turned.
     """
 
     label: str
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
+    drawn: npt.NDArray[np.float64] | None = field(default=None, compare=False)
 
     @property
     def prompts(self) -> Prompts:
@@ -209,9 +214,9 @@ def read_prompts(
     signs = _draft_signs(task.drafts)
     objects: dict[tuple[str, int], ObjectPrompt] = {}
     for number, item in enumerate(items):
-        label, box = _label(item), _box(item, image_size)
-        if label is not None and box is not None:
-            objects[(label, number)] = ObjectPrompt(label, (), box)
+        label, drawn = _label(item), _box(item, image_size)
+        if label is not None and drawn is not None:
+            objects[(label, number)] = ObjectPrompt(label, (), *drawn)
     for item in items:
         label = _label(item)
         for click in _clicks(item, signs, image_size) if label is not None else ():
@@ -219,8 +224,8 @@ def read_prompts(
             known = objects.get(key, ObjectPrompt(label or ""))
             objects[key] = replace(known, clicks=(*known.clicks, click))
     for key, found in objects.items():
-        if found.box is None:
-            objects[key] = replace(found, box=_drafted_box(found, task, config, image_size))
+        if found.box is None and (drafted := _drafted_box(found, task, config, image_size)) is not None:
+            objects[key] = replace(found, box=drafted[0], drawn=drafted[1])
     typed = list(_texts(items, config))
     wishes = {
         key: MoreLike(found.label, noun, point=_place(found))
@@ -291,8 +296,8 @@ def _clicks(item: dict[str, Any], signs: dict[str, bool], image_size: tuple[int,
     return [Click(Point(x, y), sign)]
 
 
-def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
-    """The axis-aligned box around a rectangle that may be turned about its upper left corner."""
+def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Drawn | None:
+    """The axis-aligned box around a rectangle that may be turned about its upper left corner, and its corners."""
     sides = _numbers(item["value"], "x", "y", "width", "height")
     if item.get("type") != "rectanglelabels" or sides is None:
         return None
@@ -300,7 +305,7 @@ def _box(item: dict[str, Any], image_size: tuple[int, int]) -> Box | None:
     value = {**item["value"], "rotation": (_numbers(item["value"], "rotation") or [0.0])[0]}
     corners = rectangle_corners(value, height, width)
     box = Box(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()).clip(width, height)
-    return box if box.area >= 1 else None
+    return (box, corners) if box.area >= 1 else None
 
 
 def _stroke_points(item: dict[str, Any], image_size: tuple[int, int]) -> list[Point]:
@@ -332,7 +337,7 @@ def _draft_signs(drafts: Sequence[Any]) -> dict[str, bool]:
     }
 
 
-def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> Box | None:
+def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> Drawn | None:
     """The smallest box of a smart tool in the newest draft that has the label and holds the object's first click."""
     draft = newest_draft(task.drafts)
     tools = {control.name for control in config.controls if control.tag == "RectangleLabels" and control.smart}
@@ -344,10 +349,26 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
             and item.get("from_name") in tools
             and config.shows(item)
         ):
-            box = _box(item, image_size)
-            if box is not None and _label(item) == found.label and box.contains(found.clicks[0].point):
-                boxes.append(box)
-    return min(boxes, key=lambda box: box.area, default=None)
+            drawn = _box(item, image_size)
+            if drawn is not None and _label(item) == found.label and drawn[0].contains(found.clicks[0].point):
+                boxes.append(drawn)
+    return min(boxes, key=lambda drawn: drawn[0].area, default=None)
+
+
+def without_texts(result: Sequence[Any], config: LabelingConfig, refused: Collection[str]) -> list[dict[str, Any]]:
+    """The text fields of ``params.context.result`` that hold refused expressions, as they are without them.
+
+    The editor puts such an answer in the field's place at once, so that no annotation keeps as an expression what has
+    no answer.
+    """
+    changed = []
+    for item in _text_items(result, config):
+        kept = [part for part in _parts(item) if part not in refused]
+        if len(kept) < len(_parts(item)):
+            value = {**item["value"], "text": kept}
+            names = ("id", "from_name", "to_name", "type", "item_index")
+            changed.append({**{name: item[name] for name in names if name in item}, "value": value})
+    return changed
 
 
 def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[tuple[str, str]]:
@@ -355,10 +376,18 @@ def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[
 
     Where a config has several text fields, only one called ``prompt`` is an expression.
     """
+    return ((str(item.get("id")), part) for item in _text_items(items, config) for part in _parts(item) if part.strip())
+
+
+def _text_items(items: Iterable[Any], config: LabelingConfig) -> Iterator[dict[str, Any]]:
     fields = {"prompt"} if "prompt" in config.text_controls else set(config.text_controls)
     for item in items:
+        if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
+            continue
         if item.get("type") == "textarea" and item.get("from_name") in fields:
-            text = item["value"].get("text")
-            for part in text if isinstance(text, list) else [text]:
-                if isinstance(part, str) and part.strip():
-                    yield str(item.get("id")), part
+            yield item
+
+
+def _parts(item: dict[str, Any]) -> list[str]:
+    text = item["value"].get("text")
+    return [part for part in (text if isinstance(text, list) else [text]) if isinstance(part, str)]

@@ -98,7 +98,7 @@ class RegionLookup:
                     continue
                 try:
                     found = self._holds(region, control, points, image_size)
-                except (DatasetError, MaskError, TypeError, ValueError):
+                except (DatasetError, MaskError, TypeError, ValueError, OverflowError):
                     continue  # a damaged region is not under any click
                 if found is not None:
                     return replace(found, expression=read_info(region, {}).expression)

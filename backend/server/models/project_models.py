@@ -23,7 +23,7 @@ from backend.pipeline import PslgSam
 from backend.pipeline.grounding.exemplars import without_exemplars
 from dataset_tools.errors import PslgError, UnavailableError
 
-__all__ = ["Model", "ProjectModels"]
+__all__ = ["UNAVAILABLE", "Model", "ProjectModels"]
 
 logger = logging.getLogger(__name__)
 LOAD_TIMEOUT = 600.0
@@ -31,6 +31,10 @@ LOAD_TIMEOUT = 600.0
 _RETRY_BASE_AFTER = 15.0  # seconds between attempts while weights are missing
 _RETRY_AFTER = 60.0  # seconds before a version that could not be loaded is tried again
 _WAIT = 60.0  # seconds that a request waits for a version, where there is nothing else to answer with
+
+
+UNAVAILABLE = "-unavailable"
+"""What a version ends in while there is none."""
 
 
 class Model:
@@ -61,7 +65,7 @@ class Model:
     @property
     def unavailable(self) -> str:
         """What ``/setup`` answers while there is nothing to predict with."""
-        return f"{self._name}-unavailable"
+        return f"{self._name}{UNAVAILABLE}"
 
     @property
     def ready(self) -> bool:

@@ -12,6 +12,7 @@ from backend.pipeline.grounding.lqvg.architecture import Architecture
 from backend.pipeline.grounding.lqvg.checkpoint import checkpoint_content
 from backend.pipeline.grounding.lqvg.inference import load_tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from backend.pipeline.weights.refusals import refusal
 from backend.training.lqvg.data import grounding_examples
 from backend.training.lqvg.settings import LqvgSettings
 from backend.training.lqvg.training import train_lqvg
@@ -104,8 +105,13 @@ def first_network(settings: LqvgSettings) -> LqvgNetwork:
 def _load_part(module: torch.nn.Module, path: Path, dropped: tuple[str, ...]) -> None:
     """Put the state dict in ``path`` into ``module``, without the names that hold one of ``dropped``."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # unpickling damaged data raises whatever it likes
+            raise refusal(path, error) from error
         module.load_state_dict({n: t for n, t in state.items() if not any(part in n for part in dropped)})
+    except WeightsError:
+        raise
     except Exception as error:
         raise WeightsError(f"{path} does not hold the weights of this {type(module).__name__}: {error}") from error
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dataset_tools import colors
 from dataset_tools.categories import canonical
+from dataset_tools.expressions.appearance import View, look_at, view_of
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.relations import LabelledBox, choose
 from dataset_tools.expressions.rule_made.wordings import Scenery
@@ -38,7 +39,7 @@ class Proposal:
     Attributes:
         expression: the words.
         category: canonical category of the objects.
-        kind: what it goes by: single, color, size, region, extreme, order, relation, near or all.
+        kind: what it goes by: single, color, size, region, extreme, order, group, shape, surface, relation, near, all.
         targets: indices of the objects it refers to; several for kind ``all``.
         margin: how far they are ahead of the other objects, in [0, 1].
         generator: provenance, always :data:`GENERATOR`.
@@ -88,22 +89,32 @@ def propose(
             category,
             color=None if image is None else colors.color_of_mask(image, masks[i]),
             area=float(masks[i].sum()),
+            look=None if image is None else look_at(image, Box.of_mask(masks[i]), masks[i]),
         )
         for i, category in named
     ]
     if not objects:
         return []
     height, width = masks[0].shape
-    found = propose_for_boxes(objects, (height, width), seed=seed, per_object=per_object)
+    view = None if image is None else view_of(image)
+    found = propose_for_boxes(objects, (height, width), view, seed=seed, per_object=per_object)
     return [replace(proposal, targets=tuple(named[i][0] for i in proposal.targets)) for proposal in found]
 
 
 def propose_for_boxes(
-    objects: Sequence[LabelledBox], image_size: tuple[int, int], *, seed: int = 0, per_object: int = 5
+    objects: Sequence[LabelledBox],
+    image_size: tuple[int, int],
+    view: View | None = None,
+    *,
+    seed: int = 0,
+    per_object: int = 5,
 ) -> list[Proposal]:
-    """As :func:`propose`, of objects of canonical categories in an image of ``image_size`` (height, width)."""
+    """As :func:`propose`, of objects of canonical categories in an image of ``image_size`` (height, width).
+
+    ``view``: what else is seen in it, for "on the grass".
+    """
     rng = np.random.default_rng(seed)
-    scenery = Scenery(objects, image_size)
+    scenery = Scenery(objects, image_size, view)
     proposals: list[Proposal] = []
     for index in range(len(objects)):
         wordings = list(dict.fromkeys(scenery.of_one(index)))
@@ -114,24 +125,29 @@ def propose_for_boxes(
             if accepted >= per_object:
                 break
             kind, text = order[i]
-            proposal = _checked(kind, text, (index,), objects, image_size)
+            proposal = _checked(kind, text, (index,), objects, image_size, view)
             if proposal is not None:
                 proposals.append(proposal)
                 accepted += 1
     for members in scenery.groups.values():
         for text in scenery.of_all(members):
-            proposal = _checked("all", text, tuple(members), objects, image_size)
+            proposal = _checked("all", text, tuple(members), objects, image_size, view)
             if proposal is not None:
                 proposals.append(proposal)
     return proposals
 
 
 def _checked(
-    kind: str, text: str, targets: tuple[int, ...], objects: Sequence[LabelledBox], image_size: tuple[int, int]
+    kind: str,
+    text: str,
+    targets: tuple[int, ...],
+    objects: Sequence[LabelledBox],
+    image_size: tuple[int, int],
+    view: View | None,
 ) -> Proposal | None:
     """The proposal if the relation program finds its targets again, and nothing else."""
     query = parse(text)
-    choice = choose(query, objects, image_size)
+    choice = choose(query, objects, image_size, view)
     category = objects[targets[0]].category
     if query.category != category or len(text.split()) > _MAX_WORDS:
         return None

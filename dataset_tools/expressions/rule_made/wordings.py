@@ -13,7 +13,10 @@ import numpy as np
 from dataset_tools import colors
 from dataset_tools.categories import CATEGORIES, plural_of
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates, LabelledBox
+from dataset_tools.expressions.groups import partitions
+from dataset_tools.expressions.landmarks import share_around
 
 __all__ = ["Scenery"]
 
@@ -39,6 +42,11 @@ _SYNONYMS = {  # words that never say more than the category does: a vehicle nee
     "Expressway-Service-area": ("service area",),
     "Expressway-toll-station": ("toll station",),
 }
+_LONG = 2.0
+"""Ratio of the sides from which an object lies in a direction."""
+_ON = 0.6
+"""Share of the ground around an object that is of a kind, from which it stands on it."""
+_SURFACES = {"grass": "on the grass", "trees": "among the trees", "water": "in the water", "bare": "on bare ground"}
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 _SIDES = {  # (axis, sign) -> adjective, side, superlatives, edge, relations
     (0, -1): ("left", "on the left", ("leftmost", "westernmost"), "left edge", ("to the left of", "west of")),
@@ -61,10 +69,11 @@ class Scenery:
     Args:
         objects: of canonical categories.
         image_size: (height, width) in pixels.
+        view: what else is seen in the image; without it nothing is said of grass, trees and water.
     """
 
-    def __init__(self, objects: Sequence[LabelledBox], image_size: tuple[int, int]) -> None:
-        self.scene = Candidates.of(objects, image_size)
+    def __init__(self, objects: Sequence[LabelledBox], image_size: tuple[int, int], view: View | None = None) -> None:
+        self.scene = Candidates.of(objects, image_size, view)
         self.centers = spatial.centers(self.scene.boxes)
         self.areas = self.scene.sizes("area")
         self.clear = (_CLEAR * image_size[1], _CLEAR * image_size[0])
@@ -85,6 +94,9 @@ class Scenery:
             yield from self._half(index, noun, members)
             yield from self._relations(index, noun, members)
             yield from self._color(index, noun, members)
+            yield from self._group(index, noun, members)
+            yield from self._heading(index, noun)
+            yield from self._surface(index, noun)
 
     def of_all(self, members: Sequence[int]) -> Iterator[str]:
         """Wordings for all objects of a category; none for a single one."""
@@ -202,6 +214,60 @@ class Scenery:
                 along = sorted((self.centers[i, across] * way for i in here), reverse=True)
                 if self.centers[index, across] * way == along[0] and along[0] - along[1] >= self.clear[across]:
                     yield "region", f"the {superlatives[0]} {noun} in the {half} half of the image"
+
+    def _group(self, index: int, noun: str, members: Sequence[int]) -> Iterator[Wording]:
+        """By its place in a row or a column of several."""
+        peers = np.isin(np.arange(len(self.scene.boxes)), members)
+        for shape, across in (("row", 1), ("column", 0)):
+            deals = partitions(self.scene.boxes, peers, "row" if shape == "row" else "column")
+            for parts in deals[:1]:  # the upright ones
+                spans = sorted((float(self.centers[list(part.members), across].mean()), part.members) for part in parts)
+                apart = min((b[0] - a[0] for a, b in pairwise(spans)), default=0.0)
+                number = next(n for n, (_, part) in enumerate(spans) if index in part)
+                own = sorted(spans[number][1], key=lambda i: self.centers[i, 1 - across])
+                if len(own) < 2 or apart < 2 * self.clear[across]:
+                    continue
+                start, adjective, end = ("top", "upper", "bottom") if across else ("left", "left", "right")
+                which = [f"{_ORDINALS[number + 1]} {shape} from the {start}"] if number + 1 in _ORDINALS else []
+                if number == 0:
+                    which = [f"{adjective} {shape}" if len(spans) == 2 else f"{start} {shape}"]
+                elif number == len(spans) - 1:
+                    which.append(f"{end} {shape}")
+                first, last = ("left", "right") if across else ("top", "bottom")
+                place = own.index(index) + 1
+                for name in which:
+                    if place == 1:
+                        yield "group", f"the {first}most {noun} in the {name}"
+                        yield "group", f"in the {name}, the {first} {noun}"
+                    elif place == len(own):
+                        yield "group", f"the {last}most {noun} in the {name}"
+                        yield "group", f"in the {name}, the {last} {noun}"
+                    if 1 < place <= len(own) // 2 and place in _ORDINALS:
+                        yield "group", f"the {_ORDINALS[place]} {noun} from the {first} in the {name}"
+
+    def _heading(self, index: int, noun: str) -> Iterator[Wording]:
+        """Which way its longer axis lies."""
+        look = self.scene.candidates[index].look
+        outline = None if look is None else look.outline
+        if outline is None or outline.elongation < _LONG:
+            return
+        upright = abs(np.sin(outline.angle))
+        if upright > 0.96:
+            yield "shape", f"the {noun} lying north to south"
+            yield "shape", f"the vertical {noun}"
+        elif upright < 0.28:
+            yield "shape", f"the {noun} lying east to west"
+            yield "shape", f"the horizontal {noun}"
+        elif 0.5 < upright < 0.87:
+            yield "shape", f"the diagonal {noun}"
+
+    def _surface(self, index: int, noun: str) -> Iterator[Wording]:
+        """On what it stands."""
+        if self.scene.view is None:
+            return
+        for surface, where in _SURFACES.items():
+            if share_around(surface, self.scene.boxes[index], self.scene.view) >= _ON:
+                yield "surface", f"the {noun} {where}"
 
     def _relations(self, index: int, noun: str, peers: Sequence[int]) -> Iterator[Wording]:
         """To the only object of another category, or to the largest one of several."""

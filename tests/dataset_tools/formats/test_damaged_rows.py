@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dataset_tools import formats
 from dataset_tools.checks.validate import validate
 from dataset_tools.errors import DatasetError
@@ -76,3 +78,14 @@ def test_refer(tmp_path: Path) -> None:
         look(root, "refer")
         if number % 100 == 0:
             validate(root, "refer", pixels=False)
+
+
+def test_a_name_that_no_file_can_have_is_a_line(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(CASES / "coco_iscrowd", tmp_path / "coco"))
+    content = {
+        "images": [{"id": 1, "file_name": "x" * 10_000, "width": 4, "height": 4}], "annotations": [], "categories": [],
+    }  # fmt: skip
+    (root / "annotations.json").write_text(json.dumps(content))
+    (root / "expressions.jsonl").write_text("")
+    with pytest.raises(DatasetError, match="File name too long"):
+        list(formats.read(root, "coco_jsonl"))

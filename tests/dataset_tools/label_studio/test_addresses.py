@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dataset_tools.label_studio.addresses import (
     Route,
     base_address,
     checked,
+    is_public,
     is_under,
     joined,
     may_be_private,
@@ -220,3 +222,23 @@ def test_the_environment_says_the_route(monkeypatch: pytest.MonkeyPatch, tmp_pat
 )  # fmt: skip
 def test_hosts_that_look_private(host: str, private: bool) -> None:
     assert may_be_private(host) is private
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2001:4860:4860::8888", True),
+        ("64:ff9b::8.8.8.8", True),
+        ("64:ff9b::10.0.0.1", False),
+        ("64:ff9b::169.254.169.254", False),
+        ("2002:0a00:0001::1", False),  # 6to4 of 10.0.0.1
+        ("2002:7f00:0001::1", False),
+        ("::ffff:192.168.1.1", False),
+        ("::1", False),
+        ("fd00::1", False),
+        ("100.64.0.1", False),
+    ],
+)
+def test_an_ipv6_address_that_stands_for_a_private_one_is_private(address: str, public: bool) -> None:
+    assert is_public(ipaddress.ip_address(address)) is public

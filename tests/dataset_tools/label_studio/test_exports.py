@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from dataset_tools import brush_rle
+from dataset_tools import brush_rle, export
 from dataset_tools.checks.validate import check_sample
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
@@ -307,3 +307,31 @@ def test_nouns_that_annotations_teach_are_read_in_all_tasks(tmp_path: Path) -> N
     assert records["the lower gazoo"].category == "ship", "told from the harbor's words by its label"
     assert records["the lower gazoo"].provenance.guessed == ("gazoo: ship",)
     assert not records["the lower gazoo"].provenance.unread
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        task(annotation(region(square(0, 0))), image="/data/upload/1/a\0b.png"),
+        task(annotation(region(square(0, 0))), image="/data/upload/1/" + "x" * 300 + ".png"),
+        task(annotation(region(square(0, 0), original_width=-5))),
+        task(annotation(region(square(0, 0), original_width=300_000, original_height=300_000))),
+        task(annotation(region(square(0, 0), original_width=10**15))),
+        task({**annotation(), "result": [7, "x", None, [[]], region(square(0, 0))]}),
+        task({**annotation(), "result": {"a": 1}}),
+        task({**annotation(region(square(0, 0))), "lead_time": [[1]]}),
+        {**task(annotation(region(square(0, 0)))), "id": [1]},
+    ],
+    ids=["NUL", "long name", "negative", "84 GiB", "10^15", "not objects", "no list", "odd time", "odd id"],
+)
+def test_one_odd_task_never_costs_the_others_theirs(tmp_path: Path, bad: dict[str, Any]) -> None:
+    good = task(annotation(region(square(20, 20))))
+    good["data"]["image"] = "/data/upload/1/good.png"
+    (tmp_path / "export.json").write_text(json.dumps([bad, good]))
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "good.png")
+    problems: list[Problem] = []
+    source = open_source(tmp_path / "export.json", None, ImportRules(images=tmp_path), problems)
+    report = export.export(source(), tmp_path / "out", "refer")
+    assert report.images == 1
+    assert problems or report.failed
+    assert list((tmp_path / "out/images").rglob("good*"))

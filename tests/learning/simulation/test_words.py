@@ -49,7 +49,11 @@ def test_words_that_cannot_serve_are_named(text: str, problem: str) -> None:
 
 
 def test_accepted_objects_are_whole_ones_and_complete_says_so() -> None:
-    images = [image("ship", name="none"), image("quibble", "quibble", name="two"), image("quibble", "quibble", name="more")]
+    images = [
+        image("ship", name="none"),
+        image("quibble", "quibble", name="two"),
+        image("quibble", "quibble", name="more"),
+    ]
     found = accepted(images, "quibble", 3)
     assert [(one.sha256, len(one.objects), sorted(one.complete)) for one in found] == [
         ("two", 2, ["quibble"]),

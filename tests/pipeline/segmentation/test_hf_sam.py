@@ -1,7 +1,9 @@
-"""SAM models of transformers: masks equal the library's own processor and model, on tiny random weights."""
+"""SAM models of transformers: masks equal the library's own, on tiny random weights, and so do OpenVINO's."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -9,26 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.utils.import_utils import BACKENDS_MAPPING
 
 from backend.pipeline.segmentation.hf_sam import HfSamSegmenter, load_hf_sam
-from backend.pipeline.types import Box, Image, Prompts
-from dataset_tools.errors import ImageError, PromptError, WeightsError
-from tests.hf_sam_tiny import save_sam, save_sam2
+from backend.pipeline.types import Box, Prompts
+from dataset_tools.errors import ConfigError, ImageError, PromptError, WeightsError
+from tests.hf_sam_tiny import save_edgetam, save_sam, save_sam2
+from tests.pipeline.segmentation.library_masks import BOX, IMAGE, POINT, PROMPTS, library_mask
 
-IMAGE: Image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-POINT = Prompts(np.array([[30, 20]], np.float32), np.ones(1, np.int64))
-POINTS = Prompts(np.array([[30, 20], [60, 40]], np.float32), np.array([1, 0]))
-BOX = Prompts(box=Box(10, 5, 60, 40))
-BOTH = Prompts(np.array([[30, 20]], np.float32), np.ones(1, np.int64), Box(10, 5, 60, 40))
+SAVE: dict[str, Callable[[Path], None]] = {
+    "sam": lambda path: save_sam(path, high_quality=False),
+    "sam_hq": lambda path: save_sam(path, high_quality=True),
+    "sam2": save_sam2,
+    "edgetam": save_edgetam,
+}
 
 
-@pytest.fixture(scope="module", params=["sam", "sam_hq", "sam2"])
+@pytest.fixture(scope="module", params=SAVE)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if request.param == "edgetam":
+        pytest.importorskip("timm", reason='EdgeTAM needs timm: pip install "pslg-sam[timm]"')
     path = tmp_path_factory.mktemp(request.param)
-    if request.param == "sam2":
-        save_sam2(path)
-    else:
-        save_sam(path, high_quality=request.param == "sam_hq")
+    SAVE[request.param](path)
     return path
 
 
@@ -37,43 +41,49 @@ def segmenter(folder: Path) -> HfSamSegmenter:
     return load_hf_sam(folder, embedding_dtype="float32")
 
 
-def library_masks(folder: Path, prompts: Prompts, mask_logits: bool = False) -> tuple[np.ndarray[Any, Any], Any]:
-    """Mask and IoU as the library's documentation shows how to get them."""
-    from transformers import AutoModelForMaskGeneration, AutoProcessor
-
-    model = AutoModelForMaskGeneration.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder)
-    given: dict[str, Any] = {}
-    if len(prompts.points):
-        given["input_points"] = [[prompts.points.tolist()]]
-        given["input_labels"] = [[prompts.point_labels.tolist()]]
-    if prompts.box is not None:
-        given["input_boxes"] = [[list(prompts.box)]]
-    inputs = processor(images=IMAGE, return_tensors="pt", **given)
-    sizes = [inputs["original_sizes"]]
-    if "reshaped_input_sizes" in inputs:
-        sizes.append(inputs.pop("reshaped_input_sizes"))
-    inputs.pop("original_sizes")
-    if len(prompts.points) and inputs["input_points"].ndim == 3:
-        inputs["input_points"] = inputs["input_points"][None]
-    inputs = {key: value.float() if value.is_floating_point() else value for key, value in inputs.items()}
-    if prompts.mask_logits is not None:
-        inputs["input_masks"] = torch.from_numpy(prompts.mask_logits)[None, None]
-    lone = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
-    with torch.inference_mode():
-        outputs = model(**inputs, multimask_output=lone)
-    best = int(outputs.iou_scores[0, 0].argmax())
-    masks = processor.post_process_masks(outputs.pred_masks, *sizes)
-    return np.asarray(masks[0][0, best]), float(outputs.iou_scores[0, 0, best])
+@pytest.fixture(scope="module")
+def with_openvino(folder: Path) -> HfSamSegmenter:
+    if json.loads((folder / "config.json").read_text())["model_type"] == "sam":
+        pytest.skip("encoder and decoder are SAM-HQ's")
+    pytest.importorskip("openvino", reason='OpenVINO is not installed: pip install "pslg-sam[openvino]"')
+    return load_hf_sam(folder, embedding_dtype="float32", engine="openvino")
 
 
-@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX, BOTH], ids=["point", "points", "box", "both"])
-def test_masks_equal_the_library_s(folder: Path, segmenter: HfSamSegmenter, prompts: Prompts) -> None:
-    ours = segmenter.decode(segmenter.embed(IMAGE), prompts)
-    mask, iou = library_masks(folder, prompts)
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_masks_equal_the_library_s(folder: Path, segmenter: HfSamSegmenter, kind: str) -> None:
+    ours = segmenter.decode(segmenter.embed(IMAGE), PROMPTS[kind])
+    mask, iou = library_mask(folder, PROMPTS[kind])
     assert ours.mask.shape == IMAGE.shape[:2]
     assert np.array_equal(ours.mask, mask)
     assert ours.predicted_iou == pytest.approx(min(1.0, max(0.0, iou)), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*PROMPTS, "mask"])
+def test_openvino_gives_torch_s_masks(segmenter: HfSamSegmenter, with_openvino: HfSamSegmenter, kind: str) -> None:
+    """Features and logits within 1e-5 of the largest one, and with them the masks."""
+    embeddings = [one.embed(IMAGE) for one in (segmenter, with_openvino)]
+    assert embeddings[0].key == embeddings[1].key
+    largest = np.abs(embeddings[0].features).max()
+    assert np.allclose(embeddings[0].features, embeddings[1].features, rtol=0, atol=1e-5 * largest)
+    first = segmenter.decode(embeddings[0], BOX)
+    prompts = PROMPTS.get(kind, Prompts(mask_logits=first.low_res_logits))
+    for embedding in embeddings:  # the store may hold an embedding that the other engine made
+        theirs, ours = (one.decode(embedding, prompts) for one in (segmenter, with_openvino))
+        largest = np.abs(theirs.low_res_logits).max()
+        assert np.allclose(theirs.low_res_logits, ours.low_res_logits, rtol=0, atol=1e-4 * largest)
+        assert (theirs.mask != ours.mask).mean() < 0.002
+        assert ours.predicted_iou == pytest.approx(theirs.predicted_iou, abs=1e-4)
+        assert ours.stability == pytest.approx(theirs.stability, abs=0.01)
+
+
+def test_half_precision_is_another_model(folder: Path, segmenter: HfSamSegmenter) -> None:
+    half = load_hf_sam(folder, embedding_dtype="float32", autocast=True)
+    assert half.encoder_hash != segmenter.encoder_hash
+    ours, exact = half.embed(IMAGE).features, segmenter.embed(IMAGE).features
+    assert not np.array_equal(ours, exact)
+    assert np.abs(ours - exact).max() < 0.1 * np.abs(exact).max()
+    with pytest.raises(ConfigError, match="autocast must be false, true"):
+        load_hf_sam(folder, autocast="int8")  # type: ignore[arg-type]
 
 
 def test_an_image_that_a_gpu_has_no_memory_for_is_embedded_on_the_cpu(folder: Path, segmenter: HfSamSegmenter) -> None:
@@ -96,7 +106,7 @@ def test_an_earlier_mask_is_a_prompt_too(folder: Path, segmenter: HfSamSegmenter
     embedding = segmenter.embed(IMAGE)
     first = segmenter.decode(embedding, BOX)
     again = Prompts(POINT.points, POINT.point_labels, mask_logits=first.low_res_logits)
-    mask, _ = library_masks(folder, again)
+    mask, _ = library_mask(folder, again)
     assert np.array_equal(segmenter.decode(embedding, again).mask, mask)
 
 
@@ -139,5 +149,27 @@ def test_other_folders_are_recognised(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="'unknown'"):
         load_hf_sam(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(WeightsError, match="transformers bert"):
+    with pytest.raises(WeightsError, match="holds 'bert', not a SAM of transformers"):
+        load_hf_sam(tmp_path)
+
+
+def test_tensors_that_are_missing_or_left_over_are_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_sam2(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "mask_decoder.new_head.weight": torch.zeros(2)}, file, metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"has unknown tensors \(1\): mask_decoder.new_head.weight"):
+        load_hf_sam(tmp_path)
+    save_file({name: value for name, value in tensors.items() if "iou_token" not in name}, file)
+    with pytest.raises(WeightsError, match=r"mask_decoder\.iou_token\.weight"):
+        load_hf_sam(tmp_path)
+
+
+def test_a_package_that_a_model_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm", reason="writes the model that needs it")
+    save_edgetam(tmp_path)
+    monkeypatch.setitem(BACKENDS_MAPPING, "timm", (lambda: False, "{0} requires the timm library"))
+    with pytest.raises(ConfigError, match=r'timm.*pip install "pslg-sam\[timm\]"'):
         load_hf_sam(tmp_path)

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.pipeline.segmentation.mask_cleaning import clean_mask
-from backend.pipeline.types import Mask, Point
+from backend.pipeline.segmentation.mask_cleaning import clean_mask, shown_mask
+from backend.pipeline.types import Box, Mask, Point, Prompts
 
 
 def scene() -> Mask:
@@ -104,3 +104,43 @@ def test_a_new_object_is_the_clicked_part_alone() -> None:
     assert found.sum() == 15 * 25
     assert found[45, 60]
     assert clean_mask(mask, 4, 4, [Point(40, 2)], only_clicked=True).sum() == mask.sum()  # no part was clicked
+
+
+def prompts(*made: tuple[float, float, int], box: Box | None = None) -> Prompts:
+    points = np.array([(x, y) for x, y, _ in made], np.float32).reshape(-1, 2)
+    return Prompts(points, np.array([sign for _, _, sign in made], np.int64), box)
+
+
+def test_a_thin_box_keeps_the_mask_to_itself() -> None:
+    mask = np.zeros((60, 80), np.bool_)
+    mask[20:40, 5:75] = True  # the bridge, and the water beside it
+    box = Box(10, 28, 70, 32)
+    shown = shown_mask(mask, prompts(box=box), 0, 0, new=True)
+    rows, columns = np.nonzero(shown.any(axis=1))[0], np.nonzero(shown.any(axis=0))[0]
+    assert (rows.min(), rows.max()) == pytest.approx((26, 33), abs=1), "two pixels beyond the box"
+    assert (columns.min(), columns.max()) == (5, 74), "a tenth of its side, as far as there is a mask"
+    assert np.array_equal(shown_mask(mask, prompts((40, 30, 1)), 0, 0, new=True), mask)
+
+
+def test_a_turned_box_keeps_the_mask_to_itself() -> None:
+    mask = np.ones((100, 100), np.bool_)
+    corners = np.array([(20.0, 20.0), (80.0, 80.0), (77.0, 83.0), (17.0, 23.0)])  # a thin one along the diagonal
+    around = Box(17, 20, 80, 83)
+    shown = shown_mask(mask, prompts(box=around), 0, 0, new=True, drawn=corners)
+    assert shown[50, 49]
+    assert not shown[30, 70]
+    assert not shown[70, 30]
+    assert 60 * 2**0.5 * 4 < shown.sum() < 80 * 2**0.5 * 12
+    assert shown_mask(mask, prompts(box=around), 0, 0, new=True).sum() > 5000
+    outside = np.array([(90.0, 90.0), (120.0, 90.0), (120.0, 130.0), (90.0, 130.0)])
+    assert shown_mask(mask, prompts(box=Box(90, 90, 120, 130)), 0, 0, new=True, drawn=outside).any()
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_what_was_clicked_away_stays_away_however_small(left: int) -> None:
+    mask = np.zeros((20, 20), np.bool_)
+    mask[2:18, left:] = True
+    mask[9:11, 9:11] = False
+    assert clean_mask(mask, 0, 16)[9, 9], "a pin-hole is filled"
+    shown = shown_mask(mask, prompts((5.5, 5.5, 1), (9.5, 9.5, 0)), 0, 16, new=True)
+    assert np.array_equal(shown, mask)

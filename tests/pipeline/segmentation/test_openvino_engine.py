@@ -106,9 +106,9 @@ def test_bfloat16_is_another_model() -> None:
 
 
 def test_an_engine_that_cannot_run_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    hf = load_config("sam2_hiera_tiny")
-    with pytest.raises(ConfigError, match=r"segmenter\.engine: openvino cannot run a segmenter of kind hf-sam"):
-        load_segmenter(hf.segmenter.model_copy(update={"engine": "openvino"}))
+    sam3 = load_config("sam3")
+    with pytest.raises(ConfigError, match=r"segmenter\.engine: openvino cannot run a segmenter of kind sam3-tracker"):
+        load_segmenter(sam3.segmenter.model_copy(update={"engine": "openvino"}))
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConfigError, match=r"pip install \"pslg-sam\[openvino\]\""):
         SamSegmenter(small_vit_sam(), engine="openvino")

@@ -66,6 +66,47 @@ def test_the_window_grows_to_a_positive_click_outside(segmenter: Counting, image
     assert window.x0 <= 20 <= 290 <= window.x1
 
 
+class Believing:
+    """Outlines a square of ``sides[w]`` pixels around the click in a window of width w, as sure as ``sure[w]``."""
+
+    def __init__(self, sides: dict[int, int], sure: dict[int, float]) -> None:
+        self.sides, self.sure = sides, sure
+        self.windows: list[Box] = []
+
+    def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
+        return window_for(box, image_size)
+
+    def embed(self, window: Box) -> Embedding:
+        return Embedding(repr(window), np.zeros((1, 1, 1), np.float16), SIZE, window)
+
+    def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        self.windows.append(embedding.window)
+        width = min(self.sides, key=lambda known: abs(known - embedding.window.width))
+        half = self.sides[width] // 2
+        mask = np.zeros(SIZE, np.bool_)
+        x, y = (int(value) for value in prompts.points[0])
+        mask[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = True
+        mask[:4, -4:] = True  # a scrap far away says nothing about the object
+        return MaskPrediction(mask, self.sure[width], np.zeros((4, 4), np.float32), lambda: 1.0)
+
+
+@pytest.mark.parametrize(
+    ("sides", "sure", "expected"),
+    [
+        # A car: through the large windows the road is outlined, with more certainty.
+        ({70: 16, 175: 120, 438: 200}, {70: 0.6, 175: 0.7, 438: 0.7}, 40),
+        # Through the small one a hangar fills everything.
+        ({70: 70, 175: 90, 438: 90}, {70: 0.5, 175: 0.9, 438: 0.7}, 158),
+    ],
+)
+def test_one_click_takes_the_object_and_not_what_lies_around_it(
+    sides: dict[int, int], sure: dict[int, float], expected: int
+) -> None:
+    segmenter = Believing(sides, sure)
+    replay(segmenter, segmenter.embed, SIZE, clicks((150, 120, 1)))  # type: ignore[arg-type]
+    assert segmenter.windows[-1].width == pytest.approx(expected, abs=2)
+
+
 def test_models_of_whole_images_look_for_no_window(image: Image) -> None:
     whole = SamSegmenter(small_vit_sam())
     asked: list[Box] = []

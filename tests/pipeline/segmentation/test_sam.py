@@ -12,7 +12,7 @@ from segment_anything import SamPredictor
 from backend.pipeline.segmentation import sam
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter
-from backend.pipeline.segmentation.windows import hold_clicks
+from backend.pipeline.segmentation.windows import hold_clicks, window_for
 from backend.pipeline.types import Box, Image, Prompts, hash_image
 from dataset_tools.errors import ImageError, PromptError
 from tests.pipeline.segmentation.small_sams import small_vit_sam
@@ -160,15 +160,36 @@ def test_mask_prompt_marks_the_object_in_the_window(segmenter: SamSegmenter) -> 
     assert segmenter.decode(embedding, Prompts(mask_logits=logits)).mask.shape == (80, 100)
 
 
-@pytest.mark.parametrize(("x", "y", "label"), [(10, 12, 1), (55, 30, 0), (63, 63, 1), (0, 0, 0)])
-def test_clicks_hold_where_the_decoder_contradicts_them(x: int, y: int, label: int) -> None:
+@pytest.mark.parametrize(("x", "y", "label"), [(2.1, 2.6, 1), (13.5, 7.2, 0), (15.4, 15.4, 1), (-0.4, -0.4, 0)])
+def test_clicks_hold_where_the_decoder_contradicts_them(x: float, y: float, label: int) -> None:
     logits = torch.full((16, 16), -3.0 if label else 3.0)
-    held = hold_clicks(logits, torch.tensor([[float(x), float(y)]]), torch.tensor([label]), 0.25, 2.0)
-    assert (float(held[y // 4, x // 4]) > 0) == bool(label)
+    places, labels = np.array([[x, y]]), np.array([label])
+    held = hold_clicks(logits, places, labels, 2.0)
+    row, column = (min(max(round(v), 0), 15) for v in (y, x))
+    assert (float(held[row, column]) > 0) == bool(label)
     changed = (held != logits).nonzero()
-    assert ((changed - torch.tensor([y / 4, x / 4])).norm(dim=1) <= 2.0 * 1.5 + 1).all()
-    agreed = hold_clicks(-logits, torch.tensor([[float(x), float(y)]]), torch.tensor([label]), 0.25, 2.0)
-    assert torch.equal(agreed, -logits)
+    assert ((changed - torch.tensor([y, x])).norm(dim=1) <= 2.0 * 1.5 + 1).all()
+    assert torch.equal(hold_clicks(-logits, places, labels, 2.0), -logits)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_click_holds_in_the_mask_itself(seed: int) -> None:
+    # Windows that are enlarged and reduced, edges between the pixels of the logits, clicks of both signs close by.
+    generator = np.random.default_rng(seed)
+    segmenter = SamSegmenter(small_vit_sam(), window_rule=window_for, click_radius=3.0)
+    image = picture(160, 200, seed)
+    for side in (14, 40, 130):
+        window = segmenter.window_for(Box(20, 15, 20 + side, 15 + side), (160, 200))
+        embedding = segmenter.embed(image, window)
+        inner = np.array([max(window.x0, 0), max(window.y0, 0)]), np.array([min(window.x1, 200), min(window.y1, 160)])
+        points = np.floor(generator.uniform(inner[0] + 2, inner[1] - 3, (6, 2))) + 0.5
+        apart = points[(np.abs(points[:, None] - points[None]).sum(2) + 99 * np.eye(6) > side / 4).all(1)]
+        for count in range(1, len(apart) + 1):
+            signs = generator.integers(0, 2, count)
+            signs[0] = 1
+            prompts = Prompts(apart[:count].astype(np.float32), signs)
+            mask = segmenter.decode(embedding, prompts).mask
+            assert [mask[int(y), int(x)] for x, y in apart[:count]] == [bool(sign) for sign in signs]
 
 
 def test_negative_points_outside_the_window_change_nothing(segmenter: SamSegmenter) -> None:

@@ -6,22 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-import torch
 
 from backend.pipeline.grounding.open_vocabulary import Phrase
 from backend.pipeline.grounding.sam3 import load_sam3
 from backend.pipeline.segmentation.hf_sam import HfSamSegmenter
 from backend.pipeline.segmentation.sam3_tracker import load_sam3_tracker
-from backend.pipeline.types import Box, Image, Prompts
+from backend.pipeline.types import Prompts
 from dataset_tools.errors import WeightsError
+from tests.pipeline.segmentation import library_masks
+from tests.pipeline.segmentation.library_masks import BOX, IMAGE, POINT, PROMPTS
 from tests.sam3_tiny import write_sam3, write_sam3_detector
-
-IMAGE: Image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-POINT = Prompts(np.array([[30, 20]], np.float32), np.ones(1, np.int64))
-POINTS = Prompts(np.array([[30, 20], [60, 40]], np.float32), np.array([1, 0]))
-BOX = Prompts(box=Box(10, 5, 60, 40))
-BOTH = Prompts(np.array([[30, 20]], np.float32), np.ones(1, np.int64), Box(10, 5, 60, 40))
 
 
 @pytest.fixture(scope="module")
@@ -34,33 +30,16 @@ def segmenter(folder: Path) -> HfSamSegmenter:
     return load_sam3_tracker(folder, embedding_dtype="float32")
 
 
-def library_mask(folder: Path, prompts: Prompts) -> tuple[np.ndarray[Any, Any], float]:
+def library_mask(folder: Path, prompts: Prompts) -> tuple[npt.NDArray[np.bool_], float]:
     import transformers
 
-    model = transformers.Sam3TrackerModel.from_pretrained(folder).eval()
-    processor = transformers.Sam3TrackerProcessor.from_pretrained(folder)
-    given: dict[str, Any] = {}
-    if len(prompts.points):
-        given["input_points"] = [[prompts.points.tolist()]]
-        given["input_labels"] = [[prompts.point_labels.tolist()]]
-    if prompts.box is not None:
-        given["input_boxes"] = [[list(prompts.box)]]
-    inputs = processor(images=IMAGE, return_tensors="pt", **given)
-    size = inputs.pop("original_sizes")
-    if prompts.mask_logits is not None:
-        inputs["input_masks"] = torch.from_numpy(prompts.mask_logits)[None, None]
-    lone = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
-    with torch.inference_mode():
-        outputs = model(**inputs, multimask_output=lone)
-    best = int(outputs.iou_scores[0, 0].argmax())
-    masks = processor.post_process_masks(outputs.pred_masks, size)
-    return np.asarray(masks[0][0, best]), float(outputs.iou_scores[0, 0, best])
+    return library_masks.library_mask(folder, prompts, transformers.Sam3TrackerModel, transformers.Sam3TrackerProcessor)
 
 
-@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX, BOTH], ids=["point", "points", "box", "both"])
-def test_masks_equal_the_library_s(folder: Path, segmenter: HfSamSegmenter, prompts: Prompts) -> None:
-    ours = segmenter.decode(segmenter.embed(IMAGE), prompts)
-    mask, iou = library_mask(folder, prompts)
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_masks_equal_the_library_s(folder: Path, segmenter: HfSamSegmenter, kind: str) -> None:
+    ours = segmenter.decode(segmenter.embed(IMAGE), PROMPTS[kind])
+    mask, iou = library_mask(folder, PROMPTS[kind])
     assert np.array_equal(ours.mask, mask)
     assert ours.predicted_iou == pytest.approx(min(1.0, max(0.0, iou)), abs=1e-5)
 

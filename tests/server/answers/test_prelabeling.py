@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from pydantic import SecretStr
 
 from backend.pipeline import PslgSam
+from backend.pipeline.grounding import Grounder
+from backend.pipeline.grounding.vlm import load_vlm
 from backend.pipeline.types import Box, Grounding, GroundingResult, Image
 from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import parse_labeling_config
@@ -24,10 +27,16 @@ from backend.settings import Settings
 from dataset_tools import brush_rle
 from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.dataset_tools.test_image_files import huge_png_header
-from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, encode, png, task
+from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, encode, interactive, png, task
 from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
+from tests.vlm_server import Asked, Said, vlm_server
 
 VESSELS = '<Label value="Vessels" predicted_values="ship"/><Label value="building"/>'
+CLICK = {
+    "id": "p1", "type": "keypointlabels", "from_name": "point", "to_name": "image", "is_positive": True,
+    "original_width": 80, "original_height": 60, "image_rotation": 0,
+    "value": {"x": 50.0, "y": 50.0, "width": 0.3, "keypointlabels": ["ship"]},
+}  # fmt: skip
 EMPTY = {"result": [], "score": 0.0, "model_version": VERSION}
 
 
@@ -236,7 +245,7 @@ class Gate(WordGrounder):
         return super().ground(image, expression)
 
 
-def gated(settings: Settings, gate: Gate) -> LabelingService:
+def gated(settings: Settings, gate: Grounder) -> LabelingService:
     def load() -> PslgSam:
         pipeline = tiny_pipeline()
         pipeline.grounder = gate
@@ -246,6 +255,39 @@ def gated(settings: Settings, gate: Gate) -> LabelingService:
     service.start()
     assert service.model.wait(60)
     return service
+
+
+def test_a_language_model_that_thinks_holds_up_nobody(settings: Settings, site: Site) -> None:
+    """While it is waited for, a second image is asked about, an expression that needs no model and a click answered."""
+    answer, ship = threading.Event(), '[{"bbox_2d": [100, 100, 900, 900], "label": "ship"}]'
+
+    def say(asked: Asked) -> Said:
+        answer.wait(60)
+        return Said(ship)
+
+    with vlm_server() as server:
+        server.say = say
+        model = load_vlm(url=SecretStr(server.url), model="m", coordinates="thousandths")
+        service = gated(settings, model)
+        pool = ThreadPoolExecutor(2)
+        url = site.put("/a.png", png())
+        waiting = [
+            pool.submit(predict, service, task(1, url, "the ship")),
+            pool.submit(predict, service, task(2, site.put("/b.png", png(seed=1)), "the ship")),
+        ]
+        wait_for(lambda: len(server.asked) == 2)
+        local = tiny_pipeline()
+        compact = service.prelabeler.batch(
+            local, [validate(Task, task(3, url, "the building"))], parse_labeling_config(LABEL_CONFIG)
+        )
+        assert labels(compact[0]) == ["building"]
+        (clicked,) = service.predict(validate(PredictRequest, interactive(task(1, url), [CLICK], LABEL_CONFIG)))
+        assert labels(clicked) == ["ship"]
+        assert not any(one.done() for one in waiting)
+        answer.set()
+        assert [labels(one.result(60)[0]) for one in waiting] == [["ship"], ["ship"]]
+        service.close()
+        pool.shutdown()
 
 
 def test_the_deadline_returns_what_there_is_and_the_rest_is_kept(settings: Settings, site: Site) -> None:

@@ -144,6 +144,21 @@ def test_of_several_typed_expressions_the_newest_is_outlined_and_all_are_noted(
     assert [line.split(":")[0] for line in note_of(answer)] == ["“the foobar” (unknown-category)"]
 
 
+@pytest.mark.parametrize("with_note", [True, False])
+def test_a_refused_text_leaves_the_field_where_a_note_says_why(
+    start: Callable[..., LabelingService], site: Site, with_note: bool
+) -> None:
+    texts = ["the building", "the foobar", "the ship", "the dam"]  # the ship is ambiguous and has candidates
+    typed = {"id": "t", "type": "textarea", "from_name": "prompt", "to_name": "image", "value": {"text": texts}}
+    config = WITH_NOTE if with_note else LABEL_CONFIG
+    body = {**batch(task(1, site.put("/a.png", png()))), "label_config": config}
+    body["params"] = {"context": {"result": [typed]}}
+    answer: Any = start().predict(validate(PredictRequest, body))[0]
+    fields = [region for region in answer["result"] if region["from_name"] == "prompt"]
+    assert fields == ([{**typed, "value": {"text": ["the building", "the ship"]}}] if with_note else [])
+    assert answered(answer["result"]) == []
+
+
 def test_the_note_is_no_expression(site: Site) -> None:
     config = parse_labeling_config(WITH_NOTE.replace('name="prompt"', 'name="words"'))
     said = {"id": "n", "type": "textarea", "from_name": NOTE, "to_name": "image", "value": {"text": ["the ship"]}}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backend.pipeline.grounding.lqvg.architecture import LEVELS, Architecture
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from backend.pipeline.weights.refusals import refusal
 from dataset_tools.errors import WeightsError
 
 _ALIAS = "transformer.decoder.bbox_embed."
@@ -99,11 +100,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling damaged data raises whatever it likes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as a torch checkpoint: {reason}. "
-            "The download may be cut off; compare its size and download it again."
-        ) from error
+        raise refusal(path, error) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not LQVG's dictionary with the key 'model'.")
     return content

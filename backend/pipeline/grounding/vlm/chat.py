@@ -47,9 +47,11 @@ class Chat(Protocol):
 
     Attributes:
         observe: called with the cost of every call, failed ones too.
+        elsewhere: whether it runs in another process.
     """
 
     observe: Observe
+    elsewhere: bool
 
     def ask(self, image: Image, turns: Sequence[str], until: float) -> Reply:
         """The model's next words about ``image`` uint8[H, W, 3] RGB.

@@ -48,6 +48,8 @@ class Endpoint:
         ConfigError: not an http or https address.
     """
 
+    elsewhere = True
+
     def __init__(
         self, url: SecretStr, model: str, api_key: SecretStr | None, *, max_pixels: int, max_tokens: int
     ) -> None:

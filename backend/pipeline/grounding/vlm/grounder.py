@@ -8,13 +8,13 @@ objects of that kind.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from backend.pipeline.grounding.open_vocabulary import Found, choose_among, with_nouns_as_categories
+from backend.pipeline.grounding.open_vocabulary import Found, choose_among, one_of, with_nouns_as_categories
 from backend.pipeline.grounding.vlm.answers import AnswerError, Coordinates, Frame, PointedBox, read_answer
 from backend.pipeline.grounding.vlm.chat import Chat, Observe
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
@@ -38,7 +38,6 @@ _IN_WORDS: dict[Coordinates, str] = {
 _AGAIN = "That is not such an answer: {problem}. Answer again, with the JSON list only."
 _SAME_OBJECT = 0.5
 """IoU from which the checking choice means the same object."""
-_MOST_OFFERED = 4
 
 
 class VlmGrounder:
@@ -53,6 +52,9 @@ class VlmGrounder:
         check: ask a second time for all objects of the kind, and have the relation program choose among them; a
             disagreement multiplies the score by ``disagreement``.
         disagreement: that factor.
+
+    Attributes:
+        elsewhere: whether the model runs in another process, which is waited for.
     """
 
     known_categories: frozenset[str] | None = None
@@ -69,6 +71,7 @@ class VlmGrounder:
         disagreement: float,
     ) -> None:
         self._chat = chat
+        self.elsewhere = chat.elsewhere
         self._coordinates = coordinates
         self._score = score
         self._attempts = attempts
@@ -105,7 +108,7 @@ class VlmGrounder:
             message = f"The model finds nothing in the image that fits {expression.strip()[:120]!r}."
             return GroundingResult((), Abstention("absent", message))
         if len(groundings) > 1 and not query.is_all and query.count in (None, 1):
-            return self._one_of(image, query, groundings)
+            return one_of(image, query, groundings)
         if self._check and query.category is not None and query.constraints:
             groundings = self._checked(image, query, groundings, until)
         return GroundingResult(groundings, None, groundings)
@@ -131,16 +134,7 @@ class VlmGrounder:
 
     def _grounding(self, one: PointedBox, query: Query) -> Grounding:
         score = self._score if one.score is None else one.score
-        return Grounding(one.box, score, _query_category(query) or canonical(one.label))
-
-    def _one_of(self, image: Image, query: Query, groundings: tuple[Grounding, ...]) -> GroundingResult:
-        """Several boxes where one was asked for: the relation program picks, or says that it cannot."""
-        if query.category is not None and query.constraints:
-            result = choose_among(image, query, Found(_as_candidates(query, groundings)))
-            if result.abstention is None:
-                return GroundingResult(result.groundings, None, groundings)
-        message = f"The model finds {len(groundings)} objects that fit: say which one, or ask for all."
-        return GroundingResult((), Abstention("ambiguous", message, groundings[:_MOST_OFFERED]), groundings)
+        return Grounding(one.box, score, canonical(query.category or "") or canonical(one.label))
 
     def _checked(
         self, image: Image, query: Query, groundings: tuple[Grounding, ...], until: float
@@ -155,15 +149,6 @@ class VlmGrounder:
             one if same else replace(one, score=one.score * self._disagreement)
             for one, same in zip(groundings, agreed, strict=True)
         )
-
-
-def _query_category(query: Query) -> str | None:
-    """The canonical category that an expression names, None if it names none or a noun of its own."""
-    return canonical(query.category) if query.category else None
-
-
-def _as_candidates(query: Query, groundings: Sequence[Grounding]) -> list[LabelledBox]:
-    return [LabelledBox(one.box, query.category or "", one.score) for one in groundings]
 
 
 def load_vlm(

@@ -13,6 +13,7 @@ import torch
 from backend.pipeline.grounding.vlm.answers import Coordinates
 from backend.pipeline.grounding.vlm.chat import Observe, Reply, unobserved
 from backend.pipeline.types import Image
+from backend.pipeline.weights.transformers_folders import load_model, load_processor
 from dataset_tools.errors import UnavailableError, WeightsError
 
 __all__ = ["InProcess"]
@@ -37,22 +38,17 @@ class InProcess:
         WeightsError: not such a folder, incomplete or damaged.
     """
 
+    elsewhere = False
+
     def __init__(self, folder: Path, *, device: str, max_tokens: int) -> None:
-        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         try:
-            self._processor = AutoProcessor.from_pretrained(folder, local_files_only=True)  # nosec B615 # a local folder
-            model, report = AutoModelForImageTextToText.from_pretrained(  # nosec B615 # a local folder
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise WeightsError(
-                f"{folder} holds no language model that sees images and that transformers can load: {error}"
-            ) from error
-        if missing := sorted(report["missing_keys"]):
-            raise WeightsError(f"{folder} lacks {len(missing)} tensors of the model, for example {missing[0]}")
+            self._processor = load_processor(AutoProcessor, folder)
+            model = load_model(AutoModelForImageTextToText, folder, dtype=dtype)
+        except WeightsError as error:
+            raise WeightsError(f"no language model that sees images: {error}") from error
         if not getattr(self._processor, "chat_template", None):
             raise WeightsError(f"{folder} has no chat template (chat_template.jinja): a model to talk to has one")
         self._model: Any = model.to(device).eval()

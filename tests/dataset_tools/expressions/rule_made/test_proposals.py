@@ -43,6 +43,26 @@ def test_a_tank_farm_is_described_by_all_means() -> None:
     assert {p.generator for p in proposals} == {GENERATOR}
 
 
+def test_rows_headings_and_the_ground_are_put_into_words() -> None:
+    image = np.full((*SIZE, 3), (150, 150, 150), np.uint8)
+    image[400:] = (80, 140, 70)
+    upper = [disk(x, 100, 25) for x in (100, 220, 340, 460)]
+    lower = [disk(x, 250, 25) for x in (100, 220, 340)]
+    ships = [np.zeros(SIZE, bool) for _ in range(2)]
+    ships[0][60:260, 600:640] = ships[1][300:340, 520:720] = True
+    fields = [np.zeros(SIZE, bool) for _ in range(2)]
+    fields[0][480:540, 100:180] = fields[1][300:360, 300:380] = True
+    masks = [*upper, *lower, *ships, *fields]
+    labels = ["tank"] * 7 + ["ship"] * 2 + ["tennis court"] * 2
+    proposals = propose(masks, labels, image, per_object=60)
+    assert "the second storage tank from the left in the upper row" in texts(proposals, 1)
+    assert "in the bottom row, the right tank" in texts(proposals, 6)
+    assert "the vertical ship" in texts(proposals, 7)
+    assert "the ship lying east to west" in texts(proposals, 8)
+    assert "the tennis court on the grass" in texts(proposals, 9)
+    assert not [p for p in propose(masks, labels, per_object=60) if p.kind in ("shape", "surface")], "not seen"
+
+
 def test_nothing_is_said_of_what_cannot_be_told_apart_or_named() -> None:
     twins = [disk(300, 300, 30), disk(306, 302, 30)]
     assert [p.kind for p in propose(twins, ["ship", "ship"]) if p.kind != "all"] == []

@@ -128,7 +128,7 @@ def test_missing_damaged_and_downloaded_wrongly(tmp_path: Path) -> None:
         torch.save(checkpoint_content(tiny_network()), whole, _use_new_zipfile_serialization=zip_container)
         cut = tmp_path / "cut.pth"
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-        with pytest.raises(WeightsError, match=r"cannot be read as a torch checkpoint.*cut off"):
+        with pytest.raises(WeightsError, match=r"not a checkpoint of plain tensors.*cut short"):
             load_lqvg(cut)
 
 
@@ -143,7 +143,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"model": Payload()}, protocol=2))
     torch.save({"model": {}, "args": Payload()}, tmp_path / "evil_zip.pth")
     for name in ("evil.pth", "evil_zip.pth"):
-        with pytest.raises(WeightsError, match="cannot be read"):
+        with pytest.raises(WeightsError, match=r"Python objects \((builtins\.)?exec\), which could run code"):
             load_lqvg(tmp_path / name)
 
 
