@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,12 @@ class Remembered:
     def known_categories(self) -> frozenset[str] | None:
         return self._pipeline.grounder.known_categories
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
         key = key or hash_image(image)
         if (key, expression) not in self._groundings:
-            self._groundings[key, expression] = self._pipeline.grounder.ground(image, expression, key=key)
+            self._groundings[key, expression] = self._pipeline.ground(image, expression, key=key, labels=labels)
         return self._groundings[key, expression]
 
     def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:

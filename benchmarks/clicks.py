@@ -61,7 +61,7 @@ class _Encoder(torch.nn.Conv2d):
 class _NoGrounder:
     known_categories = None
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:  # noqa: ARG002 - Grounder's signature
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:  # noqa: ARG002
         return GroundingResult((), Abstention("absent", "not asked"))
 
 

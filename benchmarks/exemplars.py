@@ -19,12 +19,13 @@ import click
 import numpy as np
 
 from backend.evaluation.expressions import evaluate
+from backend.learning.simulation.first_objects import whole_objects
+from backend.learning.simulation.words import renamed
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.config import load_config
 from backend.pipeline.grounding.compact.exemplars import CompactMatcher, GrounderWithExemplars
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.exemplars import Lesson
-from dataset_tools.categories import category_named
 from dataset_tools.errors import ConfigError
 from dataset_tools.image_files import read as read_image
 from dataset_tools.labelled import LabelledImage, questions, read, spread
@@ -66,7 +67,7 @@ def main(
     counts = [int(part) for part in objects.split(",")]
     rows: list[Mapping[str, Any]] = []
     for category in categories.split(","):
-        holding = [image for image in found if any(_whole(image, category))]
+        holding = [image for image in found if whole_objects(image, category)]
         for seed in range(seeds):
             for row in _measured(pipeline, category, holding, counts, seed, images, expressions):
                 rows.append(row)
@@ -85,10 +86,6 @@ def _line(row: Mapping[str, Any]) -> str:
         f" {row['mIoU']:.3f}, answered {row['answered']:.2f}, {row['found']:.1f} found per image"
         f" ({row['n']} expressions, each image learnt in {row['learn_seconds']:.2f} CPU s)"
     )
-
-
-def _whole(image: LabelledImage, category: str) -> list[int]:
-    return [n for n, item in enumerate(image.objects) if item.category == category and not item.truncated]
 
 
 def _measured(
@@ -142,7 +139,7 @@ def _lessons(
     for image in shown:
         if accepted >= count:
             break
-        whole = _whole(image, category)
+        whole = whole_objects(image, category)
         chosen = whole[: count - accepted]
         complete = len(chosen) == sum(item.category == category for item in image.objects)
         others = [item.box for item in image.objects if item.category != category][:20]
@@ -154,15 +151,8 @@ def _lessons(
 
 def _renamed(image: LabelledImage, category: str) -> LabelledImage:
     """The image with the expressions about the category, which is called ``WORD`` in them."""
-    names = category_named(category)
-    kept = []
-    for one in image.expressions:
-        if not one.objects or image.objects[one.objects[0]].category != category:
-            continue
-        text = one.text.replace(names.plural, f"{WORD}s").replace(names.display, WORD)
-        if WORD in text and names.display not in text:
-            kept.append(replace(one, text=text, label=WORD))
-    return replace(image, expressions=tuple(kept))
+    other = renamed(image, {category: WORD})
+    return replace(other, expressions=tuple(one for one in other.expressions if one.objects and one.label == WORD))
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -39,7 +39,7 @@ from dataset_tools.records import Record, Sample, SourceImage, target_of
 
 SIDE = 800
 BATCH = 20
-IN_MEMORY = Path("/dev/shm")  # noqa: S108 - only for a temporary folder of our own
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  # nosec B108 # only for a temporary folder of our own
 
 
 @dataclass(frozen=True)

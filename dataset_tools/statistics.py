@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dataset_tools import atomic, html_page, metrics
 from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.html_page import Markup
 from dataset_tools.records import FATES, Fate, Provenance, Record, Sample
 from dataset_tools.sources import read_as
@@ -79,7 +80,8 @@ class Statistics:
     def _add_record(self, record: Record) -> None:
         self.records += 1
         self.by_category.setdefault(record.category, Counter())[record.split or "none"] += 1
-        self.by_kind[record.kind or expression_parser.parse(record.expression).kind] += 1
+        own = own_nouns([record.category])
+        self.by_kind[record.kind or expression_parser.parse(record.expression, own).kind] += 1
         words = re.findall(r"[^\W\d_]+", record.expression.lower())
         self.lengths[len(record.expression.split())] += 1
         self.words.update(word for word in words if word not in _STOP)

@@ -47,7 +47,8 @@ ARROWS = {
     "backend.server.metrics": f"{_BASE} backend.learning.versions dataset_tools.label_studio",
     "backend.server.protocol": f"{_BASE} backend.server.limits",
     "backend.server.limits": _BASE,
-    "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking",
+    "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking "
+    "backend.learning.retraining",
     "backend.learning.report": f"{_BASE} dataset_tools.expressions backend.learning.annotations "
     "backend.learning.versions dataset_tools.label_studio",
     "backend.learning.retraining": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.annotations "

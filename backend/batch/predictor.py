@@ -35,34 +35,36 @@ class TaskPredictor:
         parse_labeling_config(labeling_config)  # what cannot be read fails before anything is loaded
         self._labeling_config = labeling_config
         self._service = LabelingService(settings)
-        self._service.store.refresh()
         self._service.start()
         if not self._service.model.wait():
             problem = str(self._service.model.problem)
             self.close()
             raise ConfigError(problem)
-        self._pipeline = self._service.model.pipeline()
+        self._service.catch_up(None)
 
     @property
     def version(self) -> str:
-        """The model version of the predictions."""
-        return self._pipeline.model_version
+        """The model version of the predictions for tasks of no project of this state folder."""
+        return self._service.model.pipeline().model_version
 
     def predict(self, row: dict[str, Any]) -> tuple[Prediction, str]:
         """The prediction for a task as Label Studio exports it, and its note (``notes.note_lines``).
 
-        Its regions' ids follow from the task and the model version: whoever computes it again gets the same bytes.
-        Nouns that the annotators of its ``project`` use are known if the state folder holds their annotations.
+        A task that says which ``project`` it is of is answered as the server of this state folder answers that project:
+        by its promoted version, with the lessons that it made, and the nouns of its annotators known. Its regions' ids
+        follow from the task and the model version: whoever computes it again gets the same bytes.
 
         Raises:
             PslgError: the image cannot be had, or the task is malformed.
         """
         task = Task.model_validate(row)
         project = row.get("project")
-        config = self._service.labeling_config(self._labeling_config, project if isinstance(project, int) else None)
+        project = project if isinstance(project, int) else None
+        pipeline = self._service.models.pipeline(project)
+        config = self._service.labeling_config(self._labeling_config, project)
         query, prelabeler = read_task(task, config), self._service.prelabeler
-        answers = prelabeler.answers(self._pipeline, query, config, Priority.EDITOR)
-        prediction = _with_own_ids(prelabeler.prediction(self._pipeline, query, answers, config), row)
+        answers = prelabeler.answers(pipeline, query, config, Priority.EDITOR)
+        prediction = _with_own_ids(prelabeler.prediction(pipeline, query, answers, config), row)
         return prediction, note_lines(notes_of(query, answers, config))
 
     def close(self) -> None:

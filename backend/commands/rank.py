@@ -92,6 +92,7 @@ def rank(
         service.start()
         if not service.model.wait():
             raise ConfigError(str(service.model.problem))
+        service.catch_up(project)
         pipeline = service.models.pipeline(project)
         features = ImageFeatures(service.store.database, feature_segmenter())
         ranker = TaskRanker(service, pipeline, config, features, strategy)

@@ -52,7 +52,7 @@ def warm(project: int | None, tasks_file: Path | None, labeling_config: str, pus
         if not service.model.wait():
             raise ConfigError(str(service.model.problem))
         tasks = [Task.model_validate(row) for row in rows]
-        service.store.refresh()
+        service.catch_up(project)
         config = service.labeling_config(xml, project)
         pipeline = service.models.pipeline(project)
         failures = warm_all(service, pipeline, tasks, config, push)

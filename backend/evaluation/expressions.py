@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from pathlib import Path
@@ -149,6 +149,7 @@ def evaluate(
     boxes: Boxes = "predicted",
     box_jitter: float = 0.0,
     convention: Convention,
+    labels: Collection[str] = (),
     progress: Callable[[int], object] = lambda _: None,
     seen: Callable[[Outcome, Image, Prelabels, Mask], object] = lambda *_: None,
 ) -> Evaluation:
@@ -163,6 +164,7 @@ def evaluate(
         box_jitter: each side of such a box is moved by up to this share of the box's width or height, at random but
             the same in every run.
         convention: how pixels are counted.
+        labels: a project's own categories, see ``Grounder.ground``.
         progress: called with the number of expressions done since the last call.
         seen: called with every outcome, its image, the prelabels and the target bool[H, W] (for galleries).
     """
@@ -173,7 +175,7 @@ def evaluate(
     for members in group(asked, lambda question: id(question.image)).values():
         labelled = members[0].image
         image = read_image(labelled.path)
-        runner = _Runner(pipeline, image, box_jitter)
+        runner = _Runner(pipeline, image, box_jitter, labels)
         for question in members:
             timed = runner.prelabel(question.expression.text) if boxes == "predicted" else runner.segment(question)
             target = _union([target.mask() for target in question.targets], image)
@@ -204,15 +206,16 @@ class _Runner:
         segmented: index of an object -> stage 2 on its ground-truth box.
     """
 
-    def __init__(self, pipeline: PslgSam, image: Image, box_jitter: float) -> None:
-        self._pipeline, self._image, self._box_jitter = pipeline, image, box_jitter
+    def __init__(self, pipeline: PslgSam, image: Image, box_jitter: float, labels: Collection[str]) -> None:
+        self._pipeline, self._image, self._box_jitter, self._labels = pipeline, image, box_jitter, labels
         self._key = hash_image(image)
         self._embeddings: dict[Box | None, tuple[Embedding, Spent]] = {}
         self._embed_spent = self._embed_due = NOTHING
         self.segmented: dict[int, Timed] = {}
 
     def prelabel(self, expression: str) -> Timed:
-        return self._timed(lambda: self._pipeline.prelabel(self._image, expression, key=self._key, embed=self._embed))
+        ask = partial(self._pipeline.prelabel, self._image, expression, key=self._key)
+        return self._timed(lambda: ask(embed=self._embed, labels=self._labels))
 
     def segment(self, question: Question) -> Timed:
         indices = question.expression.objects

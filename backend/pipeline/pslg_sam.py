@@ -10,7 +10,7 @@ import inspect
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ import numpy as np
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import EXEMPLARS, GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
-from backend.pipeline.grounding import Grounder
-from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lessons, without_exemplars
+from backend.pipeline.grounding import ExemplarFinder, Grounder
+from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest, without_exemplars
 from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
@@ -43,7 +43,7 @@ from backend.pipeline.types import (
 )
 from backend.pipeline.weights import registry as weight_files
 from backend.stages import spent
-from dataset_tools.errors import ConfigError, ImageError
+from dataset_tools.errors import ConfigError, ImageError, PromptError
 from dataset_tools.expressions import parser as expression_parser
 
 __all__ = ["OFFERING", "EmbedWindow", "PslgSam", "load_pipeline", "load_segmenter"]
@@ -93,6 +93,7 @@ class PslgSam:
         most: int | None = None,
         until: float = math.inf,
         candidates: int = 0,
+        labels: Collection[str] = (),
         grounding: GroundingResult | None = None,
     ) -> Prelabels:
         """One labelled mask per object that ``expression`` describes, best first; or why there is none.
@@ -106,6 +107,7 @@ class PslgSam:
             most, until: bounds, see ``segment``.
             candidates: so many objects at most are outlined as ``Prelabels.candidates`` where several may be meant (the
                 answer is ``ambiguous`` or ``unknown-word``).
+            labels: the project's own categories, see ``Grounder.ground``.
             grounding: what ``ground`` has found; None asks it now.
 
         Raises:
@@ -114,13 +116,13 @@ class PslgSam:
         _require_rgb(image)
         if not any(map(str.isalnum, expression)):
             return Prelabels((), Abstention("empty-expression", "The expression is empty: say what to look for."))
-        grounding = grounding or self.ground(image, expression, key=key)
+        grounding = grounding or self.ground(image, expression, key=key, labels=labels)
         abstained = grounding.abstention
         offered: tuple[Grounding, ...] = ()
         if abstained is not None and abstained.code in OFFERING:
             offered = abstained.candidates[:candidates]
         if any(found.category is None for found in (*grounding.groundings, *offered)):
-            own = self.grounder.known_categories or ()
+            own = frozenset(self.grounder.known_categories or ()).union(labels)
             default_category = expression_parser.parse(expression, own).category or default_category
         outline = partial(
             self.segment,
@@ -140,10 +142,14 @@ class PslgSam:
         """Whether the grounder waits for a service: while it does, this process has nothing to compute for it."""
         return bool(getattr(self.grounder, "elsewhere", False))
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
-        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` as of ``prelabel``."""
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
+        """Coarse localization (stage 1): the boxes for ``expression``, or an abstention; ``key`` and ``labels`` as of
+        ``prelabel``.
+        """
         began = time.perf_counter()
-        found = self.grounder.ground(image, expression, key=key)
+        found = self.grounder.ground(image, expression, key=key, labels=labels)
         spent()["ground"] += time.perf_counter() - began
         return found
 
@@ -220,6 +226,45 @@ class PslgSam:
                 module, function = target.split(":")
                 self._matcher = getattr(importlib.import_module(module), function)(self.grounder)
             return self._matcher
+
+    def find_like(
+        self,
+        image: Image,
+        positive: Sequence[Box],
+        negative: Sequence[Box] = (),
+        *,
+        noun: str = "",
+        key: str | None = None,
+    ) -> tuple[Grounding, ...]:
+        """What in ``image`` uint8[H, W, 3] RGB is like the objects in the boxes ``positive``, best first; see
+        ``ExemplarFinder``. Lessons of ``noun`` that the grounder has count too.
+
+        Raises:
+            ConfigError: the grounder finds nothing by examples.
+            PromptError: no example.
+        """
+        if isinstance(self.grounder, ExemplarFinder):
+            return self.grounder.find_like(image, positive, negative, noun=noun, key=key)
+        matcher = self.exemplar_matcher()
+        if matcher is None:
+            able = ", ".join(sorted({"sam3", *EXEMPLARS}))
+            raise ConfigError(
+                f"the config {self.config.name} finds nothing by examples (grounders of kind {able} do): name what you"
+                " look for"
+            )
+        if not positive:
+            raise PromptError("an example is needed: at least one box of an object to find more of")
+        lesson = matcher.learn(image, positive, negative, complete=False, key=key)
+        earlier = getattr(self.grounder, "lessons", {}).get(noun, ())
+        return matcher.find(image, {noun or "object": [lesson, *earlier]}, key=key)
+
+    def version_by_examples(self, positive: Sequence[Box], negative: Sequence[Box] = ()) -> str:
+        """The name of the version that finds objects by these examples: as one with lessons, it changes with them."""
+        boxes = {
+            name: np.array(part, np.float32).reshape(-1, 4)
+            for name, part in (("positive", positive), ("negative", negative))
+        }
+        return f"{without_exemplars(self.model_version)}{LIKE}{digest({'': [boxes]})}"
 
     def with_exemplars(self, lessons: Lessons, version: str) -> PslgSam:
         """The pipeline, as ``version``, that also finds what ``lessons`` show; itself if it knows all of it."""

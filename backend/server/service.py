@@ -79,10 +79,12 @@ class LabelingService:
         self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
-        exemplars = ExemplarModels(self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image)
-        self.training = TrainingKeeper(settings, self.store, self.jobs, exemplars.refresh)
+        self._exemplars = ExemplarModels(
+            self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image
+        )
+        self.training = TrainingKeeper(settings, self.store, self.jobs, self._exemplars.refresh)
         self.models = ProjectModels(
-            self.model, registry, name, self._watched(load_version), settings.version_memory, exemplars.extended
+            self.model, registry, name, self._watched(load_version), settings.version_memory, self._exemplars.extended
         )
         self.embeddings = EmbeddingStore(
             settings.state.embeddings,
@@ -123,6 +125,18 @@ class LabelingService:
         self._trimming.start()
         self.model.start()
         self.models.start()
+
+    def catch_up(self, project: int | None) -> None:
+        """Fold what webhooks and ``pslg sync`` brought and make lessons of a project's, as a running server does on its
+        own; the models are loaded. What cannot be had is said in the log.
+        """
+        self.store.refresh()
+        if project is None:
+            return
+        try:
+            self._exemplars.refresh(project)
+        except PslgError as error:
+            logger.warning("project %d: the lessons of its accepted objects are not up to date: %s", project, error)
 
     def close(self) -> None:
         """Cancel waiting work and close the files; a training that runs goes on."""

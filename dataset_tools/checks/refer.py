@@ -37,7 +37,7 @@ def check_refer(root: Path) -> Iterator[Finding]:
             continue
         yield from _check_ref(ref, where)
         if repr(ref.get("ref_id")) in seen:
-            yield Finding("refer-duplicate-id", where, f"ref_id {ref['ref_id']} occurs twice")
+            yield Finding("refer-duplicate-id", where, f"ref_id {ref.get('ref_id')!r:.80} occurs twice")
         seen.add(repr(ref.get("ref_id")))
     yield from _check_instances(root / "rrsisd" / "instances.json")
 

@@ -21,6 +21,7 @@ from dataset_tools import colors, duplicates, formats, image_files
 from dataset_tools.categories import CATEGORIES
 from dataset_tools.checks.findings import Finding
 from dataset_tools.errors import PslgError
+from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Color, Query
 from dataset_tools.expressions.relations import LabelledBox, choose
@@ -184,7 +185,7 @@ def _check_words(sample: Sample, index: int, record: Record) -> Iterator[Finding
     pieces = word_pieces(words)
     if pieces > MAX_PIECES:
         yield _finding("expression-long", sample, index, f"about {pieces} word pieces: {words!r}")
-    named = parse(words).category
+    named = parse(words, own_nouns([record.category])).category
     if named is not None and record.category in CATEGORIES and named != record.category:
         yield _finding(
             "category-mismatch",
@@ -215,8 +216,9 @@ def _check_meaning(sample: Sample, masks: list[Mask | None], image: RGB | None) 
                 what = "a target, and is said to mean nothing here" if absent else "two different targets"
                 yield _finding("expression-two-targets", sample, index, f"{words!r} has {what}")
     objects = list(_objects(sample))
+    own = own_nouns(record.category for record in sample.records)
     queries = {
-        index: parse(record.expression)
+        index: parse(record.expression, own)
         for index, record in enumerate(sample.records)
         if record.expression and len(record.targets) == 1 and masks[index] is not None
     }

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_tools.categories import CATEGORIES, Mention, find_mentions
+from dataset_tools.categories import CATEGORIES, Mention, category_name, find_mentions
 from dataset_tools.expressions.meanings import ANYWHERE, meanings_of
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
-__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "combine", "lexemes", "says_nothing"]
+__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "combine", "lexemes", "own_nouns", "says_nothing"]
 
 EMPTY_NOUNS = frozenset(
     {"object", "target", "region", "mask", "foreground", "instance", "thing", "item", "referent", "referred object"}
@@ -29,6 +29,14 @@ and what was labelled so is of the category that its expression names."""
 def says_nothing(label: str) -> bool:
     """Whether a label (case, ``_`` and ``-`` do not matter) names no category but is one of ``EMPTY_NOUNS``."""
     return " ".join(re.split(r"[\s_-]+", label.casefold().strip())) in EMPTY_NOUNS
+
+
+def own_nouns(labels: Iterable[str]) -> frozenset[str]:
+    """What ``parse`` takes as a project's own nouns: its labels that are no canonical category and say something,
+    "Solar_Panel" as "solar panel".
+    """
+    names = map(category_name, labels)
+    return frozenset(name for name in names if name not in CATEGORIES and not says_nothing(name))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ def relation_scores(
         case "direction":
             pairs = spatial.directed(boxes, boxes, relation.direction)
             if single:  # the next one in that direction is meant rather than one behind it
-                pairs = pairs * (0.6 + 0.4 * np.exp2(-scene.gaps / (0.2 * np.hypot(*scene.image_size))))
+                weight_of_near, reach = (0.4, 0.2) if None not in relation.direction else (0.6, 0.12)
+                nearness = np.exp2(-scene.gaps / (reach * np.hypot(*scene.image_size)))
+                pairs = pairs * (1.0 - weight_of_near + weight_of_near * nearness)
         case "near" | "nearest":
             pairs = spatial.near(boxes, boxes, scene.image_size)
         case "far" | "farthest":

@@ -19,6 +19,7 @@ from typing import Any
 from dataset_tools import masks
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError
+from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.label_studio.learnt_nouns import in_known_words
@@ -246,13 +247,14 @@ def words_of(
 
 
 def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The texts typed for the whole image (the prompt), the newest first."""
+    """The texts typed for the whole image (the prompt), the newest first; "more like this" is none of them."""
     shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     return [
         text
         for result in reversed(results)
         if result.get("type") == "textarea" and str(result.get("id")) not in shapes
         for text in reversed(_lines(result))
+        if more_like(text) is None
     ]
 
 
@@ -260,7 +262,7 @@ def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
     shapes = {str(result.get("id")) for result in results if is_accepted(result)}
     lines = {
-        str(result.get("id")): _lines(result)
+        str(result.get("id")): [text for text in _lines(result) if more_like(text) is None]
         for result in results
         if result.get("type") == "textarea" and str(result.get("id")) in shapes
     }

@@ -34,7 +34,7 @@ from dataset_tools.label_studio.annotations import (
 )
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, is_accepted, labels_of
+from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, several_labels
 from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
@@ -232,9 +232,7 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         if kinds := unread(annotation["result"]):
             what = f"its regions of type {', '.join(kinds)} are not read; those of {', '.join(SHAPES)} are"
             problems.append(Problem(task.get("id"), what))
-        if several := sorted(
-            {", ".join(labels_of(r)) for r in annotation["result"] if is_accepted(r) and labels_of(r)[1:]}
-        ):
+        if several := several_labels(annotation["result"]):
             what = f"regions with several labels ({'; '.join(several)}) are taken under the first"
             problems.append(Problem(task.get("id"), what, "note"))
         readings.append((annotation, objects_of(annotation)))

@@ -44,6 +44,7 @@ __all__ = [
     "read_info",
     "read_region",
     "rectangle_corners",
+    "several_labels",
     "words",
     "written",
 ]
@@ -174,6 +175,11 @@ def labels_of(result: Mapping[str, Any]) -> list[str]:
     labels = value.get(result["type"]) if isinstance(value, dict) else None
     parts = [labels] if isinstance(labels, str) else labels if isinstance(labels, list) else []
     return [str(label) for label in parts if isinstance(label, str | int | float) and str(label).strip()]
+
+
+def several_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels of accepted results that have more than one, as "ship, harbor", each combination once."""
+    return sorted({", ".join(labels) for r in results if is_accepted(r) and len(labels := labels_of(r)) > 1})
 
 
 def _number(value: Any) -> float | None:

@@ -53,8 +53,13 @@ def cluster() -> Iterator[Any]:
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-        cluster.add_node(**node)
+        try:
+            cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+            cluster.add_node(**node)
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            pytest.skip("this machine is too busy for Ray, which gives a node 30 s to start")
     yield cluster
     cluster.shutdown()
 
@@ -84,7 +89,8 @@ def test_workers_that_are_killed_lose_no_task_and_change_none(
     texts = [f"{how} {noun}" for noun in nouns for how in ("all the", "the largest", "the leftmost")]
     tasks = [{"id": 10 + number, "data": {"image": url, "expression": text}} for number, text in enumerate(texts)]
     missing = {"id": 99, "data": {"image": site.url + "/missing.png", "expression": "the ship"}}
-    journal, killed, done, rng = tmp_path / ".predictions.json.partial", [], threading.Event(), random.Random(3)
+    journal, done, rng = tmp_path / ".predictions.json.partial", threading.Event(), random.Random(3)
+    killed: list[int] = []
 
     def kill() -> None:
         while len(killed) < 3 and not done.wait(0.1):

@@ -18,14 +18,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from backend.labeling_configs import read_labeling_config
 from dataset_tools import brush_rle, metrics, synthetic
 from dataset_tools.categories import category_name
 from dataset_tools.cli import dataset
 from dataset_tools.synthetic import Scene
-from tests.dataset_tools.mini_refer import MiniRefer
+from tests.dataset_tools.mini_refer import MiniRefer, decode
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.projects import LABELING_CONFIG, png
 from tests.end_to_end.scenes import Mask, corners, inner_point
@@ -194,8 +193,10 @@ def clusters(masks: list[Mask]) -> Iterator[list[Mask]]:
     """Masks of one object are those that overlap by an IoU of 0.6."""
     found: list[list[Mask]] = []
     for mask in masks:
-        same = [group for group in found if any(metrics.iou(mask, other) >= 0.6 for other in group)]
-        found = [group for group in found if group not in same] + [[mask, *(one for group in same for one in group)]]
+        same = [any(metrics.iou(mask, other) >= 0.6 for other in group) for group in found]
+        joined = [one for group, is_same in zip(found, same, strict=True) if is_same for one in group]
+        apart = [group for group, is_same in zip(found, same, strict=True) if not is_same]
+        found = [*apart, [mask, *joined]]
     yield from found
 
 
@@ -228,9 +229,8 @@ def test_what_leaves_is_what_was_accepted(
         scene = number[np.asarray(Image.open(coco / "images" / image["file_name"])).tobytes()]
         rows = [row for row in content["annotations"] if row["image_id"] == image["id"]]
         for label in {names[row["category_id"]] for row in rows} | {a.label for a in accepted if a.scene == scene}:
-            masks = [
-                coco_mask.decode(row["segmentation"]).astype(bool) for row in rows if names[row["category_id"]] == label
-            ]
+            codes = [row["segmentation"] for row in rows if names[row["category_id"]] == label]
+            masks = [decode({**code, "counts": code["counts"].encode()}) == 1 for code in codes]
             groups = list(clusters([a.mask for a in accepted if (a.scene, a.label) == (scene, label)]))
             assert len(masks) == len(groups), (scene, label)
             for group in groups:

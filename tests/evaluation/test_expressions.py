@@ -51,7 +51,7 @@ class Words:
 
     known_categories = None
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         places = {"left": LEFT, "right": RIGHT, "small": SMALL, "half": Box(0, 0, 40, 20)}
         boxes = [box for word, box in places.items() if word in expression.split()]
         if not boxes:

@@ -18,7 +18,7 @@ class ServiceGrounder:
         self._url = url
         self._key = key
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         """The service's boxes."""
         _, png = cv2.imencode(".png", image[:, :, ::-1])
         headers = {"Authorization": f"Bearer {self._key.get_secret_value()}"}

@@ -32,7 +32,7 @@ class GivenBoxes:
     result: GroundingResult
     known_categories: frozenset[str] | None = None
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         return self.result
 
 

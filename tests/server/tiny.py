@@ -20,7 +20,7 @@ class WordGrounder:
 
     known_categories = frozenset(categories.CATEGORIES)
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         height, width = image.shape[:2]
         mentions = categories.find_mentions(expression.lower().split())
         if not mentions:

@@ -16,12 +16,19 @@ import numpy as np
 
 from backend.database import Database
 from backend.learning.annotations.labelled import FetchImage, task_images
+from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
-from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lesson, Lessons, digest
-from dataset_tools.categories import CATEGORIES, category_name
-from dataset_tools.expressions.lexicon import says_nothing
+from backend.pipeline.grounding.exemplars import (
+    MOST_OBJECTS,
+    ExemplarMatcher,
+    Lesson,
+    Lessons,
+    digest,
+    lesson_of,
+    taught_categories,
+)
+from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.geometry import Box
-from dataset_tools.image_files import read
 from dataset_tools.label_studio.exports import Problem
 from dataset_tools.labelled import LabelledImage
 
@@ -30,8 +37,6 @@ __all__ = ["ExemplarStore", "Taught"]
 logger = logging.getLogger(__name__)
 MOST_LESSONS = 60
 """Newest tasks of a category whose lessons count."""
-_MOST_OBJECTS = 40
-"""Objects of an image that are learnt from."""
 _REJECTED = 0.3
 """IoU with every accepted object below which a candidate was rejected, where all objects are outlined."""
 
@@ -50,6 +55,7 @@ class ExemplarStore:
     def __init__(self, database: Database, store: AnnotationStore) -> None:
         self._database = database
         self._store = store
+        self._nouns = ProjectNouns(store)
 
     def refresh(self, project: int, matcher: ExemplarMatcher, known: Collection[str], fetch: FetchImage) -> int:
         """Make the lessons of tasks whose annotations changed; how many tasks that were.
@@ -113,22 +119,20 @@ class ExemplarStore:
         rows = self._store.of_task(project, task)
         taught = self.taught(project).lessons
         labels = {region.label for row in rows if not row.skipped for region in row.regions}
-        named = {name for name in map(category_name, filter(None, labels)) if not says_nothing(name)}
-        own = named | taught.keys()
+        own = own_nouns(filter(None, labels)) | taught.keys()
         problems: list[Problem] = []
-        for image in task_images(rows, fetch, problems, own):
-            wanted = ({item.category for item in image.objects} | (image.complete & own)) - set(known)
-            pixels = read(image.path) if wanted else None
-            for category in sorted(name for name in wanted if name in CATEGORIES or not says_nothing(name)):
-                assert pixels is not None  # noqa: S101 - something is wanted
-                boxes = [item.box for item in image.objects if item.category == category][:_MOST_OBJECTS]
-                complete = category in image.complete
-                others = [item.box for item in image.objects if item.category != category][:_MOST_OBJECTS]
-                if complete and taught.get(category):
+        for image in task_images(rows, fetch, problems, own, self._nouns.of(project)):
+            categories = taught_categories(image, known, own)
+            pixels = image.pixels() if categories else None
+            for category in categories:
+                assert pixels is not None  # noqa: S101 - some category is taught
+                rejected: list[Box] = []
+                if category in image.complete and taught.get(category):
                     candidates = matcher.find(pixels, {category: taught[category]}, key=image.key)
-                    others += _rejected([one.box for one in candidates], image, category)
-                lesson = matcher.learn(pixels, boxes, others, complete=complete, key=image.key)
-                yield project, task, image.key, category, len(boxes), digest({category: [lesson]}), _packed(lesson)
+                    rejected = _rejected([one.box for one in candidates], image, category)
+                lesson = lesson_of(matcher, image, pixels, category, rejected)
+                count = sum(item.category == category for item in image.objects)
+                yield project, task, image.key, category, count, digest({category: [lesson]}), _packed(lesson)
         for problem in problems:
             logger.warning("project %d, task %s shows nothing: %s", project, problem.task, problem.message)
 
@@ -136,7 +140,7 @@ class ExemplarStore:
 def _rejected(candidates: list[Box], image: LabelledImage, category: str) -> list[Box]:
     """The candidates that were offered (or would have been) and that nobody accepted."""
     accepted = [item.box for item in image.objects if item.category == category]
-    return [box for box in candidates if all(box.iou(one) < _REJECTED for one in accepted)][:_MOST_OBJECTS]
+    return [box for box in candidates if all(box.iou(one) < _REJECTED for one in accepted)][:MOST_OBJECTS]
 
 
 def _packed(lesson: Lesson) -> bytes:

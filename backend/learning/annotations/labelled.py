@@ -19,7 +19,7 @@ from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
 from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns, says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.annotations import BOX, SAME_OBJECT, words_of
 from dataset_tools.label_studio.exports import (
@@ -101,10 +101,17 @@ def labelled_images(
 
 
 def task_images(
-    rows: Sequence[AnnotationRow], fetch: FetchImage, problems: list[Problem], own: Collection[str]
+    rows: Sequence[AnnotationRow],
+    fetch: FetchImage,
+    problems: list[Problem],
+    own: Collection[str],
+    nouns: Mapping[str, str],
 ) -> list[LabelledImage]:
-    """The same of one task alone; ``own`` are names of the project's labels that are no canonical category."""
-    return _images_of([rows], fetch, problems, own, {}, lambda _n: None)
+    """The same of one task alone.
+
+    ``own`` are names of its labels that are no canonical category, ``nouns`` its annotators' (``ProjectNouns``).
+    """
+    return _images_of([rows], fetch, problems, own, nouns, lambda _n: None)
 
 
 def _images_of(
@@ -139,12 +146,9 @@ def _images_of(
 
 
 def project_categories(store: AnnotationStore, project: int) -> frozenset[str]:
-    """Names of what the project's accepted regions are labelled as, "Solar_Panel" as "solar panel".
-
-    The parser knows them as nouns beside the canonical ones. A label that says nothing ("object") is no name.
-    """
+    """Names of what the project's accepted regions are labelled as (``own_nouns``)."""
     labels = {region.label for row in store.annotations(project) if not row.skipped for region in row.regions}
-    return frozenset(name for name in map(category_name, filter(None, labels)) if not says_nothing(name))
+    return own_nouns(filter(None, labels))
 
 
 def _gather(

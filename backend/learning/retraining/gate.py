@@ -13,15 +13,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from backend.evaluation.expressions import evaluate
 from backend.pipeline.pslg_sam import PslgSam
-from dataset_tools.categories import category_name, category_named
+from dataset_tools.categories import CATEGORIES, category_name, category_named
 from dataset_tools.image_files import read
 from dataset_tools.labelled import LabelledImage, questions, spread
 from dataset_tools.metrics import CONVENTIONS
@@ -184,13 +185,14 @@ def compare(
     evidence = Evidence(len(places), len({question.image.key for question in asked}), (), ())
     if (refusal := _too_few(evidence, rules)) is not None:
         return _report(evidence, refusal)
+    labels = {item.category for image in (*held_out, *training) for item in image.objects} - CATEGORIES.keys()
     evidence = replace(evidence, crowds=_crowds(new, held_out, training))
     if (refusal := _too_many(evidence, rules)) is not None:
         return _report(evidence, refusal)
     evidence = replace(
         evidence,
-        held_out=_answers(old, new, held_out, limit, progress),
-        replay=_answers(old, new, replay, limit, progress),
+        held_out=_answers(old, new, held_out, limit, labels, progress),
+        replay=_answers(old, new, replay, limit, (), progress),
     )
     return _report(evidence, decide(evidence, rules))
 
@@ -315,12 +317,14 @@ def _answers(
     new: PslgSam,
     images: Sequence[LabelledImage],
     limit: int | None,
+    labels: Collection[str],
     progress: Callable[[int], object],
 ) -> list[Answer]:
     """Both versions' answers to the expressions of ``images``; a grounder keeps an image's boxes for the next one."""
     asked = spread(questions(images), limit)
     convention = CONVENTIONS["native"]
-    found = [evaluate(pipeline, asked, read, convention=convention, progress=progress) for pipeline in (old, new)]
+    measured = partial(evaluate, asked=asked, read_image=read, convention=convention, labels=labels, progress=progress)
+    found = [measured(pipeline) for pipeline in (old, new)]
     return [
         Answer(
             before.question.image.key,
@@ -344,7 +348,8 @@ def _crowds(new: PslgSam, held_out: Sequence[LabelledImage], training: Sequence[
     for image in held_out if names else ():
         pixels = image.pixels()
         for name in names:
-            grounding = new.ground(pixels, f"all the {category_named(name).plural}", key=image.key)
+            asked = f"all the {category_named(name).plural}"
+            grounding = new.ground(pixels, asked, key=image.key, labels=labelled)
             found[name] = max(found[name], len(grounding.groundings))
     return [Crowd(name, found[name], labelled[name]) for name in names]
 

@@ -18,7 +18,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,20 @@ from backend.training.adapter.adaptation import (
 )
 from backend.training.adapter.views import FeatureCache
 from backend.training.decoder.run import write_segmenter
-from backend.training.decoder.samples import decoder_samples, stored
+from backend.training.decoder.samples import decoder_samples, sees_windows, stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, DatasetError
-from dataset_tools.labelled import LabelledImage
+from dataset_tools.labelled import LabelledImage, spread
 
 __all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
 
 _DECODERS = ("compact-sam", "sam")
 _STORE_BYTES = 4_000_000_000
+_REPLAY_OBJECTS, _REPLAY_VIEWS = 3, 1
+"""Of each replay image so many objects remind the decoder, each in so many augmented windows beside the plain ones:
+embedding windows is most of what a training costs."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class ProjectTrainingOptions:
         decoder: how the mask decoder learns; None leaves it as it is.
         minutes: time that the decoder's steps may take, at most.
         features: folder that keeps what the frozen parts make of images, for the next training; None: below ``work``.
+        disk: bytes that the grounder's readings may take there, what is there already included. Embeddings of windows
+            are work in progress: as many as the decoder's training needs are kept until it ends.
     """
 
     seed: int = 0
@@ -76,6 +82,7 @@ class ProjectTrainingOptions:
     decoder: DecoderOptions | None = field(default_factory=lambda: DecoderOptions(steps=150, validate_every=25))
     minutes: float | None = None
     features: Path | None = None
+    disk: int = 6_000_000_000
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for ``training.json``: everything that the result depends on."""
@@ -215,7 +222,8 @@ class _Training:
             return {}
         weights = require(named)
         detector, calibration = load_detector(weights)
-        cache = FeatureCache(detector, self.options.features or self.work / "features")
+        folder = self.options.features or self.work / "features"
+        cache = FeatureCache(detector, folder, limit_bytes=self.options.disk)
         report = self._reporting(0.0, 0.5, "the grounder learns")
         learnt = adapt_grounder(cache, calibration, self.training, self.replay, options, report)
         if learnt is None:
@@ -238,17 +246,20 @@ class _Training:
         if not isinstance(segmenter, SamSegmenter):
             raise TypeError(f"{self.base.segmenter.kind} gave a {type(segmenter).__name__}")
         store = EmbeddingStore((self.options.features or self.work) / "windows", _STORE_BYTES, 0)
-        images = [*self.training, *(image for image in self.replay if image.objects)]
+        replay = [_with_few_objects(image) for image in self.replay if image.objects]
+        count = len(self.training) + len(replay)
         embedded = 0
 
-        def count(_: LabelledImage) -> None:
+        def done(_: LabelledImage) -> None:
             nonlocal embedded
             embedded += 1
-            self.progress(0.5 + 0.15 * embedded / len(images), f"embedded {embedded} of {len(images)} images")
+            self.progress(0.5 + 0.15 * embedded / count, f"embedded {embedded} of {count} images")
 
-        samples = decoder_samples(
-            segmenter, images, seed=self.options.seed, embed=stored(segmenter, store), progress=count
+        sample = partial(
+            decoder_samples, segmenter, seed=self.options.seed, embed=stored(segmenter, store), progress=done
         )
+        windows = _REPLAY_VIEWS if sees_windows(segmenter) else None
+        samples = [*sample(self.training), *sample(replay, views=windows)]
         settings = DecoderOptions(**{**options.plain(), "seed": self.options.seed, "minutes": self.options.minutes})
         run = TrainingRun(self.work / "decoder", settings.plain(), criterion="score", resume=True, curves=False)
         tuned = tune_decoder(
@@ -273,6 +284,11 @@ def _drawn(replay: Sequence[LabelledImage], options: ProjectTrainingOptions, ima
     count = min(len(ordered), max(options.least_replay, round(options.replay_share * images)))
     chosen = np.random.default_rng(options.seed).permutation(len(ordered))[:count]
     return [ordered[index] for index in sorted(chosen)]
+
+
+def _with_few_objects(image: LabelledImage) -> LabelledImage:
+    """A replay image with so many of its objects at most, spread over their order."""
+    return replace(image, objects=tuple(spread(image.objects, _REPLAY_OBJECTS)), expressions=())
 
 
 def _digest(images: Sequence[LabelledImage]) -> str:

@@ -211,6 +211,7 @@ class TrainingRunner:
             grounder=AdaptationOptions(head=AdapterOptions(steps=2 * steps), calibration_steps=steps),
             decoder=DecoderOptions(steps=steps, validate_every=max(1, steps // 6)),
             features=self._settings.state.features,
+            disk=self._settings.train_disk,
         )
 
     def _chosen(self, job: Job) -> Mapping[str, Any]:

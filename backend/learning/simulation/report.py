@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset_tools import atomic
 
-__all__ = ["goals", "read_results", "write_report"]
+__all__ = ["goals", "read_results", "table", "write_report"]
 
 FIGURES = (
     ("all", "mIoU", "mIoU, all test tasks"),
@@ -72,9 +72,11 @@ def goals(results: Results, unknown: Sequence[str]) -> dict[str, Any]:
     - ``labels_for_random``: by strategy, the labels with which it reaches random's final mIoU (between two rounds the
       line between them), as a share of random's.
     - ``clicks_saved``: by strategy, the share of clicks per object saved from before the first to after the last round.
+    - ``accepted_gained``: by strategy, by how much the share of pre-labels that are good enough to accept rose.
     - ``forgotten``: by strategy, mIoU that the known categories lost from before the first to after the last round.
     """
-    found: dict[str, Any] = {"few_objects": {}, "labels_for_random": {}, "clicks_saved": {}, "forgotten": {}}
+    names = ("few_objects", "labels_for_random", "clicks_saved", "accepted_gained", "forgotten")
+    found: dict[str, Any] = {name: {} for name in names}
     random = results.get("random")
     target = None if random is None else _curve(random, "all", "mIoU")[-1]
     for strategy, seeds in results.items():
@@ -92,9 +94,70 @@ def goals(results: Results, unknown: Sequence[str]) -> dict[str, Any]:
             found["labels_for_random"][strategy] = None if needed is None else _rounded(needed / total)
         clicks = _curve(seeds, "all", "clicks")
         found["clicks_saved"][strategy] = _rounded(1 - clicks[-1] / clicks[0]) if clicks[0] else None
+        good = _curve(seeds, "all", "accepted")
+        found["accepted_gained"][strategy] = _rounded(good[-1] - good[0])
         known = _curve(seeds, "known", "mIoU")
         found["forgotten"][strategy] = _rounded(known[0] - known[-1])
     return found
+
+
+_ASKED = (
+    ("few_objects", "unknown categories' mIoU as a share of the known ones', 40 objects each", "0.5", "0.7"),
+    ("clicks_saved", "clicks per object saved, first to last round", "0.15", "0.30"),
+    ("labels_for_random", "labels needed for random's final mIoU, as a share", "0.60", "0.45"),
+    ("accepted_gained", "pre-labels good enough to accept (IoU >= 0.85), last round against first", "0.06", "0.15"),
+    ("forgotten", "known categories' mIoU forgotten", "0.01", "0.01"),
+)
+"""Name of a goal, what it says, its floor and its goal."""
+_FIRST = {1: ("0.10", "0.25"), 5: ("0.30", "0.45"), 10: ("0.40", "0.55"), 40: ("0.55", "0.70")}
+"""The same for P@0.5 of a new category after so many accepted objects."""
+
+
+def table(
+    results: Results, first: Sequence[Mapping[str, Any]], minutes: float | None, unknown: Sequence[str]
+) -> list[str]:
+    """Lines of a Markdown table: every goal with its floor and what came out, mean and range over seeds.
+
+    Args:
+        results: of the rounds.
+        first: rows of ``first_objects``.
+        minutes: CPU minutes of a training after 24 images; None: not measured.
+        unknown: the new categories.
+    """
+    lines = [
+        "| measured on unseen images | floor | goal | mean (lowest to highest seed) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for count, (floor, goal) in _FIRST.items():
+        by_seed: dict[int, list[float]] = {}
+        for row in first:
+            if row["objects"] == count:
+                by_seed.setdefault(row["seed"], []).append(row["P@0.5"])
+        value = _range([float(np.mean(values)) for values in by_seed.values()])
+        said = f"{value}, {len({row['category'] for row in first if row['objects'] == count})} categories"
+        lines.append(f"| new category, P@0.5 after {count} accepted object(s) | {floor} | {goal} | {said} |")
+    seeds = sorted({seed for found in results.values() for seed in found})
+    single = [
+        goals({name: {seed: found[seed]} for name, found in results.items() if seed in found}, unknown)
+        for seed in seeds
+    ]
+    for name, what, floor, goal in _ASKED:
+        parts = []
+        for strategy in results:
+            values = [one[name].get(strategy) for one in single]
+            known = [value for value in values if value is not None]
+            if known:
+                parts.append(f"{strategy} {_range(known)}")
+        lines.append(f"| {what} | {floor} | {goal} | {'; '.join(parts) or 'none'} |")
+    spent = "not measured" if minutes is None else f"{minutes:.2f}"
+    lines.append(f"| training after 24 images, CPU minutes | 2 | 1 | {spent} |")
+    return lines
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return "none"
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f}; {len(values)} seed(s))"
 
 
 def labels_of(rounds: Rounds) -> list[int]:

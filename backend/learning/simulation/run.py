@@ -16,7 +16,7 @@ import copy
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from backend.learning.simulation.world import (
     tasks_of,
     training_set,
 )
+from backend.pipeline.grounding.exemplars import lessons_of
 from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
@@ -72,6 +73,9 @@ class SimulationSettings:
             as these on average.
         grounder: how the compact grounder learns.
         decoder: how the mask decoder learns, from where it was after the round before; None: not at all.
+        first_expressions: that measure what a new category's first objects are worth, of each category, at most.
+        brief: trainings are next to none, so that their time means nothing.
+        words: category -> what it is called here (``words.renamed``).
     """
 
     strategies: tuple[str, ...] = ("random", "uncertainty", "balance", "mix")
@@ -94,6 +98,9 @@ class SimulationSettings:
             steps=8, batch=12, validate_every=1000, warmup=2, ema_decay=0.5, learning_rate=2e-4
         )
     )
+    first_expressions: int = 24
+    brief: bool = False
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := set(self.strategies) - set(STRATEGIES):
@@ -116,7 +123,16 @@ class SimulationSettings:
         decoder = None if self.decoder is None else replace(self.decoder, steps=1, batch=2)
         grounder = replace(self.grounder, head=head, width=16, views=1, least_objects=1)
         return replace(
-            self, candidates=12, replay=4, test_known=8, clicked=3, cap=3, grounder=grounder, decoder=decoder
+            self,
+            candidates=12,
+            replay=4,
+            test_known=8,
+            clicked=3,
+            cap=3,
+            grounder=grounder,
+            decoder=decoder,
+            first_expressions=4,
+            brief=True,
         )
 
     def plain(self) -> dict[str, Any]:
@@ -230,7 +246,8 @@ class Simulation:
         segmenter = self.world.segmenter
         if tensors:
             segmenter = _with_decoder(segmenter, tensors)
-        return LearntModel(detector, calibration, segmenter)
+        lessons = lessons_of(self.world.matcher, project, detector.config.categories)
+        return LearntModel(detector, calibration, segmenter, lessons)
 
     def _choose(
         self, model: LearntModel, strategy: str, seed: int, number: int, labelled: Sequence[OracleTask]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -18,14 +18,17 @@ import torch
 from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, clicks_to
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.grounding.compact.detections import Detection, find, reading_sides
+from backend.pipeline.grounding.compact.exemplars import CompactMatcher, GrounderWithExemplars
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorOutput
+from backend.pipeline.grounding.exemplars import Lessons
 from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
-from backend.pipeline.types import Box, Embedding, GroundingResult, Image, Mask, Prelabels
+from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabels
 from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
 from dataset_tools.expressions import parser as expression_parser
+from dataset_tools.expressions.query import Query
 from dataset_tools.image_files import read
 from dataset_tools.labelled import LabelledExpression, LabelledImage
 from dataset_tools.metrics import iou
@@ -78,11 +81,14 @@ class OracleTask:
 
 @dataclass(frozen=True, eq=False)
 class LearntModel:
-    """A state of what was learnt: detector with adapter, thresholds, segmenter."""
+    """A state of what was learnt: detector with adapter, thresholds, segmenter; lessons of what the detector does not
+    know, which serve as they do between a project's trainings.
+    """
 
     detector: Detector
     calibration: Calibration
     segmenter: SamSegmenter
+    lessons: Lessons = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ class World:
         self.calibration = calibration
         self.segmenter = segmenter
         self.config = config
+        self.matcher = CompactMatcher(CompactGrounder(cache.detector, calibration))
         self._windows = _Windows(segmenter, windows)
         self._known: dict[str, tuple[Detection, ...]] = {}
 
@@ -208,7 +215,9 @@ class ImageRun:
 
     def __init__(self, world: World, image: LabelledImage, model: LearntModel) -> None:
         self.world, self.image, self.model = world, image, model
-        grounder = _Grounder(self)
+        grounder: CompactGrounder = _Grounder(self)
+        if model.lessons:
+            grounder = GrounderWithExemplars(grounder, world.matcher, model.lessons)
         self.pipeline = PslgSam(grounder, model.segmenter, world.config, "simulation")
 
     @cached_property
@@ -226,6 +235,7 @@ class ImageRun:
         return self.pipeline.prelabel(
             self.pixels,
             text,
+            key=self.image.key,
             embed=self._embed,
         )
 
@@ -267,19 +277,16 @@ class _Grounder(CompactGrounder):
     def __init__(self, look: ImageRun) -> None:
         super().__init__(look.model.detector, look.model.calibration, bfloat16=False)
         self._look = look
-        self._needs_own = False
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
-        query = expression_parser.parse(expression, self.known_categories)
+    def detections_for(self, query: Query, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:
         config = self.detector.config
         own = set(config.categories[len(config.categories) - config.adapted :])
-        self._needs_own = query.category is None or bool(own & {query.category, *query.target_categories})
-        return super().ground(image, expression, key=key)
+        if query.category is None or own & {query.category, *query.target_categories}:
+            return self.detections(image, key=key)
+        return self._look.world.known_boxes(self._look.image)
 
     def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:  # noqa: ARG002 - the interface's
-        found = list(self._look.world.known_boxes(self._look.image))
-        if self._needs_own:
-            found += self._look.own_boxes
+        found = [*self._look.world.known_boxes(self._look.image), *self._look.own_boxes]
         return tuple(sorted(found, key=lambda detection: -detection.score))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from backend.pipeline.types import Box, Grounding, GroundingResult, Image
@@ -17,11 +17,18 @@ class Grounder(Protocol):
     def known_categories(self) -> frozenset[str] | None:
         """Names of what this grounder can find, canonical or a project's own; None for an open vocabulary."""
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
         """Boxes for ``expression`` in ``image`` uint8[H, W, 3] RGB, or an abstention that says why there is none.
 
-        ``key`` names the image's content (its file's sha256, say): a grounder that keeps what it found in an image, for
-        the next expression about it, need not hash the pixels.
+        Args:
+            image: where to look.
+            expression: what to look for.
+            key: names the image's content (its file's sha256, say): a grounder that keeps what it found in an image,
+                for the next expression about it, need not hash the pixels.
+            labels: a project's own categories ("solar panel"): nouns of the expression beside the canonical ones,
+                whether or not the grounder can find them.
         """
 
 

@@ -7,7 +7,7 @@ image depends on these arrays alone. So lessons can be added, replaced and forgo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -15,8 +15,22 @@ import numpy.typing as npt
 
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.types import Box, Grounding, Image
+from dataset_tools.categories import CATEGORIES
+from dataset_tools.expressions.lexicon import own_nouns
+from dataset_tools.labelled import LabelledImage
 
-__all__ = ["LIKE", "ExemplarMatcher", "Lesson", "Lessons", "digest", "without_exemplars"]
+__all__ = [
+    "LIKE",
+    "MOST_OBJECTS",
+    "ExemplarMatcher",
+    "Lesson",
+    "Lessons",
+    "digest",
+    "lesson_of",
+    "lessons_of",
+    "taught_categories",
+    "without_exemplars",
+]
 
 Lesson: TypeAlias = Mapping[str, npt.NDArray[np.floating]]
 """What one image teaches about one category: arrays by name, whose meaning the matcher that made them knows."""
@@ -24,6 +38,10 @@ Lessons: TypeAlias = Mapping[str, Sequence[Lesson]]
 """By category."""
 LIKE = ".like-"
 """Between a model version and the digest of the lessons that it answers with beside what it knows."""
+
+
+MOST_OBJECTS = 40
+"""Objects of an image that are learnt from, and as many of what is none."""
 
 
 class ExemplarMatcher(Protocol):
@@ -55,6 +73,38 @@ class ExemplarMatcher(Protocol):
         """The grounder that this matcher belongs to, which also understands and finds what ``lessons`` show; those of
         categories that it knows itself are of no use.
         """
+
+
+def taught_categories(image: LabelledImage, known: Collection[str], own: Collection[str] = ()) -> list[str]:
+    """The categories that a labelled image teaches something about and that are not ``known``, sorted: those of its
+    objects, and those of ``own`` of which it certainly holds no more.
+    """
+    wanted = ({item.category for item in image.objects} | (image.complete & frozenset(own))) - frozenset(known)
+    return sorted(name for name in wanted if name in CATEGORIES or own_nouns([name]))
+
+
+def lesson_of(
+    matcher: ExemplarMatcher, image: LabelledImage, pixels: Image, category: str, rejected: Iterable[Box] = ()
+) -> Lesson:
+    """What a labelled image, uint8[H, W, 3] RGB, teaches about ``category``; ``rejected`` were offered and are none."""
+    boxes = [item.box for item in image.objects if item.category == category][:MOST_OBJECTS]
+    others = [item.box for item in image.objects if item.category != category][:MOST_OBJECTS]
+    return matcher.learn(pixels, boxes, [*others, *rejected], complete=category in image.complete, key=image.key)
+
+
+def lessons_of(
+    matcher: ExemplarMatcher, images: Sequence[LabelledImage], known: Collection[str]
+) -> dict[str, list[Lesson]]:
+    """What labelled images teach about every category that is not ``known`` and of which they hold an object."""
+    own = {item.category for image in images for item in image.objects} - frozenset(known)
+    lessons: dict[str, list[Lesson]] = {}
+    for image in images:
+        categories = taught_categories(image, known, own)
+        pixels = image.pixels() if categories else None
+        for category in categories:
+            assert pixels is not None  # noqa: S101 - some category is taught
+            lessons.setdefault(category, []).append(lesson_of(matcher, image, pixels, category))
+    return lessons
 
 
 def digest(lessons: Lessons) -> str:

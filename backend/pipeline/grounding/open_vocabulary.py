@@ -7,7 +7,7 @@ relation words mislead it. ``dataset_tools.expressions.relations`` applies those
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,9 +76,15 @@ class OpenVocabularyGrounder(ABC):
     def find(self, image: Image, phrases: Sequence[Phrase], *, key: str | None = None) -> Found:
         """Everything in ``image`` uint8[H, W, 3] RGB that one of the phrases names; ``key`` as of ``ground``."""
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
-        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none."""
-        query = with_nouns_as_categories(parse(expression))
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
+        """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none.
+
+        ``labels`` as of ``Grounder.ground``: without them "green" in "the green roof" is a colour, whatever a project
+        calls its objects.
+        """
+        query = with_nouns_as_categories(parse(expression, labels))
         found = Found(()) if query.category is None else self.find(image, phrases_of(query), key=key)
         return choose_among(image, query, found)
 

@@ -26,6 +26,7 @@ from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
+from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.answers.task_notes import BUSY, note_region
 from backend.server.editor.labeling_config import LabelingConfig
@@ -186,6 +187,7 @@ class Clicks:
         self._prelabeler = prelabeler
         self._metrics = metrics
         self._lookup = RegionLookup()
+        self._more = MoreLikeThis(settings, embeddings, self._lookup, metrics)
         self._kept = ReplayCache()
 
     def answer(
@@ -270,6 +272,10 @@ class Clicks:
             if config.has_note:  # which says why a text is gone
                 regions += without_texts(context.result, config, refused)
             scores.append(prediction["score"])
+        if prompts.more is not None:
+            found, score = self._more.regions(pipeline, prompts.more, task, config, image)
+            regions += found
+            scores.append(score)
         for prompt in prompts.objects:
             found, score = self._refine(pipeline, prompt, task, config, image, queue)
             regions += found

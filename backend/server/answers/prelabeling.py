@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
@@ -286,7 +286,7 @@ class Prelabeler:
                         " dropped: retrieve predictions again"
                     )
                 with saying(task=query.task_id), measured() as stages:
-                    answer = self._compute_one(pipeline, query, asked, default, urgency)
+                    answer = self._compute_one(pipeline, query, asked, default, urgency, config.own_categories)
                     self._account(query, answer, stages)
                 return answer
             finally:
@@ -308,6 +308,7 @@ class Prelabeler:
         expression: str,
         default_category: str | None,
         urgency: Urgency,
+        labels: Collection[str],
     ) -> Prelabels:
         stages, began = spent(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
@@ -322,7 +323,11 @@ class Prelabeler:
         stages["pixels"] += time.perf_counter() - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
         # Nor does waiting for a language model: others compute meanwhile, or wait for it as well.
-        grounding = pipeline.ground(pixels, expression, key=image.identity) if pipeline.grounds_elsewhere else None
+        grounding = (
+            pipeline.ground(pixels, expression, key=image.identity, labels=labels)
+            if pipeline.grounds_elsewhere
+            else None
+        )
         asked = time.perf_counter()
         with self._compute.turn(urgency):
             stages["queue"] += time.perf_counter() - asked
@@ -336,6 +341,7 @@ class Prelabeler:
                 most=self._cache.most,
                 until=until,
                 candidates=self._cache.candidates,
+                labels=labels,
                 grounding=grounding,
             )
             cleaned = self._cleaned(answer)

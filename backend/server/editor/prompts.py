@@ -20,6 +20,7 @@ from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
 from dataset_tools.categories import category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
+from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
@@ -27,6 +28,7 @@ from dataset_tools.label_studio.regions import brush_code, rectangle_corners
 
 __all__ = [
     "EditorPrompts",
+    "MoreLike",
     "ObjectPrompt",
     "TaskQuery",
     "default_category",
@@ -152,11 +154,36 @@ class ObjectPrompt:
 
 
 @dataclass(frozen=True)
+class MoreLike:
+    """A wish for more objects like a region.
+
+    Attributes:
+        text: as typed, or the label that was clicked with.
+        noun: what the objects are called, "" if nobody says.
+        region: id of the region, where it was typed for that one.
+        point: lies on the region, where it was clicked.
+    """
+
+    text: str
+    noun: str
+    region: str | None = None
+    point: Point | None = None
+
+    def label(self, config: LabelingConfig) -> str | None:
+        """The stored label that the noun names; None if it names none."""
+        category = parse(config.asked(self.noun), config.own_categories).category or category_name(self.noun)
+        return config.label_for(category)
+
+
+@dataclass(frozen=True)
 class EditorPrompts:
-    """Everything that one interactive request asks for."""
+    """Everything that one interactive request asks for; ``more`` if its newest text is "more like this", or a click has
+    a label that says so.
+    """
 
     objects: tuple[ObjectPrompt, ...]
     texts: tuple[str, ...]
+    more: MoreLike | None = None
 
 
 def read_prompts(
@@ -199,7 +226,31 @@ def read_prompts(
     for key, found in objects.items():
         if found.box is None and (drafted := _drafted_box(found, task, config, image_size)) is not None:
             objects[key] = replace(found, box=drafted[0], drawn=drafted[1])
-    return EditorPrompts(tuple(objects.values()), tuple(_texts(items, config)))
+    typed = list(_texts(items, config))
+    wishes = {
+        key: MoreLike(found.label, noun, point=_place(found))
+        for key, found in objects.items()
+        if "more" in found.label.casefold() and (noun := more_like(found.label)) is not None
+    }
+    # The editor sends all texts of a sitting; the newest is what is asked for now.
+    more = next(iter(wishes.values()), _more_like(*typed[-1]) if typed else None)
+    return EditorPrompts(
+        tuple(found for key, found in objects.items() if key not in wishes),
+        () if more is not None else tuple(text for _, text in typed if more_like(text) is None),
+        more,
+    )
+
+
+def _place(found: ObjectPrompt) -> Point | None:
+    """Where the object was pointed at last."""
+    if found.clicks:
+        return found.clicks[-1].point
+    return None if found.box is None else found.box.center
+
+
+def _more_like(identity: str, text: str) -> MoreLike | None:
+    noun = more_like(text)
+    return None if noun is None else MoreLike(text, noun, region=identity)
 
 
 def newest_draft(drafts: Sequence[Any]) -> dict[str, Any] | None:
@@ -320,9 +371,12 @@ def without_texts(result: Sequence[Any], config: LabelingConfig, refused: Collec
     return changed
 
 
-def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[str]:
-    """The expressions typed; where a config has several text fields, only one called ``prompt`` is an expression."""
-    return (part for item in _text_items(items, config) for part in _parts(item) if part.strip())
+def _texts(items: Iterable[dict[str, Any]], config: LabelingConfig) -> Iterable[tuple[str, str]]:
+    """Result id and text of the expressions typed.
+
+    Where a config has several text fields, only one called ``prompt`` is an expression.
+    """
+    return ((str(item.get("id")), part) for item in _text_items(items, config) for part in _parts(item) if part.strip())
 
 
 def _text_items(items: Iterable[Any], config: LabelingConfig) -> Iterator[dict[str, Any]]:

@@ -26,6 +26,7 @@ from backend.server.protocol import Region, Task
 from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError, MaskError
+from dataset_tools.label_studio.notes import answered
 from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, read_info, words, written
 
 __all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
@@ -102,6 +103,29 @@ class RegionLookup:
                 if found is not None:
                     return replace(found, expression=read_info(region, {}).expression)
         return None
+
+    def shown(self, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> list[tuple[str, FoundRegion]]:
+        """Label and region of everything outlined in what the annotator sees (``under``), the topmost last; candidates
+        and damaged regions are left out.
+        """
+        outputs = {control.name: control for control in config.outputs}
+        for result in _visible_results(task):
+            found: list[tuple[str, FoundRegion]] = []
+            for region in answered(result):
+                value = region.get("value") if isinstance(region, dict) else None
+                control = outputs.get(str(region.get("from_name"))) if isinstance(value, dict) else None
+                if control is None or region.get("type") != control.type or not config.shows(region):
+                    continue
+                labels = value.get(control.type) if isinstance(value, dict) else None
+                try:
+                    mask = mask_of(control.type, region["value"], *image_size)
+                except (DatasetError, MaskError, TypeError, ValueError):
+                    continue
+                if isinstance(labels, list) and labels and isinstance(labels[0], str) and mask.any():
+                    found.append((labels[0], FoundRegion(str(region.get("id")), control, "", mask)))
+            if found:
+                return found
+        return []
 
     def _holds(
         self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]

@@ -38,8 +38,10 @@ class ExemplarModels:
         self._held: BoundedCache[tuple[int, str], PslgSam] = BoundedCache(_HELD)
         self._lock = threading.Lock()
 
-    def refresh(self) -> None:
-        """Make the lessons of what changed since the last time; nothing while the model is being loaded."""
+    def refresh(self, only: int | None = None) -> None:
+        """Make the lessons of what changed since the last time, of all projects or of ``only`` one; nothing while the
+        model is being loaded.
+        """
         if not self._base.ready:
             return
         pipeline = self._base.pipeline()
@@ -48,6 +50,8 @@ class ExemplarModels:
         if matcher is None or known is None:
             return
         for project in self._store.projects():
+            if only not in (None, project.id):
+                continue
             self._exemplars.refresh(project.id, matcher, known, self._fetch)
 
     def extended(self, project: int | None, pipeline: PslgSam) -> PslgSam:

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, Head
 from backend.training.adapter.rows import Rows, ViewCells
+from backend.training.adapter.start import start_from_regression
 from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
 from backend.training.boxes import generalized_iou
 from backend.training.grounder.losses import focal
@@ -66,6 +67,8 @@ class AdapterOptions:
     seed: int = 0
 
 
+_AT_ONCE = 8192
+"""Cells whose features are made at once."""
 _ALARM = -2.2
 """Heat logit (a tenth of certainty) from which an unlabelled cell is a false alarm."""
 
@@ -79,6 +82,10 @@ class _Adapter(nn.Module):
 
     def forward(self, features: Tensor, level: Tensor) -> Tensor:
         """float32[N, C + 4] of features float32[N, 9 * channels] (row, column, channel) at ``level`` int64[N]."""
+        return functional.linear(self.hidden(features, level), self.head.out.weight.flatten(1), self.head.out.bias)
+
+    def hidden(self, features: Tensor, level: Tensor) -> Tensor:
+        """float32[N, width] of the same."""
         hidden = functional.linear(features, self.head.conv.weight.permute(0, 2, 3, 1).flatten(1))
         norms = [norm for norm in self.head.norms if isinstance(norm, nn.BatchNorm2d)]
         variance = torch.stack([norm.get_buffer("running_var") + norm.eps for norm in norms])
@@ -86,8 +93,7 @@ class _Adapter(nn.Module):
         shift = torch.stack(
             [norm.bias - norm.get_buffer("running_mean") * own for norm, own in zip(norms, scale, strict=True)]
         )
-        hidden = functional.relu(hidden * scale[level] + shift[level])
-        return functional.linear(hidden, self.head.out.weight.flatten(1), self.head.out.bias)
+        return functional.relu(hidden * scale[level] + shift[level])
 
 
 def with_adapter(detector: Detector, new: Sequence[str], width: int, seed: int) -> Detector:
@@ -211,6 +217,7 @@ def train_adapter(
     rng = np.random.default_rng((options.seed, 1))
     rows = Rows.joined([data.rows[number] for number in numbers])
     adapter = _Adapter(_adapter_of(detector))
+    _start(adapter, rows, data.channels, len(detector.config.categories) - detector.config.adapted)
     output = list(adapter.head.out.parameters())
     others = [*adapter.head.conv.parameters(), *adapter.head.norms.parameters()]
     groups = [{"params": others, "rate": options.learning_rate}]
@@ -228,6 +235,18 @@ def train_adapter(
         nn.utils.clip_grad_norm_(adapter.parameters(), 10.0)
         optimizer.step()
         progress((step + 1) / steps)
+
+
+@torch.no_grad()
+def _start(adapter: _Adapter, rows: Rows, channels: npt.NDArray[np.int64], core: int) -> None:
+    """Begin at the regression of what is new, the channels from ``core`` on."""
+    parts = [slice(first, first + _AT_ONCE) for first in range(0, len(rows), _AT_ONCE)]
+    hidden = [
+        adapter.hidden(torch.from_numpy(rows.features[part].astype(np.float32)), torch.from_numpy(rows.level[part]))
+        for part in parts
+    ]
+    columns = [int(column) for column in np.flatnonzero(channels >= core)]
+    start_from_regression(adapter.head, torch.cat(hidden), rows, columns, [int(channels[c]) for c in columns])
 
 
 def _loss(

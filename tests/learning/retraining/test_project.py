@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,12 @@ def test_a_new_word_survives_a_killed_training_and_the_gate_promotes_it(tmp_path
             (tmp_path / "killed").touch()
             raise KilledError
 
+    # What may be kept on disk changes nothing of what is learnt.
+    unkept = replace(OPTIONS, features=tmp_path / "features", disk=0)
     with pytest.raises(KilledError):
-        train_project(base, training, replay, tmp_path / "cut", OPTIONS, kill_once)
-    cut = train_project(base, training, replay, tmp_path / "cut", OPTIONS, kill_once)
+        train_project(base, training, replay, tmp_path / "cut", unkept, kill_once)
+    cut = train_project(base, training, replay, tmp_path / "cut", unkept, kill_once)
+    assert not list((tmp_path / "features").rglob("*.npy"))
     assert (tmp_path / "killed").exists()
     for name in ("grounder.safetensors", "config.yaml", "training.json"):
         assert (whole.folder / name).read_bytes() == (cut.folder / name).read_bytes()

@@ -103,7 +103,7 @@ def test_the_label_comes_from_the_expressions_category(
 class NamelessGrounder(WordGrounder):
     """Like LQVG: boxes without a category, for any expression."""
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         found = super().ground(image, "building")
         groundings = tuple(type(item)(item.box, item.score) for item in found.groundings)
         return GroundingResult(groundings)
@@ -190,7 +190,9 @@ def test_failures_leave_a_slot_and_the_other_tasks_unharmed(
 
 def test_an_error_of_the_model_costs_one_slot_only(settings: Settings, site: Site) -> None:
     class Fragile(WordGrounder):
-        def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+        def ground(
+            self, image: Image, expression: str, *, key: str | None = None, labels: object = ()
+        ) -> GroundingResult:
             if "ship" in expression:
                 raise RuntimeError("out of memory")
             return super().ground(image, expression)
@@ -236,7 +238,7 @@ class Gate(WordGrounder):
         self.opened = threading.Event()
         self.asked: list[str] = []
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         self.asked.append(expression)
         if "ship" in expression:
             self.opened.wait(60)
@@ -439,7 +441,7 @@ def test_state_is_kept_in_the_state_folder(service: LabelingService, settings: S
 class CrowdGrounder(WordGrounder):
     """Finds eight boxes of rising certainty, whatever is asked for."""
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         height, width = image.shape[:2]
         boxes = [Box(width * n / 8, 0, width * (n + 1) / 8, height) for n in range(8)]
         return GroundingResult(tuple(Grounding(box, 0.1 + 0.1 * n, "ship") for n, box in enumerate(boxes)))

@@ -33,7 +33,7 @@ ALIKE = "5 objects fit 'the ship' alike: say which, e.g. 'the upper ship'."
 class Doubter(WordGrounder):
     """Finds five ships alike."""
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(self, image: Image, expression: str, *, key: str | None = None, labels: object = ()) -> GroundingResult:
         if "ship" not in expression:
             return super().ground(image, expression, key=key)
         height, width = image.shape[:2]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backend.batch.predictor import TaskPredictor
 from backend.pipeline.grounding.exemplars import LIKE
 from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
@@ -65,6 +66,16 @@ def test_a_new_word_is_found_in_other_tasks_once_objects_of_it_are_accepted(
     assert str(found["model_version"]).startswith(f"{base}{LIKE}")
     assert service.models.version(77) == base, "another project has learnt nothing"
     assert service.models.serves(PROJECT["id"], base)
+
+    predictor = TaskPredictor(service.settings, CONFIG)
+    try:
+        row = asked["tasks"][0]  # type: ignore[index]
+        told, _ = predictor.predict({**row, "project": PROJECT["id"]})
+        untold, _ = predictor.predict(row)
+    finally:
+        predictor.close()
+    assert (told["model_version"], len(told["result"])) == (found["model_version"], len(regions))
+    assert (untold["model_version"], untold["result"]) == (base, []), "a task of no project knows nothing of its labels"
 
     service.record_event({"action": "ANNOTATIONS_DELETED", "project": PROJECT, "annotations": [{"id": 1}]})
     wait_for(lambda: service.models.version(PROJECT["id"]) == base)

@@ -47,6 +47,25 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
             assert torch.equal(before.sides[level], after.sides[level][:, :4])
 
 
+def test_before_the_first_step_the_labels_are_known_already(tmp_path: Path) -> None:
+    detector, calibration = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
+    cache = FeatureCache(detector, tmp_path / "features")
+    views = [(image, FeatureView(calibration.scales[-1])) for image in panels(tmp_path / "train", 8)]
+    adapted = with_adapter(detector, (LABEL,), 16, seed=0)
+    data = AdapterData(cache, adapted.config.categories, (LABEL,), views, [], OPTIONS)
+    train_adapter(adapted, data, range(len(views)), 0)
+    inside = []
+    for image in panels(tmp_path / "test", 4, seed=9):
+        with torch.inference_mode():
+            heat = adapted(prepare(read(image.path), 1.0)).heat[0][0, 2]
+        (x, y), place = image.objects[0].box.center, np.unravel_index(int(heat.argmax()), heat.shape)
+        inside.append(
+            abs(place[0] * 4 + 2 - y) <= image.objects[0].box.height / 2 + 4
+            and abs(place[1] * 4 + 2 - x) <= image.objects[0].box.width / 2 + 4
+        )
+    assert sum(inside) >= 3, inside
+
+
 def test_kept_readings_give_what_the_network_gives(tmp_path: Path) -> None:
     detector, calibration = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
     image = panels(tmp_path / "images", 1)[0]

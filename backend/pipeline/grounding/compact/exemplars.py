@@ -25,6 +25,8 @@ from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import STRIDES, Calibration
 from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lesson, Lessons, digest
 from backend.pipeline.types import Grounding, Image, hash_image
+from dataset_tools.expressions.candidates import Candidates
+from dataset_tools.expressions.query import Query
 from dataset_tools.geometry import Box
 
 __all__ = ["CompactMatcher", "GrounderWithExemplars"]
@@ -248,6 +250,14 @@ class GrounderWithExemplars(CompactGrounder):
     def known_categories(self) -> frozenset[str]:
         """What the grounder knows, and what the lessons show."""
         return self._base.known_categories | self.lessons.keys()
+
+    def detections_for(self, query: Query, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:
+        """Those of the grounder, with what the lessons show only where ``query`` may be about that: it costs a look at
+        the image of its own.
+        """
+        if query.category is None or self.lessons.keys() & {*Candidates.categories_of(query), *query.target_categories}:
+            return self.detections(image, key=key)
+        return self._base.detections_for(query, image, key=key)
 
     def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:
         """What the grounder finds and what looks like the lessons' objects, best first."""

@@ -6,7 +6,7 @@ every object of the categories it knows, ``relations`` picks the ones that the q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,18 +84,24 @@ class CompactGrounder:
             self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
         return found
 
-    def ground(self, image: Image, expression: str, *, key: str | None = None) -> GroundingResult:
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
         """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none.
 
-        ``key`` names the image's content, see ``detections``.
+        ``key`` names the image's content, see ``detections``; ``labels`` as of ``Grounder.ground``.
         """
-        query = expression_parser.parse(expression, self.known_categories)
+        query = expression_parser.parse(expression, self.known_categories.union(labels))
         refusal = self.refusal(query)
         if refusal is not None:
             return GroundingResult((), refusal)
         size = (image.shape[0], image.shape[1])
         colors = partial(color_in_box, image)
-        return answer(query, self.detections(image, key=key), self.calibration, size, colors, image)
+        return answer(query, self.detections_for(query, image, key=key), self.calibration, size, colors, image)
+
+    def detections_for(self, query: Query, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:  # noqa: ARG002
+        """Of ``detections`` at least those that ``query`` may be about."""
+        return self.detections(image, key=key)
 
     def explain(self, image: Image, expression: str) -> Explanation:
         """How ``ground`` reads ``expression`` and how each detection fares."""
@@ -105,7 +111,7 @@ class CompactGrounder:
             return Explanation((f"understood: {in_words(query)}", f"no answer ({refusal.code}): {refusal.message}"), {})
         size = (image.shape[0], image.shape[1])
         colors = partial(color_in_box, image)
-        choice, groundings, _ = chosen(query, self.detections(image), self.calibration, size, colors, image)
+        choice, groundings, _ = chosen(query, self.detections_for(query, image), self.calibration, size, colors, image)
         boxes = _labelled(query, groundings, colors, image)
         return explain(query, choice, boxes, size, _view(query, image))
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +342,30 @@ def save_adapted(base: Path, detector: Detector, calibration: Calibration, path:
         if name.startswith("adapter.") and "num_batches" not in name
     }
     write_bytes(path, serialized(state, _metadata(detector, calibration)))
+
+
+def save_without(base: Path, names: Collection[str], path: Path) -> None:
+    """Write what ``base`` holds, its heads without channels for the categories ``names`` and kinds of them: nothing
+    finds these any more, though the features were trained on them. The file is replaced atomically.
+
+    Raises:
+        WeightsError: ``base`` is no detector's file, or has an adapter.
+    """
+    metadata, state = _read(base)
+    config = DetectorConfig.of(json.loads(metadata["detector"]))
+    if config.adapter_width:
+        raise WeightsError(f"{base} holds an adapter: give the weights that the project's training began with")
+    gone = {*names, *(kind for kind, of in KINDS.items() if of in names)}
+    outlined = [name for name in config.categories if name not in KINDS]
+    for part, channels in (("heat.out", config.categories), ("semantic", outlined)):
+        kept = [number for number, name in enumerate(channels) if name not in gone]
+        for tensor in ("weight", "bias"):
+            state[f"{part}.{tensor}"] = state[f"{part}.{tensor}"][kept].contiguous()
+    left = replace(config, categories=tuple(name for name in config.categories if name not in gone))
+    calibration = json.loads(metadata["calibration"])
+    calibration["even"] = {name: value for name, value in calibration["even"].items() if name not in gone}
+    metadata = {**metadata, "detector": json.dumps(asdict(left)), "calibration": json.dumps(calibration)}
+    write_bytes(path, serialized(state, metadata))
 
 
 def _metadata(detector: Detector, calibration: Calibration) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -111,13 +111,16 @@ class LqvgGrounder:
         expression: str,
         *,
         key: str | None = None,  # noqa: ARG002 - the protocol's signature
+        labels: Collection[str] = (),
     ) -> GroundingResult:
         """The box for ``expression`` in ``image`` uint8[H, W, 3] RGB, with every query's box as a candidate.
+
+        Its category is the one that the words name, canonical or one of ``labels`` (as of ``Grounder.ground``).
 
         Raises:
             PromptError: the expression has more word pieces than RoBERTa has positions.
         """
-        query = parse(expression)
+        query = parse(expression, labels)
         if query.is_empty:
             return _abstain("empty-expression", "The expression is empty: describe one object of the image.")
         boxes, scores = self._propose(image, expression)

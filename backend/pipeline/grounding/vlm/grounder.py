@@ -8,6 +8,7 @@ objects of that kind.
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,14 +89,17 @@ class VlmGrounder:
         expression: str,
         *,
         key: str | None = None,  # noqa: ARG002 - the protocol's signature
+        labels: Collection[str] = (),
     ) -> GroundingResult:
         """The boxes that ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there are none.
+
+        ``labels`` as of ``Grounder.ground``.
 
         Raises:
             UnavailableError: no usable answer within the deadline.
         """
         until = time.monotonic() + self._deadline_s
-        query = with_nouns_as_categories(parse(expression))
+        query = with_nouns_as_categories(parse(expression, labels))
         if query.is_empty:
             return choose_among(image, query, Found(()))
         pointed = self._point(image, expression, until)

@@ -18,6 +18,7 @@ from backend.pipeline.grounding.compact.network import (
     DetectorOutput,
     load_detector,
     save_detector,
+    save_without,
 )
 from dataset_tools.errors import WeightsError
 
@@ -194,3 +195,21 @@ def test_probability_is_even_where_it_was_calibrated_and_rises_with_the_score() 
     assert values == sorted(values)
     assert 0 < values[0] < 0.01
     assert 0.99 < values[-1] < 1
+
+
+def test_weights_without_a_category_have_no_output_for_it_and_say_of_the_others_what_they_said(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    categories = ("ship", "vehicle", "airplane", "small vehicle", "large vehicle")
+    sizes = DetectorConfig(categories, widths=(8, 8, 8, 8, 8), depths=(1, 1, 1, 1), pyramid_width=8)
+    whole, less = tmp_path / "whole.safetensors", tmp_path / "less.safetensors"
+    save_detector(Detector(sizes), Calibration(dict.fromkeys(categories, 0.5)), whole)
+    save_without(whole, ["vehicle"], less)
+    (before, _), (after, calibration) = load_detector(whole), load_detector(less)
+    assert after.config.categories == ("ship", "airplane"), "kinds of what is gone are gone too"
+    assert set(calibration.even) == {"ship", "airplane"}
+    image = torch.rand(1, 3, 64, 64) * 255
+    with torch.inference_mode():
+        told, kept = before(image), after(image)
+    for level in range(3):
+        assert torch.allclose(kept.heat[level], told.heat[level][:, [0, 2]], atol=1e-5)
+        assert torch.allclose(kept.sides[level], told.sides[level], atol=1e-5)

@@ -143,7 +143,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"model": Payload()}, protocol=2))
     torch.save({"model": {}, "args": Payload()}, tmp_path / "evil_zip.pth")
     for name in ("evil.pth", "evil_zip.pth"):
-        with pytest.raises(WeightsError, match=r"Python objects .builtins\.exec., which could run code"):
+        with pytest.raises(WeightsError, match=r"Python objects \((builtins\.)?exec\), which could run code"):
             load_lqvg(tmp_path / name)
 
 

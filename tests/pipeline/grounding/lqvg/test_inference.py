@@ -172,3 +172,12 @@ def test_tokenizer_is_roberta_s_byte_level_bpe(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nth e\nĠ s\n", encoding="utf-8")
     pieces = [vocabulary[i] for i in load_tokenizer(tmp_path)("the ship")]
     assert pieces == ["<s>", "the", "Ġs", "h", "i", "p", "</s>"]
+
+
+def test_a_label_of_the_project_is_the_category_of_what_is_found() -> None:
+    network = FixedProposals([Box(10, 40, 20, 50)], [0.9], 100)
+    grounder = LqvgGrounder(network, tokens, image_size=100)
+    image = image_of(100, 100)
+    assert grounder.ground(image, "the Solar_Panel on the left").groundings[0].category is None
+    (found,) = grounder.ground(image, "the Solar_Panel on the left", labels={"solar panel"}).groundings
+    assert found.category == "solar panel"
