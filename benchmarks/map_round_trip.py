@@ -46,7 +46,7 @@ _AXIS, _FLATTENING = 6_378_137.0, 1 / 298.257223563
 
 def draw_masks() -> list[Mask]:
     """Ellipses in a grid, turned any way, every third with a hole; no two touch."""
-    masks = []
+    masks: list[Mask] = []
     random = np.random.default_rng(0)
     for number in range(OBJECTS):
         row, column = divmod(number, 4)

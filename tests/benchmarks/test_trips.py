@@ -54,9 +54,9 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 35, 130),
-        ("first pre-label", 68, 450),
+        ("first pre-label", 68, 480),
         ("webhook", 9, 16),
-        ("export record to REFER", 21, 131),
+        ("export record to REFER", 21, 140),
     ],
 )
 def test_a_trip_visits_few_modules_and_changes_files_seldom(

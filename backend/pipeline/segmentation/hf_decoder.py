@@ -125,7 +125,7 @@ class FoldedHfDecoder(nn.Module):
         height, width = hidden.shape[1:]
         padded = functional.pad(taps.view(9, height, width), (1, 1, 1, 1))
         shifted = [padded[i, i // 3 : i // 3 + height, i % 3 : i % 3 + width] for i in range(9)]
-        mixed: Tensor = torch.stack(shifted).sum(0) + weights @ last.bias
+        mixed: Tensor = torch.stack(shifted).sum(0) + weights @ cast(Tensor, last.bias)
         return mixed + pixels_in_rows(weights @ finest.T, self.grid)[0]
 
 

@@ -268,7 +268,7 @@ def test_a_language_model_that_thinks_holds_up_nobody(settings: Settings, site: 
     with vlm_server() as server:
         server.say = say
         model = load_vlm(url=SecretStr(server.url), model="m", coordinates="thousandths")
-        service = gated(settings, model)
+        service = gated(settings.model_copy(update={"prelabel_fetchers": 8, "deadline": 120.0}), model)
         pool = ThreadPoolExecutor(2)
         url = site.put("/a.png", png())
         waiting = [
