@@ -105,7 +105,7 @@ class Settings(BaseModel):
         polygon_tolerance: largest distance in pixels between a mask's contour and its polygon.
         rle_warning_bytes: size of a region's brush code in JSON above which a warning is logged.
         train_every: accepted masks of a project after which it is trained on them; 0 for never by itself.
-        train_steps: steps of a training, for the mask decoder; the grounder makes twice as many, far shorter ones.
+        train_steps: steps of a training, for the mask decoder; the grounder makes two thirds as many, far shorter ones.
         train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
             same training gives the same version.
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.

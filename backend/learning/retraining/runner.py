@@ -204,11 +204,12 @@ class TrainingRunner:
 
         chosen = self._chosen(job)
         steps = int(chosen["steps"])
+        head = max(1, 2 * steps // 3)
         return ProjectTrainingOptions(
             seed=chosen["seed"],
             minutes=chosen["minutes"],
             threads=self._settings.train_threads,
-            grounder=AdaptationOptions(head=AdapterOptions(steps=2 * steps), calibration_steps=steps),
+            grounder=AdaptationOptions(head=AdapterOptions(steps=head), calibration_steps=head),
             decoder=DecoderOptions(steps=steps, validate_every=max(1, steps // 6)),
             features=self._settings.state.features,
             disk=self._settings.train_disk,

@@ -39,7 +39,7 @@ class AdaptationOptions:
     replay_views: int = 2
     least_objects: int = 3
     least_known: int | None = 25
-    calibration_steps: int = 150
+    calibration_steps: int = 100
 
 
 def categories_to_learn(

@@ -40,7 +40,7 @@ class AdapterOptions:
         steps: updates.
         rows: cells per update, half of them objects or look-alikes.
         learning_rate: at the start; it falls to zero along a cosine.
-        output_rate: the output layer's learning rate as a multiple of it: that layer starts from nothing.
+        output_rate: the output layer's learning rate as a multiple of it.
         weight_decay: AdamW's, on the weights.
         unlabelled: weight of "no such object here" where nobody has said so.
         background: cells drawn at random per view.
@@ -52,10 +52,10 @@ class AdapterOptions:
         seed: of everything drawn.
     """
 
-    steps: int = 300
+    steps: int = 100
     rows: int = 2048
-    learning_rate: float = 3e-3
-    output_rate: float = 5.0
+    learning_rate: float = 1e-3
+    output_rate: float = 1.0
     weight_decay: float = 1e-2
     unlabelled: float = 0.1
     background: int = 150

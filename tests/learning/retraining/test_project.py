@@ -19,7 +19,7 @@ from dataset_tools.categories import canonical
 from dataset_tools.errors import ConfigError
 from tests.learning.project_scenes import LABEL, panels, tiny_config
 
-HEAD = AdapterOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-2)
+HEAD = AdapterOptions(steps=80, rows=512, background=60, hard=20, mined=2, learning_rate=3e-3)
 OPTIONS = ProjectTrainingOptions(
     grounder=AdaptationOptions(head=HEAD, width=16, views=2, replay_views=1, calibration_steps=40),
     decoder=DecoderOptions(steps=4, batch=4, validate_every=2, autocast=False),

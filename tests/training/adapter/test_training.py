@@ -17,7 +17,9 @@ from backend.training.adapter.views import FeatureCache, FeatureView, detections
 from dataset_tools.image_files import read
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
-OPTIONS = AdapterOptions(steps=120, rows=512, background=60, hard=20, mined=4, learning_rate=3e-2)
+OPTIONS = AdapterOptions(
+    steps=400, rows=512, background=60, hard=20, mined=4, learning_rate=3e-3, output_rate=5.0
+)  # random features need more steps than trained ones
 
 
 def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None:
@@ -25,11 +27,11 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
     detector, calibration = load_detector(base)
     cache = FeatureCache(detector, tmp_path / "features")
     images = panels(tmp_path / "train", 8)
-    views = [(image, view) for image in images for view in training_views(calibration.scales, 2)]
+    views = [(image, view) for image in images for view in training_views(calibration.scales, 3)]
     adapted = with_adapter(detector, (LABEL,), 16, seed=0)
     data = AdapterData(cache, adapted.config.categories, (LABEL,), views, [], OPTIONS)
     train_adapter(adapted, data, range(len(views)), OPTIONS.steps)
-    learnt = cross_fitted(detector, calibration, data, (LABEL,), (), 16, 50)
+    learnt = cross_fitted(detector, calibration, data, (LABEL,), (), 16, 400)
     assert {name: learnt.even[name] for name in calibration.even} == calibration.even
     save_adapted(base, adapted, learnt, tmp_path / "adapted.safetensors")
 
