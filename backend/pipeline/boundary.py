@@ -90,6 +90,8 @@ def _cut_until_stable(crop: Image, labels: npt.NDArray[np.uint8], seed: int, lim
     if limit > 1 and min(_sides(labels)) > _LARGE:
         done = _cut_coarsely(crop, labels, seed, limit - 1)
         limit = 1 if done else limit
+        if min(_sides(labels)) < _MIN_SAMPLES:  # the coarse cuts gave all of it to one side: no colours to tell apart
+            return done
     background, foreground = np.zeros((1, 65), np.float64), np.zeros((1, 65), np.float64)
     cv2.setRNGSeed(seed)  # of this thread only; the mixtures start from K-means
     few, few_labels = _for_mixtures(crop, labels)
