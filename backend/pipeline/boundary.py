@@ -95,8 +95,6 @@ def _cut_until_stable(crop: Image, labels: npt.NDArray[np.uint8], seed: int, lim
     background, foreground = np.zeros((1, 65), np.float64), np.zeros((1, 65), np.float64)
     cv2.setRNGSeed(seed)  # of this thread only; the mixtures start from K-means
     few, few_labels = _for_mixtures(crop, labels)
-    if not min(_sides(few_labels)):
-        return done  # all of it is on one side by now: there is nothing to cut between
     cv2.grabCut(few, few_labels, None, background, foreground, 0, cv2.GC_INIT_WITH_MASK)  # 0 cuts: mixtures only
     for iteration in range(1, limit + 1):
         before = labels.copy()
