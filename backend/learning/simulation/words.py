@@ -55,7 +55,7 @@ def _reworded(one: LabelledExpression, image: LabelledImage, words: Mapping[str,
         names = category_named(category)
         for form, new in ((names.plural, category_named(word).plural), (names.display, word)):
             text = re.sub(rf"\b{re.escape(form)}\b", new, text, flags=re.IGNORECASE)
-    asked = image.objects[one.objects[0]].category if one.objects else canonical(one.label or "")
+    asked = image.objects[one.objects[0]].category if one.objects else canonical(one.label or "") or ""
     if asked in words and words[asked] not in text:
         return None
-    return replace(one, text=text, label=words.get(asked or "", one.label))
+    return replace(one, text=text, label=words.get(asked, one.label))

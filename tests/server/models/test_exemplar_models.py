@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -41,8 +42,9 @@ def test_a_new_word_is_found_in_other_tasks_once_objects_of_it_are_accepted(
     for region in body["annotation"]["result"]:
         region["value"]["brushlabels"] = [WORD]
     url = site.put("/other.png", png(second.image))
+    row: dict[str, Any] = {"id": 9, "data": {"image": url, "expression": "all the solar panels"}}
     asked = {
-        "tasks": [{"id": 9, "data": {"image": url, "expression": "all the solar panels"}}],
+        "tasks": [row],
         "project": f"{PROJECT['id']}.1",
         "label_config": CONFIG,
     }
@@ -69,7 +71,6 @@ def test_a_new_word_is_found_in_other_tasks_once_objects_of_it_are_accepted(
 
     predictor = TaskPredictor(service.settings, CONFIG)
     try:
-        row = asked["tasks"][0]  # type: ignore[index]
         told, _ = predictor.predict({**row, "project": PROJECT["id"]})
         untold, _ = predictor.predict(row)
     finally:
