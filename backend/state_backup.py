@@ -26,7 +26,7 @@ from backend import __version__
 from backend.database import Database
 from backend.state import StateFolder, process_lock
 from dataset_tools import atomic
-from dataset_tools.errors import ConfigError
+from dataset_tools.errors import ConfigError, PslgError
 
 __all__ = ["StateBackup", "back_up", "restore"]
 
@@ -58,7 +58,7 @@ class StateBackup:
         return sum(self.files.values())
 
 
-class _PrunedError(Exception):
+class _PrunedError(PslgError):
     """A trained version was removed while it was being copied."""
 
 

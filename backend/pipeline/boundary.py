@@ -89,7 +89,9 @@ def _cut_until_stable(crop: Image, labels: npt.NDArray[np.uint8], seed: int, lim
     done = 0
     if limit > 1 and min(_sides(labels)) > _LARGE:
         done = _cut_coarsely(crop, labels, seed, limit - 1)
-        limit = 1
+        limit = 1 if done else limit
+        if min(_sides(labels)) < _MIN_SAMPLES:  # the coarse cuts gave all of it to one side: no colours to tell apart
+            return done
     background, foreground = np.zeros((1, 65), np.float64), np.zeros((1, 65), np.float64)
     cv2.setRNGSeed(seed)  # of this thread only; the mixtures start from K-means
     few, few_labels = _for_mixtures(crop, labels)
@@ -103,11 +105,16 @@ def _cut_until_stable(crop: Image, labels: npt.NDArray[np.uint8], seed: int, lim
 
 
 def _cut_coarsely(crop: Image, labels: npt.NDArray[np.uint8], seed: int, limit: int) -> int:
-    """Decide the undecided ``labels`` in place by cuts at half the resolution; the number of cuts."""
+    """Decide the undecided ``labels`` in place by cuts at half the resolution; the number of cuts.
+
+    There is none where half the rows and columns show one side only: of a mask with lines that are a pixel wide.
+    """
     height, width = labels.shape
     half = (max(1, width // 2), max(1, height // 2))
     small = np.asarray(cv2.resize(crop, half, interpolation=cv2.INTER_AREA), np.uint8)
     small_labels = np.asarray(cv2.resize(labels, half, interpolation=cv2.INTER_NEAREST), np.uint8)
+    if min(_sides(small_labels)) < _MIN_SAMPLES:
+        return 0
     cuts = _cut_until_stable(small, small_labels, seed, limit)
     decided = cv2.resize(small_labels & 1, (width, height), interpolation=cv2.INTER_NEAREST)
     undecided = labels >= cv2.GC_PR_BGD

@@ -145,6 +145,7 @@ class ConnectionSetup:
         """
         former = set() if former is None else former
         found, changed = False, False
+        given = self._give_headers(studio, project, host)  # first: without its secret an event is lost, a name is not
         for row in studio.backends(project):
             if urlsplit(str(row.get("url"))).netloc.lower() != host.lower():
                 continue
@@ -156,7 +157,7 @@ class ConnectionSetup:
                 changed = True
         if former and studio.follow_backend(project, former - {version}, version):
             changed = True
-        return self._give_headers(studio, project, host) and found and not changed
+        return given and found and not changed
 
     def _give_headers(self, studio: LabelStudio, project: int, host: str) -> bool:
         """Whether the project's webhook at ``host`` is there, where one is needed, and has its headers now."""

@@ -86,6 +86,24 @@ def test_masks_that_leave_little_to_decide(mask: npt.NDArray[np.bool_]) -> None:
         assert np.array_equal(result.mask, mask)
 
 
+def test_a_large_mask_of_lines_a_pixel_wide_is_no_error() -> None:
+    """Every second row and column shows one side only."""
+    image = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    lines = np.zeros((700, 700), np.bool_)
+    lines[:, 1::2] = True
+    assert optimize_boundary(image, lines, BoundaryConfig(max_iterations=2)).mask.any()
+
+
+def test_coarse_cuts_that_give_all_to_one_side_end_it() -> None:
+    """An image of one colour, a mask without sure background."""
+    image = np.full((240, 320, 3), 90, np.uint8)
+    rng = np.random.default_rng(0)
+    given = np.kron(rng.random((24, 32)) < 0.6, np.ones((10, 10))) > 0
+    result = optimize_boundary(image, given, BoundaryConfig(band=0.2))
+    assert result.mask.shape == given.shape
+    assert 0 <= result.agreement <= 1
+
+
 def test_sizes_must_agree() -> None:
     with pytest.raises(ValueError, match="differ in size"):
         optimize_boundary(np.zeros((4, 4, 3), np.uint8), np.ones((4, 5), np.bool_), CONFIG)
