@@ -7,6 +7,7 @@ answer are those of transformers; Xiao et al., arXiv 2311.06242.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,12 @@ class Florence2Grounder:
         expression: str,
         *,
         key: str | None = None,  # noqa: ARG002 - the protocol's signature
+        labels: Collection[str] = (),
     ) -> GroundingResult:
-        """What ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there is nothing."""
-        query = with_nouns_as_categories(parse(expression))
+        """What ``expression`` describes in ``image`` uint8[H, W, 3] RGB, or why there is nothing; ``labels`` as of
+        ``Grounder.ground``.
+        """
+        query = with_nouns_as_categories(parse(expression, labels))
         if query.is_empty:
             return choose_among(image, query, Found(()))
         category = canonical(query.category or "")

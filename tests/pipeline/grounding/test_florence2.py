@@ -44,6 +44,7 @@ def test_several_polygons_are_several_objects_or_too_many(tmp_path: Path) -> Non
     unclear = grounder.ground(IMAGE, "the ship").abstention
     assert unclear is not None
     assert unclear.code == "ambiguous"
+    assert grounder.ground(IMAGE, "all the ships", labels=("solar panel",)).groundings  # as a project's pipeline asks
     (left,) = grounder.ground(IMAGE, "the leftmost ship").groundings
     assert left.box.x0 < 30
     assert left.outline is not None
