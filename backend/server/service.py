@@ -20,7 +20,6 @@ from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
-from backend.log_lines import saying
 from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -31,14 +30,13 @@ from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.connection import ConnectionSetup
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
-from backend.server.last_requests import LastRequests
-from backend.server.limits import check_prompts
-from backend.server.metrics import Metrics
+from backend.server.metrics import LastRequests, Metrics
 from backend.server.models.exemplar_models import ExemplarModels
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings
+from backend.work import work
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 from dataset_tools.label_studio.notes import answered
 
@@ -205,9 +203,7 @@ class LabelingService:
         kind = request.kind
         outcome = "refused"
         try:
-            if request.context is not None:
-                check_prompts(request.context.result)
-            with saying(project=request.project_id, kind=kind):
+            with work(project=request.project_id, kind=kind):
                 slots = self._predict(request)
             objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
             missing = sum(isinstance(slot, list) for slot in slots)

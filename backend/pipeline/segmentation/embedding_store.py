@@ -25,8 +25,8 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, Image
-from backend.stages import spent
 from backend.turns import BACKGROUND, Turns, Urgency
+from backend.work import spent
 from dataset_tools import atomic
 
 __all__ = ["EmbeddingStore", "embedding_address"]
@@ -116,7 +116,7 @@ class EmbeddingStore:
             with waiting(), self._encode.turn(urgency):
                 began = time.perf_counter()
                 embedding = segmenter.embed(image, window, key=image_key)
-                spent()["embed"] += time.perf_counter() - began
+                spent.get()["embed"] += time.perf_counter() - began
                 return embedding
 
         address = embedding_address(image_key, segmenter.encoder_hash, window)

@@ -16,7 +16,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from backend.log_lines import saying
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
@@ -31,8 +30,8 @@ from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Region, Slot, Task
 from backend.settings import Settings
-from backend.stages import in_words, measured, spent
 from backend.turns import Turns, Urgency
+from backend.work import in_words, spent, work
 from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import Note, candidate, is_note
@@ -285,7 +284,7 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                with saying(task=query.task_id), measured() as stages:
+                with work(task=query.task_id) as stages:
                     answer = self._compute_one(pipeline, query, asked, default, urgency, config.own_categories)
                     self._account(query, answer, stages)
                 return answer
@@ -310,7 +309,7 @@ class Prelabeler:
         urgency: Urgency,
         labels: Collection[str],
     ) -> Prelabels:
-        stages, began = spent(), time.perf_counter()
+        stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
         wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
