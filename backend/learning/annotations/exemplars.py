@@ -18,6 +18,7 @@ from backend.database import Database
 from backend.learning.annotations.labelled import FetchImage, task_images
 from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
+from backend.pipeline import PslgSam
 from backend.pipeline.grounding.exemplars import (
     MOST_OBJECTS,
     ExemplarMatcher,
@@ -56,6 +57,21 @@ class ExemplarStore:
         self._database = database
         self._store = store
         self._nouns = ProjectNouns(store)
+
+    def learn(self, pipeline: PslgSam, fetch: FetchImage, only: int | None = None) -> None:
+        """Make the lessons of what changed since the last time, of all projects or of ``only`` one.
+
+        Args:
+            pipeline: the base config's, whose grounder makes the lessons; of one that cannot there are none.
+            fetch: gets the file of a task's image.
+            only: a project's id.
+        """
+        matcher, known = pipeline.exemplar_matcher(), pipeline.grounder.known_categories
+        if matcher is None or known is None:
+            return
+        for project in self._store.projects():
+            if only in (None, project.id):
+                self.refresh(project.id, matcher, known, fetch)
 
     def refresh(self, project: int, matcher: ExemplarMatcher, known: Collection[str], fetch: FetchImage) -> int:
         """Make the lessons of tasks whose annotations changed; how many tasks that were.

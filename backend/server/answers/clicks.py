@@ -26,8 +26,8 @@ from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.more_like import MoreLikeThis
+from backend.server.answers.predictions import BUSY, note_region
 from backend.server.answers.prelabeling import Prelabeler
-from backend.server.answers.task_notes import BUSY, note_region
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task, without_texts
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions

@@ -194,6 +194,12 @@ class LabelingConfig:
         ranked = [(rank, label.stored) for label in self.labels if (rank := label.distance(category)) is not None]
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
 
+    def label_of(self, category: str | None) -> str | None:
+        """The stored label for an object of a category; None when the config has none that fits, never a wrong one."""
+        if category is None or self.takes_any_category:
+            return self.labels[0].stored if len(self.labels) == 1 else None
+        return self.label_for(category)
+
     def controls_for(self, stored: str) -> tuple[Control, ...]:
         """The outputs that have a label stored under this text."""
         return tuple(control for control in self.outputs if control.has(stored))
