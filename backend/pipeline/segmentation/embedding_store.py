@@ -150,15 +150,13 @@ class EmbeddingStore:
             with waiting():
                 return future.result()
         try:
-            embedding = self.read(address)
+            embedding, found = self.read(address), "disk"
             if embedding is None:
-                self._count("computed")
-                embedding = compute()
+                embedding, found = compute(), "computed"
                 self._write(address, embedding)
-            else:
-                self._count("disk")
             for _ in range(self._memory.put(address, embedding, embedding.features.nbytes)):
                 self._count("evicted-memory")
+            self._count(found)
             future.set_result(embedding)
         except BaseException as error:
             future.set_exception(error)

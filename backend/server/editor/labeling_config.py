@@ -157,7 +157,8 @@ class LabelingConfig:
         if len(places) > 1 or (name not in known and self.others):
             where = ", ".join(sorted(f"{tag} {number}" if number is not None else str(tag) for tag, number in places))
             raise ProtocolError(f"on which image this is cannot be told: {where}; there are {', '.join(known)}")
-        return replace(known.get(str(name), self), item=number if isinstance(number, int) else None)
+        meant, item = known.get(str(name), self), number if isinstance(number, int) else None
+        return meant if item == meant.item else replace(meant, item=item)  # the same one has looked things up already
 
     def shows(self, region: Mapping[str, Any]) -> bool:
         """Whether a region lies on this image; one that does not say where it lies does."""
