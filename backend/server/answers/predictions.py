@@ -73,7 +73,7 @@ class Predictions:
                     self._settings.deadline,
                 )
             labelled = True
-            for item in answer:
+            for item in answer.items:
                 if item.category not in places:
                     label = config.label_of(item.category or query.category)
                     places[item.category] = None if label is None else (label, config.controls_for(label))
@@ -125,7 +125,7 @@ def notes_of(query: TaskQuery, answers: Sequence[Prelabels], config: LabelingCon
                     f" {len(answer.candidates)} candidates are shown: keep the one that is meant, delete the rest."
                 )
             found.append(Note(expression, answer.abstained.code, message))
-        categories = {item.category or query.category for item in answer}
+        categories = {item.category or query.category for item in answer.items}
         for category in sorted((name for name in categories if config.label_of(name) is None), key=str):
             what = repr(category_named(category).display) if category else "an expression without a known category"
             labels = ", ".join(label.stored for label in config.labels)

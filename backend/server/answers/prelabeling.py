@@ -344,7 +344,7 @@ class Prelabeler:
                 grounding=grounding,
             )
             cleaned = self._cleaned(answer)
-            for item in (*cleaned, *cleaned.candidates):
+            for item in (*cleaned.items, *cleaned.candidates):
                 embed(pixels, _click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
@@ -368,7 +368,7 @@ class Prelabeler:
         def cleaned(items: Iterable[Prelabel]) -> tuple[Prelabel, ...]:
             return tuple(replace(item, mask=clean_mask(item.mask, specks, holes)) for item in items)
 
-        return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
+        return replace(answer, items=cleaned(answer.items), candidates=cleaned(answer.candidates))
 
 
 def _host(url: str) -> str:
