@@ -150,7 +150,8 @@ class EmbeddingStore:
             with waiting():
                 return future.result()
         try:
-            embedding, found = self.read(address), "disk"
+            found: Count = "disk"
+            embedding = self.read(address)
             if embedding is None:
                 embedding, found = compute(), "computed"
                 self._write(address, embedding)
