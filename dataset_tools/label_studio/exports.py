@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
-from dataset_tools.categories import CATEGORIES, category_name
+from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import (
@@ -306,8 +306,7 @@ def _records(
     texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
     # The labels of the annotation are nouns, whether or not the lexicon holds them.
-    named = (category_name(region.label) for region in regions if region.label)
-    own = {name for name in named if not says_nothing(name)}
+    own = own_nouns(region.label for region in regions if region.label)
     words = words_of(regions, annotation["result"], texts, own, rules.nouns)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:

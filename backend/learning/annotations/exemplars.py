@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.database import Database
-from backend.learning.annotations.labelled import FetchImage, task_images
+from backend.learning.annotations.labelled import FetchImage, own_categories, task_images
 from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.pipeline import PslgSam
@@ -28,7 +28,6 @@ from backend.pipeline.grounding.exemplars import (
     lesson_of,
     taught_categories,
 )
-from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.geometry import Box
 from dataset_tools.label_studio.exports import Problem
 from dataset_tools.labelled import LabelledImage
@@ -134,8 +133,7 @@ class ExemplarStore:
         """Rows of the table."""
         rows = self._store.of_task(project, task)
         taught = self.taught(project).lessons
-        labels = {region.label for row in rows if not row.skipped for region in row.regions}
-        own = own_nouns(filter(None, labels)) | taught.keys()
+        own = own_categories(rows) | taught.keys()
         problems: list[Problem] = []
         for image in task_images(rows, fetch, problems, own, self._nouns.of(project)):
             categories = taught_categories(image, known, own)

@@ -16,9 +16,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from dataset_tools import categories
-from dataset_tools.categories import category_name
 from dataset_tools.errors import ProtocolError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns, says_nothing
 from dataset_tools.label_studio.images import variables
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import NOTE
@@ -187,8 +186,7 @@ class LabelingConfig:
     @cached_property
     def own_categories(self) -> frozenset[str]:
         """Words of the labels that are no canonical category, "Solar_Panel" as "solar panel": nouns for the parser."""
-        names = {category_name(name) for label in self.labels for name in label.names}
-        return frozenset(name for name in names if name not in categories.CATEGORIES and not says_nothing(name))
+        return own_nouns(name for label in self.labels for name in label.names)
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""
