@@ -1,7 +1,7 @@
 """Accepted results of a Label Studio project as samples: from an export file of any size, or from the API.
 
 What counts (seen in Label Studio 1.23): the regions of submitted annotations whose type is one of
-``regions.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
+``shapes.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
 and drafts do not; neither do smart clicks, nor the second result of type ``keypointlabels`` that carries the same
 ``rle`` when labels are kept selected.
 """
@@ -34,7 +34,8 @@ from dataset_tools.label_studio.annotations import (
 )
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, several_labels
+from dataset_tools.label_studio.regions import WORK, Region, agreement, fate_of, several_labels
+from dataset_tools.label_studio.shapes import SHAPES
 from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [

@@ -24,7 +24,7 @@ from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
-from dataset_tools.label_studio.regions import brush_code, rectangle_corners
+from dataset_tools.label_studio.shapes import brush_code, rectangle_corners
 
 __all__ = [
     "EditorPrompts",
