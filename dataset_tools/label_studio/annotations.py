@@ -24,7 +24,8 @@ from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import UNDECIDED, answered, stated
-from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
+from dataset_tools.label_studio.regions import Region, RegionInfo, is_accepted, read_region
+from dataset_tools.label_studio.shapes import SHAPES
 
 __all__ = [
     "BOX",

@@ -1,7 +1,7 @@
 """Accepted results of a Label Studio project as samples: from an export file of any size, or from the API.
 
 What counts (seen in Label Studio 1.23): the regions of submitted annotations whose type is one of
-``regions.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
+``shapes.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
 and drafts do not; neither do smart clicks, nor the second result of type ``keypointlabels`` that carries the same
 ``rle`` when labels are kept selected.
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
-from dataset_tools.categories import CATEGORIES, category_name
+from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import (
@@ -34,7 +34,8 @@ from dataset_tools.label_studio.annotations import (
 )
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, several_labels
+from dataset_tools.label_studio.regions import WORK, Region, agreement, fate_of, several_labels
+from dataset_tools.label_studio.shapes import SHAPES
 from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
@@ -306,8 +307,7 @@ def _records(
     texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
     # The labels of the annotation are nouns, whether or not the lexicon holds them.
-    named = (category_name(region.label) for region in regions if region.label)
-    own = {name for name in named if not says_nothing(name)}
+    own = own_nouns(region.label for region in regions if region.label)
     words = words_of(regions, annotation["result"], texts, own, rules.nouns)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.types import Prelabel, Prompts
+from backend.pipeline.types import Prompts
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
@@ -24,7 +24,7 @@ from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
-from dataset_tools.label_studio.regions import brush_code, rectangle_corners
+from dataset_tools.label_studio.shapes import brush_code, rectangle_corners
 
 __all__ = [
     "EditorPrompts",
@@ -32,7 +32,6 @@ __all__ = [
     "ObjectPrompt",
     "TaskQuery",
     "default_category",
-    "label_of",
     "newest_draft",
     "read_prompts",
     "read_task",
@@ -109,17 +108,6 @@ def default_category(query: TaskQuery, config: LabelingConfig, expression: str) 
         name = category_name(config.labels[0].names[0])
         return name if name in own else next(iter(sorted(config.labels[0].categories)), None)
     return None
-
-
-def label_of(item: Prelabel, query: TaskQuery, config: LabelingConfig) -> str | None:
-    """The stored label for an object; None when the config has none that fits, never a wrong one."""
-    only = config.labels[0].stored if len(config.labels) == 1 else None
-    if config.takes_any_category:
-        return only
-    category = item.category or query.category
-    if category is None:
-        return only
-    return config.label_for(category)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_
 from dataset_tools.label_studio.images import addresses, image_at
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, UNDECIDED, Note, answered, candidate, note_lines, read_notes, stated
-from dataset_tools.label_studio.regions import provenance, words, written
+from dataset_tools.label_studio.regions import provenance, words
+from dataset_tools.label_studio.shapes import written
 
 AMBIGUOUS = Note("the airplane", "ambiguous", "2 objects fit 'the airplane' alike: say which.")
 
