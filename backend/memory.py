@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from backend.turns import Turns
 from dataset_tools.errors import ImageError
 
-__all__ = ["BytesInFlight", "DecodeMemory", "MemoryTrimmer", "forget_locals", "use_few_arenas"]
+__all__ = ["BytesInFlight", "DecodeMemory", "MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,15 @@ def use_few_arenas() -> bool:
     """Let all threads of this process share two arenas; whether the C library has such a setting (glibc has)."""
     mallopt = _function("mallopt")
     return mallopt is not None and bool(mallopt(_M_ARENA_MAX, _ARENAS))
+
+
+def give_back() -> bool:
+    """Give memory that was freed back to the system; whether the C library can (glibc can)."""
+    trim = _function("malloc_trim")
+    if trim is None:
+        return False
+    trim(0)
+    return True
 
 
 class MemoryTrimmer:
@@ -45,17 +54,16 @@ class MemoryTrimmer:
 
     def start(self) -> None:
         """Begin; does nothing where the C library cannot."""
-        trim = _function("malloc_trim")
-        if trim is not None:
-            threading.Thread(target=self._run, args=(trim,), name="memory", daemon=True).start()
+        if give_back():
+            threading.Thread(target=self._run, name="memory", daemon=True).start()
 
     def close(self) -> None:
         """End."""
         self._ended.set()
 
-    def _run(self, trim: Callable[[int], object]) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(self._seconds):
-            trim(0)
+            give_back()
             self.times += 1
 
 
