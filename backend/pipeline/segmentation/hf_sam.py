@@ -35,8 +35,8 @@ from dataset_tools.errors import ConfigError, ImageError, PromptError
 __all__ = ["HfSamSegmenter", "load_hf_sam"]
 
 _MODEL_TYPES = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
-_FEATURE_BYTES = 96_000_000
-"""Embeddings kept in the form in which the decoder reads them, beside the store's: five of SAM 2."""
+_FEATURE_BYTES = 48_000_000
+"""Embeddings kept in the form in which the decoder reads them, beside the store's: three of SAM 2."""
 
 
 class HfSamSegmenter:
