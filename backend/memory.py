@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-__all__ = ["MemoryTrimmer", "forget_locals", "use_few_arenas"]
+__all__ = ["MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,15 @@ def use_few_arenas() -> bool:
     """Let all threads of this process share two arenas; whether the C library has such a setting (glibc has)."""
     mallopt = _function("mallopt")
     return mallopt is not None and bool(mallopt(_M_ARENA_MAX, _ARENAS))
+
+
+def give_back() -> bool:
+    """Give memory that was freed back to the system; whether the C library can (glibc can)."""
+    trim = _function("malloc_trim")
+    if trim is None:
+        return False
+    trim(0)
+    return True
 
 
 class MemoryTrimmer:
@@ -41,17 +50,16 @@ class MemoryTrimmer:
 
     def start(self) -> None:
         """Begin; does nothing where the C library cannot."""
-        trim = _function("malloc_trim")
-        if trim is not None:
-            threading.Thread(target=self._run, args=(trim,), name="memory", daemon=True).start()
+        if give_back():
+            threading.Thread(target=self._run, name="memory", daemon=True).start()
 
     def close(self) -> None:
         """End."""
         self._ended.set()
 
-    def _run(self, trim: Callable[[int], object]) -> None:
+    def _run(self) -> None:
         while not self._ended.wait(self._seconds):
-            trim(0)
+            give_back()
             self.times += 1
 
 

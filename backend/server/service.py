@@ -66,7 +66,7 @@ class LabelingService:
         self.model = Model(
             settings.config, self._watched(load or partial(load_pipeline, settings.config)), settings.model_threads
         )
-        self._database = Database.of_state(settings.state_dir)
+        self._database = Database.of_state(settings.state_dir, can_wait=True)
         self.store = AnnotationStore(self._database)
         self.events = self.store.events
         self.nouns = ProjectNouns(self.store)

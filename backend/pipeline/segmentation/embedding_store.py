@@ -55,7 +55,7 @@ class EmbeddingStore:
     """Embeddings in memory and on disk, each bounded in bytes. Safe for threads and processes.
 
     Args:
-        folder: where the files are; created.
+        folder: where the files are; created with the first of them.
         disk_bytes: bound on the files' bytes, kept by every process that writes.
         memory_bytes: bound on the bytes kept in memory by this process.
         count: called with each thing that happens.
@@ -77,7 +77,6 @@ class EmbeddingStore:
         self._sweep_lock = threading.Lock()
         # One window is embedded at a time: two would only take each other's cores and memory.
         self._encode = Turns()
-        folder.mkdir(parents=True, exist_ok=True)
         self._bytes_on_disk = sum(size for _, size, _ in self._files())
 
     @property

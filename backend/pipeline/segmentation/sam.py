@@ -117,7 +117,8 @@ class SamSegmenter:
         tokens = self._decoder.prompt_tokens(torch.zeros(2, grid[1]))
         self._run_decoder = compile_network(self._decoder, [torch.zeros(grid), tokens], varying=[1])
         precision: Literal["f32", "bf16"] = "bf16" if self._autocast is True else "f32"
-        encoder = compile_network(self.sam.image_encoder, [torch.zeros(1, 3, side, side)], precision=precision)
+        pixels = torch.zeros(1, 3, side, side)
+        encoder = compile_network(self.sam.image_encoder, [pixels], precision=precision, forgetful=True)
         self._run_encoder = lambda inputs: encoder(inputs)[0]
 
     @cached_property

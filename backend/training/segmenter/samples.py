@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.segmentation.windows import MINIMUM_WINDOW, WINDOW_FACTOR, window_for
+from backend.training.batches import in_processes
 from dataset_tools.geometry import Box
 from dataset_tools.labelled import LabelledImage
 
@@ -127,17 +129,23 @@ def scene_of(
     return TrainingScene(name, image, tuple(objects), origin)
 
 
-def training_scenes(images: Iterable[LabelledImage], exclude_categories: Collection[str] = ()) -> list[TrainingScene]:
+def training_scenes(
+    images: Iterable[LabelledImage], exclude_categories: Collection[str] = (), workers: int = 0
+) -> list[TrainingScene]:
     """``images`` with their masks, without excluded categories; images with nothing left are left out.
+
+    ``workers`` processes decode; 0: this one.
 
     Raises:
         ImageError: an image cannot be read, or has another size than its labels.
     """
-    scenes = []
-    for image in images:
-        masks = ((item.category, item.mask()) for item in image.objects if item.category not in exclude_categories)
-        scenes.append(scene_of(image.name, image.pixels(), masks))
-    return [scene for scene in scenes if scene.objects]
+    decode = partial(_decoded, exclude_categories=exclude_categories)
+    return [scene for scene in in_processes(decode, list(images), workers) if scene.objects]
+
+
+def _decoded(image: LabelledImage, *, exclude_categories: Collection[str]) -> TrainingScene:
+    masks = ((item.category, item.mask()) for item in image.objects if item.category not in exclude_categories)
+    return scene_of(image.name, image.pixels(), masks)
 
 
 def draw_sample(
