@@ -11,7 +11,6 @@ import ctypes
 import logging
 import threading
 import traceback
-from collections.abc import Callable
 
 __all__ = ["MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas"]
 

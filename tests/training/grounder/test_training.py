@@ -14,7 +14,7 @@ from backend.training.grounder.calibration import export
 from backend.training.grounder.evaluation import evaluate_detector
 from backend.training.grounder.training import load_sources, train
 from backend.training.run import load_recipe
-from backend.training.schedule import Schedule, learning_rate
+from backend.training.schedule import learning_rate
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError, WeightsError
 
