@@ -19,17 +19,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from dataset_tools.expressions.cursor import OPENS_NOUN
 from dataset_tools.expressions.descriptive_words import HARMLESS, KIND_HINTS
+from dataset_tools.expressions.grammar.contexts import Contexts
+from dataset_tools.expressions.grammar.cursor import LEADS, OPENS_NOUN
+from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
 from dataset_tools.expressions.lexicon import Lexeme, lexemes
-from dataset_tools.expressions.links import Links
-from dataset_tools.expressions.noun_phrase import NounPhrase
 from dataset_tools.expressions.query import (
     Among,
     Color,
-    Constraint,
     Extreme,
-    Group,
     Part,
     Query,
     Relation,
@@ -40,8 +38,6 @@ from dataset_tools.expressions.query import (
 )
 
 __all__ = ["Query", "parse"]
-
-_LEADS = ("near", "nearest", "relative", "over", "on", "in", "of", "than", "far_from", "to", "from", "surrounded")
 
 
 def parse(expression: str, own: Collection[str] = ()) -> Query:
@@ -73,7 +69,7 @@ def _unread_within(query: Query) -> Iterator[str]:
         yield from _unread_within(part)
 
 
-class _Parser(Links):
+class _Parser(Contexts):
     """The noun phrase: its noun, and its modifiers one by one."""
 
     def __init__(self, words: list[Lexeme]) -> None:
@@ -128,83 +124,10 @@ class _Parser(Links):
                 self.root_has_noun = phrase.has_noun
         return phrase
 
-    def _other_noun(self, phrase: NounPhrase) -> bool:
-        """Whether a noun phrase of another category comes right next."""
-        ahead = 0
-        while self.peek(ahead).kind in (
-            "article",
-            "ordinal",
-            "color",
-            "size",
-            "shape",
-            "extreme",
-            "direction",
-            "number",
-        ):
-            ahead += 1
-        lexeme = self.peek(ahead)
-        return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
-
-    def _opens_clause(self) -> bool:
-        """Whether a comma or a full stop comes right before, or "; I mean"."""
-        back = -1
-        while self.peek(back).kind in ("filler", "copula", "there") and self.at + back > 0:
-            back -= 1
-        return self.peek(back).kind == "break"
-
-    def _selects_one(self, phrase: NounPhrase) -> bool:
-        """Whether one of several that were described is picked now, without a noun: "; the uppermost, please"."""
-        if self.peek().kind != "article" or not (phrase.plural or (phrase.count or 0) > 1) or phrase.partitive:
-            return False
-        ahead = 1
-        while self.peek(ahead).kind in (
-            "direction",
-            "extreme",
-            "size",
-            "ordinal",
-            "most",
-            "color",
-            "nearest",
-            "farthest",
-        ):
-            ahead += 1
-        return ahead > 1 and self.peek(ahead).kind in ("end", "break", "filler", "in", "at", "on", "of", "near", "from")
-
-    def _new_subject(self, phrase: NounPhrase) -> bool:
-        """Whether what was described so far is only what "it" stands for in what is asked for now."""
-        if self.peek().kind not in ("article", "indefinite") or phrase.plural or phrase.category is None:
-            return False
-        if not (self.starts_noun() or self._is_one(1)):
-            return False
-        rest = self.words[self.at :]
-        kinds = [word.kind for word in rest]
-        if "break" in kinds:
-            rest = rest[: kinds.index("break")]
-        return not any(w.kind == "with" for w in rest) and any(
-            w.kind == "inverse" or (w.text == "it" and n and rest[n - 1].kind in _LEADS) for n, w in enumerate(rest)
-        )
-
-    def _known_noun(self) -> bool:
-        """Whether a noun phrase of a known category comes right next, with an article of its own."""
-        return self.peek().kind in ("article", "indefinite") and self.starts_noun()
-
-    def _stray_noun(self) -> bool:
-        """Whether an unknown noun with an article of its own comes next, to which nothing leads."""
-        if self.peek().kind not in ("article", "indefinite"):
-            return False
-        ahead = 1
-        while self.peek(ahead).kind in ("color", "size", "shape", "ordinal", "state", "partword", "number"):
-            ahead += 1
-        if self.peek(ahead).kind != "unknown" or self.peek(ahead).text in HARMLESS:
-            return False
-        while self.peek(ahead).kind in ("unknown", "color", "size", "shape"):
-            ahead += 1
-        return self.peek(ahead).kind not in ("category", "one", "group", "direction", "extreme")
-
     def _returns(self, phrase: NounPhrase) -> bool:
         """Whether the next word leads back to the phrase that this one is a target of."""
         kind, following = self.peek().kind, self.peek(1).kind
-        if phrase.has_noun and kind in _LEADS and self.peek(1).text == "it" and self.antecedent is None:
+        if phrase.has_noun and kind in LEADS and self.peek(1).text == "it" and self.antecedent is None:
             return True  # "with a grey roof over it"
         if kind in ("break", "and", "there", "inverse", "not", "exclusion", "own"):
             return not (kind == "and" and self.peek(-1).kind == following == "color")
@@ -216,18 +139,13 @@ class _Parser(Links):
             return superlative.kind in ("extreme", "most", "nearest", "farthest", "ordinal") or (
                 superlative.kind == "size" and superlative.value[2] == "superlative"
             )
-        if kind == "article" and phrase.pending and not self.root_has_noun and self._is_one(1):
+        if kind == "article" and phrase.pending and not self.root_has_noun and self.one_ahead(1):
             return True  # "of the two bridges over the river take the one on the left"
         if not phrase.has_noun:
             return False
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
             return True
         return kind in ("article", "indefinite", "number", "category") and self.starts_noun()
-
-    def _is_one(self, ahead: int) -> bool:
-        while self.peek(ahead).kind in ("direction", "extreme", "size", "color", "ordinal", "most"):
-            ahead += 1
-        return self.peek(ahead).kind == "one"
 
     def _noun(self, phrase: NounPhrase) -> bool:
         """Takes the next word if it is a noun of this phrase; False if it is the noun of another one."""
@@ -272,29 +190,6 @@ class _Parser(Links):
         phrase.constraints = [Relation("near", (owner,))]
         return True
 
-    def _again(self, phrase: NounPhrase, lexeme: Lexeme) -> bool:
-        """ "Three ships are tied together, I need the lower ship": one of them."""
-        if phrase.plural and lexeme.value.plural is False:
-            self._one_of_them(phrase)
-            return True
-        return False
-
-    def _one_of_them(self, phrase: NounPhrase) -> None:
-        """The constraints before the last comma describe all of them, the others the one."""
-        if phrase.plural and not phrase.partitive:
-            split = len(phrase.constraints) if phrase.context is None else phrase.context
-            before, after = phrase.constraints[:split], phrase.constraints[split:]
-            group = next((c for c in before if isinstance(c, Group)), Group("any"))
-            members: tuple[Constraint, ...] = tuple(c for c in before if not isinstance(c, Group))
-            count = phrase.count if phrase.count and phrase.count > 1 else group.count
-            nested = phrase.in_known_group or group.place or group.members
-            if group in before and group.count is None and phrase.count and nested:
-                group, members = Group("any"), (*members, group)  # "two yellow planes in the group on the left"
-            if count or group in before:
-                group = replace(group, count=count, members=(*group.members, *members))
-                phrase.constraints = [group, *after]
-        phrase.partitive, phrase.all, phrase.count, phrase.plural = True, False, None, False
-
     def _pronoun(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if phrase.pending and self.peek().kind != "of":
             phrase.close_pending()
@@ -307,13 +202,6 @@ class _Parser(Links):
                 self._one_of_them(phrase)  # "there are two ships, the left one"
         elif not phrase.has_noun:
             phrase.has_noun, phrase.plural = True, lexeme.text.endswith("s")
-
-    def _enumerates(self) -> bool:
-        """Whether the words after "one" go on with the others: "the two pools, one by the house and the other ..."."""
-        rest = [word.text for word in self.words[self.at :]]
-        return "and" in rest and any(
-            text in ("other", "another", "one", "the other") for text in rest[rest.index("and") :]
-        )
 
     def modifier(self, phrase: NounPhrase, depth: int) -> None:
         """Takes the next word into the phrase, with what belongs to it."""
@@ -390,17 +278,6 @@ class _Parser(Links):
             return
         phrase.negate &= lexeme.kind == "and" or self.peek().kind == "color"  # "not gray, white or green"
         phrase.negate |= lexeme.text == "but" and phrase.all  # "every plane but the largest"
-
-    def _lists_them(self) -> bool:
-        """Whether all that are asked for are now listed: "all seven cars, the four by the road and the three ..."."""
-        first = self.peek(1) if self.peek().kind in ("article", "indefinite") else self.peek()
-        rest = [word.text for word in self.words[self.at :]]
-        if self.peek(-1).text == ":":
-            return len(rest) > 2
-        if "and" not in rest or (first.kind != "number" and first.text != "one"):
-            return False
-        others = rest[rest.index("and") :]
-        return first.kind == "number" or any(text in ("one", "other", "another", "other one") for text in others)
 
     def _number(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if not phrase.has_noun and self.before(self.at - 1).text in ("count", "counting"):

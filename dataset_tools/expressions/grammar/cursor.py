@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from dataset_tools.expressions.lexicon import Lexeme, combine
 from dataset_tools.expressions.query import Direction, Query
 
-__all__ = ["OPENS_NOUN", "Cursor", "Position"]
+__all__ = ["LEADS", "OPENS_NOUN", "Cursor", "Position"]
 
 OPENS_NOUN = ("article", "indefinite", "all", "both", "number", "color", "shape", "size", "ordinal", "one", "category")
 """Kinds of lexeme that a noun phrase can begin with."""
+LEADS = ("near", "nearest", "relative", "over", "on", "in", "of", "than", "far_from", "to", "from", "surrounded")
+"""Kinds of lexeme that lead to what something is related to."""
 _BEFORE_GROUP = (
     "article", "indefinite", "all", "both", "number", "ordinal", "size", "direction", "extreme", "most", "far", "color",
     "filler", "part", "and", "state",
@@ -97,6 +99,12 @@ class Cursor:
             if self.peek(ahead).kind not in (*OPENS_NOUN, "unknown", "direction"):
                 return False
         return False
+
+    def one_ahead(self, ahead: int) -> bool:
+        """Whether "one" comes ``ahead``, with nothing but its modifiers before it: "the left one"."""
+        while self.peek(ahead).kind in ("direction", "extreme", "size", "color", "ordinal", "most"):
+            ahead += 1
+        return self.peek(ahead).kind == "one"
 
     def group_ahead(self, ahead: int = 0) -> bool:
         """Whether ``ahead`` a group is named, with nothing but its modifiers before it: "the upper row"."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataset_tools.expressions.descriptive_words import SURFACES
+from dataset_tools.expressions.grammar.belongings import MEASURES
+from dataset_tools.expressions.grammar.exclusions import Exclusions
+from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
+from dataset_tools.expressions.grammar.places import MAX_DEPTH, as_members
 from dataset_tools.expressions.lexicon import Lexeme
-from dataset_tools.expressions.noun_phrase import NounPhrase
-from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
 from dataset_tools.expressions.query import (
-    Among,
-    Color,
     Direction,
     Extreme,
-    Part,
     Place,
     Query,
     Relation,
     RelationKind,
-    State,
     opposite,
 )
 
@@ -35,54 +32,10 @@ _RELATIONS: dict[str, RelationKind] = {
 }
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
             "sort")  # fmt: skip
-_ROOFED = ("building", "stadium", "trainstation", "airport")
-_PARTS = frozenset(
-    [
-        "roof",
-        "rooftop",
-        "cabin",
-        "cover",
-        "tarp",
-        "deck",
-        "tail",
-        "hull",
-        "stern",
-        "bow",
-        "top",
-        "cap",
-        "tarpaulin",
-        "nose",
-        "cab",
-        "wing",
-        "wings",
-        "rotor",
-        "engines",
-        "blades",
-        "surround",
-        "surroundings",
-        "border",
-        "outline",
-        "lines",
-        "stripes",
-        "markings",
-        "infield",
-        "cargo",
-        "load",
-        "body",
-        "fuselage",
-        "hood",
-        "windshield",
-        "bonnet",
-        "box",
-        "bed",
-    ]
-)
-"""Nouns of what belongs to the object itself, even where they may name a building."""
 _AIRPLANE_PARTS = frozenset(["tail", "nose", "wing", "wings", "cockpit", "fuselage", "tailplane", "wingtip"])
-_MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
 
 
-class Links(Places):
+class Links(Exclusions):
     """What ties one noun phrase to another."""
 
     def link(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
@@ -230,173 +183,6 @@ class Links(Places):
             return True
         return False
 
-    def _with(self, phrase: NounPhrase, depth: int) -> None:
-        """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
-        self.skip("image_part")
-        if not self.starts_noun(or_unknown=True, or_one=True) and self._colored_ahead():  # "with a small white square"
-            self._part(phrase, self._unnamed_part(depth))
-            self._skip_its()
-        while self.starts_noun(or_unknown=True, or_one=True):
-            target = self.target(depth)
-            if not target.noun and phrase.category is not None and self.peek().kind == "inverse":
-                self._beside(phrase, replace(target, category=phrase.category))  # "with a white one beside it"
-            elif target.category is None or self._is_roof(target, phrase):
-                self._part(phrase, target)
-            elif target.category == phrase.category and not target.count:  # "the house with a red roof"
-                phrase.constraints += target.constraints
-                phrase.unread += target.unread
-            else:
-                self._beside(phrase, target)
-            self._skip_its()
-            if not (self.peek().kind == "and" and self._noun_after_and()):
-                return
-            self.at += 1
-
-    def _colored_ahead(self) -> bool:
-        """Whether a colour comes next, with an article and a shape or a size of its own: "a small white square"."""
-        if self.peek().kind not in ("article", "indefinite"):
-            return False
-        ahead, kinds = 1, set()
-        while self.peek(ahead).kind in ("color", "size", "shape", "light"):
-            kinds.add(self.peek(ahead).kind)
-            ahead += 1
-        return {"color", "shape"} <= kinds
-
-    def _skip_its(self) -> None:
-        """Past where a part is on its object: "over it", "at its outer end"."""
-        if self.peek().kind in ("on", "in", "over", "near", "surrounded") and self.peek(1).text == "it":
-            self.at += 2
-        elif self.peek().kind in ("on", "in", "near") and self.peek(1).kind in ("own", "indefinite", "one", "number"):
-            ahead = 2
-            while self.peek(ahead).kind in ("unknown", "direction", "extreme", "most", "far", "size"):
-                ahead += 1
-            if self.peek(ahead).kind in ("part", "image_part") and ahead < 6:
-                self.at += ahead + 1
-
-    def _noun_after_and(self) -> bool:
-        self.at += 1
-        found = self.starts_noun(or_unknown=True)
-        self.at -= 1
-        return found
-
-    @staticmethod
-    def _is_roof(target: Query, phrase: NounPhrase) -> bool:
-        return target.noun.split()[-1:] != [] and target.noun.split()[-1] in _PARTS and phrase.category not in _ROOFED
-
-    def _beside(self, phrase: NounPhrase, target: Query) -> None:
-        direction = self.take().value if self.peek().kind == "inverse" else None
-        if direction is None:
-            phrase.add(Relation("near", (target,)))
-        while direction:
-            phrase.add(Relation("direction", (target,), opposite(direction)))
-            direction = None
-            if self.peek().kind == "and" and self.peek(1).kind in ("direction", "inverse"):  # "to its left and right"
-                self.at += 1
-                direction = self.take().value
-
-    def _part(self, phrase: NounPhrase, part: Query) -> None:
-        """ "with a red tail": the colours of a part; where it is said to lie, the object lies ("with a cover, inside
-        the upper dock")."""
-        if any(word in _MEASURES for word in part.noun.split()):
-            phrase.constraints += part.constraints
-            return
-        colors = [c.name for c in part.constraints if isinstance(c, Color) and not c.negated]
-        for color in colors:
-            phrase.add(Part(color, part.noun))
-        for place in part.constraints:
-            if isinstance(place, Place | Extreme | Relation):
-                phrase.add(place)
-        if not colors:
-            surface = next((SURFACES[w] for w in reversed(part.noun.split()) if w in SURFACES), None)
-            if surface in ("trees", "grass", "water"):
-                phrase.add(Relation("near", (part,)))
-            elif part.noun:
-                phrase.unread.append(part.noun)
-        phrase.unread += part.unread
-
-    def _without(self, phrase: NounPhrase, depth: int) -> None:
-        """ "without boats": others that are not on or at it; "without the short ones": not these."""
-        if self.exclusion(phrase, depth, same_only=True):
-            return
-        if not self.starts_noun(or_unknown=True):
-            self._unnamed_part(depth)
-            return
-        target = self.target(depth)
-        if target.category is None:
-            before = len(phrase.constraints)
-            self._part(phrase, target)
-            phrase.constraints[before:] = [replace(c, negated=True) for c in phrase.constraints[before:]]
-        elif target.category == "ship" and phrase.category == "harbor":
-            phrase.add(State("empty"))
-        else:
-            phrase.add(Relation("holds", (target,), negated=True))
-
-    def exclusion(self, phrase: NounPhrase, depth: int, *, same_only: bool = False) -> bool:
-        """Past "the one on the runway" after "not" or "except": none of these; False if no such thing comes next.
-
-        ``same_only``: only if it is of the phrase's own kind.
-        """
-        start = self.at
-        if self.peek().kind == "one" and self.peek(1).kind == "of":  # "not one of the three in a row"
-            self.at += 2
-        if self.peek().kind not in ("article", "indefinite", "all", "both") or not self._is_noun_phrase(1):
-            self.at = start
-            return False
-        target = self.target(depth)
-        other = target.category is not None and target.category != phrase.category and phrase.category is not None
-        if other and same_only:
-            self.at = start
-            return False
-        if not other and target.constraints:
-            phrase.constraints.append(Among(replace(target, category=None), negated=True))
-            if phrase.root:
-                self.antecedent = replace(target, noun=target.noun or "one")
-        return True
-
-    def _is_noun_phrase(self, ahead: int) -> bool:
-        kinds = (
-            "category",
-            "one",
-            "extreme",
-            "size",
-            "ordinal",
-            "color",
-            "number",
-            "direction",
-            "most",
-            "nearest",
-            "shape",
-        )
-        return self.peek(ahead).kind in kinds
-
-    def _own_part(self, phrase: NounPhrase, depth: int) -> None:
-        """ "its tail is red", "whose white top ..."."""
-        target = self.target(depth) if self.starts_noun(or_unknown=True) else self._unnamed_part(depth)
-        if self.peek().kind == "copula" and self.peek(1).kind == "color":
-            self.at += 1
-            colors = []
-            while self.peek().kind == "color" or (self.peek().kind == "and" and self.peek(1).kind == "color"):
-                word = self.take()
-                colors += [Color(word.value)] if word.kind == "color" else []
-            target = replace(target, constraints=(*target.constraints, *colors))
-        if target.category == phrase.category:
-            phrase.constraints += target.constraints
-            phrase.unread += target.unread
-        elif target.category is None or self._is_roof(target, phrase):
-            self._part(phrase, target)
-        else:
-            phrase.unread.append(target.noun)
-
-    def _unnamed_part(self, depth: int) -> Query:
-        """ "its white top": the part has no noun of its own."""
-        scratch = NounPhrase(root=False)
-        self.skip("article", "indefinite")
-        while self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part"):
-            before = self.at
-            self.modifier(scratch, depth)
-            self.at = max(self.at, before + 1)
-        return replace(scratch.query(), constraints=tuple(c for c in scratch.constraints if isinstance(c, Color)))
-
     def _partitive(self, phrase: NounPhrase, depth: int) -> None:
         """ "the largest of the ships", "a group of ships"; otherwise ("the ships of the harbor") nearness."""
         if self.peek().kind == "frame" or depth >= MAX_DEPTH:
@@ -429,7 +215,7 @@ class Links(Places):
                 phrase.all, phrase.partitive = False, True
             else:
                 phrase.constraints[:0] = target.constraints
-        elif any(word in _MEASURES for word in target.noun.split()):
+        elif any(word in MEASURES for word in target.noun.split()):
             phrase.constraints[:0] = target.constraints
         elif target.noun:
             phrase.add(Relation("near", (target,)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataset_tools.expressions.cursor import Cursor, Position
-from dataset_tools.expressions.noun_phrase import NounPhrase, ranked
+from dataset_tools.expressions.grammar.cursor import Cursor, Position
+from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
 from dataset_tools.expressions.query import (
     Constraint,
     Direction,
@@ -34,7 +34,7 @@ class Places(Cursor):
         raise NotImplementedError
 
     def relate(self, phrase: NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
-        """See :mod:`dataset_tools.expressions.links`."""
+        """See :mod:`dataset_tools.expressions.grammar.links`."""
         raise NotImplementedError
 
     def target(self, depth: int, *, one_of_two: bool = False) -> Query:
