@@ -127,13 +127,18 @@ STATES = {
     "partially visible, partly visible, half visible, only partly visible, half out of, sticking out of, going off, "
     "incomplete, not complete, not whole, not entirely visible, sliced, only half visible, half cut off, "
     "partly cut off, "
-    "cut away, cut through, partially cut off, extending off, extends off",
+    "cut away, cut through, not fully visible, not completely visible, only partially visible, partly out of, "
+    "half outside, partly outside, extends beyond, extending beyond, goes beyond, continues beyond, going out of, "
+    "running out of, runs out of, runs out, goes out of, partially cut off, extending off, extends off",
     "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, "
     "completely in view, "
     "see entirely, see completely, see whole, shows completely, shown completely, shown fully, fully in view, "
     "uncut, uncropped, complete one, see fully, see nearly all of, see almost whole, entirely in view, not cut off, "
     "not cut, in full, completely shown, fully shown, visible in full, whole one",
-    "alone": "alone, lone, isolated, on its own, by itself, solitary, sole, all alone, a bit apart, apart, "
+    "alone": "alone, separately, parked by itself, parked on its own, separate from the others, away from the others, "
+    "away from the rest, apart from the others, apart from the rest, away from all the others, off on its own, "
+    "off by itself, with nothing beside it, with nothing next to it, with nothing around it, with no neighbours, "
+    "with no neighbors, far from the others, far from the rest, lone, isolated, on its own, by itself, solitary, sole, all alone, a bit apart, apart, "
     "standing apart, "
     "all by itself, lonely, stand alone, standalone, detached, separate, only one, set apart, lonesome",
     "empty": "empty, vacant, unoccupied, deserted",

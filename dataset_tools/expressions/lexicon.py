@@ -59,6 +59,12 @@ _WORD = re.compile(r"'s\b|[^\W_]+|[,.;:!?()\n]")
 _COMPASS = re.compile(r"\b([NnSs])\.?[ -]?([EeWw])\.(?=\W|$)|\b([NS])[ -]?([EW])\b")
 _COMPASS_POINT = re.compile(r"(?<![\w.'])([NSEW])(?![\w'.])|(?<![\w.'])([NSEW])\.(?=\s+[a-z])")
 _POINTS = {"N": "north", "S": "south", "E": "east", "W": "west"}
+_SHORT = (
+    (re.compile(r"\bw/o\b", re.IGNORECASE), "without"),
+    (re.compile(r"\bw/", re.IGNORECASE), "with "),
+    (re.compile(r"\s[&+]\s"), " and "),
+)
+"""What people abbreviate."""
 _CLITIC = re.compile(r"\b(it|that|there|he|she|what|here|who|which|one|let)'s\b")
 MOST_WORDS = 400
 """Words of a text that are read; the others are not."""
@@ -107,6 +113,8 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
 def _words(expression: str) -> list[str]:
     """Lower case words and punctuation; abbreviated points of the compass written out ("N", "S.E.", "nw")."""
     text = unicodedata.normalize("NFKC", expression).replace("\u2019", "'")
+    for pattern, written in _SHORT:
+        text = pattern.sub(written, text)
     if not text.isupper():
         text = _COMPASS.sub(lambda m: "".join(_POINTS[p.upper()] for p in m.groups() if p), text)
         text = _COMPASS_POINT.sub(lambda m: _POINTS[m[1] or m[2]], text)

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from dataset_tools.expressions.descriptive_words import HARMLESS, KIND_HINTS
+from dataset_tools.expressions.grammar.belongings import PARTS
 from dataset_tools.expressions.grammar.contexts import Contexts
 from dataset_tools.expressions.grammar.cursor import LEADS, OPENS_NOUN
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
@@ -83,7 +84,7 @@ class _Parser(Contexts):
         """
         phrase = NounPhrase(root)
         while self.at < len(self.words):
-            said = phrase.constraints or phrase.count
+            said = phrase.constraints or phrase.count or phrase.rank
             begun = phrase.has_noun or phrase.pending or (said and self.peek().kind == "break")
             begun = begun or (phrase.rank is not None and self.peek().text == "but")  # "not the first but the second"
             if not root and begun and self._returns(phrase):
@@ -131,8 +132,10 @@ class _Parser(Contexts):
             return True  # "with a grey roof over it"
         if kind in ("break", "and", "there", "inverse", "not", "exclusion", "own"):
             return not (kind == "and" and self.peek(-1).kind == following == "color")
-        if kind == "copula":
-            return not self.root_has_noun and following in OPENS_NOUN
+        if kind == "copula" or (kind == "with" and self.peek().text in ("has", "have")):
+            if self.peek(-1).text in ("that", "which", "who"):
+                return False
+            return self.root_has_noun or following in OPENS_NOUN
         if self.peek().text in ("that", "which") and following == "copula":
             # "the car on the bridge that is the closest to ..." tells which car; "that is on the left" which bridge
             superlative = self.peek(3 if self.peek(2).kind == "article" else 2)
@@ -143,9 +146,20 @@ class _Parser(Contexts):
             return True  # "of the two bridges over the river take the one on the left"
         if not phrase.has_noun:
             return False
+        if (phrase.indefinite or phrase.plural) and self._superlative_ahead():
+            return True  # "the dock with ten boats furthest to the left"
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
             return True
         return kind in ("article", "indefinite", "number", "category") and self.starts_noun()
+
+    def _superlative_ahead(self) -> bool:
+        """Whether "leftmost", "furthest down", "closest to the top" comes, with no noun of its own."""
+        ahead = 0
+        while self.peek(ahead).kind in ("nearest", "most", "far", "to", "on", "article"):
+            ahead += 1
+        if self.peek(ahead).kind not in ("direction", "extreme") or self.starts_noun(or_one=True):
+            return False
+        return self.peek(ahead).kind == "extreme" or self.peek().kind in ("nearest", "most", "far")
 
     def _noun(self, phrase: NounPhrase) -> bool:
         """Takes the next word if it is a noun of this phrase; False if it is the noun of another one."""
@@ -173,7 +187,9 @@ class _Parser(Contexts):
     def _only_modifies(self, lexeme: Lexeme) -> bool:
         """Whether another noun follows at once, which is the head: "boat shed", "tanker-like truck"."""
         following = self.peek(2) if self.peek(1).text == "like" else self.peek(1)
-        return following.kind == "category" and following.value.category != lexeme.value.category
+        if following.kind != "category":
+            return False
+        return following.value.category != lexeme.value.category or lexeme.text.split()[-1] == "roof"
 
     def _head(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         phrase.category, phrase.noun, phrase.has_noun = lexeme.value.category, lexeme.text, True
@@ -208,9 +224,11 @@ class _Parser(Contexts):
         lexeme = self.take()
         match lexeme.kind:
             case "article" | "indefinite":
-                pass
+                phrase.indefinite |= lexeme.kind == "indefinite" and not phrase.has_noun
             case "all":
                 phrase.all |= not phrase.has_noun
+                if lexeme.text in ("everything", "everyone"):
+                    phrase.has_noun = True
             case "both":
                 phrase.all, phrase.count = True, 2
             case "number":
@@ -220,7 +238,10 @@ class _Parser(Contexts):
             case "color":
                 self._color(phrase, lexeme)
             case "shape":
-                phrase.add(Shape(lexeme.value))
+                if lexeme.text != "diagonally" or self.peek().kind not in (
+                    "relative", "direction", "near", "over", "to", "on",
+                ):  # fmt: skip
+                    phrase.add(Shape(lexeme.value))
             case "state":
                 phrase.add(State(lexeme.value))
             case "size":
@@ -232,6 +253,12 @@ class _Parser(Contexts):
                     scratch = NounPhrase(root=False)
                     self.modifier(scratch, depth)
                     phrase.constraints.append(Among(scratch.query(), negated=True))
+            case "exclusion" if lexeme.text == "all but":
+                phrase.all |= not phrase.has_noun
+                if not self.exclusion(phrase, depth):
+                    phrase.negate = True
+            case "not" if lexeme.text == "neither" and self.neither(phrase, depth):
+                pass
             case "not" | "exclusion" | "without" if self.exclusion(phrase, depth, same_only=lexeme.kind == "without"):
                 pass
             case "not" | "exclusion":
@@ -241,9 +268,7 @@ class _Parser(Contexts):
                 if self.peek().text == ".":
                     self.at += 1
                 if self.peek().kind != "number":
-                    phrase.negate, before = True, phrase.negate
                     self.link(phrase, Lexeme("without", "no"), depth)
-                    phrase.negate = before
             case "extreme" if lexeme.text.startswith("from ") and phrase.rank is None:
                 pass  # "a bridge that crosses from left to right"
             case "direction" if phrase.rank is not None and lexeme.text in ("up", "down"):
@@ -294,7 +319,8 @@ class _Parser(Contexts):
             self.at += 1
             names.append(self.take().value)
         part = ""
-        if self.peek().kind == "partword":
+        named = self.peek().kind == "unknown" and self.peek().text in PARTS and (phrase.root or phrase.has_noun)
+        if self.peek().kind == "partword" or named:  # "green-topped", "red tail"
             part = self.take().text
         for name in names:
             phrase.add(Part(name, part) if part or len(names) > 1 else Color(name))
@@ -305,6 +331,19 @@ class _Parser(Contexts):
             ahead = next((n for n in range(3) if self.peek(n).kind == "than"), None)
             if ahead is not None:
                 self.at += ahead + 1
+                if self._all_others():  # "longer than all the others"
+                    phrase.add(Size(sign, superlative=True, measure=measure))
+                    return
                 if self.relate(phrase, "larger" if sign > 0 else "smaller", depth):
                     return
         phrase.add(Size(sign, degree != "positive", measure))
+
+    def _all_others(self) -> bool:
+        """Past "all the others", "any other"; False, and nothing taken, if something else follows "than"."""
+        start = self.at
+        self.skip("article", "all", "indefinite", "filler")
+        if self.peek().text in ("others", "rest", "other ones", "all others", "all the others"):
+            self.at += 1
+            return True
+        self.at = start
+        return False

@@ -115,7 +115,8 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """What is seen of the object or next to it: ``cut`` by the border, ``whole``, ``alone``, ``empty``, ``occupied``.
+    """What is seen of the object or next to it: ``cut`` by the border, ``whole``, ``alone``, ``empty``, ``occupied``, in
+    a ``corner`` of the image, at an ``edge`` of it.
 
     Attributes:
         name: one of these.
@@ -123,7 +124,7 @@ class State:
         negated: "not cut off".
     """
 
-    name: Literal["cut", "whole", "alone", "empty", "occupied"]
+    name: Literal["cut", "whole", "alone", "empty", "occupied", "corner", "edge"]
     direction: Direction = (None, None)
     negated: bool = False
 

@@ -86,9 +86,9 @@ _DIRECTIONS = _directions()
 _PLAIN: dict[str, str] = {
     "article": "the, this, these, those, your, our, my, his, her",
     "indefinite": "a, an, any, some",
-    "all": "all, every, each, entire set of, whole set of, all of, each of, every one of, every single, any and all",
+    "all": "all, everything, everyone, every, each, entire set of, whole set of, all of, each of, every one of, every single, any and all",
     "both": "both, both of",
-    "one": "one, ones, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
+    "one": "one, ones, others, other ones, all others, all the others, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
     "items, other one, "
     "entity, entities, specimen, example",
     "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, "
@@ -139,15 +139,15 @@ _PLAIN: dict[str, str] = {
     "in the midst of, "
     "surrounded with, surrounded on all sides by, circled by",
     "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
-    "covered with, lined with, that has, which has, having, that have, that contains, which contains, including",
+    "covered with, lined with, that contains, which contains, including",
     "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose",
-    "with": "with",
+    "with": "with, has, have, having, that has, which has, that have, which have, featuring, sporting, bearing",
     "of": "of, out of, among, amongst",
     "from": "from, starting from, counting from, counted from, starting at, as seen from, beginning from, viewed from",
     "to": "to",
     "than": "than",
     "non": "non",
-    "not": "not, neither, isn't, aren't, never, isn t, aren t, doesn t",
+    "not": "not, neither, isn't, aren't, never, isn t, aren t, doesn t, wasn t, don t, can t",
     "and": "and, as well as, but, while, plus, also, or, nor",
     "copula": "is, are, was, were, be, s, lies, lie, stands, sits, appears, comes, exists, resides",
     "there": "there, where, you can see, we can see, we see, you see, one can see, here",
@@ -158,11 +158,12 @@ _PLAIN: dict[str, str] = {
     "of similar size to, of similar size as, as small as, as long as, similar in size with, similar size as, "
     "similar in shape to, similar to",
     "no": "no, zero",
-    "without": "without, with no, without any, has no, have no, having no, not having, lacking, with neither",
+    "without": "without, with no, without any, doesn t have, doesn t have any, does not have, does not have any, don t have, "
+    "don t have any, do not have, do not have any, isn t having, has no, have no, having no, not having, lacking, with neither",
     "exclusion": "except, except for, excluding, but not, other than, rather than, apart from, instead of, all but, "
     "not counting, and not, leaving out, ignoring",
     "filler": "that, which, who, whose, it, located, situated, positioned, placed, lying, sitting, standing, parked, "
-    "docked, moored, anchored, seen, found, visible, shown, can, could, has, have, been, being, as, please, find, "
+    "docked, moored, anchored, seen, found, visible, shown, can, could, had, been, has been, have been, being, i have, we have, you have, as, please, find, "
     "show, me, locate, detect, select, mark, label, highlight, segment, want, need, see, identify, point, give, get, "
     "look, for, i, we, you, what, only, just, directly, immediately, exactly, slightly, roughly, approximately, "
     "almost, nearly, pretty, somewhat, quite, rather, relatively, less, them, they, colored, coloured, "
@@ -170,10 +171,13 @@ _PLAIN: dict[str, str] = {
     "by area, surface area, diameter, wingspan, dimension, dimensions, length, width, extent, "
     "so, then, will, would, should, must, do, does, out, single, particular, certain, specific, "
     "shows, showing, extract, outline, draw, pick, choose, "
-    "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
+    "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, another, "
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
     "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
-    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, "
+    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, due, much, by far, noticeably, considerably, "
+    "next to each other, next to one another, beside each other, beside one another, close to each other, "
+    "near each other, adjacent to each other, parallel to each other, alongside each other, opposite each other, "
+    "behind each other, behind one another, after each other, one after another, one after the other,  kindly, help, "
     "in terms of, compared, comparison, "
     "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, "
     "arranged, "
@@ -279,6 +283,19 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         entries.update({w.strip(): ("group", group) for w in words.split(",")})
     for state, words in STATES.items():
         entries.update({w.strip(): ("state", state) for w in words.split(",")})
+    for share in (
+        "partly",
+        "only partly",
+        "partially",
+        "only partially",
+        "half",
+        "only half",
+        "not fully",
+        "not entirely",
+    ):
+        for frame in ("view", "frame", "image", "picture", "photo"):
+            entries[f"{share} in {frame}"] = entries[f"{share} in the {frame}"] = ("state", "cut")
+            entries[f"{share} within the {frame}"] = ("state", "cut")
     entries.update({w.strip(): ("partword", w.strip()) for w in PARTWORDS.split(",")})
     for rank, word in enumerate(_ORDINALS, 1):
         suffix = {1: "st", 2: "nd", 3: "rd"}.get(rank, "th")
@@ -293,7 +310,7 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         entries[f"right {word}"] = entries[f"just {word}"] = entries[word]
     for inverse, target_direction in _inverses().items():
         entries[inverse] = ("inverse", target_direction)
-    for compound in (*OTHER_COMPOUNDS, *_LINES):
+    for compound in (*OTHER_COMPOUNDS, *_LINES, *_OTHER_WAYS):
         entries[compound] = ("unknown", compound)
         entries[plural_of(compound)] = ("unknown", compound)
     return {tuple(phrase.split()): entry for phrase, entry in entries.items()}
@@ -321,6 +338,14 @@ def _inverses() -> dict[str, Direction | None]:
         "close to it",
         "around it",
         "alongside",
+        "on both sides",
+        "on either side",
+        "on each side",
+        "on both sides of it",
+        "on either side of it",
+        "on each side of it",
+        "to its side",
+        "next door",
     ):
         phrases[near] = None
     for word, direction in _COMPASS.items():
@@ -331,6 +356,7 @@ def _inverses() -> dict[str, Direction | None]:
 
 _LINES = ("railway line", "rail line", "train line", "tram line", "power line", "tree line", "coast line", "shore line")
 """Lines that are no rows."""
+_OTHER_WAYS = ("other way", "opposite way", "opposite direction", "other direction", "different direction")
 
 TABLE = _table()
 """Words of a phrase -> (kind, value)."""

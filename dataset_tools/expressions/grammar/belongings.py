@@ -9,10 +9,10 @@ from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
 from dataset_tools.expressions.grammar.places import Places
 from dataset_tools.expressions.query import Color, Extreme, Part, Place, Query, Relation, opposite
 
-__all__ = ["MEASURES", "Belongings"]
+__all__ = ["MEASURES", "PARTS", "Belongings"]
 
 _ROOFED = ("building", "stadium", "trainstation", "airport")
-_PARTS = frozenset(
+PARTS = frozenset(
     [
         "roof",
         "rooftop",
@@ -54,6 +54,7 @@ _PARTS = frozenset(
     ]
 )
 """Nouns of what belongs to the object itself, even where they may name a building."""
+_OUTSIDE = ("outer", "inner", "outside", "inside")
 MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
 """Nouns of what is measured of an object: "with the largest wingspan"."""
 
@@ -69,11 +70,13 @@ class Belongings(Places):
             self._skip_its()
         while self.starts_noun(or_unknown=True, or_one=True):
             target = self.target(depth)
+            self._to_inverse()
             if not target.noun and phrase.category is not None and self.peek().kind == "inverse":
                 self._beside(phrase, replace(target, category=phrase.category))  # "with a white one beside it"
             elif target.category is None or self._is_roof(target, phrase):
                 self._part(phrase, target)
-            elif target.category == phrase.category and not target.count:  # "the house with a red roof"
+            elif target.category == phrase.category and not target.count and self.peek().kind != "inverse":
+                # "the house with a red roof"
                 phrase.constraints += target.constraints
                 phrase.unread += target.unread
             else:
@@ -84,25 +87,38 @@ class Belongings(Places):
             self.at += 1
 
     def _colored_ahead(self) -> bool:
-        """Whether a colour comes next, with an article and a shape or a size of its own: "a small white square"."""
-        if self.peek().kind not in ("article", "indefinite"):
-            return False
-        ahead, kinds = 1, set()
-        while self.peek(ahead).kind in ("color", "size", "shape", "light"):
+        """Whether a colour comes next that is no noun's: "a small white square", "red edges"."""
+        ahead, kinds = int(self.peek().kind in ("article", "indefinite")), set[str]()
+        while self.peek(ahead).kind in ("color", "size", "shape") or self.peek(ahead).text in _OUTSIDE:
             kinds.add(self.peek(ahead).kind)
             ahead += 1
-        return {"color", "shape"} <= kinds
+        return {"color", "shape"} <= kinds or ("color" in kinds and self.peek(ahead).kind in ("part", "image_part"))
 
     def _skip_its(self) -> None:
         """Past where a part is on its object: "over it", "at its outer end"."""
         if self.peek().kind in ("on", "in", "over", "near", "surrounded") and self.peek(1).text == "it":
             self.at += 2
         elif self.peek().kind in ("on", "in", "near") and self.peek(1).kind in ("own", "indefinite", "one", "number"):
-            ahead = 2
-            while self.peek(ahead).kind in ("unknown", "direction", "extreme", "most", "far", "size"):
-                ahead += 1
-            if self.peek(ahead).kind in ("part", "image_part") and ahead < 6:
-                self.at += ahead + 1
+            self.at += 1
+            if not self.skip_its_end():
+                self.at -= 1
+
+    def skip_its_end(self) -> bool:
+        """Past "its outer end", "one corner"; False, and nothing taken, if no such part comes."""
+        ahead = 1
+        while self.peek(ahead).kind in ("unknown", "direction", "extreme", "most", "far", "size"):
+            ahead += 1
+        if ahead > 4 or self.peek(ahead).kind not in ("part", "image_part"):
+            return False
+        self.at += ahead + 1
+        return True
+
+    def _to_inverse(self) -> None:
+        """Past "(with a red car) parked (next to it)"."""
+        start = self.at
+        self.skip("copula", "filler")
+        if self.peek().kind != "inverse":
+            self.at = start
 
     def _noun_after_and(self) -> bool:
         self.at += 1
@@ -112,11 +128,16 @@ class Belongings(Places):
 
     @staticmethod
     def _is_roof(target: Query, phrase: NounPhrase) -> bool:
-        return target.noun.split()[-1:] != [] and target.noun.split()[-1] in _PARTS and phrase.category not in _ROOFED
+        return target.noun.split()[-1:] != [] and target.noun.split()[-1] in PARTS and phrase.category not in _ROOFED
 
     def _beside(self, phrase: NounPhrase, target: Query) -> None:
-        direction = self.take().value if self.peek().kind == "inverse" else None
-        if direction is None:
+        said = self.take() if self.peek().kind == "inverse" else None
+        direction = said.value if said else None
+        if (
+            said and said.text.split()[1:2] in (["both"], ["either"]) and direction is None and target.is_all
+        ):  # "with trucks on both sides"
+            phrase.add(Relation("between", (target,)))
+        elif direction is None:
             phrase.add(Relation("near", (target,)))
         while direction:
             phrase.add(Relation("direction", (target,), opposite(direction)))
@@ -132,6 +153,7 @@ class Belongings(Places):
             phrase.constraints += part.constraints
             return
         colors = [c.name for c in part.constraints if isinstance(c, Color) and not c.negated]
+        colors += [c.color for c in part.constraints if isinstance(c, Part) and not c.negated]
         for color in colors:
             phrase.add(Part(color, part.noun))
         for place in part.constraints:
@@ -167,7 +189,13 @@ class Belongings(Places):
         """ "its white top": the part has no noun of its own."""
         scratch = NounPhrase(root=False)
         self.skip("article", "indefinite")
-        while self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part"):
+        while (
+            self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part")
+            or self.peek().text in _OUTSIDE
+        ):
+            if self.peek().text in _OUTSIDE:
+                self.at += 1
+                continue
             before = self.at
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)

@@ -10,6 +10,8 @@ from dataset_tools.expressions.query import Among, Relation, State
 
 __all__ = ["Exclusions"]
 
+_BEFORE_NOR = ("article", "direction", "extreme", "most", "far", "size", "color", "ordinal", "shape", "one", "state")
+
 
 class Exclusions(Belongings):
     """What the object has not, and which objects are not meant."""
@@ -51,6 +53,25 @@ class Exclusions(Belongings):
             phrase.constraints.append(Among(replace(target, category=None), negated=True))
             if phrase.root:
                 self.antecedent = replace(target, noun=target.noun or "one")
+        return True
+
+    def neither(self, phrase: NounPhrase, depth: int) -> bool:
+        """Past "(neither) the left nor the right plane": none of both; False, and nothing taken, if no "nor" comes."""
+        start = self.at
+        first = NounPhrase(root=False)
+        while self.peek().kind in _BEFORE_NOR:
+            before = self.at
+            self.modifier(first, depth)
+            self.at = max(self.at, before + 1)
+        if self.peek().text not in ("nor", "or"):
+            self.at = start
+            return False
+        self.at += 1
+        second = self.target(depth)
+        for one in (first.query(), second):
+            if one.constraints:
+                phrase.constraints.append(Among(replace(one, category=None), negated=True))
+        self.antecedent = second
         return True
 
     def _is_noun_phrase(self, ahead: int) -> bool:

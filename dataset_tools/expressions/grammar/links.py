@@ -6,16 +6,19 @@ from dataclasses import replace
 
 from dataset_tools.expressions.grammar.belongings import MEASURES
 from dataset_tools.expressions.grammar.exclusions import Exclusions
-from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
+from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
 from dataset_tools.expressions.grammar.places import MAX_DEPTH, as_members
 from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.query import (
+    Color,
     Direction,
     Extreme,
+    Part,
     Place,
     Query,
     Relation,
     RelationKind,
+    Shape,
     opposite,
 )
 
@@ -42,7 +45,11 @@ class Links(Exclusions):
         """A preposition or relation, with the noun phrase that follows."""
         kind = lexeme.kind
         if kind == "partword":  # "striped" without a colour
-            phrase.unread.append(lexeme.text)
+            if self.peek().kind != "color":
+                phrase.unread.append(lexeme.text)
+            return
+        if kind == "there" and lexeme.text == "where" and phrase.has_noun and self.starts_noun():
+            self._with(phrase, depth)  # "where a red car is parked next to it"
             return
         if kind == "inverse" and self.antecedent is not None and phrase.root:  # "not the big one but the one above it"
             of = (replace(self.antecedent, category=self._kind_of(phrase)),)
@@ -51,12 +58,24 @@ class Links(Exclusions):
         if kind == "image_part" and not phrase.root and not phrase.has_noun:  # "in the grey part"
             phrase.noun, phrase.has_noun = lexeme.text, True
             return
+        if kind in ("part", "image_part") and phrase.pending and not phrase.has_noun and self.peek().kind == "of":
+            phrase.unread += phrase.pending  # "the outer end of the pier"
+            phrase.pending = []
+        if kind == "image_part" and lexeme.text == "corner" and phrase.root and not phrase.has_noun:
+            self.end_of_image(phrase, lexeme)
+            return
+        if kind in ("near", "on", "in") and phrase.root and self.peek().kind == "own" and self.skip_its_end():
+            return
         if kind in _SKIPPED:
             if lexeme.text in ("that", "which", "located", "there"):
                 phrase.close_pending()
             return
         if kind == "heading":  # where an object points to is not where it lies; what it faces is near
-            if not self.take_heading() and lexeme.text in ("facing", "faces"):
+            heading = self.take_heading()
+            if heading is not None:
+                x, y = heading
+                phrase.add(Shape("vertical" if not x else "diagonal" if y else "horizontal"))
+            elif lexeme.text in ("facing", "faces"):
                 self.relate(phrase, "near", depth)
             return
         phrase.close_pending()
@@ -91,13 +110,23 @@ class Links(Exclusions):
             self._ranked_distance(phrase, lexeme, depth)
         elif kind in ("from", "to"):
             if not self.place(phrase, depth, extreme=kind == "from"):
-                self._resume(phrase, depth)
+                if kind == "from" and phrase.rank is not None and self.starts_noun(or_unknown=True):
+                    self.relate(phrase, "nearest", depth)  # "the second house from the corner"
+                else:
+                    self._resume(phrase, depth)
             elif phrase.is_last and phrase.rank == 1 and lexeme.text.startswith(("count", "start")):
                 last = phrase.constraints[-1] if phrase.constraints else None
                 if isinstance(last, Extreme):  # "the last one, counting from the top"
                     phrase.constraints[-1] = replace(last, direction=opposite(last.direction))
         elif kind == "holds" and not self.starts_noun(or_unknown=True):
             pass  # "that has the largest wingspan": its own measure
+        elif lexeme.text == "outside" and self.group_ahead():  # "outside the row"
+            phrase.negate, before = True, phrase.negate
+            self.take_group(phrase, depth, partitive=True)
+            phrase.negate = before
+        elif kind == "near" and self.peek().kind in ("in", "of", "from", "with", "end", "break"):
+            if lexeme.text not in ("along", "around", "nearby", "near by"):  # "the house opposite"
+                phrase.unread.append(lexeme.text)
         elif kind in _RELATIONS and not self.place(phrase, depth):
             self.relate(phrase, _RELATIONS[kind], depth)
 
@@ -109,6 +138,9 @@ class Links(Exclusions):
         if self.peek().kind == "frame" and self.peek(1).kind in ("direction", "extreme"):  # "the image's left edge"
             self.at += 1
         if self.is_place() and self.take_position(phrase, depth, extreme=nearest, reverse=not nearest):
+            return
+        if nearest and phrase.root and self.peek().text in ("corner", "edge", "border") and self.peek(1).kind != "of":
+            self.end_of_image(phrase, self.take())
             return
         self.at = start
         self.skip("to", "from")
@@ -144,9 +176,16 @@ class Links(Exclusions):
             if covered and len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
                 self._part(phrase, targets[0])  # "under a dark tarp"
                 return True
+            if kind == "surrounded" and not targets[0].noun and targets[0].constraints:
+                colors = [c for c in targets[0].constraints if isinstance(c, Color)]
+                if len(colors) == len(targets[0].constraints):  # "surrounded by green"
+                    phrase.constraints += [Part(color.name, "surround") for color in colors]
+                    return True
             targets = [self._whole(t, phrase) for t in targets]
             known = tuple(
-                t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
+                t if t.noun else replace(t, category=phrase.category)
+                for t in targets
+                if t.noun or t.constraints or t.is_all
             )
             phrase.unread += [word for t in targets if not (t.noun or t.constraints) for word in t.unread]
             if known:
@@ -199,7 +238,7 @@ class Links(Exclusions):
         if partitive and pool.count is not None and pool.count > 1:
             phrase.constraints.insert(0, as_members(pool.query()))
         else:
-            phrase.constraints[:0] = pool.constraints
+            phrase.constraints[:0] = ranked(pool.constraints, pool.rank, pool.is_last)
         if not partitive and phrase.count is None:
             phrase.count = pool.count
 

@@ -38,6 +38,7 @@ class NounPhrase:
         all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
         is_last: the rank is "last", which needs a direction.
         partitive: one out of several ("the largest of the ships").
+        indefinite: "a boat", "ten boats": nothing was said that tells which.
         in_known_group: it was said to be in "the group", which has members besides.
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
@@ -57,6 +58,7 @@ class NounPhrase:
     rank: int | None = None
     is_last: bool = False
     partitive: bool = False
+    indefinite: bool = False
     in_known_group: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
@@ -104,6 +106,7 @@ class NounPhrase:
         orders = (Extreme, Place, Size, Relation)
         if self.is_last and self.rank == 1 and not any(isinstance(c, orders) for c in self.constraints):
             self.unread.append("last")  # "the last of the row": from which end?
+        self.unread += [c.kind for c in self.constraints if _unresolved(c)]  # "the farthest": from what?
         several = self.count is not None and self.count > 1
         is_all = self.all or several or (bool(self.plural) and not self.partitive)
         if self.rank is not None and not several:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataset_tools.expressions.grammar.cursor import Cursor, Position
+from dataclasses import replace
+
+from dataset_tools.expressions.grammar.cursor import OPENS_NOUN, Cursor, Position
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
+from dataset_tools.expressions.lexicon import Lexeme, combine
 from dataset_tools.expressions.query import (
     Constraint,
     Direction,
@@ -13,6 +16,7 @@ from dataset_tools.expressions.query import (
     Query,
     Relation,
     RelationKind,
+    State,
     opposite,
 )
 
@@ -59,6 +63,15 @@ class Places(Cursor):
             self.at += 3 if self.peek(1).kind == "article" else 2
             phrase.add(Place(position.direction, of_image=True))
             return True
+        if self.peek().kind == "of" and self.peek(1).kind == "and" and self.peek(2).kind == "relative":
+            self.at += 2  # "to the left of and above the pier"
+            direction = combine(position.direction, self.take().value)
+            self.relate(phrase, "direction", depth, direction)
+            return True
+        if self.peek().kind == "than":  # "further down than the pier"
+            self.at += 1
+            self.relate(phrase, "direction", depth, position.direction)
+            return True
         of_image = self.take_frame() or position.in_image or self.before(position.start).kind == "frame"
         if not of_image and self.peek().kind in ("of", "from", "to", "in") and self.group_ahead(1):
             self.at += 1
@@ -69,6 +82,9 @@ class Places(Cursor):
                 else Place(position.direction, of_image=False)
             )
         elif not of_image and self.peek().kind in ("of", "from", "to") and self._refers(phrase, position):
+            if self._out_of_several(phrase, position):  # the parser goes on with "of the two courts"
+                phrase.add(Extreme(position.direction) if position.is_end else Place(position.direction, False))
+                return True
             self.at += 1
             if position.direction == (0, 0):
                 self._middle_of(phrase, depth)
@@ -83,6 +99,21 @@ class Places(Cursor):
     def _is_center(self, ahead: int) -> bool:
         ahead += self.peek(ahead).kind == "article"
         return self.peek(ahead).value == (0, 0) and self.peek(ahead + 1).kind in ("end", "break", "and", "frame")
+
+    def _out_of_several(self, phrase: NounPhrase, position: Position) -> bool:
+        """Whether one of several is picked by where it lies: "the left of the top two courts"."""
+        if phrase.category is not None or phrase.noun or not phrase.root or self.peek().kind != "of":
+            return False
+        before = self.before(position.start).kind
+        if not phrase.has_noun and before == "article" and self.before(position.start - 1).kind in ("to", "on", "in"):
+            return False
+        ahead, counted = 1, position.direction == (0, 0)
+        while self.peek(ahead).kind in (*OPENS_NOUN, "direction", "extreme", "most", "state"):
+            counted |= self.peek(ahead).kind in ("number", "both")
+            if self.peek(ahead).kind == "category":
+                return counted and self.peek(ahead).value.plural is not False
+            ahead += 1
+        return False
 
     def _refers(self, phrase: NounPhrase, position: Position) -> bool:
         """Whether "left of ..." is a relation: not for "the leftmost of the ships", "the upper of the two"."""
@@ -106,6 +137,8 @@ class Places(Cursor):
             phrase.add(Place((0, 0), of_image=False))
         elif target.noun:
             phrase.add(Relation("between" if target.is_all else "in", (target,)))
+        elif target.constraints or target.is_all:  # "in the middle of the smaller ones"
+            phrase.add(Relation("surrounded", (replace(target, category=phrase.category),)))
 
     def place(self, phrase: NounPhrase, depth: int, *, extreme: bool = False) -> bool:
         """ "[in] the upper left corner", "[in] the image": a place that is not a noun phrase of its own."""
@@ -117,10 +150,15 @@ class Places(Cursor):
         if (self.is_place() or not phrase.has_noun) and self.take_position(phrase, depth, extreme=extreme):
             return True
         if self.peek().kind in ("part", "image_part"):
-            self.at += 1
+            self.end_of_image(phrase, self.take())
             return True
         self.at = start
         return False
+
+    def end_of_image(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
+        """ "in the corner", "at the edge": whichever it is."""
+        if phrase.root and lexeme.text in ("corner", "edge", "border") and self.peek().kind != "of":
+            phrase.add(State("corner" if lexeme.text == "corner" else "edge"))
 
     def take_group(self, phrase: NounPhrase, depth: int, *, partitive: bool = False) -> None:
         """ "the upper row (of four ships)": which group the phrase's object belongs to.
