@@ -58,20 +58,20 @@ SIZES = (
 )
 
 COLORS = {
-    "white": "white, snow white, whitish, off white, ivory, cream, cream coloured, cream colored, creamy",
-    "black": "black, blackish, jet black",
-    "gray": "gray, grey, silver, silvery, greyish, grayish, metallic, silver grey, silver gray, slate, "
+    "white": "white, whitest, whiter, snow white, whitish, off white, ivory, cream, cream coloured, cream colored, creamy",
+    "black": "black, blackest, blackish, jet black",
+    "gray": "gray, grey, greyest, grayest, greyer, grayer, silver, silvery, greyish, grayish, metallic, silver grey, silver gray, slate, "
     "concrete coloured, dull grey, "
     "dull gray, dirty grey, dirty gray",
-    "red": "red, reddish, crimson, maroon, scarlet, brick red, burgundy, rusty red, wine red, rust red",
+    "red": "red, reddest, redder, reddish, crimson, maroon, scarlet, brick red, burgundy, rusty red, wine red, rust red",
     "orange": "orange, terracotta, clay, orangey, orangish, rust coloured, clay coloured",
-    "brown": "brown, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, sand coloured, "
+    "brown": "brown, brownest, browner, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, sand coloured, "
     "sand colored, wooden, "
     "all dirt, dirt, all sand, earthen, muddy, rusty, bronze, chocolate, rust, tan coloured",
     "yellow": "yellow, golden, gold, yellowish",
-    "green": "green, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, gray green",
+    "green": "green, greenest, greener, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, gray green",
     "cyan": "cyan, turquoise, teal, aqua, aquamarine",
-    "blue": "blue, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, blue grey, blue gray, "
+    "blue": "blue, bluest, bluer, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, blue grey, blue gray, "
     "grey blue",
     "purple": "purple, violet, lilac, magenta, purplish, mauve, lavender, lilac coloured, lilac colored",
     "pink": "pink, rose, pinkish, salmon",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, category_name, find_mentions
-from dataset_tools.expressions.meanings import ANYWHERE, meanings_of
+from dataset_tools.expressions.meanings import ANYWHERE, MEANINGS, meanings_of
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
@@ -97,6 +97,12 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
+        court = _doubtful_court(words, start)
+        if court and not mention:
+            text, name = court
+            found.append(Lexeme("category", text, Mention(0, 1, name, text.endswith("s"))))
+            start += text.count(" ") + 1
+            continue
         if mention and mention.stop >= stop:
             text = " ".join(words[start : mention.stop])
             found.append(Lexeme("category", text, mention))
@@ -108,6 +114,16 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             found.append(_single(words[start], own))
             start += 1
     return found
+
+
+def _doubtful_court(words: list[str], start: int) -> tuple[str, str] | None:
+    """ "hoop court": (the words, the likeliest category) of a name of several words for what may be a court or pitch."""
+    for length in (3, 2):
+        text = " ".join(words[start : start + length])
+        if text.count(" ") == length - 1 and text.split()[-1].removesuffix("s") in ANYWHERE and meanings_of(text):
+            if text.removesuffix("s") in MEANINGS:
+                return text, meanings_of(text)[0][0]
+    return None
 
 
 def _words(expression: str) -> list[str]:

@@ -30,6 +30,7 @@ from dataset_tools.expressions.query import (
     Color,
     Extreme,
     Part,
+    Place,
     Query,
     Relation,
     Shape,
@@ -52,7 +53,7 @@ def parse(expression: str, own: Collection[str] = ()) -> Query:
     parser = _Parser(words)
     query = parser.noun_phrase(root=True).query()
     if (
-        query.category is None and not query.noun and parser.antecedent is not None
+        query.category is None and not query.noun and parser.antecedent and parser.antecedent.category
     ):  # "not the car ... but the large one"
         query = replace(query, category=parser.antecedent.category, noun=parser.antecedent.noun)
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
@@ -76,6 +77,7 @@ class _Parser(Contexts):
     def __init__(self, words: list[Lexeme]) -> None:
         super().__init__(words)
         self.root_has_noun = False
+        self.root_counts = False
 
     def noun_phrase(self, *, root: bool, depth: int = 0, one_of_two: bool = False) -> NounPhrase:
         """Reads one noun with all that belongs to it; an inner one stops at words that belong to the outer one.
@@ -89,7 +91,7 @@ class _Parser(Contexts):
             begun = begun or (phrase.rank is not None and self.peek().text == "but")  # "not the first but the second"
             if not root and begun and self._returns(phrase):
                 break
-            if one_of_two and phrase.constraints and self.peek().kind == "and":
+            if one_of_two and (phrase.constraints or phrase.rank is not None) and self.peek().kind == "and":
                 break
             before = self.at
             if self.group_ahead():
@@ -97,13 +99,13 @@ class _Parser(Contexts):
                     break
                 phrase.close_pending()
                 self.take_group(phrase, depth)
-            elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
-                self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
             elif root and phrase.has_noun and self._opens_clause() and self._selects_one(phrase):
                 self._one_of_them(phrase)  # "four trailers stand by the house; the uppermost, please"
             elif root and phrase.has_noun and self._opens_clause() and self._new_subject(phrase):
                 self.antecedent = phrase.query()  # "there is a large white ship; the boat right next to it"
                 phrase.restart(read=True)
+            elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
+                self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
             elif (
                 root
                 and phrase.category is None
@@ -122,7 +124,7 @@ class _Parser(Contexts):
                 self.modifier(phrase, depth)
             self.at = max(self.at, before + 1)
             if root:
-                self.root_has_noun = phrase.has_noun
+                self.root_has_noun, self.root_counts = phrase.has_noun, phrase.rank is not None
         return phrase
 
     def _returns(self, phrase: NounPhrase) -> bool:
@@ -146,6 +148,8 @@ class _Parser(Contexts):
             return True  # "of the two bridges over the river take the one on the left"
         if not phrase.has_noun:
             return False
+        if kind == "from" and self.root_counts and phrase.rank is None:
+            return True  # "the third house along the street from the right"
         if (phrase.indefinite or phrase.plural) and self._superlative_ahead():
             return True  # "the dock with ten boats furthest to the left"
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
@@ -275,6 +279,10 @@ class _Parser(Contexts):
                 if self.peek().kind != "from":  # "the third one down" is counted from above
                     phrase.add(Extreme(opposite(lexeme.value), phrase.rank))
                     phrase.rank = None
+            case "besides":
+                self._one_further(phrase, lexeme.value)
+            case "most" if lexeme.text == "outermost" and self.peek().kind not in ("direction", "extreme", "to"):
+                phrase.add(State("end"))
             case "direction" | "extreme" | "most" | "far":
                 self.at -= 1
                 if not self.take_position(phrase, depth) and lexeme.text in ("farthest", "furthest"):
@@ -307,13 +315,42 @@ class _Parser(Contexts):
     def _number(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if not phrase.has_noun and self.before(self.at - 1).text in ("count", "counting"):
             phrase.rank, phrase.partitive = lexeme.value, True  # "count four planes from the left"
+        elif self.before(self.at - 1).text == "number":
+            phrase.rank = lexeme.value  # "it is number two counting from the left"
+        elif not phrase.has_noun and self._measures():
+            phrase.unread.append(lexeme.text)  # "a two-lane bridge"
         elif not phrase.has_noun and self.before(self.at - 1).kind not in ("numbered", "no"):
             phrase.count = lexeme.value
-        elif any(self.peek(n).kind == "from" for n in range(5)) or self.before(self.at - 1).text == "number":
-            phrase.rank = lexeme.value  # "ship no. 3 from the left", "it is number two counting from the left"
+        elif any(self.peek(n).kind == "from" for n in range(5)):
+            phrase.rank = lexeme.value  # "ship no. 3 from the left"
+
+    def _measures(self) -> bool:
+        """Whether the number belongs to an unknown word before a single noun: "four-engined plane"."""
+        ahead = 0
+        while self.peek(ahead).kind == "unknown":
+            ahead += 1
+        head = self.peek(ahead)
+        single = head.kind == "category" and head.value.plural is False and self.peek(ahead + 1).kind != "unknown"
+        return ahead > 0 and single
+
+    def _one_further(self, phrase: NounPhrase, further: int) -> None:
+        """ "the leftmost but one", "the left plane but two"."""
+        for index in reversed(range(len(phrase.constraints))):
+            order = phrase.constraints[index]
+            if isinstance(order, Place) and not order.of_image:
+                order = Extreme(order.direction)
+            if isinstance(order, Extreme | Size):
+                phrase.constraints[index] = replace(order, rank=order.rank + further)
+                return
+        phrase.unread.append("but")
 
     def _color(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         """One colour, or two of one object ("blue and red"); "green-topped" is the colour of a part."""
+        if self.peek().kind == "color" and not self.peek().value.startswith(("dark", "light")):
+            if lexeme.text == "bright" or lexeme.text.endswith(
+                "ish"
+            ):  # vivid rather than light; reddish brown is brown
+                lexeme = self.take()
         names = [lexeme.value]
         while not phrase.negate and self.peek().text == "and" and self.peek(1).kind == "color":
             self.at += 1

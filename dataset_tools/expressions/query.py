@@ -116,7 +116,7 @@ class Part:
 @dataclass(frozen=True)
 class State:
     """What is seen of the object or next to it: ``cut`` by the border, ``whole``, ``alone``, ``empty``, ``occupied``, in
-    a ``corner`` of the image, at an ``edge`` of it.
+    a ``corner`` of the image, at an ``edge`` of it, at an ``end`` of its group.
 
     Attributes:
         name: one of these.
@@ -124,7 +124,7 @@ class State:
         negated: "not cut off".
     """
 
-    name: Literal["cut", "whole", "alone", "empty", "occupied", "corner", "edge"]
+    name: Literal["cut", "whole", "alone", "empty", "occupied", "corner", "edge", "end"]
     direction: Direction = (None, None)
     negated: bool = False
 

@@ -88,7 +88,7 @@ _PLAIN: dict[str, str] = {
     "indefinite": "a, an, any, some",
     "all": "all, everything, everyone, every, each, entire set of, whole set of, all of, each of, every one of, every single, any and all",
     "both": "both, both of",
-    "one": "one, ones, others, other ones, all others, all the others, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
+    "one": "one, ones, member, members, others, other ones, all others, all the others, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
     "items, other one, "
     "entity, entities, specimen, example",
     "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, "
@@ -125,7 +125,7 @@ _PLAIN: dict[str, str] = {
     "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, "
     "opposite to, "
     "across from, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
-    "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
+    "off, at the end of, on the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
     "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
     "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, "
     "hidden by, half hidden by, partly hidden by, hidden under, half hidden under, partly hidden under, partly under, "
@@ -305,6 +305,12 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
     for word, direction in _DIRECTIONS.items():
         entries[word] = ("direction", direction)
         entries[f"{word}most"] = entries[f"{word} most"] = ("extreme", direction)
+    entries["but one"], entries["but two"] = ("besides", 1), ("besides", 2)
+    for letter in "ltu":
+        shape = ("shape", f"{letter}-shaped")
+        for words in ("shaped like", "in the shape of", "in the form of", "forming", "like", "shape of"):
+            for article in ("a", "an", "the letter"):
+                entries[f"{words} {article} {letter}"] = shape
     entries["right on"] = entries["right at"] = ("on", "on")
     for word in ("above", "below", "under", "beneath", "underneath"):
         entries[f"right {word}"] = entries[f"just {word}"] = entries[word]

@@ -92,7 +92,13 @@ class Belongings(Places):
         while self.peek(ahead).kind in ("color", "size", "shape") or self.peek(ahead).text in _OUTSIDE:
             kinds.add(self.peek(ahead).kind)
             ahead += 1
-        return {"color", "shape"} <= kinds or ("color" in kinds and self.peek(ahead).kind in ("part", "image_part"))
+        return {"color", "shape"} <= kinds or ("color" in kinds and self._ends_part(ahead))
+
+    def _ends_part(self, ahead: int) -> bool:
+        """Whether a word for a part of anything comes ``ahead``: "red edges", "a dark top"."""
+        if self.peek(ahead).kind == "direction":
+            return self.peek(ahead + 1).kind in ("end", "break", "and", "on", "in", "of", "near", "from")
+        return self.peek(ahead).kind in ("part", "image_part")
 
     def _skip_its(self) -> None:
         """Past where a part is on its object: "over it", "at its outer end"."""
@@ -156,8 +162,10 @@ class Belongings(Places):
         colors += [c.color for c in part.constraints if isinstance(c, Part) and not c.negated]
         for color in colors:
             phrase.add(Part(color, part.noun))
-        for place in part.constraints:
-            if isinstance(place, Place | Extreme | Relation):
+        places = [c for c in part.constraints if isinstance(c, Place | Extreme | Relation)]
+        for place in places:
+            inner = isinstance(place, Place) and place.direction == (0, 0) and len(places) == 1
+            if not inner:  # "with trees in the middle"
                 phrase.add(place)
         if not colors:
             surface = next((SURFACES[w] for w in reversed(part.noun.split()) if w in SURFACES), None)

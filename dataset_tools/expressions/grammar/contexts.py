@@ -99,7 +99,7 @@ class Contexts(Links):
 
     def _one_of_them(self, phrase: NounPhrase) -> None:
         """The constraints before the last comma describe all of them, the others the one."""
-        if phrase.plural and not phrase.partitive:
+        if (phrase.plural or (phrase.count or 0) > 1) and not phrase.partitive:
             split = len(phrase.constraints) if phrase.context is None else phrase.context
             before, after = phrase.constraints[:split], phrase.constraints[split:]
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
@@ -125,7 +125,8 @@ class Contexts(Links):
         first = self.peek(1) if self.peek().kind in ("article", "indefinite") else self.peek()
         rest = [word.text for word in self.words[self.at :]]
         if self.peek(-1).text == ":":
-            return len(rest) > 2
+            listed = any(word.kind == "and" or word.text == "," for word in self.words[self.at :])
+            return len(rest) > 2 and listed
         if "and" not in rest or (first.kind != "number" and first.text != "one"):
             return False
         others = rest[rest.index("and") :]

@@ -19,6 +19,7 @@ from dataset_tools.expressions.query import (
     Relation,
     RelationKind,
     Shape,
+    State,
     opposite,
 )
 
@@ -79,9 +80,13 @@ class Links(Exclusions):
                 self.relate(phrase, "near", depth)
             return
         phrase.close_pending()
-        if (kind in ("in", "of", "on") or lexeme.text in ("at", "along", "at the end of")) and self.group_ahead():
+        if (
+            kind in ("in", "of", "on") or lexeme.text in ("at", "along", "at the end of", "on the end of")
+        ) and self.group_ahead():
             phrase.plural = phrase.plural and phrase.has_noun
             self.take_group(phrase, depth, partitive=not phrase.has_noun)
+            if " end of" in lexeme.text:
+                phrase.add(State("end"))
         elif kind == "category":  # a second noun without a link: "ship harbor", "house whose roof is red"
             self.at -= 1
             self._possessor(phrase, depth)

@@ -13,6 +13,7 @@ from dataset_tools.expressions.query import (
     Color,
     Constraint,
     Extreme,
+    Group,
     Part,
     Place,
     Query,
@@ -94,6 +95,15 @@ class NounPhrase:
         """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""
         return self.has_noun or bool(self.constraints) or self.rank is not None
 
+    def _settle_farthest(self) -> None:
+        """ "the farthest tank to the left" is the leftmost."""
+        waiting = next((c for c in self.constraints if _unresolved(c)), None)
+        side = next((c for c in self.constraints if isinstance(c, Place) and not (c.of_image or c.negated)), None)
+        if isinstance(waiting, Relation) and waiting.kind == "farthest" and side is not None:
+            self.constraints = [
+                Extreme(side.direction) if c is side else c for c in self.constraints if c is not waiting
+            ]
+
     def _roofed(self, constraint: Constraint) -> Constraint:
         """From above a house is its roof: "a grey-roofed house" is grey."""
         if self.category == "building" and isinstance(constraint, Part) and constraint.noun in _ROOF_WORDS:
@@ -103,9 +113,12 @@ class NounPhrase:
     def query(self) -> Query:
         """The finished phrase."""
         self.close_pending()
-        orders = (Extreme, Place, Size, Relation)
-        if self.is_last and self.rank == 1 and not any(isinstance(c, orders) for c in self.constraints):
-            self.unread.append("last")  # "the last of the row": from which end?
+        self._settle_farthest()
+        if self.is_last and self.rank == 1 and not any(_orders(c) for c in self.constraints):
+            if any(isinstance(c, Group) for c in self.constraints):  # "the last of the row": from which end?
+                self.constraints.append(State("end"))
+            else:
+                self.unread.append("last")
         self.unread += [c.kind for c in self.constraints if _unresolved(c)]  # "the farthest": from what?
         several = self.count is not None and self.count > 1
         is_all = self.all or several or (bool(self.plural) and not self.partitive)
@@ -128,6 +141,13 @@ class NounPhrase:
             unread=tuple(self.unread),
             hint=self.hint,
         )
+
+
+def _orders(constraint: Constraint) -> bool:
+    """Whether "last" may count in it."""
+    if isinstance(constraint, Relation):
+        return constraint.kind in ("nearest", "farthest")
+    return isinstance(constraint, Extreme | Place | Size)
 
 
 def _unresolved(constraint: Constraint) -> bool:

@@ -72,7 +72,8 @@ class Places(Cursor):
             self.at += 1
             self.relate(phrase, "direction", depth, position.direction)
             return True
-        of_image = self.take_frame() or position.in_image or self.before(position.start).kind == "frame"
+        of_image = self.take_frame() or self.before(position.start).kind == "frame"
+        of_image |= position.in_image and not (self.peek().kind == "of" and self.peek(1).kind != "frame")
         if not of_image and self.peek().kind in ("of", "from", "to", "in") and self.group_ahead(1):
             self.at += 1
             self.take_group(phrase, depth, partitive=True)
@@ -81,6 +82,8 @@ class Places(Cursor):
                 if position.is_end or position.extreme
                 else Place(position.direction, of_image=False)
             )
+        elif position.in_image and not of_image:  # "in the upper corner of the car park"
+            phrase.add(Extreme(position.direction) if position.extreme else Place(position.direction, of_image=False))
         elif not of_image and self.peek().kind in ("of", "from", "to") and self._refers(phrase, position):
             if self._out_of_several(phrase, position):  # the parser goes on with "of the two courts"
                 phrase.add(Extreme(position.direction) if position.is_end else Place(position.direction, False))
@@ -131,7 +134,10 @@ class Places(Cursor):
     def _middle_of(self, phrase: NounPhrase, depth: int) -> None:
         """ "in the middle of": of its own kind a place in their midst, of several others between them, else inside."""
         target = self.target(depth)
-        if target.category == phrase.category or (not target.noun and target.count):
+        side = target.constraints[0] if len(target.constraints) == 1 and not target.noun else None
+        if isinstance(side, Place):  # "in the middle of the left side"
+            phrase.add(replace(side, direction=combine(side.direction, (0, 0))))
+        elif target.category == phrase.category or (not target.noun and target.count):
             if target.count and target.count > 1:
                 phrase.constraints.append(Group("any", target.count, (), target.constraints))
             phrase.add(Place((0, 0), of_image=False))
