@@ -91,7 +91,7 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
         if (
             words[start] == "right"
             and entry
-            and entry[0] in ("near", "nearest", "on", "over")
+            and entry[0] in ("near", "nearest", "on", "over", "in")
             and _is_side(words, start)
         ):
             stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
@@ -120,9 +120,9 @@ def _doubtful_court(words: list[str], start: int) -> tuple[str, str] | None:
     """ "hoop court": (the words, the likeliest category) of a name of several words for what may be a court or pitch."""
     for length in (3, 2):
         text = " ".join(words[start : start + length])
-        if text.count(" ") == length - 1 and text.split()[-1].removesuffix("s") in ANYWHERE and meanings_of(text):
-            if text.removesuffix("s") in MEANINGS:
-                return text, meanings_of(text)[0][0]
+        known = text.count(" ") == length - 1 and text.removesuffix("s") in MEANINGS
+        if known and text.split()[-1].removesuffix("s") in ANYWHERE:
+            return text, meanings_of(text)[0][0]
     return None
 
 
@@ -169,6 +169,7 @@ def _compares(words: list[str], start: int) -> bool:
         "most",
         "to",
         "on",
+        "state",
     ) or (kind == "size" and value[2] == "comparative")
 
 

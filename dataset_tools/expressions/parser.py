@@ -118,6 +118,7 @@ class _Parser(Contexts):
                 phrase.close_pending()
                 stray = self.target(depth)
                 phrase.unread += [*stray.noun.split(), *stray.unread]
+                phrase.constraints += [c for c in stray.constraints if isinstance(c, Place | Extreme | Relation)]
             elif not self._noun(phrase):
                 break
             if self.at == before:
@@ -148,6 +149,8 @@ class _Parser(Contexts):
             return True  # "of the two bridges over the river take the one on the left"
         if not phrase.has_noun:
             return False
+        if kind == "heading" and phrase.category is None:
+            return True  # "the ship in the channel heading north"
         if kind == "from" and self.root_counts and phrase.rank is None:
             return True  # "the third house along the street from the right"
         if (phrase.indefinite or phrase.plural) and self._superlative_ahead():
@@ -168,7 +171,15 @@ class _Parser(Contexts):
     def _noun(self, phrase: NounPhrase) -> bool:
         """Takes the next word if it is a noun of this phrase; False if it is the noun of another one."""
         lexeme = self.peek()
-        if lexeme.kind == "unknown":
+        if (
+            lexeme.text == "outer"
+            and phrase.root
+            and not phrase.has_noun
+            and (phrase.count == 2 or self.peek(1).text == "two")
+        ):
+            phrase.add(State("end"))  # "the two outer planes"
+            self.at += 1
+        elif lexeme.kind == "unknown":
             if lexeme.text not in HARMLESS:
                 (phrase.unread if phrase.has_noun else phrase.pending).append(lexeme.text)
             self.at += 1
@@ -285,8 +296,11 @@ class _Parser(Contexts):
                 phrase.add(State("end"))
             case "direction" | "extreme" | "most" | "far":
                 self.at -= 1
-                if not self.take_position(phrase, depth) and lexeme.text in ("farthest", "furthest"):
-                    phrase.constraints.append(Relation("farthest", ()))
+                if not self._down_the_road(phrase, lexeme, depth) and not self.take_position(phrase, depth):
+                    if lexeme.text in ("farthest", "furthest", "farther", "further"):
+                        phrase.constraints.append(Relation("farthest", ()))
+                    elif lexeme.text == "most":
+                        phrase.unread.append("most")  # "with the most boats"
             case "copula":
                 phrase.close_pending()
                 if lexeme.text in ("are", "were", "lie") and phrase.plural is None:
@@ -309,6 +323,7 @@ class _Parser(Contexts):
             return
         if lexeme.text == "but" and (phrase.all or phrase.plural) and self.exclusion(phrase, depth):
             return
+        phrase.negate &= lexeme.text != "but"  # "not at the top or the bottom but in the middle"
         phrase.negate &= lexeme.kind == "and" or self.peek().kind == "color"  # "not gray, white or green"
         phrase.negate |= lexeme.text == "but" and phrase.all  # "every plane but the largest"
 
@@ -333,6 +348,18 @@ class _Parser(Contexts):
         single = head.kind == "category" and head.value.plural is False and self.peek(ahead + 1).kind != "unknown"
         return ahead > 0 and single
 
+    def _down_the_road(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> bool:
+        """Past "(driving) down the main road", which is along it."""
+        if lexeme.text not in ("up", "down") or self.peek(1).kind != "article" or self.group_ahead(1):
+            return False
+        start = self.at
+        self.at += 1
+        if self.starts_noun(or_unknown=True) and not self.one_ahead(1):
+            self.relate(phrase, "near", depth)
+            return True
+        self.at = start
+        return False
+
     def _one_further(self, phrase: NounPhrase, further: int) -> None:
         """ "the leftmost but one", "the left plane but two"."""
         for index in reversed(range(len(phrase.constraints))):
@@ -346,11 +373,9 @@ class _Parser(Contexts):
 
     def _color(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         """One colour, or two of one object ("blue and red"); "green-topped" is the colour of a part."""
-        if self.peek().kind == "color" and not self.peek().value.startswith(("dark", "light")):
-            if lexeme.text == "bright" or lexeme.text.endswith(
-                "ish"
-            ):  # vivid rather than light; reddish brown is brown
-                lexeme = self.take()
+        vague = lexeme.text == "bright" or lexeme.text.endswith("ish")  # vivid rather than light; reddish brown
+        if vague and self.peek().kind == "color" and self.peek().value not in ("dark", "light"):
+            lexeme = self.take()
         names = [lexeme.value]
         while not phrase.negate and self.peek().text == "and" and self.peek(1).kind == "color":
             self.at += 1

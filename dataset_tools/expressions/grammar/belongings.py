@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataset_tools.expressions.descriptive_words import SURFACES
+from dataset_tools.expressions.descriptive_words import HARMLESS, SURFACES
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
 from dataset_tools.expressions.grammar.places import Places
 from dataset_tools.expressions.query import Color, Extreme, Part, Place, Query, Relation, opposite
@@ -65,6 +65,13 @@ class Belongings(Places):
     def _with(self, phrase: NounPhrase, depth: int) -> None:
         """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
         self.skip("image_part")
+        if self._lines_ahead():  # "with clear white lines": no row
+            while self.peek().kind in ("filler", "unknown", "article"):  # "with the faded lines"
+                word = self.take()
+                phrase.unread += [word.text] if word.kind == "unknown" and word.text not in HARMLESS else []
+            part = self._unnamed_part(depth)
+            self._part(phrase, replace(part, noun=self.take().text))
+            self._skip_its()
         if not self.starts_noun(or_unknown=True, or_one=True) and self._colored_ahead():  # "with a small white square"
             self._part(phrase, self._unnamed_part(depth))
             self._skip_its()
@@ -93,6 +100,12 @@ class Belongings(Places):
             kinds.add(self.peek(ahead).kind)
             ahead += 1
         return {"color", "shape"} <= kinds or ("color" in kinds and self._ends_part(ahead))
+
+    def _lines_ahead(self) -> bool:
+        ahead = 0
+        while self.peek(ahead).kind in ("color", "size", "shape", "article", "indefinite", "filler", "unknown"):
+            ahead += 1
+        return self.peek(ahead).text in ("line", "lines") and self.peek(ahead + 1).kind != "of"
 
     def _ends_part(self, ahead: int) -> bool:
         """Whether a word for a part of anything comes ``ahead``: "red edges", "a dark top"."""

@@ -36,6 +36,8 @@ _RELATIONS: dict[str, RelationKind] = {
 }
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
             "sort")  # fmt: skip
+_ENDS = tuple(f" {end} of" for end in ("end", "head", "front", "back", "start", "beginning", "foot", "tail"))
+_TELLING = ("relative", "over", "between", "nearest", "surrounded", "near")
 _AIRPLANE_PARTS = frozenset(["tail", "nose", "wing", "wings", "cockpit", "fuselage", "tailplane", "wingtip"])
 
 
@@ -81,11 +83,11 @@ class Links(Exclusions):
             return
         phrase.close_pending()
         if (
-            kind in ("in", "of", "on") or lexeme.text in ("at", "along", "at the end of", "on the end of")
+            kind in ("in", "of", "on") or lexeme.text in ("at", "along") or lexeme.text.endswith(_ENDS)
         ) and self.group_ahead():
             phrase.plural = phrase.plural and phrase.has_noun
             self.take_group(phrase, depth, partitive=not phrase.has_noun)
-            if " end of" in lexeme.text:
+            if lexeme.text.endswith(_ENDS):
                 phrase.add(State("end"))
         elif kind == "category":  # a second noun without a link: "ship harbor", "house whose roof is red"
             self.at -= 1
@@ -96,6 +98,9 @@ class Links(Exclusions):
             self.place(phrase, depth, extreme=True)  # "the third one up from the bottom"
         elif kind == "relative":
             direction = self.more_direction(lexeme.value)
+            if self.takes_center():  # "just above the middle of the picture"
+                phrase.add(Place(direction, of_image=True))
+                return
             if not self.relate(phrase, "direction", depth, direction):  # "the ship below", "lower than the other"
                 phrase.add(Place(direction, of_image=False))
         elif kind == "over":
@@ -117,14 +122,23 @@ class Links(Exclusions):
             if not self.place(phrase, depth, extreme=kind == "from"):
                 if kind == "from" and phrase.rank is not None and self.starts_noun(or_unknown=True):
                     self.relate(phrase, "nearest", depth)  # "the second house from the corner"
-                else:
-                    self._resume(phrase, depth)
+                elif any(self.before(self.at - n).kind in ("most", "far") for n in (1, 2)):
+                    self.relate(phrase, "farthest", depth)  # "farther out from the quay"
+                elif (
+                    not self._resume(phrase, depth)
+                    and kind == "from"
+                    and phrase.has_noun
+                    and self.starts_noun(or_unknown=True)
+                ):
+                    self.relate(phrase, "near", depth)  # "sticking out from the shore"
             elif phrase.is_last and phrase.rank == 1 and lexeme.text.startswith(("count", "start")):
                 last = phrase.constraints[-1] if phrase.constraints else None
                 if isinstance(last, Extreme):  # "the last one, counting from the top"
                     phrase.constraints[-1] = replace(last, direction=opposite(last.direction))
         elif kind == "holds" and not self.starts_noun(or_unknown=True):
             pass  # "that has the largest wingspan": its own measure
+        elif kind in ("near", "on", "in") and self.peek().kind in _TELLING:
+            pass  # "standing in next to the road": what comes says how
         elif lexeme.text == "outside" and self.group_ahead():  # "outside the row"
             phrase.negate, before = True, phrase.negate
             self.take_group(phrase, depth, partitive=True)
@@ -155,12 +169,13 @@ class Links(Exclusions):
         else:
             self.relate(phrase, kind, depth)
 
-    def _resume(self, phrase: NounPhrase, depth: int) -> None:
+    def _resume(self, phrase: NounPhrase, depth: int) -> bool:
         """The "to the bridge" of "the nearest ship to the bridge"."""
         waiting = next((c for c in phrase.constraints if isinstance(c, Relation) and not c.targets), None)
         if waiting:
             phrase.constraints.remove(waiting)
             self.relate(phrase, waiting.kind, depth)
+        return waiting is not None
 
     def relate(self, phrase: NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
         """Reads the target, and more targets after "and"; whether there was one."""
@@ -190,7 +205,7 @@ class Links(Exclusions):
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category)
                 for t in targets
-                if t.noun or t.constraints or t.is_all
+                if t.noun or t.constraints or (t.is_all and kind not in ("on", "in"))
             )
             phrase.unread += [word for t in targets if not (t.noun or t.constraints) for word in t.unread]
             if known:
@@ -251,8 +266,13 @@ class Links(Exclusions):
         """ "of" after a noun: "the ship, the largest of all the ships", "roof of the house", "ships of the port"."""
         if self.place(phrase, depth):
             return
+        led_by_unknown = self.before(self.at - 1).kind == "unknown"
         target = self.target(depth)
-        if target.category == phrase.category or not target.noun:  # "of the smallest size", "of the three at the right"
+        if led_by_unknown and not target.noun and target.constraints:  # "upstream of the wide one"
+            phrase.add(Relation("near", (replace(target, category=phrase.category),)))
+        elif (
+            target.category == phrase.category or not target.noun
+        ):  # "of the smallest size", "of the three at the right"
             phrase.unread += target.unread
             if target.count and target.count > 1 and phrase.count is None:
                 phrase.constraints.insert(0, as_members(target))

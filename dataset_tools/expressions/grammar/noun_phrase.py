@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
+from dataset_tools.expressions.lexicon import combine
 from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.query import (
     Color,
@@ -119,7 +120,10 @@ class NounPhrase:
                 self.constraints.append(State("end"))
             else:
                 self.unread.append("last")
-        self.unread += [c.kind for c in self.constraints if _unresolved(c)]  # "the farthest": from what?
+        for waiting in filter(_unresolved, self.constraints):  # "the farthest": from what?
+            kind = waiting.kind if isinstance(waiting, Relation) else ""
+            if not any(isinstance(c, Relation) and c.targets and c.kind == kind for c in self.constraints):
+                self.unread.append(kind)
         several = self.count is not None and self.count > 1
         is_all = self.all or several or (bool(self.plural) and not self.partitive)
         if self.rank is not None and not several:
@@ -166,6 +170,8 @@ def _bordered(constraints: list[Constraint]) -> list[Constraint]:
 
 def _joined(constraints: list[Constraint]) -> list[Constraint]:
     """Two sides said apart are one corner: "the lower ship on the left"."""
+    if not any(isinstance(c, Group) for c in constraints):
+        constraints = _halfway(constraints)
     sides: list[Place] | list[Extreme]
     sides = [c for c in constraints if isinstance(c, Place) and not c.of_image and not c.negated]
     if not sides:
@@ -177,6 +183,15 @@ def _joined(constraints: list[Constraint]) -> list[Constraint]:
         return constraints
     corner = replace(sides[0], direction=(other_x if x is None else x, other_y if y is None else y))
     return [corner if c is sides[0] else c for c in constraints if c is not sides[1]]
+
+
+def _halfway(constraints: list[Constraint]) -> list[Constraint]:
+    """ "on the left, in the middle" is at half height."""
+    places = [c for c in constraints if isinstance(c, Place) and not c.negated]
+    if len(places) != 2 or places[1].direction != (0, 0) or None not in places[0].direction:
+        return constraints
+    both = replace(places[0], direction=combine(places[0].direction, (0, 0)))
+    return [both if c is places[0] else c for c in constraints if c is not places[1]]
 
 
 def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = False) -> list[Constraint]:

@@ -60,7 +60,8 @@ class Places(Cursor):
         if position is None:
             return False
         if self.peek().kind in ("of", "from") and self._is_center(1):  # "right of centre"
-            self.at += 3 if self.peek(1).kind == "article" else 2
+            self.at += 1
+            self.takes_center()
             phrase.add(Place(position.direction, of_image=True))
             return True
         if self.peek().kind == "of" and self.peek(1).kind == "and" and self.peek(2).kind == "relative":
@@ -99,9 +100,20 @@ class Places(Cursor):
             phrase.add(Place(position.direction, of_image))
         return True
 
+    def takes_center(self) -> bool:
+        """Past "the middle of the picture"; False, and nothing taken, if it is not that."""
+        if not self._is_center(0):
+            return False
+        self.at += 2 if self.peek().kind == "article" else 1
+        self.take_frame()
+        return True
+
     def _is_center(self, ahead: int) -> bool:
         ahead += self.peek(ahead).kind == "article"
-        return self.peek(ahead).value == (0, 0) and self.peek(ahead + 1).kind in ("end", "break", "and", "frame")
+        return self.peek(ahead).value == (0, 0) and (
+            self.peek(ahead + 1).kind in ("end", "break", "and", "frame")
+            or (self.peek(ahead + 1).kind == "of" and "frame" in (self.peek(ahead + 2).kind, self.peek(ahead + 3).kind))
+        )
 
     def _out_of_several(self, phrase: NounPhrase, position: Position) -> bool:
         """Whether one of several is picked by where it lies: "the left of the top two courts"."""
@@ -163,7 +175,9 @@ class Places(Cursor):
 
     def end_of_image(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         """ "in the corner", "at the edge": whichever it is."""
-        if phrase.root and lexeme.text in ("corner", "edge", "border") and self.peek().kind != "of":
+        if phrase.root and lexeme.text in ("end", "ends") and self.peek().kind != "of":
+            phrase.add(State("end"))
+        elif phrase.root and lexeme.text in ("corner", "edge", "border") and self.peek().kind != "of":
             phrase.add(State("corner" if lexeme.text == "corner" else "edge"))
 
     def take_group(self, phrase: NounPhrase, depth: int, *, partitive: bool = False) -> None:
@@ -187,6 +201,7 @@ class Places(Cursor):
         several = scratch.count is not None and scratch.count > 1
         if scratch.rank is not None and shape == "row" and not scratch.constraints:
             scratch.constraints.append(Extreme((None, -1)))  # "the second row" is read from above
+        scratch.constraints = [c for c in scratch.constraints if c != State("whole")]  # "the whole bottom row"
         place = tuple(ranked(scratch.constraints, scratch.rank))
         phrase.unread += [*scratch.unread, *scratch.pending]
         members: tuple[Constraint, ...] = ()
@@ -196,7 +211,8 @@ class Places(Cursor):
             pool = self.noun_phrase(root=False, depth=depth + 1)
             pool.close_pending()
             own = pool.category is not None and pool.category == phrase.category
-            if phrase.category is None and not phrase.noun and not own:
+            adopted = phrase.category is None and not phrase.noun and not own
+            if adopted and not (phrase.has_noun and pool.category is None):  # not "two ones in the row of the lot"
                 phrase.category, phrase.noun, phrase.hint = pool.category, pool.noun, pool.hint
                 phrase.plural = not partitive and not phrase.selects
                 phrase.partitive |= not phrase.plural
