@@ -86,7 +86,9 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             start += 1
             continue
         stop, entry = _longest_phrase(words, start)
-        if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
+        if words[start] == "stack" and (
+            words[start + 1 : start + 2] == ["of"] or any(lexeme.kind == "category" for lexeme in found)
+        ):
             mention = None  # no chimney
         if (
             words[start] == "right"

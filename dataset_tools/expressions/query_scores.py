@@ -41,6 +41,8 @@ _NO_PRESENCE = 0.03
 _DOUBT_OF_LANDMARKS = 0.25
 _TWO_KINDS = 1.4
 """Log of the ratio of areas from which "truck" and "car" are told apart by size."""
+_SLACK_OF_PLACES, _SLACK_OF_ENDS = 0.015, 0.005
+"""Share of the image's diagonal by which two may differ and still both be "at the bottom", both "bottommost"."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
@@ -359,6 +361,8 @@ def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Fl
         noise = 0.03 * np.sqrt(spatial.sizes(scene.boxes, "area")) + 0.5
     elif isinstance(constraint, Place | Extreme):
         key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
+        slack = _SLACK_OF_PLACES if isinstance(constraint, Place) else _SLACK_OF_ENDS
+        noise = np.maximum(noise, (0.0 if inside else slack) * float(np.hypot(*scene.image_size)))
         if isinstance(constraint, Place) and constraint.direction == (0, 0):
             key = spatial.middleness(scene.boxes, presence) + (0.0 if inside else 1.0) * key
         elif inside:

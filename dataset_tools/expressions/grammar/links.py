@@ -137,6 +137,8 @@ class Links(Exclusions):
                     phrase.constraints[-1] = replace(last, direction=opposite(last.direction))
         elif kind == "holds" and not self.starts_noun(or_unknown=True):
             pass  # "that has the largest wingspan": its own measure
+        elif kind == "in" and self.peek().kind == "color" and not self.starts_noun(or_unknown=True, or_one=True):
+            pass  # "the jet in grey and green"
         elif kind in ("near", "on", "in") and self.peek().kind in _TELLING:
             pass  # "standing in next to the road": what comes says how
         elif lexeme.text == "outside" and self.group_ahead():  # "outside the row"
