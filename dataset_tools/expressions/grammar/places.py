@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dataset_tools.expressions.descriptive_words import HARMLESS
 from dataset_tools.expressions.grammar.cursor import OPENS_NOUN, Cursor, Position
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
 from dataset_tools.expressions.lexicon import Lexeme, combine
@@ -191,6 +192,8 @@ class Places(Cursor):
             if self.peek().text in ("up", "down") and self.peek(1).kind == "article":  # "going up the row"
                 self.at += 1
                 continue
+            if self.peek().kind == "unknown" and self.peek().text not in HARMLESS:
+                phrase.unread.append(self.peek().text)  # "the back row"
             before = self.at
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)
