@@ -137,7 +137,7 @@ def _chains(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
         for part in _connected(linked):
             beside = linked[np.ix_(part, part)].sum(axis=1) - 1
             if len(part) > 3 and (beside <= 2).all() and (beside == 1).sum() == 2:
-                yield part, 0.85
+                yield part, 0.95
 
 
 def _widest_link(gaps: Floats, part: list[int]) -> float:

@@ -119,7 +119,7 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
 
 
 def _doubtful_court(words: list[str], start: int) -> tuple[str, str] | None:
-    """ "hoop court": (the words, the likeliest category) of a name of several words for what may be a court or pitch."""
+    """ "hoop court": (the words, the likeliest category) of a name of several words that ends in "court"."""
     for length in (3, 2):
         text = " ".join(words[start : start + length])
         known = text.count(" ") == length - 1 and text.removesuffix("s") in MEANINGS

@@ -147,12 +147,12 @@ class _Parser(Contexts):
             )
         if kind == "article" and phrase.pending and not self.root_has_noun and self.one_ahead(1):
             return True  # "of the two bridges over the river take the one on the left"
+        if kind == "from" and self.root_counts and phrase.rank is None:
+            return True  # "the third house along the street from the right"
         if not phrase.has_noun:
             return False
         if kind == "heading" and phrase.category is None:
             return True  # "the ship in the channel heading north"
-        if kind == "from" and self.root_counts and phrase.rank is None:
-            return True  # "the third house along the street from the right"
         if (phrase.indefinite or phrase.plural) and self._superlative_ahead():
             return True  # "the dock with ten boats furthest to the left"
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
@@ -317,6 +317,7 @@ class _Parser(Contexts):
         phrase.close_pending()
         if lexeme.kind == "break" and phrase.has_noun:
             phrase.context = len(phrase.constraints)
+            phrase.breaks.append(phrase.context)
         if phrase.root and phrase.has_noun and (phrase.all or (phrase.count or 0) > 1) and self._lists_them():
             while self.at < len(self.words) and self.peek().text not in (".", ";", "!"):
                 self.at += 1

@@ -107,11 +107,16 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
     doubted = doubted * _hinted(query.hint, scene, here > 0)
     most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
     presence = scene.presence * doubted / most
+    counted = _without_asides(query, seen, scene, here)
     score = scene.presence * doubted
     for order in query.constraints:
         if not _is_order(order, query):
             continue
-        place = _place(order, query, scene, presence, inside=bool(here.sum() < scene.of_category(query.category).sum()))
+        inside = bool(here.sum() < scene.of_category(query.category).sum())
+        place = _place(order, query, scene, presence, inside=inside)
+        if place is not None and counted is not None:
+            wider = _place(order, query, scene, counted, inside=inside)
+            place = place if wider is None else np.maximum(place, wider)
         if place is None:
             missing += _nouns(order)
             continue
@@ -127,6 +132,20 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
             fits, doubted = fits * 0.0, doubted * 0.0
         score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return Fit(fits, score, doubted, tuple(seen), tuple(missing))
+
+
+def _without_asides(
+    query: Query, seen: list[tuple[Constraint, Floats]], scene: Candidates, here: Floats
+) -> Floats | None:
+    """float64[N]: who is there to be counted, if what is said of the object itself is left out; None if nothing is."""
+    if not query.asides:
+        return None
+    doubted = here.copy()
+    for condition, values in seen:
+        if condition not in query.asides:
+            doubt = _DOUBT[type(condition)]
+            doubted = doubted * (doubt + (1.0 - doubt) * values)
+    return np.asarray(scene.presence * doubted / max(float(doubted.max()), 1e-9), np.float64)
 
 
 def _in_groups(query: Query, group: Group, scene: Candidates, here: Floats) -> Fit:

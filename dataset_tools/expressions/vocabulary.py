@@ -151,7 +151,8 @@ _PLAIN: dict[str, str] = {
     "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
     "lined with, that contains, which contains, including",
     "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose",
-    "with": "with, covered with, covered by, covered in, topped with, topped by, wrapped in, marked with, painted with, has, have, having, that has, which has, that have, which have, featuring, sporting, bearing",
+    "with": "with, covered with, covered by, covered in, topped with, topped by, wrapped in, marked with, "
+    "painted with, has, have, having, that has, which has, that have, which have, featuring, sporting, bearing",
     "of": "of, out of, among, amongst",
     "from": "from, starting from, counting from, counted from, starting at, as seen from, beginning from, viewed from",
     "to": "to",

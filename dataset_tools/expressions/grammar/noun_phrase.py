@@ -19,6 +19,7 @@ from dataset_tools.expressions.query import (
     Place,
     Query,
     Relation,
+    Shape,
     Size,
     State,
     opposite,
@@ -46,6 +47,7 @@ class NounPhrase:
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
         hint: see ``Query``.
+        breaks: how many constraints had been said at each comma after the noun.
         context: so many of the constraints were said before the last comma; None before the first.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
     """
@@ -67,6 +69,7 @@ class NounPhrase:
     unread: list[str] = field(default_factory=list)
     context: int | None = None
     hint: str = ""
+    breaks: list[int] = field(default_factory=list)
     constraints: list[Constraint] = field(default_factory=list)
 
     def add(self, constraint: Constraint) -> None:
@@ -89,12 +92,20 @@ class NounPhrase:
         self.unread += [] if read else self.noun.split()
         self.category = None if read else self.category
         self.noun, self.has_noun, self.plural, self.rank = "", False, None, None
-        self.constraints, self.context = [], None
+        self.constraints, self.context, self.breaks = [], None, []
 
     @property
     def selects(self) -> bool:
         """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""
         return self.has_noun or bool(self.constraints) or self.rank is not None
+
+    def _asides(self) -> tuple[Constraint, ...]:
+        """What was said after a comma that followed an order."""
+        for said in self.breaks:
+            if self.rank is not None or any(isinstance(c, Extreme) for c in self.constraints[:said]):
+                later = self.constraints[said:]
+                return tuple(c for c in later if not isinstance(c, Extreme | Group) and not _unresolved(c))
+        return ()
 
     def _settle_farthest(self) -> None:
         """ "the farthest tank to the left" is the leftmost."""
@@ -115,6 +126,9 @@ class NounPhrase:
         """The finished phrase."""
         self.close_pending()
         self._settle_farthest()
+        described = [c for c in self.constraints if isinstance(c, Color | Size | Shape | State)]
+        for said in {c for c in described if described.count(c) > 1}:  # "the white car, the upper of the white ones"
+            self.constraints.remove(said)
         if self.is_last and self.rank == 1 and not any(_orders(c) for c in self.constraints):
             if any(isinstance(c, Group) for c in self.constraints):  # "the last of the row": from which end?
                 self.constraints.append(State("end"))
@@ -143,6 +157,7 @@ class NounPhrase:
                 )
             ),
             unread=tuple(self.unread),
+            asides=self._asides(),
             hint=self.hint,
         )
 
@@ -207,6 +222,8 @@ def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = Fals
             if not isinstance(constraint, kind):
                 continue
             ranked: Constraint
+            if isinstance(constraint, Size) and not constraint.superlative:
+                continue  # "the first skinny one after the fat one"
             if isinstance(constraint, Size):
                 sign: Literal[-1, 1] = constraint.sign if rank > 0 else (-1 if constraint.sign > 0 else 1)
                 ranked = replace(constraint, sign=sign, rank=place, superlative=True)

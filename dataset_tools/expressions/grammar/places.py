@@ -141,8 +141,16 @@ class Places(Cursor):
             ahead = 2 if self.peek(1).kind == "article" else 1
             if self.peek(ahead).kind == "number" and self.peek(ahead + 1).kind in ("end", "break"):
                 return False  # "the tank left of the two"
+        counted |= self._ones_ahead()
         bare = self.before(position.start).kind == "article" and self.before(position.start - 1).kind != "to"
-        return phrase.has_noun or not (bare and counted)
+        return (phrase.has_noun and not self._ones_ahead()) or not (bare and counted)
+
+    def _ones_ahead(self) -> bool:
+        """Whether "of the white ones" comes, which are of the same kind."""
+        ahead = 1
+        while self.peek(ahead).kind in ("article", "color", "size", "shape", "state", "direction", "number"):
+            ahead += 1
+        return self.peek().kind == "of" and self.peek(ahead).kind == "one" and self.peek(ahead).text.endswith("s")
 
     def _middle_of(self, phrase: NounPhrase, depth: int) -> None:
         """ "in the middle of": of its own kind a place in their midst, of several others between them, else inside."""
