@@ -12,6 +12,7 @@ its IF NOT EXISTS.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -163,6 +164,8 @@ MIGRATIONS: tuple[str, ...] = (_TABLES, _SET_ASIDE, _EXEMPLARS)
 _BUSY_TIMEOUT = 30.0
 _QUIET = 60.0
 _CACHE_KIB = 256
+_STATE = "the state folder"
+_CANNOT_WRITE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO)
 
 logger = logging.getLogger(__name__)
 
@@ -172,28 +175,48 @@ class Database:
 
     Args:
         path: the file; its folder is created.
+        can_wait: where nothing can be written (a full or read-only disk), go on with what the file holds, or with
+            nothing, and refuse to write, until it can: looked at every minute. ``trouble`` says so.
 
     Raises:
-        ConfigError: a later release wrote the file.
+        ConfigError: a later release wrote the file, it is damaged, or it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def __init__(self, path: Path, *, can_wait: bool = False) -> None:
         self.path = path
         self._troubles: dict[str, tuple[str, float]] = {}
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._openings = 0
+        self._looked_at: float | None = None
         try:
-            connection = self._connection()
+            self._open()
+        except (OSError, sqlite3.OperationalError) as error:
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise  # a migration that is wrong, not the disk
+            if not can_wait or not _cannot_write(error):
+                raise _unreadable(path, error) from error
+            self._wait(error)
+            logger.error("%s", self._troubles[_STATE][0])
+
+    def _open(self) -> None:
+        """Open the file for writing, in this thread, and bring it up to date."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            connection = self._connected()
             with contextlib.suppress(OSError):  # of somebody else: not ours to change
-                if path.stat().st_mode & 0o077:
-                    path.chmod(0o600)
+                if self.path.stat().st_mode & 0o077:
+                    self.path.chmod(0o600)
+            if _version(connection, self.path) < len(MIGRATIONS):
+                with connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    _migrate(connection, self.path)
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
-            raise _unreadable(path, error) from error
-        if _version(connection, path) < len(MIGRATIONS):
-            with self.transaction(immediate=True):
-                _migrate(connection, path)
+            raise _unreadable(self.path, error) from error
 
     @contextmanager
     def transaction(self, *, immediate: bool = False) -> Iterator[sqlite3.Connection]:
@@ -235,9 +258,9 @@ class Database:
         return "; ".join(reason for reason, _ in list(self._troubles.values())) or None
 
     @classmethod
-    def of_state(cls, state_dir: Path) -> Database:
+    def of_state(cls, state_dir: Path, *, can_wait: bool = False) -> Database:
         """The database of a server's state folder."""
-        return cls(StateFolder(state_dir).database)
+        return cls(StateFolder(state_dir).database, can_wait=can_wait)
 
     @staticmethod
     def check(path: Path) -> None:
@@ -260,22 +283,73 @@ class Database:
         self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
+        """This thread's."""
+        if self._looked_at is not None and time.monotonic() - self._looked_at > _QUIET:
+            self._look_again()
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            if not self.path.exists():  # SQLite makes its other files with the rights of this one
-                os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
-            # Only close() touches it from another thread.
-            connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False)
-            _use_wal(connection)
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # for each thread: the system caches the file once
-            self._local.connection = connection
-            with self._lock:
-                self._connections.append(connection)
+        if connection is not None and self._local.opening == self._openings:
+            return connection
+        return self._connected() if self._looked_at is None else self._keep(self._stand_in())
+
+    def _connected(self) -> sqlite3.Connection:
+        """A connection of this thread's that can write."""
+        if not self.path.exists():  # SQLite makes its other files with the rights of this one
+            os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        # Only close() touches it from another thread.
+        connection = self._keep(sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False))
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")  # for each thread: the system caches the file once
+        return connection
+
+    def _keep(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        self._local.connection, self._local.opening = connection, self._openings
+        with self._lock:
+            self._connections.append(connection)
+        return connection
+
+    def _look_again(self) -> None:
+        """Whether the file can be opened for writing by now; one thread looks, the others go on."""
+        if not self._opening.acquire(blocking=False):
+            return
+        try:
+            if self._looked_at is None:
+                return
+            self._openings += 1
+            self._open()
+            self._looked_at = None
+            self._troubles.clear()
+            logger.warning("%s can be written again", self.path)
+        except (OSError, sqlite3.Error, ConfigError) as error:
+            self._wait(error)
+        finally:
+            self._opening.release()
+
+    def _wait(self, error: Exception) -> None:
+        self._looked_at = time.monotonic()
+        self._troubles[_STATE] = (_reason(_STATE, self.path, error), self._looked_at)
+        self._local.connection = None  # the one that could not write
+
+    def _stand_in(self) -> sqlite3.Connection:
+        """What can be read of the file, else an empty one; writing to it fails as on a read-only disk."""
+        for how in ("mode=ro", "immutable=1"):
+            connection = None
+            with contextlib.suppress(sqlite3.Error, ConfigError):
+                address = f"{self.path.absolute().as_uri()}?{how}"
+                connection = sqlite3.connect(address, uri=True, timeout=_BUSY_TIMEOUT, check_same_thread=False)
+                connection.execute("SELECT event FROM folding")  # without its log, a file opens and cannot be read
+                if _version(connection, self.path) == len(MIGRATIONS):
+                    return connection
+            if connection is not None:
+                connection.close()
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        with connection:
+            _migrate(connection, self.path)
+        connection.execute("PRAGMA query_only = 1")
         return connection
 
 
-def _reason(what: str, path: Path, error: sqlite3.Error) -> str:
+def _reason(what: str, path: Path, error: Exception) -> str:
     damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
     cure = (
         "stop the server and bring the file back from a backup, or move it away: `pslg sync` fetches annotations again"
@@ -300,8 +374,20 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     return found
 
 
-def _unreadable(path: Path, error: sqlite3.DatabaseError) -> ConfigError:
+def _unreadable(path: Path, error: Exception) -> ConfigError:
     return ConfigError(f"{path} cannot be opened: {error}; free disk space, or bring the file back from a backup")
+
+
+def _cannot_write(error: OSError | sqlite3.OperationalError) -> bool:
+    """Whether the disk is full, read-only or failing, or the folder not ours to write in: all that may yet change."""
+    if isinstance(error, OSError):
+        return error.errno in _CANNOT_WRITE
+    return error.sqlite_errorcode & 0xFF in (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_IOERR,
+    )
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -323,7 +409,8 @@ def _use_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
+        except sqlite3.OperationalError as error:
+            waits = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not waits or time.monotonic() > until:
                 raise
             time.sleep(0.02)

@@ -100,10 +100,10 @@ def work(model: str, engine: str, threads: int) -> None:
         print(json.dumps(answer), flush=True)
 
 
-def library_mib() -> float:
-    """MiB of this process' memory that are pages of the files of torch and of NVIDIA's libraries."""
+def library_mib(process: int | str = "self") -> float:
+    """MiB of a process' memory that are pages of the files of torch and of NVIDIA's libraries."""
     mine, kib = False, 0
-    for line in Path("/proc/self/smaps").read_text().splitlines():
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
         if "-" in (first := line.split(maxsplit=1)[0]) and not first.endswith(":"):
             mine = any(part in line for part in ("/torch/lib/", "/nvidia/", "/triton/"))
         elif mine and first == "Rss:":

@@ -8,8 +8,8 @@ company gives to the same request: a function of the request, so one that differ
 
 ``warm`` images were pre-labelled before the clock starts, ``cold`` ones nobody has seen. The table gives milliseconds
 (p50/p95/p99), answers, refusals (503, or a note that the server is busy) and the server's memory. Memory is that of the
-worker process: ``anonymous`` is what no file stands behind; with the CUDA build of torch its libraries add some 200 MB
-of file pages that the CPU build does not have.
+largest worker: ``anonymous`` is what no file stands behind, ``own`` the whole less the pages of the files of torch and
+of NVIDIA's libraries (smaps), most of which the CPU build of torch does not have.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,8 @@ import cv2
 import numpy as np
 import requests
 
+from benchmarks.cold_click import library_mib
+from benchmarks.image_server import served
 from dataset_tools.synthetic import Scene, draw_scene
 
 LABELS = ("airplane", "ship", "storage tank", "vehicle", "building", "baseball field", "tennis court", "harbor")
@@ -95,24 +96,8 @@ def scenes_served(count: int, side: int, seed: int) -> Iterator[tuple[str, list[
     scenes = [draw_scene(seed + number, side, side) for number in range(count)]
     files = [cv2.imencode(".jpg", scene.image[:, :, ::-1])[1].tobytes() for scene in scenes]
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = files[int(self.path[1:].partition(".")[0])]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", scenes
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(lambda path: files[int(path[1:].partition(".")[0])]) as url:
+        yield url, scenes
 
 
 class Server:
@@ -148,8 +133,9 @@ class Server:
         raise SystemExit(f"the server did not start:\n{(self._folder / 'log').read_text()[-3000:]}")
 
     def memory(self) -> dict[str, float]:
-        """Gigabytes of the largest worker: in all, and anonymous."""
+        """Gigabytes of the largest worker: in all, anonymous, and in all less the pages of torch's libraries."""
         found = {"VmRSS": 0, "RssAnon": 0}
+        largest = self._process.pid
         pids = [self._process.pid, *_children(self._process.pid)]
         for pid in pids:
             try:
@@ -158,8 +144,12 @@ class Server:
                 continue
             values = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(tuple(found))}
             if values.get("VmRSS", 0) > found["VmRSS"]:
-                found = values
-        return {"rss_gb": round(found["VmRSS"] / 1e6, 3), "anonymous_gb": round(found["RssAnon"] / 1e6, 3)}
+                found, largest = values, pid
+        libraries = 0.0
+        with suppress(OSError):
+            libraries = library_mib(largest) * 1024
+        kib = {"rss": found["VmRSS"], "anonymous": found["RssAnon"], "own": found["VmRSS"] - libraries}
+        return {f"{name}_gb": round(value * 1024 / 1e9, 3) for name, value in kib.items()}
 
     def close(self) -> None:
         """End it."""
@@ -246,7 +236,7 @@ class Load:
         think: seconds between an answer and the next request, on average.
         seconds: length of the measurement.
         warm: images were pre-labelled before.
-        batch: tasks of a batch that is retrieved over and over beside the annotators; 0 for none.
+        batch: tasks of a batch that is retrieved over and over beside the annotators, with the same pauses; 0 for none.
     """
 
     annotators: int
@@ -286,6 +276,7 @@ def run(server: Server, base: str, scenes: list[Scene], load: Load, first: int) 
             body["tasks"] = [opened(base, number, scenes[number])["tasks"][0] for number in chosen]
             body["project"] = "99.1"
             send(figures, f"batch of {load.batch}", f"{server.url}/predict", body, session)
+            time.sleep(min(load.think, max(0.0, until - time.monotonic())))
 
     def looks() -> None:
         session = requests.Session()
@@ -376,6 +367,37 @@ def measure(
     }  # fmt: skip
 
 
+def faults(row: dict[str, Any]) -> list[str]:
+    """What must not happen, whatever the load; a run that compared nothing shows nothing."""
+    found = [f"{row['wrong']} of {row['compared']} answers are wrong: {row['first_wrong']}"] if row["wrong"] else []
+    if row["failed"]:
+        found.append(f"{row['failed']} requests failed: {row['first_failed']}")
+    if not row["compared"] or any(not row["requests"][kind]["answers"] for kind in KINDS):
+        found.append("some kind of request was never answered, or no answer was compared: take more seconds")
+    return found
+
+
+def shown(row: dict[str, Any]) -> str:
+    """A row as Markdown: a line on the load, a table of requests, memory as it went, and what went wrong."""
+    images = f"{row['images']} {'warm' if row['warm'] else 'cold'} images of {row['side']} px"
+    lines = [
+        f"{row['annotators']} annotators who think {row['think_s']} s, {row['workers']} worker(s),"
+        f" {row['seconds']:.0f} s, {images}, load average {row['loadavg']}",
+        "| request | answers | refused | p50 ms | p95 | p99 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind, found in row["requests"].items():
+        cells = [kind, found["answers"], found["refused"], *(found.get(f"p{q}", "-") for q in (50, 95, 99))]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    marks = [row["memory"][len(row["memory"]) * part // 10] for part in range(10)] if row["memory"] else []
+    went = ", ".join(f"{second} s {found['own_gb']:.2f}" for second, found in dict(marks).items())
+    lines.append(f"GB less torch's libraries: at rest {row['rest']['own_gb']:.2f}; {went}; most {row['most']}")
+    lines.append(
+        f"compared with answers computed alone: {row['compared']}, wrong {row['wrong']}, failed {row['failed']}"
+    )
+    return "\n".join([*lines, *(f"FAULT: {fault}" for fault in faults(row))])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotators", type=int, nargs="+", default=[16])
@@ -404,13 +426,10 @@ def main() -> None:
             )
             rows.append(row)
             if not arguments.json:
-                print(f"{annotators} annotators, think {arguments.think} s, {workers} worker(s): {row['most']}")
-                for kind, found in row["requests"].items():
-                    print(f"  {kind:14} {found}")
-                print(f"  failed {row['failed']}, compared {row['compared']}, wrong {row['wrong']}", flush=True)
+                print(shown(row), flush=True)
     if arguments.json:
         print(json.dumps(rows, indent=1))
-    sys.exit(1 if any(row["wrong"] or row["failed"] for row in rows) else 0)
+    sys.exit(1 if any(faults(row) for row in rows) else 0)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def serve(**options: Any) -> None:
     require_closed(settings)
     config = load_config(settings.config)  # what is wrong must end here, not in the log of a worker
     check_replay(settings.train_replay)
-    Database.of_state(settings.state_dir).close()
     start_logging(settings.log_level, settings.log_format)
+    Database.of_state(settings.state_dir, can_wait=True).close()
     for line in start_notes(settings, uses_compact_weights="compact" in config.grounder.kind + config.segmenter.kind):
         click.echo(line)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
 def _share_metrics(folder: Path) -> None:
     """Let all workers count into one folder, so that /metrics of any of them answers for all."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError:  # a state folder that cannot be written, which the server says
+        folder = Path(tempfile.mkdtemp(prefix="pslg-metrics-"))
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 

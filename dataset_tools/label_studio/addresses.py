@@ -13,6 +13,7 @@ import re
 import socket
 import unicodedata
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
@@ -96,6 +97,8 @@ class Route:
     def prepare(self, session: requests.Session) -> requests.Session:
         """``session``, going this way."""
         session.trust_env = False  # a .netrc would replace the token
+        # Label Studio gives whoever shows the token a session's cookie, and a cookie goes to every port of its host.
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.verify = True if self.ca_bundle is None else str(self.ca_bundle)
         return session
 

@@ -1,12 +1,13 @@
 """Which hosts are asked for images, whoever wrote their addresses: the one guard for tasks and for scenes.
 
 Private addresses are not connected to, so that an address cannot reach into the local network. The address is checked
-on the connected socket, before a byte is sent: a host name that resolves to another address the second time does not
-get around it.
+once more on the connected socket, before a byte is sent: a host name that resolves to another address the second time
+does not get around it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import ipaddress
 import os
@@ -101,7 +102,10 @@ class _GuardedAdapter(WatchedAdapter):
 
         class Connection(WatchedConnection):
             def _new_conn(self) -> socket.socket:
-                return _checked(super()._new_conn(), self.host, self.port or self.default_port, is_trusted)
+                port = self.port or self.default_port
+                if not is_trusted(self.host, port):
+                    _require_public(self.host, port)
+                return _checked(super()._new_conn(), self.host, port, is_trusted)
 
         class SecureConnection(Connection, WatchedSecureConnection):
             pass
@@ -115,12 +119,27 @@ class _GuardedAdapter(WatchedAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
 
 
+def _require_public(host: str, port: int) -> None:
+    """Look where ``host`` is before it is connected to; what cannot be found out fails when it is connected to."""
+    with contextlib.suppress(OSError, UnicodeError):
+        for *_, address in socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM):
+            _require_public_address(str(address[0]), host, port)
+
+
 def _checked(connected: socket.socket, host: str, port: int, is_trusted: _IsTrusted) -> socket.socket:
-    address = ipaddress.ip_address(str(connected.getpeername()[0]).split("%")[0])
-    if is_public(address) or is_trusted(host, port):
-        return connected
-    connected.close()
-    raise ImageError(
-        f"{host}:{port} has the private address {address}, from which images are not fetched;"
-        f" if it serves your images, add {host} to PSLG_IMAGE_HOSTS"
-    )
+    if not is_trusted(host, port):
+        try:
+            _require_public_address(str(connected.getpeername()[0]), host, port)
+        except ImageError:
+            connected.close()
+            raise
+    return connected
+
+
+def _require_public_address(found: str, host: str, port: int) -> None:
+    address = ipaddress.ip_address(found.split("%")[0])
+    if not is_public(address):
+        raise ImageError(
+            f"{host}:{port} has the private address {address}, from which images are not fetched;"
+            f" if it serves your images, add {host} to PSLG_IMAGE_HOSTS"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_prompts, read_task
 from backend.server.protocol import PredictRequest, validate
-from benchmarks.load import KINDS, Figures, asked, table
+from benchmarks.load import KINDS, Figures, asked, compared, faults, shown, table
 from dataset_tools.synthetic import draw_scene
 
 
@@ -61,3 +63,49 @@ def test_refusals_failures_and_two_answers_are_told_apart() -> None:
     figures.add("first click", 0.1, body, Answer(500, []))  # type: ignore[arg-type]
     figures.add("first click", 0.1, body, None)
     assert len(figures.failed) == 3
+
+
+class Alone:
+    """A server without company that gives everybody the same slots."""
+
+    def __init__(self, slots: list[Any]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                data = json.dumps({"results": slots}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_a_wrong_answer_and_a_run_that_shows_nothing_are_faults() -> None:
+    figures, scene = Figures(), draw_scene(3, 200, 160)
+    for kind in KINDS:
+        figures.add(kind, 0.1, asked("http://a.b", 3, scene, kind), Answer(200, [slot(7, "a")]))  # type: ignore[arg-type]
+    memory = {"rss_gb": 1.0, "anonymous_gb": 0.5, "own_gb": 0.7}
+    row = {
+        "annotators": 4, "think_s": 1.0, "seconds": 10.0, "images": 2, "side": 64, "warm": True, "workers": 1,
+        "loadavg": 0.1, "rest": memory, "most": memory, "memory": [(0, memory), (5, memory)],
+        "requests": table(figures), "failed": 0, "first_failed": [],
+    }  # fmt: skip
+    for value, wrong in ((7, 0), (8, len(KINDS))):
+        alone = Alone([slot(value, "b")])
+        found = {**row, **compared(figures, alone, 100)}  # type: ignore[arg-type]
+        alone.close()
+        assert found["wrong"] == wrong
+        assert bool(faults(found)) == bool(wrong)
+        assert ("FAULT: 4 of 4 answers are wrong" in shown(found)) == bool(wrong)
+    silent = {**row, "requests": table(Figures()), "compared": 0, "wrong": 0, "first_wrong": []}
+    assert "never answered" in faults(silent)[0]

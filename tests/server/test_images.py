@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +132,20 @@ def test_no_token_leaves_label_studios_origin(database: Database, site: Site, ot
     assert "Authorization" not in other_site.seen[0][2]
 
 
+def test_no_cookie_leaves_label_studios_origin(database: Database, site: Site, other_site: Site) -> None:
+    """Label Studio answers a token with a session's cookie; a cookie knows hosts, and no ports."""
+    cookie = {"Set-Cookie": "sessionid=as-good-as-the-token; Path=/"}
+    to = {"Location": other_site.put("/b.png", png()), **cookie}
+    site.replies["/data/upload/1/a.png"] = Reply(status=302, headers=to)
+    site.replies["/data/upload/1/c.png"] = Reply(png(), headers=cookie)
+    source = studio(database, site, image_hosts=("127.0.0.1",))
+    source.load("/data/upload/1/c.png")
+    source.load("/data/upload/1/a.png")
+    source.load(other_site.put("/d.png", png(seed=1)))
+    assert len(other_site.seen) == 2
+    assert all("Cookie" not in headers for _, _, headers, _ in site.seen + other_site.seen)
+
+
 def test_the_token_is_dropped_at_a_redirect_and_not_taken_up_again(
     database: Database, site: Site, other_site: Site
 ) -> None:
@@ -164,6 +179,12 @@ def test_a_private_address_is_refused_before_anything_is_sent(database: Database
     with pytest.raises(ImageError, match=r"private address 127\.0\.0\.1.*PSLG_IMAGE_HOSTS"):
         images(database, image_hosts=()).load(url)
     assert site.seen == []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(ImageError, match="private address"):
+            images(database, image_hosts=()).load(f"http://localhost:{listener.getsockname()[1]}/a.png")
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nor is it connected to
+            listener.accept()
 
 
 def test_a_redirect_to_a_private_address_is_refused(database: Database, site: Site, other_site: Site) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from backend import database
 from backend.database import Database
 from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from dataset_tools.errors import ConfigError
+from tests.conftest import REPOSITORY
 from tests.server.conftest import Site, batch, png, task
 from tests.server.tiny import tiny_pipeline
 from tests.test_memory import click
@@ -84,6 +93,92 @@ def test_answers_come_from_memory_while_nothing_can_be_written(
     site.put("/later.png", png(seed=99))
     assert client.post("/predict", json=batch(task(1, site.url + "/later.png"))).get_json()["results"][0]["result"]
     assert "problem" not in client.get("/health").get_json()
+
+
+def test_a_state_folder_that_nobody_can_write_from_the_start(
+    settings: Settings, site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes on from memory, says so, refuses webhooks, and writes as soon as it can."""
+    place = settings.state_dir
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"")  # nothing can be made in a file, not by root either
+    monkeypatch.setattr(database, "_CANNOT_WRITE", (*database._CANNOT_WRITE, errno.ENOTDIR, errno.EEXIST))
+    service = LabelingService(settings, tiny_pipeline)
+    service.start()
+    assert service.model.wait(60)
+    client = create_app(settings, service).test_client()
+    url = site.put("/a.png", png())
+    assert client.post("/predict", json=batch(task(1, url))).get_json()["results"][0]["result"]
+    assert client.post("/predict", json=click(url)).get_json()["results"][0]["result"]
+    assert client.post("/webhook", json={"action": "TASKS_CREATED"}).status_code == 503
+    health = client.get("/health").get_json()
+    assert health["status"] == "UP"
+    assert f"the state folder: {settings.state.database}" in health["problem"]
+    assert "go on from memory" in health["problem"]
+    assert any("go on from memory" in record.getMessage() for record in caplog.records)
+    assert client.get("/metrics").status_code == 200
+    place.unlink()
+    assert client.post("/webhook", json={"action": "TASKS_CREATED"}).status_code == 503  # not looked at yet
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert client.post("/webhook", json={"action": "TASKS_CREATED"}).status_code == 201
+    assert client.post("/predict", json=batch(task(1, url))).get_json()["results"][0]["result"]
+    assert "problem" not in client.get("/health").get_json()
+    assert settings.state.database.exists()
+    service.close()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_read_only_disk_is_read(tmp_path: Path, there: bool) -> None:
+    """A file system of the test's own; what was kept before is there, and a command that must write ends."""
+    program = shutil.which("unshare")
+    if program is None or subprocess.run([program, "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs unshare, and user name spaces")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    if there:
+        kept = Database.of_state(folder)
+        with kept.transaction() as connection:
+            connection.execute("INSERT INTO prelabels (key, model_version, computed_at, body) VALUES ('k', 'v', 0, '')")
+        kept.close()
+    code = """
+import sqlite3, sys
+from pathlib import Path
+from backend.database import Database
+folder = Path(sys.argv[1])
+found = Database.of_state(folder, can_wait=True)
+with found.transaction() as connection:
+    print("rows", connection.execute("SELECT count(*) FROM prelabels").fetchone()[0])
+try:
+    with found.transaction() as connection:
+        connection.execute("DELETE FROM prelabels")
+except sqlite3.OperationalError as error:
+    print("refused", error)
+print("trouble", found.trouble)
+Database.of_state(folder)
+"""
+    mounts = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    result = subprocess.run(
+        [program, "-rm", "sh", "-c", f'{mounts} && exec "$0" -c "$1" "$2"', sys.executable, code, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert f"rows {int(there)}" in result.stdout, result.stderr
+    assert "refused attempt to write a readonly database" in result.stdout
+    assert f"trouble the state folder: {folder}/server.sqlite3" in result.stdout
+    assert f"ConfigError: {folder}/server.sqlite3 cannot be opened" in result.stderr.splitlines()[-1]
+
+
+def test_a_folder_that_can_be_none_still_ends_the_server(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ConfigError, match=r"cannot be opened: .*file"):
+        Database.of_state(tmp_path / "file" / "state", can_wait=True)
+    (tmp_path / "server.sqlite3").write_bytes(b"nothing of the kind" * 100)
+    with pytest.raises(ConfigError, match="bring the file back from a backup"):
+        Database.of_state(tmp_path, can_wait=True)
 
 
 def test_a_database_that_is_damaged_while_it_serves(settings: Settings, site: Site) -> None:

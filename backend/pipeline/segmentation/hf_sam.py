@@ -23,6 +23,7 @@ from backend.bounded_cache import BoundedCache
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.hf_decoder import FoldedHfDecoder, ImageSide, feature_shapes
+from backend.pipeline.segmentation.hiera_encoder import HieraRows, is_hiera
 from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, Autocast, EmbeddingDtype, Engine
 from backend.pipeline.segmentation.windows import STABILITY_OFFSET, upsampled
@@ -34,8 +35,8 @@ from dataset_tools.errors import ConfigError, ImageError, PromptError
 __all__ = ["HfSamSegmenter", "load_hf_sam"]
 
 _MODEL_TYPES = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
-_FEATURE_BYTES = 96_000_000
-"""Embeddings kept in the form in which the decoder reads them, beside the store's: five of SAM 2."""
+_FEATURE_BYTES = 48_000_000
+"""Embeddings kept in the form in which the decoder reads them, beside the store's: three of SAM 2."""
 
 
 class HfSamSegmenter:
@@ -94,8 +95,9 @@ class HfSamSegmenter:
         tokens = self._decoder.prompt_tokens(torch.zeros(2, image.shape[1]))
         self._run_decoder = compile_network(self._decoder, [image, tokens, *others], varying=[1])
         pixels = torch.zeros(1, 3, self._side, self._side)
+        encoder = HieraRows(self._model) if is_hiera(self._model) else ImageSide(self._model)
         self._run_encoder = compile_network(
-            ImageSide(self._model), [pixels], precision="bf16" if self._autocast is True else "f32"
+            encoder, [pixels], precision="bf16" if self._autocast is True else "f32", forgetful=True
         )
         del self._model.vision_encoder  # OpenVINO has its own copy of it
 
@@ -127,7 +129,7 @@ class HfSamSegmenter:
             raise ImageError(f"this model embeds whole images, not the window {tuple(window)} of {width} x {height} px")
         inputs = self._processor(images=image, return_tensors="pt", input_data_format="channels_last")
 
-        def encode(model: Any) -> npt.NDArray[np.float32]:
+        def encode(model: Any) -> npt.NDArray[np.floating]:
             pixels = inputs["pixel_values"]
             if self._run_encoder is not None:
                 rows = self._run_encoder(pixels)
@@ -137,14 +139,18 @@ class HfSamSegmenter:
                 lowered = bool(self._autocast) and (half is torch.bfloat16 or device.type != "cpu")
                 with torch.autocast(device.type, half, enabled=lowered):
                     rows = ImageSide(model)(pixels.to(device))
-            flattened: npt.NDArray[np.float32] = torch.cat([one.float().flatten() for one in rows]).cpu().numpy()
-            return flattened
+            limit = np.finfo(self.embedding_dtype).max
+            flat: npt.NDArray[np.floating] = np.empty(sum(one.numel() for one in rows), self.embedding_dtype)
+            start = 0
+            for one in rows:
+                part = one.float().flatten().cpu().numpy()
+                flat[start : start + len(part)] = np.clip(part, -limit, limit)
+                start += len(part)
+            return flat
 
-        flat = self.memory_fallback.run(encode)
-        limit = np.finfo(self.embedding_dtype).max
         return Embedding(
             key=embedding_address(key or hash_image(image), self.encoder_hash, whole),
-            features=np.clip(flat, -limit, limit).astype(self.embedding_dtype)[None, None],
+            features=self.memory_fallback.run(encode)[None, None],
             image_size=(height, width),
             window=whole,
         )

@@ -7,6 +7,7 @@ its conversion tool, which reports its use to Intel.
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backend.memory import give_back
 from dataset_tools.errors import ConfigError
 
 __all__ = ["CompiledNetwork", "compile_network"]
@@ -24,9 +26,16 @@ Precision = Literal["f32", "bf16"]
 
 
 class CompiledNetwork:
-    """A network that OpenVINO runs. Thread-safe: one call at a time, since each uses all of its threads."""
+    """A network that OpenVINO runs. Thread-safe: one call at a time, since each uses all of its threads.
 
-    def __init__(self, compiled: Any) -> None:
+    Args:
+        compiled: OpenVINO's model.
+        forgetful: free the memory of what lies between inputs and outputs after each call.
+    """
+
+    def __init__(self, compiled: Any, *, forgetful: bool = False) -> None:
+        self._compiled = compiled
+        self._forgetful = forgetful
         self._request = compiled.create_infer_request()
         self._outputs = len(compiled.outputs)
         self._lock = threading.Lock()
@@ -36,7 +45,10 @@ class CompiledNetwork:
         arrays = [np.ascontiguousarray(tensor.numpy()) for tensor in inputs]
         with self._lock:
             found = self._request.infer(arrays, share_inputs=True, share_outputs=False)
-            return tuple(torch.from_numpy(np.asarray(found[index])) for index in range(self._outputs))
+            outputs = tuple(torch.from_numpy(np.asarray(found[index])) for index in range(self._outputs))
+            if self._forgetful:
+                self._compiled.release_memory()
+            return outputs
 
 
 def compile_network(
@@ -46,6 +58,7 @@ def compile_network(
     varying: Sequence[int] = (),
     precision: Precision = "f32",
     threads: int | None = None,
+    forgetful: bool = False,
 ) -> CompiledNetwork:
     """``network`` in evaluation mode, as OpenVINO runs it.
 
@@ -55,6 +68,7 @@ def compile_network(
         varying: places of the inputs whose first side may have any length from 2 on.
         precision: ``f32`` is exact; ``bf16`` is faster where the CPU has it, and rounds.
         threads: None takes as many as torch has now.
+        forgetful: see ``CompiledNetwork``; of an encoder, that memory is as much as the rest of it.
 
     Raises:
         ConfigError: OpenVINO is not installed.
@@ -83,7 +97,11 @@ def compile_network(
         "INFERENCE_PRECISION_HINT": precision,  # the default is bf16 on CPUs that have it
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
     }
-    return CompiledNetwork(openvino.Core().compile_model(model, "CPU", settings))
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    del program, graph, exported, frontend, model
+    gc.collect()  # the exported graphs refer to each other
+    give_back()
+    return CompiledNetwork(compiled, forgetful=forgetful)
 
 
 def _decompositions() -> Any:

@@ -117,7 +117,8 @@ class SamSegmenter:
         tokens = self._decoder.prompt_tokens(torch.zeros(2, grid[1]))
         self._run_decoder = compile_network(self._decoder, [torch.zeros(grid), tokens], varying=[1])
         precision: Literal["f32", "bf16"] = "bf16" if self._autocast is True else "f32"
-        encoder = compile_network(self.sam.image_encoder, [torch.zeros(1, 3, side, side)], precision=precision)
+        pixels = torch.zeros(1, 3, side, side)
+        encoder = compile_network(self.sam.image_encoder, [pixels], precision=precision, forgetful=True)
         self._run_encoder = lambda inputs: encoder(inputs)[0]
 
     @cached_property
@@ -165,13 +166,9 @@ class SamSegmenter:
         if any(borders):
             mean = [round(float(v)) for v in self.sam.pixel_mean.flatten()]
             pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_CONSTANT, value=mean).astype(np.uint8)
-        placed = Box(float(x0), float(y0), float(x1), float(y1))
-        return Embedding(
-            key=embedding_address(key or hash_image(pixels), self.encoder_hash, placed),
-            features=self._encode(pixels),
-            image_size=(height, width),
-            window=placed,
-        )
+        features, placed = self._encode(pixels), Box(float(x0), float(y0), float(x1), float(y1))
+        address = embedding_address(key or hash_image(pixels), self.encoder_hash, placed)
+        return Embedding(key=address, features=features, image_size=(height, width), window=placed)
 
     @torch.inference_mode()
     def _encode(self, pixels: Image) -> npt.NDArray[np.floating]:

@@ -49,11 +49,13 @@ class DatasetPart:
         split: a part of its split.json, with ``validation_split``.
         validation_split: another.
         validation: without a split: names of the validation images; the others are trained on.
+        share: of the windows; sets without one share what the others leave, as they have objects.
     """
 
     split: str | None = None
     validation_split: str | None = None
     validation: tuple[str, ...] | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,7 @@ def test_a_bound_smaller_than_one_embedding_stores_nothing(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_written_does_not_stop_clicks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = EmbeddingStore(tmp_path / "store", 10**7, 10**7)
+    (tmp_path / "store").mkdir()
     (tmp_path / "store" / address()[:2]).write_text("a file where a folder should be")
     assert same(store.get_or_compute(address(), embedding), embedding())
     assert "not stored" in caplog.text

@@ -13,7 +13,8 @@ from backend.pipeline.grounding.compact.grounder import load_compact_grounder
 from backend.training.grounder.calibration import export
 from backend.training.grounder.evaluation import evaluate_detector
 from backend.training.grounder.training import load_sources, train
-from backend.training.run import learning_rate, load_recipe
+from backend.training.run import load_recipe
+from backend.training.schedule import learning_rate
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError, WeightsError
 
