@@ -43,7 +43,8 @@ PARAPHRASES = {
     ],
     "the upper left of the four courts": ["top-left of the four courts", "the top left one of four courts"],
     "the middle one of the three planes": [
-        "of the three planes, the middle one", "middle of the three planes", "out of three planes the one in the middle",
+        "of the three planes, the middle one", "middle of the three planes",
+        "out of three planes the one in the middle",
         "three planes facing each other, the middle one",
     ],
     "the lower left ship": ["the ship at the lower left", "lower-left-hand ship", "ship, lower left"],
@@ -55,7 +56,8 @@ PARAPHRASES = {
         "the ship just above the pier", "the ship diagonally above the pier", "the ship due north of the pier",
         "the ship further up than the pier",
     ],
-    "the longest ship": ["the ship that is longer than all the others", "ship - the longest", "by far the longest ship"],
+    "the longest ship": ["the ship that is longer than all the others", "ship - the longest",
+                         "by far the longest ship"],
     "the larger ship": ["the much larger ship", "the considerably larger ship", "the ship larger than the rest"],
     "the white plane with a red tail": [
         "white plane, red tail", "plane w/ red tail, white", "the white plane which has a red tail",
@@ -78,7 +80,8 @@ PARAPHRASES = {
     "the third car from the right along the road": ["third car along the road from the right"],
     "the tennis court": ["teh tenis court", "tennis cuort"],
     "the ship farthest from the quay": [
-        "the ship farther out from the quay", "the ship furthest away from the quay", "the ship most distant from the quay",
+        "the ship farther out from the quay", "the ship furthest away from the quay",
+        "the ship most distant from the quay",
     ],
 }  # fmt: skip
 
