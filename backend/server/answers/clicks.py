@@ -29,7 +29,7 @@ from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.predictions import BUSY, note_region
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task, without_texts
+from backend.server.editor.prompts import ObjectPrompt, answered_fields, read_prompts, read_task
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
 from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
@@ -268,8 +268,9 @@ class Clicks:
             typed = read_task(task, config, prompts.texts)
             prediction, refused = self._prelabeler.answer_newest(pipeline, typed, config)
             regions += prediction["result"]
-            if config.has_note:  # which says why a text is gone
-                regions += without_texts(context.result, config, refused)
+            # A text leaves its field only where a note says why.
+            gone = refused if config.has_note else frozenset()
+            regions += answered_fields(context.result, config, prompts.texts, gone)
             scores.append(prediction["score"])
         if prompts.more is not None:
             found, score = self._more.regions(pipeline, prompts.more, task, config, image)
