@@ -6,8 +6,8 @@
 target, drawn ones included. Two questions, both with true boxes, without CFPG and MBO, every annotated object once:
 
 - left-out categories: whole objects of at least 10 x 10 px in the part ``test`` of each of ``--sets``, by category;
-- another dataset (``--folds``; the weights must not have seen buildings): buildings of inria_512 in three folds of other
-  places; the weights are fine-tuned on two of them (``train_buildings.yaml``, the last step's weights, nothing chosen)
+- another dataset (``--folds``; the weights must not have seen buildings): buildings of inria_512 in three folds of
+  other places; the weights are fine-tuned on two of them (``train_buildings.yaml``, the last step's weights)
   and measured on the third, before and after.
 """
 
