@@ -54,7 +54,7 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 31, 112),
-        ("first pre-label", 63, 420),
+        ("first pre-label", 64, 430),
         ("webhook", 8, 13),
         ("export record to REFER", 21, 130),
     ],
