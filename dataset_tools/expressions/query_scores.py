@@ -212,7 +212,7 @@ def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats)
     for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
         if weight < 1.0 and (chosen == everyone).all():
             break
-        for one in find_groups(scene.boxes, peers, group.shape, group.count):
+        for one in find_groups(scene.boxes, peers, group.shape, group.count, scene.gaps):
             value = weight * one.fit * float(np.mean(liked[list(one.members)]))
             found[one.members] = max(found.get(one.members, 0.0), value)
         if group.shape == "any" and group.count and peers.sum() >= group.count:

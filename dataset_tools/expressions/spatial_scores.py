@@ -215,14 +215,13 @@ def inside(boxes: Floats, targets: Floats) -> Floats:
 
 
 def between(boxes: Floats, first: Floats, second: Floats) -> Floats:
-    """float64[N]: whether the middle of a box lies between two targets (each float64[4])."""
-    ends = centers(np.stack([first, second]))
-    axis = ends[1] - ends[0]
-    length = max(float(np.hypot(*axis)), 1e-6)
-    offset = centers(boxes) - ends[0]
-    along = offset @ axis / length**2
-    aside = np.abs(offset[:, 0] * axis[1] - offset[:, 1] * axis[0]) / length
-    reach = 0.25 * length + 0.25 * np.sqrt(sizes(np.stack([first, second]), "area")).sum()
+    """float64[N, P]: whether the middle of a box lies between two targets; P pairs of them, each float64[P, 4]."""
+    start, axis = centers(first), centers(second) - centers(first)
+    length = np.maximum(np.hypot(axis[:, 0], axis[:, 1]), 1e-6)
+    offset = centers(boxes)[:, None] - start[None]
+    along = (offset * axis).sum(axis=-1) / length**2
+    aside = np.abs(offset[..., 0] * axis[:, 1] - offset[..., 1] * axis[:, 0]) / length
+    reach = 0.25 * length + 0.25 * (np.sqrt(sizes(first, "area")) + np.sqrt(sizes(second, "area")))
     score = sigmoid((0.45 - np.abs(along - 0.5)) / 0.06) * sigmoid((reach - aside) / (0.25 * reach + 1e-6))
     return np.asarray(score, np.float64)
 
