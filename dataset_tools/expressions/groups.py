@@ -18,6 +18,8 @@ _REACHES = (0.35, 0.8, 1.5, 3.0)
 """Gaps, in mean object sizes, up to which neighbours belong to one cluster."""
 _ROW_GAP = 3.5
 _MOST = 60
+Links = list[tuple[float, int, int]]
+"""(pixels, one, other): gaps between boxes."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ def _counted(size: int, count: int | None, shape: GroupShape) -> float:
 
 def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
     if shape in ("any", "pair", "cluster"):
-        yield from _clusters(boxes, gaps)
+        yield from _clusters(boxes, gaps, _shortest_links(gaps))
     if shape == "row":
         for angle, liking in _angles(boxes):
             yield from _lines(boxes, angle, liking)
-        yield from _chains(boxes, gaps)
+        yield from _chains(boxes, gaps, _shortest_links(gaps))
     elif shape == "column":
         for angle, liking in _angles(boxes):
             upright = abs(np.sin(angle))
@@ -120,10 +122,9 @@ def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape) -> Iterator[tupl
             yield from ((line, 0.6 * fit) for line, fit in _lines(boxes, angle, liking))
 
 
-def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
+def _clusters(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[int], float]]:
     """Connected by small gaps; the better the further away the others are."""
     size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
-    links = _shortest_links(gaps)
     for reach in _REACHES:
         for part in _linked_by(links, len(boxes), reach * size):
             within = set(part)
@@ -134,7 +135,7 @@ def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
             yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
 
 
-def _shortest_links(gaps: Floats) -> list[tuple[float, int, int]]:
+def _shortest_links(gaps: Floats) -> Links:
     """The N - 1 gaps (pixels, one, other) that connect all boxes by the shortest way (Prim's algorithm)."""
     away, origin = gaps[0].copy(), np.zeros(len(gaps), np.int64)  # to the nearest of those that are reached
     away[0] = np.inf
@@ -151,7 +152,7 @@ def _shortest_links(gaps: Floats) -> list[tuple[float, int, int]]:
     return links
 
 
-def _linked_by(links: list[tuple[float, int, int]], number: int, most: float) -> list[list[int]]:
+def _linked_by(links: Links, number: int, most: float) -> list[list[int]]:
     """Groups of two and more of ``number`` boxes that links of at most ``most`` pixels connect."""
     label = list(range(number))
     members = [[index] for index in range(number)]
@@ -165,14 +166,15 @@ def _linked_by(links: list[tuple[float, int, int]], number: int, most: float) ->
     return sorted(sorted(part) for part in members if len(part) > 1)
 
 
-def _chains(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
+def _chains(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[int], float]]:
     """Rows that bend: clusters in which each has one or two next to it."""
     size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
     for reach in _REACHES[:3]:
-        linked = gaps <= reach * size
-        for part in _connected(linked):
-            beside = linked[np.ix_(part, part)].sum(axis=1) - 1
-            if len(part) > 3 and (beside <= 2).all() and (beside == 1).sum() == 2:
+        for part in _linked_by(links, len(boxes), reach * size):
+            if len(part) <= 3:
+                continue
+            beside = (gaps[np.ix_(part, part)] <= reach * size).sum(axis=1) - 1
+            if (beside <= 2).all() and (beside == 1).sum() == 2:
                 yield part, 0.95
 
 
@@ -228,6 +230,9 @@ def _connected(linked: Bools) -> list[list[int]]:
     """Connected components of two and more of a symmetric relation bool[N, N]."""
     number = len(linked)
     label = np.arange(number)
+    pairs = np.argwhere(linked)
+    if len(pairs) <= 3 * number:  # few: one by one
+        return _linked_by([(0.0, int(one), int(other)) for one, other in pairs.tolist() if one < other], number, 0.0)
     while True:  # everyone takes the least label among the neighbours, and then that one's own
         least = np.minimum(np.where(linked, label[None], number).min(axis=1, initial=number), label)
         least = least[least]

@@ -169,8 +169,13 @@ def _counts(chances: Floats, most: int) -> Floats:
 
 def gaps(boxes: Floats, targets: Floats) -> Floats:
     """float64[N, M]: distance between the borders of each box and target in pixels, 0 if they touch or overlap."""
-    low = np.maximum(boxes[:, None, :2] - targets[None, :, 2:], targets[None, :, :2] - boxes[:, None, 2:])
-    return np.asarray(np.hypot(*np.moveaxis(np.maximum(low, 0.0), -1, 0)), np.float64)
+    squares: Floats = np.zeros((len(boxes), len(targets)))
+    for low, high in ((0, 2), (1, 3)):
+        before = np.subtract.outer(boxes[:, low], targets[:, high])
+        after = np.subtract.outer(boxes[:, high], targets[:, low])
+        apart = np.maximum(np.maximum(before, -after), 0.0)
+        squares += apart * apart
+    return np.sqrt(squares)
 
 
 def directed(boxes: Floats, targets: Floats, direction: Direction) -> Floats:
