@@ -1,7 +1,7 @@
 """The server's log: one line for each thing said, as text or as JSON, whatever stands in a request.
 
-While a request is worked on, ``saying`` names its project, task and kind: every line said meanwhile carries them. What
-is said again and again is said once a minute, and counted.
+While a request is worked on, its lines carry its project, task and kind (``backend.work``). What is said again and
+again is said once a minute, and counted.
 """
 
 from __future__ import annotations
@@ -9,38 +9,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import orjson
 
-__all__ = ["JsonFormatter", "LineFormatter", "LogFormat", "LogHandler", "saying", "start_logging"]
+from backend.work import said
+
+__all__ = ["JsonFormatter", "LineFormatter", "LogFormat", "LogHandler", "start_logging"]
 
 LogFormat = Literal["text", "json"]
-_fields: ContextVar[Mapping[str, object]] = ContextVar("fields", default={})  # noqa: B039 - never changed, only replaced
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; other attributes are fields that a call gave."""
 _AGAIN = 60.0
 _MOST_SENTENCES = 1000
 
 
-@contextmanager
-def saying(**fields: object) -> Iterator[None]:
-    """Have every line that this thread says in the block carry these fields, and those around it; None is left out."""
-    known = {name: value for name, value in fields.items() if value is not None}
-    token = _fields.set({**_fields.get(), **known})
-    try:
-        yield
-    finally:
-        _fields.reset(token)
-
-
 def _fields_of(record: logging.LogRecord) -> dict[str, object]:
     given = {name: value for name, value in vars(record).items() if name not in _OWN}
-    return {**_fields.get(), **given}
+    return {**said.get(), **given}
 
 
 class LineFormatter(logging.Formatter):

@@ -11,13 +11,8 @@ import ctypes
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-from backend.turns import Turns
-from dataset_tools.errors import ImageError
-
-__all__ = ["BytesInFlight", "DecodeMemory", "MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas"]
+__all__ = ["MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,81 +60,6 @@ class MemoryTrimmer:
         while not self._ended.wait(self._seconds):
             give_back()
             self.times += 1
-
-
-class BytesInFlight:
-    """Bytes of image files that are fetched and not decoded yet, all threads together. Thread-safe.
-
-    Args:
-        most: beyond so many a further image is refused; one alone may be larger.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def account(self) -> Iterator[Callable[[int], None]]:
-        """Gives what is to be called with the number of bytes that came; they count until the block ends.
-
-        What it gives raises ImageError where the images of others leave no room.
-        """
-        mine = 0
-
-        def came(count: int) -> None:
-            nonlocal mine
-            with self._lock:
-                if self._held > mine and self._held + count > self._most:
-                    raise ImageError(
-                        f"images of {self._held} bytes are being fetched (PSLG_IMAGE_BYTES limits them together, too):"
-                        " ask again later"
-                    )
-                self._held += count
-                mine += count
-
-        try:
-            yield came
-        finally:
-            with self._lock:
-                self._held -= mine
-
-
-class DecodeMemory:
-    """Memory for decoding images: who needs more than is free waits. Thread-safe.
-
-    Args:
-        most: bytes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._free = most
-        self._condition = threading.Condition()
-        self._turns = Turns()
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """While an image is decoded that takes ``size`` bytes.
-
-        Raises:
-            ImageError: it takes more than there is.
-        """
-        if size > self._most:
-            raise ImageError(
-                f"decoding the image takes {size / 1e6:.0f} MB, more than {self._most / 1e6:.0f} (PSLG_DECODE_MEMORY);"
-                " cut it into tiles (pslg dataset tile), or save it with 8 bits and three bands"
-            )
-        with self._turns.turn(), self._condition:  # in their order, so that small ones do not pass a large one for ever
-            while self._free < size:
-                self._condition.wait()
-            self._free -= size
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._free += size
-                self._condition.notify_all()
 
 
 def forget_locals(error: BaseException) -> None:

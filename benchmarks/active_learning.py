@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import http.server
 import json
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from backend.database import Database
 from backend.demo.backend_process import BackendProcess
 from backend.labeling_configs import read_labeling_config
 from backend.learning.versions.jobs import TrainingJobs
+from benchmarks.image_server import served
 from dataset_tools import brush_rle, synthetic
 from dataset_tools.synthetic import Scene
 
@@ -46,7 +46,7 @@ def main() -> None:
 def measure(folder: Path, images: int, webhooks: int, clicks: int) -> None:
     scenes = [synthetic.draw_scene(seed, theme="airport") for seed in range(images)]
     unseen = [synthetic.draw_scene(seed) for seed in range(1000, 1000 + images)]
-    url = serve_images(folder / "web", [*scenes, *unseen])
+    files = [encoded(scene) for scene in (*scenes, *unseen)]
     settings = {"PSLG_IMAGE_HOSTS": "127.0.0.1", "PSLG_TRAIN_STEPS": "2000"}
     backend = BackendProcess(folder / "state", "http://127.0.0.1:1", "none", settings=settings)
     session = requests.Session()
@@ -57,7 +57,7 @@ def measure(folder: Path, images: int, webhooks: int, clicks: int) -> None:
         response.raise_for_status()
         return response.json()
 
-    with backend:
+    with served(lambda path: files[int(path[1:].partition(".")[0])]) as url, backend:
         backend.start_and_wait()
         bodies = [submission(number, scene, f"{url}/{number}.png") for number, scene in enumerate(scenes)]
         size = sum(len(json.dumps(body)) for body in bodies) // len(bodies) // 1000
@@ -93,19 +93,9 @@ def measure(folder: Path, images: int, webhooks: int, clicks: int) -> None:
         show("/setup, with a batch", found[1::2])
 
 
-def serve_images(folder: Path, scenes: Sequence[Scene]) -> str:
-    """URL of a web server of this process with the scenes."""
-    folder.mkdir()
-    for number, scene in enumerate(scenes):
-        cv2.imwrite(str(folder / f"{number}.png"), scene.image[:, :, ::-1])
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}"
+def encoded(scene: Scene) -> bytes:
+    """A scene's PNG file."""
+    return bytes(cv2.imencode(".png", scene.image[:, :, ::-1])[1])
 
 
 def submission(number: int, scene: Scene, url: str) -> dict[str, Any]:

@@ -16,10 +16,8 @@ import io
 import json
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +38,7 @@ from backend.pipeline.types import Abstention, GroundingResult, Image
 from backend.server.app import create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from benchmarks.image_server import served
 from dataset_tools.synthetic import draw_scene
 
 LABEL_CONFIG = """<View><Image name="image" value="$image"/>
@@ -81,24 +80,6 @@ def smooth(masks: torch.Tensor) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="ij")
     angle = torch.atan2(y - 120, x - 130)
     return 60 + 8 * torch.sin(5 * angle) - ((y - 120) ** 2 + (x - 130) ** 2).sqrt() + 0 * masks
-
-
-def serve_image(data: bytes) -> str:
-    """URL of an image on a web server of this process."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return f"http://127.0.0.1:{server.server_port}/image.png"
 
 
 def compact(folder: Path, engine: Engine) -> FlaskClient:
@@ -201,13 +182,16 @@ def measure(sides: tuple[int, ...], repeats: int, threads: int) -> dict[str, dic
         pixels = np.asarray(cv2.resize(scene.image, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
         buffer = io.BytesIO()
         PillowImage.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-        url = serve_image(buffer.getvalue())
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        file = buffer.getvalue()
+        with (
+            served(lambda _, file=file: file) as url,  # type: ignore[misc]
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        ):
             clients = {engine: ours(Path(folder, engine), engine) for engine in ENGINES} | {"peer": peer(pixels)}
             compacts = {f"compact {engine}": compact(Path(folder, f"compact-{engine}"), engine) for engine in ENGINES}
             times: dict[str, list[float]] = {name: [] for name in (*clients, *compacts)}
             for number in range(repeats + 1):
-                request, answers = body(url, click(side, 40 + number * 0.71, 45 + number * 0.37)), []
+                request, answers = body(f"{url}/image.png", click(side, 40 + number * 0.71, 45 + number * 0.37)), []
                 for name, client in clients.items():
                     seconds, answer = timed(lambda c=client, r=request: c.post("/predict", json=r))  # type: ignore[misc]
                     answers.append(answer.get_json()["results"][0]["result"][0]["value"]["rle"])
@@ -215,7 +199,7 @@ def measure(sides: tuple[int, ...], repeats: int, threads: int) -> dict[str, dic
                         times[name].append(seconds * 1e3)
                 assert answers.count(answers[0]) == len(answers), "the masks differ"
                 away = click(side, on_target[0] + 8 + number * 0.2, on_target[1] + 8, positive=False)
-                request = body(url, click(side, *on_target), away)
+                request = body(f"{url}/image.png", click(side, *on_target), away)
                 for name, client in compacts.items():
                     seconds, answer = timed(lambda c=client, r=request: c.post("/predict", json=r))  # type: ignore[misc]
                     assert answer.get_json()["results"][0]["result"], "no mask"

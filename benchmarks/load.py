@@ -28,7 +28,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ import numpy as np
 import requests
 
 from benchmarks.cold_click import library_mib
+from benchmarks.image_server import served
 from dataset_tools.synthetic import Scene, draw_scene
 
 LABELS = ("airplane", "ship", "storage tank", "vehicle", "building", "baseball field", "tennis court", "harbor")
@@ -96,24 +96,8 @@ def scenes_served(count: int, side: int, seed: int) -> Iterator[tuple[str, list[
     scenes = [draw_scene(seed + number, side, side) for number in range(count)]
     files = [cv2.imencode(".jpg", scene.image[:, :, ::-1])[1].tobytes() for scene in scenes]
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            data = files[int(self.path[1:].partition(".")[0])]
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", scenes
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(lambda path: files[int(path[1:].partition(".")[0])]) as url:
+        yield url, scenes
 
 
 class Server:

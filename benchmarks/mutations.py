@@ -1,13 +1,28 @@
-"""Inputs that nobody means well with: JSON values and files, changed at random places. For ``benchmarks.fuzz``."""
+"""Inputs that nobody means well with, and what became of them. For ``benchmarks.fuzz``.
+
+JSON values and files are changed at random places.
+"""
 
 from __future__ import annotations
 
 import copy
+import io
+import json
 import random
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["changed_bytes", "changed_json"]
+import numpy as np
+import orjson
+from PIL import Image
+
+__all__ = ["SLOW", "Keep", "Outcome", "changed_bytes", "changed_json", "dumped", "picture"]
+
+SLOW = 10.0
+"""Seconds of CPU time that no input may take."""
 
 JUNK: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 2**31, 2**63, -(2**63) - 1, 10**30, 6_000_000_000, 0.5, -0.0, 1e8, -1e8, 1e12,
@@ -87,3 +102,69 @@ def _places(value: Any, limit: int = 4000) -> Iterator[tuple[Any, Any]]:
             yield home, key
             count += 1
             pending.append(home[key])
+
+
+def dumped(value: Any) -> bytes:
+    """JSON of a value that JSON cannot always hold."""
+    try:
+        return orjson.dumps(value)
+    except (orjson.JSONEncodeError, TypeError):
+        try:
+            return json.dumps(value).encode()  # numbers of any length, NaN and Infinity
+        except (ValueError, RecursionError):
+            return b"[" * 2000
+
+
+def picture(seed: int = 0, width: int = 48, height: int = 40) -> bytes:
+    """A small PNG with some structure."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
+    pixels[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = (200, 60, 40)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@dataclass
+class Outcome:
+    """What a part of the run saw.
+
+    Attributes:
+        inputs: how many were tried.
+        answers: by status, or by the name of the error.
+        wrong: what must not happen, with a description.
+        slowest: seconds.
+    """
+
+    inputs: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+    def shown(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "inputs": self.inputs, "answers": dict(self.answers.most_common()), "wrong": len(self.wrong),
+            "first_wrong": self.wrong[:20], "slowest_s": round(self.slowest, 2),
+        }  # fmt: skip
+
+
+class Keep:
+    """Writes the input at work to a folder, so that a crash can be told; nothing without one."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._last = b""
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def now(self, data: bytes) -> None:
+        """This is tried next."""
+        self._last = data
+        if self._folder is not None:
+            (self._folder / "at_work").write_bytes(data)
+
+    def wrong(self, what: str, number: int) -> None:
+        """It went wrong."""
+        if self._folder is not None:
+            (self._folder / f"wrong-{what}-{number}").write_bytes(self._last)

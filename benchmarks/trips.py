@@ -39,7 +39,8 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from benchmarks.clicks import click, compact, serve_image
+from benchmarks.clicks import click, compact
+from benchmarks.image_server import served
 from dataset_tools import brush_rle
 from dataset_tools.export import export
 from dataset_tools.label_studio.exports import ImportRules
@@ -106,15 +107,15 @@ class Recorder:
         threading.setprofile(None)
 
 
-def serve_scene(seed: int) -> tuple[str, tuple[int, int], list[tuple[float, float]]]:
-    """A drawn airport on a web server: its address, (width, height), and the centres of its airplanes in percent."""
+def airport(seed: int) -> tuple[bytes, tuple[int, int], list[tuple[float, float]]]:
+    """A drawn airport: its file, (width, height), and the centres of its airplanes in percent."""
     scene = draw_scene(seed, theme="airport", scale=1.3)
     height, width = scene.image.shape[:2]
     buffer = io.BytesIO()
     PillowImage.fromarray(scene.image).save(buffer, "PNG", compress_level=1)
     planes = sorted((item for item in scene.objects if item.category == "airplane"), key=lambda item: -item.mask.sum())
     centers = [(100 * item.box.center.x / width, 100 * item.box.center.y / height) for item in planes]
-    return serve_image(buffer.getvalue()), (width, height), centers
+    return buffer.getvalue(), (width, height), centers
 
 
 def request(url: str, task: int, clicks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -155,7 +156,11 @@ def measure() -> dict[str, Trip]:
     """The four trips."""
     recorder = Recorder()
     trips: dict[str, Trip] = {}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    scenes = {seed: airport(seed) for seed in (8003, 8001)}
+    with (
+        served(lambda path: scenes[int(path[1:].partition(".")[0])][0]) as images,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+    ):
         folder = Path(name)
         client = compact(folder / "state", "torch")
 
@@ -164,8 +169,8 @@ def measure() -> dict[str, Trip]:
             assert answer.status_code < 300, answer.get_data(as_text=True)
             return answer.get_json()
 
-        for task, seed in enumerate((8003, 8001)):
-            url, (width, height), centers = serve_scene(seed)
+        for task, (seed, (_, (width, height), centers)) in enumerate(scenes.items()):
+            url = f"{images}/{seed}.png"
             with recorder.record() as trips["first pre-label"]:
                 answer = ask("/predict", request(url, task))
             assert len(answer["results"][0]["result"]) == 3, "three airplanes were drawn"

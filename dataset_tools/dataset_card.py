@@ -13,52 +13,63 @@ from typing import Any
 
 from dataset_tools import atomic
 from dataset_tools.formats import FORMATS
-from dataset_tools.formats.items import Items
+from dataset_tools.records import Sample
 
 _VERSION = 1
 
 
-def write_card(
-    root: Path, format_name: str, items: Items, details: dict[str, Any], failed: Sequence[tuple[str, str]]
-) -> None:
-    """Count the export and write both files.
+class DatasetCard:
+    """What an export of a format holds, counted sample by sample."""
 
-    Args:
-        root: the dataset's folder.
-        format_name: its format.
-        items: all samples.
-        details: ``name``, ``licence``, ``source``, ``command``, ``split`` and whatever else belongs into dataset.json.
-        failed: (file name, why) of images that were left out.
-    """
-    counts = {name: Counter[str]() for name in ("split", "category", "kind", "origin", "model_version", "source")}
-    images, objects, left_behind, scenes, sizes = 0, 0, 0, set(), Counter[str]()
-    entry = FORMATS[format_name]
-    for item in items():
-        left_behind += sum(bool(r.expression) and not r.targets and not entry.absent for r in item.sample.records)
-        held = [r for r in item.sample.records if r.targets and (entry.objects or r.expression)]
-        if entry.words_only and not held:
-            continue
-        images += 1
-        objects += len({(r.category, t.counts if t.id is None else t.id) for r in held for t in r.targets})
-        scenes.add(item.sample.image.cut_from or item.sample.image.file_name)
-        sizes[f"{item.sample.image.width} x {item.sample.image.height}"] += 1
-        for record in item.sample.records:
-            if record.expression and (record.targets or entry.absent):
+    def __init__(self, format_name: str) -> None:
+        self._name = format_name
+        self._format = FORMATS[format_name]
+        parts = ("split", "category", "kind", "origin", "model_version", "source")
+        self._counts = {name: Counter[str]() for name in parts}
+        self._images = self._objects = self._left_behind = 0
+        self._scenes: set[str] = set()
+        self._sizes = Counter[str]()
+
+    def add(self, sample: Sample) -> None:
+        """Count a sample."""
+        absent, image = self._format.absent, sample.image
+        self._left_behind += sum(bool(r.expression) and not r.targets and not absent for r in sample.records)
+        held = [r for r in sample.records if r.targets and (self._format.objects or r.expression)]
+        if self._format.words_only and not held:
+            return
+        self._images += 1
+        self._objects += len({(r.category, t.counts if t.id is None else t.id) for r in held for t in r.targets})
+        self._scenes.add(image.cut_from or image.file_name)
+        self._sizes[f"{image.width} x {image.height}"] += 1
+        for record in sample.records:
+            if record.expression and (record.targets or absent):
                 provenance = record.provenance
                 for name, value in {
                     "split": record.split, "category": record.category, "kind": record.kind,
                     "origin": provenance.origin, "model_version": provenance.model_version, "source": provenance.source,
                 }.items():  # fmt: skip
-                    counts[name][value or "not known"] += 1
-    description = {
-        "version": _VERSION, "format": format_name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "images": images, "objects": objects, "scenes": len(scenes), "expressions": sum(counts["category"].values()),
-        **{f"by_{name}": dict(counter.most_common()) for name, counter in counts.items()},
-        "absent_left_behind": left_behind, "image_sizes": dict(sizes.most_common(10)),
-        "left_out": [list(pair) for pair in failed], **details,
-    }  # fmt: skip
-    atomic.write_text(root / "dataset.json", json.dumps(description, indent=1) + "\n")
-    atomic.write_text(root / "README.md", _card(root.name, description))
+                    self._counts[name][value or "not known"] += 1
+
+    def write(self, root: Path, details: dict[str, Any], failed: Sequence[tuple[str, str]]) -> None:
+        """Write both files.
+
+        Args:
+            root: the dataset's folder.
+            details: ``name``, ``licence``, ``source``, ``command``, ``split`` and whatever else belongs into
+                dataset.json.
+            failed: (file name, why) of images that were left out.
+        """
+        counts = self._counts
+        description = {
+            "version": _VERSION, "format": self._name, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "images": self._images, "objects": self._objects, "scenes": len(self._scenes),
+            "expressions": sum(counts["category"].values()),
+            **{f"by_{name}": dict(counter.most_common()) for name, counter in counts.items()},
+            "absent_left_behind": self._left_behind, "image_sizes": dict(self._sizes.most_common(10)),
+            "left_out": [list(pair) for pair in failed], **details,
+        }  # fmt: skip
+        atomic.write_text(root / "dataset.json", json.dumps(description, indent=1) + "\n")
+        atomic.write_text(root / "README.md", _card(root.name, description))
 
 
 def _card(name: str, description: dict[str, Any]) -> str:

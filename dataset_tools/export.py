@@ -21,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataset_tools import formats, image_files
-from dataset_tools.dataset_card import write_card
+from dataset_tools.dataset_card import DatasetCard
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.formats import Format
-from dataset_tools.formats.items import Item, Items, Writer, image_split
-from dataset_tools.formats.places import write_places
+from dataset_tools.formats.items import Item, Writer, image_split
+from dataset_tools.formats.places import place_line, write_places
 from dataset_tools.records import Sample, local_path
 
 _JOURNAL = "journal.jsonl"
@@ -129,19 +129,24 @@ def export(
             settle(first, future.result())
     items = journal.items
     entry = formats.FORMATS[format_name]
-    found = _count(report, items, entry)
+    card, found = DatasetCard(format_name), 0
+    places: list[str] = []
+    for item in items():  # what the writer makes of it aside, the export is read once
+        found += _count(report, item, entry)
+        card.add(item.sample)
+        if not entry.renames and (line := place_line(item, packed=entry.packed)):
+            places.append(line)
     if not report.images or (found and not report.records and not (entry.objects and report.without_target)):
         causes = [f"{name}: {why}" for name, why in report.failed] + list(reasons())
         more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
         causes = causes or ["no expressions" if report.images else "no samples"]
         raise DatasetError(f"nothing was exported to {destination}: {'; '.join(causes[:3])}{more}")
     report.loss = writer.finish(staging, items)
-    if not entry.renames:
-        write_places(staging, items, packed=entry.packed)
+    write_places(staging, places)
     named = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
     lost = {"loss": report.loss} if report.loss else {}
     left_out = [*report.failed, *map(_where_and_why, reasons())]
-    write_card(staging, format_name, items, {**named, **lost, **(details or {})}, left_out)
+    card.write(staging, {**named, **lost, **(details or {})}, left_out)
     journal.path.unlink()
     _put_in_place(staging, destination)
     return report
@@ -152,21 +157,18 @@ def _where_and_why(reason: str) -> tuple[str, str]:
     return where, why
 
 
-def _count(report: ExportReport, items: Items, entry: Format) -> int:
-    """Count what the format holds of ``items`` and what it does not; how many records there are."""
-    found = 0
-    for item in items():
-        records, boxes = item.sample.records, len(item.sample.boxes)
-        found += len(records)
-        report.images += not entry.words_only or any(r.expression and r.targets for r in records)
-        report.without_target += 0 if entry.absent else sum(not record.targets for record in records)
-        report.wordless += 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
-        report.records += sum(
-            (entry.absent or bool(record.targets)) and (entry.objects or bool(record.expression)) for record in records
-        )
-        report.boxes += boxes if entry.boxes else 0
-        report.boxes_left += 0 if entry.boxes else boxes
-    return found
+def _count(report: ExportReport, item: Item, entry: Format) -> int:
+    """Count what the format holds of ``item`` and what it does not; how many records there are."""
+    records, boxes = item.sample.records, len(item.sample.boxes)
+    report.images += not entry.words_only or any(r.expression and r.targets for r in records)
+    report.without_target += 0 if entry.absent else sum(not record.targets for record in records)
+    report.wordless += 0 if entry.objects else sum(len(r.targets) for r in records if not r.expression)
+    report.records += sum(
+        (entry.absent or bool(record.targets)) and (entry.objects or bool(record.expression)) for record in records
+    )
+    report.boxes += boxes if entry.boxes else 0
+    report.boxes_left += 0 if entry.boxes else boxes
+    return len(records)
 
 
 def _numbered(samples: Iterable[Sample], writer: Writer, stems: bool) -> Iterator[Item]:

@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 # a folder or a single module; "backend" and "dataset_tools" are what lies directly in these folders and has no row.
 _BASE = "backend dataset_tools"
 _DATA = f"{_BASE} dataset_tools.expressions dataset_tools.formats dataset_tools.synthetic"
-_SERVER_BASE = "backend.server.protocol backend.server.images backend.server.metrics backend.server.limits"
+_SERVER_BASE = "backend.server.protocol backend.server.images backend.server.metrics"
 _LEARNING = "backend.learning.annotations backend.learning.versions backend.learning.retraining"
 _NETWORKS = "backend.pipeline backend.pipeline.grounding backend.pipeline.segmentation backend.pipeline.weights"
 _TRAINING = "backend.training " + " ".join(
@@ -45,8 +45,7 @@ ARROWS = {
     "backend.learning.versions",
     "backend.server.images": f"{_BASE} backend.pipeline dataset_tools.label_studio",
     "backend.server.metrics": f"{_BASE} backend.learning.versions dataset_tools.label_studio",
-    "backend.server.protocol": f"{_BASE} backend.server.limits",
-    "backend.server.limits": _BASE,
+    "backend.server.protocol": _BASE,
     "backend.learning.simulation": f"{_DATA} {_NETWORKS} {_TRAINING} backend.evaluation backend.learning.ranking "
     "backend.learning.retraining",
     "backend.learning.report": f"{_BASE} dataset_tools.expressions backend.learning.annotations "

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from backend.log_lines import JsonFormatter, LineFormatter, LogHandler, saying
+from backend.log_lines import JsonFormatter, LineFormatter, LogHandler
+from backend.work import work
 
 
 class Clock:
@@ -50,7 +51,7 @@ def lines(handler: LogHandler) -> list[str]:
 
 def test_json_lines_carry_what_is_known(handler: LogHandler, logger: logging.Logger) -> None:
     handler.setFormatter(JsonFormatter())
-    with saying(project=7, kind="click", task=None), saying(task="1\n2"):
+    with work(project=7, kind="click", task=None), work(task="1\n2"):
         logger.warning("task %s: none", "1\n2", extra={"reason": "absent", "stages": {"fetch": 0.25}})
     logger.info("later")
     try:
@@ -75,14 +76,14 @@ def test_json_lines_carry_what_is_known(handler: LogHandler, logger: logging.Log
 
 def test_a_field_cannot_take_the_place_of_the_message(handler: LogHandler, logger: logging.Logger) -> None:
     handler.setFormatter(JsonFormatter())
-    with saying(level="none", logger="none"):
+    with work(level="none", logger="none"):
         logger.info("said")
     (row,) = map(json.loads, lines(handler))
     assert (row["level"], row["logger"]) == ("INFO", "test-log-lines")
 
 
 def test_text_lines_end_with_project_and_kind(handler: LogHandler, logger: logging.Logger) -> None:
-    with saying(project=7, kind="click\nforged"):
+    with work(project=7, kind="click\nforged"):
         logger.info("task 3: answered")
     logger.info("task 4: answered")
     assert lines(handler) == [

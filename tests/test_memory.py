@@ -20,11 +20,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.memory import BytesInFlight, DecodeMemory, MemoryTrimmer
+from backend.memory import MemoryTrimmer
 from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
-from dataset_tools.errors import ImageError
 from tests.server.conftest import Site, batch, encode, interactive, make_site, png, task
 from tests.server.tiny import tiny_pipeline
 
@@ -179,42 +178,6 @@ def test_memory_levels_off_however_many_images_are_clicked_on(tmp_path: Path, si
         assert bytes_ <= allowed, name
     assert grown < 25_000_000
     service.close()
-
-
-def test_bytes_in_flight_are_bounded_together() -> None:
-    budget = BytesInFlight(100)
-    with budget.account() as alone:
-        alone(90)
-        alone(90)  # one image may be larger than the bound, if it is the only one
-        with budget.account() as other, pytest.raises(ImageError, match="PSLG_IMAGE_BYTES"):
-            other(1)
-    with budget.account() as one, budget.account() as two:
-        one(50)
-        two(50)
-        with pytest.raises(ImageError):
-            one(1)
-    assert budget._held == 0
-
-
-def test_decoding_waits_for_memory_and_refuses_what_never_fits() -> None:
-    memory = DecodeMemory(100)
-    with pytest.raises(ImageError, match="PSLG_DECODE_MEMORY"), memory.holding(101):
-        pass
-    order: list[str] = []
-    entered = threading.Event()
-
-    def large() -> None:
-        entered.set()
-        with memory.holding(80):
-            order.append("large")
-
-    with memory.holding(60):
-        thread = threading.Thread(target=large)
-        thread.start()
-        entered.wait(30)
-        order.append("first")
-    thread.join(30)
-    assert order == ["first", "large"]
 
 
 def thin(width: int, height: int) -> bytes:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import threading
 import time
 
-from backend.turns import Turns
+import pytest
+
+from backend.turns import BodyBudget, BytesInFlight, DecodeMemory, Turns
+from dataset_tools.errors import ImageError, UnavailableError
 
 
 def test_the_most_urgent_is_next_and_equals_keep_their_order() -> None:
@@ -26,3 +29,48 @@ def test_the_most_urgent_is_next_and_equals_keep_their_order() -> None:
     for thread in threads:
         thread.join(30)
     assert served == ["early click", "late click", "batch 1", "batch 2"]
+
+
+def test_large_bodies_are_held_within_a_budget() -> None:
+    budget = BodyBudget(100, small=10)
+    refused = pytest.raises(UnavailableError, match="ask later")
+    with budget.holding(80), budget.holding(10), budget.holding(20), refused, budget.holding(11):
+        pass
+    with budget.holding(500):
+        pass
+
+
+def test_bytes_in_flight_are_bounded_together() -> None:
+    budget = BytesInFlight(100)
+    with budget.account() as alone:
+        alone(90)
+        alone(90)  # one image may be larger than the bound, if it is the only one
+        with budget.account() as other, pytest.raises(ImageError, match="PSLG_IMAGE_BYTES"):
+            other(1)
+    with budget.account() as one, budget.account() as two:
+        one(50)
+        two(50)
+        with pytest.raises(ImageError):
+            one(1)
+    assert budget._held == 0
+
+
+def test_decoding_waits_for_memory_and_refuses_what_never_fits() -> None:
+    memory = DecodeMemory(100)
+    with pytest.raises(ImageError, match="PSLG_DECODE_MEMORY"), memory.holding(101):
+        pass
+    order: list[str] = []
+    entered = threading.Event()
+
+    def large() -> None:
+        entered.set()
+        with memory.holding(80):
+            order.append("large")
+
+    with memory.holding(60):
+        thread = threading.Thread(target=large)
+        thread.start()
+        entered.wait(30)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "large"]

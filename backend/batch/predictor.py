@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from backend.server.answers.background import Priority
-from backend.server.answers.task_notes import notes_of
+from backend.server.answers.predictions import notes_of
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_task
 from backend.server.protocol import Prediction, Task
@@ -64,7 +64,7 @@ class TaskPredictor:
         config = self._service.labeling_config(self._labeling_config, project)
         query, prelabeler = read_task(task, config), self._service.prelabeler
         answers = prelabeler.answers(pipeline, query, config, Priority.EDITOR)
-        prediction = _with_own_ids(prelabeler.prediction(pipeline, query, answers, config), row)
+        prediction = _with_own_ids(prelabeler.predictions.of(pipeline, query, answers, config), row)
         return prediction, note_lines(notes_of(query, answers, config))
 
     def close(self) -> None:

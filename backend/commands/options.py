@@ -50,6 +50,21 @@ datasets_option = click.option(
     help="Folder that holds the dataset folders named in the training config, each in any format of docs/datasets.md.",
 )
 """Where the datasets of a training config are."""
+minutes_option = click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.1),
+    help="Train so long instead of a number of steps, the rate coming down in time: for a machine lent for a while.",
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where it learns."
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read images and draw samples; a GPU wants as many as there are cores.",
+)
 split_option = click.option(
     "--split", help="A split of the dataset, or a file that lists image names; default: everything."
 )

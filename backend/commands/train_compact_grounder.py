@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backend.commands.options import datasets_option
+from backend.commands.options import datasets_option, device_option, minutes_option, workers_option
 from dataset_tools.shared_options import bands_option
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ TRAIN_CONFIG = Path(__file__).resolve().parents[1] / "weights" / "compact_ground
     "--out", type=click.Path(file_okay=False, path_type=Path), default="runs/compact_grounder", show_default=True
 )
 @click.option("--steps", type=click.IntRange(min=1), default=5200, show_default=True, help="Total number of steps.")
+@minutes_option
+@device_option
+@workers_option
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads; default: torch's choice.")
 @bands_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
@@ -34,6 +37,9 @@ def compact_grounder(
     overrides: tuple[str, ...],
     out: Path,
     steps: int,
+    minutes: float | None,
+    device: str,
+    workers: int,
     threads: int | None,
     resume: bool,
     export_only: bool,
@@ -50,6 +56,7 @@ def compact_grounder(
     from backend.training.grounder.evaluation import evaluate_detector
     from backend.training.grounder.settings import check_settings, without_left_out
     from backend.training.grounder.training import load_sources, train
+    from backend.training.processes import device_of
     from backend.training.run import load_recipe
 
     if threads is not None:
@@ -60,18 +67,21 @@ def compact_grounder(
     left_out = values.get("leave_out") or ()
 
     def images_of(section: dict[str, Any]) -> dict[str, list[TrainingImage]]:
-        found = load_sources(section, data, values["max_side"], left_out)
+        found = load_sources(section, data, values["max_side"], left_out, workers)
         return {name: source.images for name, source in zip(section, found, strict=True)}
 
     if not export_only:
         sets = images_of(values["validation"])
         train(
             values,
-            load_sources(values["sources"], data, values["max_side"], left_out),
+            load_sources(values["sources"], data, values["max_side"], left_out, workers),
             out,
-            steps,
+            None if minutes is not None else steps,
             lambda detector: evaluate_detector(detector, sets, values["scales"], bfloat16=values["bfloat16"]),
             resume,
+            minutes=minutes,
+            device=device_of(device),
+            workers=workers,
         )
     chosen = dict(values.get("calibration") or values["validation"])
     if values.get("calibrate_on_training"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from backend.commands.options import data_option
+from backend.commands.options import data_option, device_option
 from dataset_tools.shared_options import bands_option
 
 CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
@@ -33,7 +33,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "training" / "lqvg"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the config.")
 @click.option("--split", default="train", show_default=True, help="Split to train on.")
 @click.option("--validation-split", default="val", show_default=True, help="Split that selects the best weights.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @bands_option
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 def lqvg(

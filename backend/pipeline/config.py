@@ -128,7 +128,18 @@ class SegmenterConfig(_Section):
     options: Options = Field(default_factory=dict)
 
 
-class ForegroundPointsConfig(_Section):
+class _Refinement(_Section):
+    """A stage that some categories do without."""
+
+    enabled: bool = True
+    skip_categories: CanonicalCategories = ()
+
+    def applies_to(self, category: str | None) -> bool:
+        """Whether an object of canonical name ``category`` goes through the stage."""
+        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
+
+
+class ForegroundPointsConfig(_Refinement):
     """Clustering-based foreground points, CFPG (``foreground_points``).
 
     Attributes:
@@ -141,19 +152,13 @@ class ForegroundPointsConfig(_Section):
         seed: of the K-means++ initialisation.
     """
 
-    enabled: bool = True
-    skip_categories: CanonicalCategories = ()
     foreground: Literal["border-majority", "contrast", "smaller"] = "border-majority"
     min_area: float = Field(default=0.25, gt=0, lt=1)
     marker_ratio: float = Field(default=0.6, gt=0, lt=1)
     seed: int = 0
 
-    def applies_to(self, category: str | None) -> bool:
-        """Whether an object of canonical name ``category`` gets a point."""
-        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
 
-
-class BoundaryConfig(_Section):
+class BoundaryConfig(_Refinement):
     """Mask boundary optimization, MBO (``boundary``).
 
     Attributes:
@@ -165,16 +170,10 @@ class BoundaryConfig(_Section):
         seed: of the mixtures' initialisation.
     """
 
-    enabled: bool = True
-    skip_categories: CanonicalCategories = ()
     band: float = Field(default=0.04, gt=0, lt=1)
     max_iterations: int = Field(default=10, ge=1, le=100)
     min_agreement: float = Field(default=0.8, ge=0, le=1)
     seed: int = 0
-
-    def applies_to(self, category: str | None) -> bool:
-        """Whether a mask of canonical name ``category`` is optimized."""
-        return self.enabled and categories.KINDS.get(category or "", category) not in self.skip_categories
 
 
 class LogisticConfig(_Section):

@@ -42,7 +42,7 @@ from backend.pipeline.types import (
     Prompts,
 )
 from backend.pipeline.weights import registry as weight_files
-from backend.stages import spent
+from backend.work import spent
 from dataset_tools.errors import ConfigError, ImageError, PromptError
 from dataset_tools.expressions import parser as expression_parser
 
@@ -150,7 +150,7 @@ class PslgSam:
         """
         began = time.perf_counter()
         found = self.grounder.ground(image, expression, key=key, labels=labels)
-        spent()["ground"] += time.perf_counter() - began
+        spent.get()["ground"] += time.perf_counter() - began
         return found
 
     def segment(
@@ -175,7 +175,7 @@ class PslgSam:
         height, width = image.shape[:2]
         embed = embed or partial(self.embed, key=key)
         embeddings: dict[Box, Embedding] = {}
-        stages = spent()
+        stages = spent.get()
         prelabels: list[Prelabel] = []
         chosen = groundings if most is None else _most_certain(groundings, most)
         left_out = len(groundings) - len(chosen)

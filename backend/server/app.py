@@ -15,11 +15,11 @@ from werkzeug.exceptions import HTTPException, NotFound
 from backend.learning.retraining.replay import check_replay
 from backend.server.access import Access, Refusal
 from backend.server.doc_pages import doc_page, doc_pages
-from backend.server.limits import BodyBudget
 from backend.server.protocol import PredictRequest, SetupRequest, parse_body, validate
 from backend.server.service import LabelingService
 from backend.server.status_page import status_page
 from backend.settings import Settings
+from backend.turns import BodyBudget
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
 __all__ = ["answer_to", "create_app"]

@@ -18,10 +18,10 @@ import requests
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
-from backend.memory import BytesInFlight, DecodeMemory
 from backend.pipeline.types import Image
 from backend.settings import Settings
 from backend.state import image_file
+from backend.turns import BytesInFlight, DecodeMemory
 from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import shown

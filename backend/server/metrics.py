@@ -1,10 +1,14 @@
-"""Prometheus metrics of one server process (of all of them where PROMETHEUS_MULTIPROC_DIR is set)."""
+"""What a server process counts (all of them where PROMETHEUS_MULTIPROC_DIR is set), and its last requests."""
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import Counter as Counted
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -12,11 +16,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from backend.learning.versions.jobs import Job
 from dataset_tools.label_studio.notes import Note
 
-__all__ = ["Metrics"]
+__all__ = ["AnsweredRequest", "LastRequests", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 100)
 
 _BYTES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000)
+_LAST = 30
 
 
 class Metrics:
@@ -50,7 +55,7 @@ class Metrics:
         )
         self.stages = Histogram(
             "pslg_stage_seconds",
-            "Seconds of clicks and expressions by stage (backend.stages)",
+            "Seconds of clicks and expressions by stage (backend.work)",
             ["stage"],
             buckets=_SECONDS,
             registry=self.registry,
@@ -142,3 +147,34 @@ class Metrics:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             return generate_latest(registry)
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class AnsweredRequest:
+    """A request for predictions: when it came (seconds since the epoch), what it was, what became of it."""
+
+    at: float
+    project: int | None
+    kind: str
+    tasks: int
+    outcome: str
+    seconds: float
+
+
+class LastRequests:
+    """The last requests for predictions of this process, for the page at ``/``. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._rows: deque[AnsweredRequest] = deque(maxlen=_LAST)
+        self._lock = threading.Lock()
+        self.began = time.time()
+
+    def add(self, project: int | None, kind: str, tasks: int, outcome: str, seconds: float) -> None:
+        """Keep what became of a request that took ``seconds``."""
+        with self._lock:
+            self._rows.append(AnsweredRequest(time.time(), project, kind, tasks, outcome, seconds))
+
+    def newest_first(self) -> list[AnsweredRequest]:
+        """The kept requests."""
+        with self._lock:
+            return list(reversed(self._rows))

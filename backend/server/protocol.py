@@ -5,12 +5,12 @@ Only what the service reads is checked; unknown keys are ignored, because every 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from backend.server.limits import check_depth, check_structure
 from dataset_tools.errors import ProtocolError
 
 __all__ = [
@@ -47,6 +47,12 @@ Slot = Prediction | list[Prediction]
 _Int = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 _Name = Annotated[str, Field(max_length=200)]
 _MOST_TASKS = 100_000
+_MOST_CONTAINERS = 1_000_000
+_MOST_VALUES = 24_000_000
+_NESTED = 200
+_MOST_ITEMS = 1_000
+_MOST_CLICKS = 100
+"""Bounds of requests, looked at before anything is made of them: an honest request never comes near."""
 _CONFIG_CHARACTERS = 4_000_000
 
 
@@ -78,8 +84,18 @@ class Context(_Body):
 
     @field_validator("result", mode="before")
     @classmethod
-    def _null_is_empty(cls, value: object) -> object:
-        return [] if value is None else value
+    def _few_enough(cls, value: object) -> object:
+        """No more prompts than an annotator draws: the time for an answer grows with their cube."""
+        if value is None:
+            return []
+        if isinstance(value, list):
+            if len(value) > _MOST_ITEMS:
+                raise ValueError(f"{len(value)} items, more than {_MOST_ITEMS}")
+            drawn = ("keypointlabels", "brushlabels", "rectanglelabels")
+            clicks = sum(isinstance(item, dict) and item.get("type") in drawn for item in value)
+            if clicks > _MOST_CLICKS:
+                raise ValueError(f"{clicks} clicks, boxes and strokes, more than {_MOST_CLICKS}")
+        return value
 
 
 class _Params(_Body):
@@ -97,7 +113,7 @@ class _OfProject(_Body):
         project_id(value)
         return value
 
-    @property
+    @cached_property
     def project_id(self) -> int | None:
         """The project's id in Label Studio, None where the request does not say it."""
         return project_id(self.project)
@@ -126,12 +142,12 @@ class PredictRequest(_OfProject):
                 raise ValueError(f"number {wrong} is no task but {type(value[wrong]).__name__}")
         return value
 
-    @property
+    @cached_property
     def context(self) -> Context | None:
         """The drawn prompts of an interactive request, None for a batch."""
         return self.params.context
 
-    @property
+    @cached_property
     def kind(self) -> Literal["pre-label", "click", "text"]:
         """What is asked for, in one word for the log."""
         if self.context is None:
@@ -172,7 +188,7 @@ def parse_body(body: bytes, content_type: str | None) -> Json:
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind != "application/json":
         raise ProtocolError(f"the content type must be application/json, got {kind or 'none'}")
-    check_structure(body)
+    _check_structure(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -180,7 +196,7 @@ def parse_body(body: bytes, content_type: str | None) -> Json:
         raise ProtocolError(f"the body is not valid JSON: {error.msg} ({where})") from None
     if not isinstance(value, dict):
         raise ProtocolError(f"the body must be a JSON object, got {type(value).__name__}")
-    check_depth(body, value)
+    _check_depth(body, value)
     return value
 
 
@@ -198,3 +214,31 @@ def validate(model: type[Model], value: Json) -> Model:
         if len(found) > 10:
             problems += f"; and {len(found) - 10} more"
         raise ProtocolError(f"not a {model.__name__}: {problems}") from None
+
+
+def _check_structure(body: bytes) -> None:
+    """Refuse JSON that would take far more memory than its text.
+
+    Raises:
+        ProtocolError: too many objects, lists or values.
+    """
+    containers = body.count(b"{") + body.count(b"[")
+    if containers > _MOST_CONTAINERS:
+        raise ProtocolError(f"the body has {containers} objects and lists, more than {_MOST_CONTAINERS}")
+    values = body.count(b",")
+    if values > _MOST_VALUES:
+        raise ProtocolError(f"the body has {values} values, more than {_MOST_VALUES}")
+
+
+def _check_depth(body: bytes, value: object) -> None:
+    """Refuse JSON that is nested so deep that it could not be written again.
+
+    Raises:
+        ProtocolError: it is.
+    """
+    if body.count(b"{") + body.count(b"[") < _NESTED:
+        return
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise ProtocolError(f"the body is nested too deep: {error}") from None

@@ -20,7 +20,6 @@ from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
-from backend.log_lines import saying
 from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.pipeline import PslgSam, load_pipeline
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
@@ -31,14 +30,12 @@ from backend.server.answers.prelabeling import Prelabeler, Serving
 from backend.server.connection import ConnectionSetup
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
-from backend.server.last_requests import LastRequests
-from backend.server.limits import check_prompts
-from backend.server.metrics import Metrics
-from backend.server.models.exemplar_models import ExemplarModels
+from backend.server.metrics import LastRequests, Metrics
 from backend.server.models.project_models import Model, ProjectModels
 from backend.server.models.training_keeper import TrainingKeeper
 from backend.server.protocol import PredictRequest, SetupRequest, Slot
 from backend.settings import Settings
+from backend.work import work
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 from dataset_tools.label_studio.notes import answered
 
@@ -79,12 +76,10 @@ class LabelingService:
         self.cache = PrelabelCache(self._database, settings.prelabel_rows, settings.max_objects, settings.candidates)
         self.label_studio = settings.label_studio()
         self.images = TaskImages(settings, self.label_studio, self._database)
-        self._exemplars = ExemplarModels(
-            self.model, ExemplarStore(self._database, self.store), self.store, self._keep_image
-        )
-        self.training = TrainingKeeper(settings, self.store, self.jobs, self._exemplars.refresh)
+        self._exemplars = ExemplarStore(self._database, self.store)
+        self.training = TrainingKeeper(settings, self.store, self.jobs, self._learn)
         self.models = ProjectModels(
-            self.model, registry, name, self._watched(load_version), settings.version_memory, self._exemplars.extended
+            self.model, registry, name, self._watched(load_version), settings.version_memory, self._exemplars
         )
         self.embeddings = EmbeddingStore(
             settings.state.embeddings,
@@ -103,6 +98,11 @@ class LabelingService:
         self._batches = threading.BoundedSemaphore(settings.batch_limit)
         self._explained: dict[str, str] = {}
         self._trimming = MemoryTrimmer()
+
+    def _learn(self, only: int | None = None) -> None:
+        """Lessons of the accepted objects of ``only`` one project or of all, once the model is loaded."""
+        if self.model.ready:
+            self._exemplars.learn(self.model.pipeline(), self._keep_image, only)
 
     def _keep_image(self, url: str, task: int) -> ImageFile:
         image, path = self.images.keep(url, task, self.settings.state.images)
@@ -134,7 +134,7 @@ class LabelingService:
         if project is None:
             return
         try:
-            self._exemplars.refresh(project)
+            self._learn(project)
         except PslgError as error:
             logger.warning("project %d: the lessons of its accepted objects are not up to date: %s", project, error)
 
@@ -205,9 +205,7 @@ class LabelingService:
         kind = request.kind
         outcome = "refused"
         try:
-            if request.context is not None:
-                check_prompts(request.context.result)
-            with saying(project=request.project_id, kind=kind):
+            with work(project=request.project_id, kind=kind):
                 slots = self._predict(request)
             objects = sum(len(answered(slot["result"])) for slot in slots if isinstance(slot, dict))
             missing = sum(isinstance(slot, list) for slot in slots)
@@ -267,10 +265,10 @@ class LabelingService:
                 f"{self.settings.batch_limit} batches are being answered already (PSLG_BATCH_LIMIT); ask again later"
             )
         try:
-            project = request.project_id
+            project, version = request.project_id, pipeline.model_version
             serving = Serving(
-                answers=lambda: self.models.answers(project, pipeline.model_version),
-                stays=lambda: self.models.serves(project, pipeline.model_version),
+                answers=partial(self.models.answers, project, version),
+                stays=partial(self.models.serves, project, version),
                 scope=project,
             )
             return self.prelabeler.batch(pipeline, request.tasks, config, serving)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import distributed
 
-__all__ = ["Processes", "processes"]
+__all__ = ["Processes", "device_of", "processes"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class Processes:
         return [float(value) for value in sums]
 
 
+def device_of(name: str) -> torch.device:
+    """``auto``: the GPU if there is one, else the CPU; every other name as torch knows it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
     """The processes that torchrun started (NCCL on GPUs, Gloo on CPUs), or this one alone.
@@ -57,10 +64,10 @@ def processes(device: str) -> Iterator[Processes]:
     Args:
         device: ``cpu``, ``cuda`` (each process takes the GPU of its local rank) or ``auto`` (``cuda`` if there is one).
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(f"cuda:{local}") if device == "cuda" else torch.device(device)
+    chosen = device_of(device)
+    if chosen == torch.device("cuda"):
+        chosen = torch.device(f"cuda:{local}")
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes(0, 1, chosen)

@@ -17,7 +17,6 @@ resumed run draws what an uninterrupted one would have drawn, without generator 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +36,6 @@ from dataset_tools.errors import ConfigError, WeightsError
 __all__ = [
     "Ema",
     "TrainingRun",
-    "learning_rate",
     "load_recipe",
     "parameter_groups",
     "read_weights",
@@ -85,19 +83,6 @@ def seed_everything(seed: int) -> None:
 def step_generator(seed: int, step: int) -> np.random.Generator:
     """A numpy generator that depends on ``seed`` and ``step`` only."""
     return np.random.default_rng((seed, step))
-
-
-def learning_rate(step: int, steps: int, peak: float, warmup: int, decay_share: float) -> float:
-    """Linear warm-up, a plateau, then a cosine to zero over the last ``decay_share`` of ``steps``.
-
-    A run that must end early is resumed with fewer steps: on the plateau nothing depends on their number.
-    """
-    start = steps * (1 - decay_share)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if step < start:
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1.0, steps - start))))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -160,7 +145,9 @@ class Ema:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state_dict`` returned."""
         self.updates = int(state["updates"])
-        self.tensors = {name: value.clone() for name, value in state["tensors"].items()}
+        self.tensors = {
+            name: value.to(self.tensors[name].device, copy=True) for name, value in state["tensors"].items()
+        }
 
 
 class TrainingRun:

@@ -67,17 +67,16 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """Sentences about the same targets of one image: what REFER calls a ref. Ids are those of its records."""
+    """Sentences about the same targets of one image: what REFER calls a ref. Ids are those of its records.
+
+    ``record`` is the first of its ``records``: all mean the same targets.
+    """
 
     id: int
     sentence_ids: tuple[int, ...]
     sentences: tuple[str, ...]
+    record: Record
     records: tuple[Record, ...]
-
-    @property
-    def record(self) -> Record:
-        """The first of its records: all mean the same targets."""
-        return self.records[0]
 
 
 def references(item: Item, grouped: bool = True) -> list[Reference]:
@@ -88,7 +87,11 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
         groups.setdefault(key, []).append((number, record))
     return [
         Reference(
-            group[0][0], tuple(n for n, _ in group), tuple(r.expression for _, r in group), tuple(r for _, r in group)
+            id=group[0][0],
+            sentence_ids=tuple(number for number, _ in group),
+            sentences=tuple(record.expression for _, record in group),
+            record=group[0][1],
+            records=tuple(record for _, record in group),
         )
         for group in groups.values()
     ]

@@ -7,17 +7,17 @@ each image that has a place, named as the format's own reader names it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataset_tools import atomic
-from dataset_tools.formats.items import Items
+from dataset_tools.formats.items import Item
 from dataset_tools.maps.tiles import INDEX, read_index
 from dataset_tools.records import Sample, SourceImage
 
-__all__ = ["PLACE_KEYS", "place_of", "placed", "write_places"]
+__all__ = ["PLACE_KEYS", "place_line", "place_of", "placed", "write_places"]
 
 PLACE_KEYS = ("crs", "transform", "window", "scene_size")
 
@@ -27,16 +27,19 @@ def place_of(image: SourceImage) -> dict[str, Any]:
     return {key: image.extra[key] for key in PLACE_KEYS if key in image.extra} if image.extra.get("transform") else {}
 
 
-def write_places(folder: Path, items: Items, *, packed: bool) -> None:
-    """Write the sidecar if an image has a place; ``packed``: images keep the names that they came with."""
-    lines = []
-    for item in items():
-        image = item.sample.image
-        place = place_of(image)
-        if place:
-            name = PurePosixPath(image.file_name if packed else item.image_path).name
-            scene = {"scene": image.cut_from} if image.cut_from else {}
-            lines.append(json.dumps({"file_name": name, **scene, **place}) + "\n")
+def place_line(item: Item, *, packed: bool) -> str:
+    """An image's line of the sidecar, empty without a place; ``packed``: images keep the names that they came with."""
+    image = item.sample.image
+    place = place_of(image)
+    if not place:
+        return ""
+    name = PurePosixPath(image.file_name if packed else item.image_path).name
+    scene = {"scene": image.cut_from} if image.cut_from else {}
+    return json.dumps({"file_name": name, **scene, **place}) + "\n"
+
+
+def write_places(folder: Path, lines: Sequence[str]) -> None:
+    """Write the sidecar if an image has a place."""
     if lines:
         atomic.write_text(folder / INDEX, "".join(lines))
 

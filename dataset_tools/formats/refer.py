@@ -39,7 +39,7 @@ from dataset_tools.formats.items import (
     write_json,
 )
 from dataset_tools.formats.left_out import LeftOut, Report, refuse
-from dataset_tools.masks import area_of, rle_of
+from dataset_tools.masks import area_of, box_of, rle_of
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
 
 IMAGES = "images/rrsisd/JPEGImages/"
@@ -99,7 +99,7 @@ class ReferWriter:
                     "id": reference.id, "image_id": reference.id, "ref_id": reference.id, "category_id": category,
                     "categories_id": category, "segmentation": [code], "iscrowd": 0,
                     "area": area_of(code, height, width),
-                    "bbox": [int(value) for value in item.sample.box(reference.record)],
+                    "bbox": [int(value) for value in box_of(code, height, width)],
                 }  # fmt: skip
 
 

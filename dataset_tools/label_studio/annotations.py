@@ -24,13 +24,15 @@ from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.query import Query
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import UNDECIDED, answered, stated
-from dataset_tools.label_studio.regions import SHAPES, Region, RegionInfo, is_accepted, read_region
+from dataset_tools.label_studio.regions import Region, RegionInfo, is_accepted, read_region
+from dataset_tools.label_studio.shapes import SHAPES
 
 __all__ = [
     "BOX",
     "PREDICTED",
     "SAME_OBJECT",
     "annotations_of",
+    "lines",
     "objects_of",
     "one_object_each",
     "prediction_as_annotation",
@@ -253,7 +255,7 @@ def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
         text
         for result in reversed(results)
         if result.get("type") == "textarea" and str(result.get("id")) not in shapes
-        for text in reversed(_lines(result))
+        for text in reversed(lines(result))
         if more_like(text) is None
     ]
 
@@ -261,15 +263,16 @@ def prompt_texts(results: Sequence[Mapping[str, Any]]) -> list[str]:
 def _typed(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Place id -> the newest text typed for it: a per-region TextArea shares the id of its region."""
     shapes = {str(result.get("id")) for result in results if is_accepted(result)}
-    lines = {
-        str(result.get("id")): [text for text in _lines(result) if more_like(text) is None]
+    own = {
+        str(result.get("id")): [text for text in lines(result) if more_like(text) is None]
         for result in results
         if result.get("type") == "textarea" and str(result.get("id")) in shapes
     }
-    return {identity: texts[-1] for identity, texts in lines.items() if texts}
+    return {identity: texts[-1] for identity, texts in own.items() if texts}
 
 
-def _lines(result: Mapping[str, Any]) -> list[str]:
+def lines(result: Mapping[str, Any]) -> list[str]:
+    """The texts of a result, without blanks around them."""
     value = result.get("value")
     text = value.get("text") if isinstance(value, dict) else None
     parts = [text] if isinstance(text, str) else text if isinstance(text, list) else []

@@ -24,7 +24,8 @@ from dataset_tools.label_studio.addresses import (
     joined,
     shown,
 )
-from dataset_tools.label_studio.client import CONNECT_TIMEOUT, LabelStudio, detail
+from dataset_tools.label_studio.client import LabelStudio
+from dataset_tools.label_studio.connection import CONNECT_TIMEOUT, detail
 from dataset_tools.label_studio.deadlines import whole
 
 __all__ = ["STORAGE_SCHEMES", "WHOLE", "Downloads", "read_body"]

@@ -1,7 +1,7 @@
 """Accepted results of a Label Studio project as samples: from an export file of any size, or from the API.
 
 What counts (seen in Label Studio 1.23): the regions of submitted annotations whose type is one of
-``regions.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
+``shapes.SHAPES``, each object once, under its own words, on its own image. Skipped annotations (``was_cancelled``)
 and drafts do not; neither do smart clicks, nor the second result of type ``keypointlabels`` that carries the same
 ``rle`` when labels are kept selected.
 """
@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from dataset_tools import image_files
-from dataset_tools.categories import CATEGORIES, category_name
+from dataset_tools.categories import CATEGORIES
 from dataset_tools.errors import UNUSABLE, DatasetError, ImageError, MaskError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.expressions.parser import parse
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.annotations import (
     BOX,
     PREDICTED,
     annotations_of,
+    lines,
     objects_of,
     prediction_as_annotation,
     unread,
@@ -34,7 +35,9 @@ from dataset_tools.label_studio.annotations import (
 )
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
 from dataset_tools.label_studio.learnt_nouns import in_known_words
-from dataset_tools.label_studio.regions import SHAPES, WORK, Region, agreement, fate_of, several_labels
+from dataset_tools.label_studio.notes import UNDECIDED
+from dataset_tools.label_studio.regions import WORK, Region, agreement, fate_of, several_labels
+from dataset_tools.label_studio.shapes import SHAPES
 from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, SourceImage, Target, local_path
 
 __all__ = [
@@ -240,6 +243,8 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
     places = sorted({(region.image, region.item) for _, regions in chosen for region in regions}, key=str)
     if not places and any(_says_absent(annotation) for annotation, _ in chosen):
         places = [(None, None)]
+    elif chosen and not places and not any(problem.task == task.get("id") for problem in problems):
+        problems.append(_undecided(task, [annotation for annotation, _ in chosen]))
     only = len({tag for tag, _ in places}) < 2
     found: dict[str, ImageReading] = {}
     for tag, item in places:
@@ -260,6 +265,24 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         if len(sizes) > 1:
             raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
     return list(found.values())
+
+
+def _undecided(task: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> Problem:
+    """Why annotations with results, none of which is an object, say nothing."""
+    results = [result for annotation in annotations for result in annotation["result"]]
+    kinds = sorted({str(result.get("type")) for result in results})
+    begin = "it was submitted without an object, but not empty:"
+    if texts := [text for result in results if result.get("type") in ("textarea", UNDECIDED) for text in lines(result)]:
+        what = (
+            f"nothing was accepted for what was typed ({'; '.join(texts)[:80]}); whether the task's expressions name"
+            " nothing in its image cannot be told: if so, delete the texts and update it"
+        )
+    elif UNDECIDED in kinds:
+        what = "none of several candidates was chosen; keep the one that is meant, or delete all if there is none"
+    else:
+        what = f"it holds {', '.join(kinds)} alone"
+    lost = bool({*SHAPES, UNDECIDED, "textarea"}.intersection(kinds))
+    return Problem(task.get("id"), f"{begin} {what}", "left-out" if lost else "note")
 
 
 def _says_absent(annotation: Mapping[str, Any]) -> bool:
@@ -306,8 +329,7 @@ def _records(
     texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
     # The labels of the annotation are nouns, whether or not the lexicon holds them.
-    named = (category_name(region.label) for region in regions if region.label)
-    own = {name for name in named if not says_nothing(name)}
+    own = own_nouns(region.label for region in regions if region.label)
     words = words_of(regions, annotation["result"], texts, own, rules.nouns)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:

@@ -1,8 +1,8 @@
 """What a pre-label says beside its objects: notes on expressions without an answer, and candidates to choose from.
 
 A note is a text in the field ``pslg_note`` of the labeling config and of the task's data; a candidate is a region
-whose ``meta.text`` says so. Neither states anything about the image: :func:`stated` is what an annotation states
-without them.
+whose ``meta.text`` says so. Neither states anything about the image, nor does a typed expression whose suggestion was
+rejected: :func:`stated` is what an annotation states without them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NOTE", "UNDECIDED", "Note", "answered", "candidate", "is_note", "note_lines", "read_notes", "stated"]
+__all__ = [
+    "NOTE",
+    "UNDECIDED",
+    "Note",
+    "answered",
+    "asked",
+    "candidate",
+    "is_note",
+    "note_lines",
+    "read_notes",
+    "stated",
+]
 
 NOTE = "pslg_note"
 """Name of the text field in labeling configs, and key in a task's data."""
 UNDECIDED = "undecided"
-"""``type`` that :func:`stated` gives to candidates of which none was chosen: they are no objects, and their annotation
-is none that was left empty on purpose."""
+"""``type`` that :func:`stated` gives to candidates of which none was chosen, and to typed expressions that were
+rejected: they are no objects, and their annotation is none that was left empty on purpose."""
 
 _LINE = re.compile(r"^“(?P<expression>.*)” \((?P<reason>[a-z-]+)\): (?P<message>.*)$")
 _CANDIDATE = re.compile(r"^pslg candidate (?P<number>\d+) of (?P<count>\d+)$")
+_ASKED = re.compile(r"^pslg asked: (?P<text>.+)$")
 _WORDS = re.compile(r"^expression: (?P<text>.+)$")
 
 
@@ -61,20 +73,26 @@ def candidate(number: int, count: int) -> str:
     return f"pslg candidate {number} of {count}"
 
 
+def asked(expression: str) -> str:
+    """Marks a text field in its ``meta.text``: suggestions for this ``expression`` in it were shown."""
+    return f"pslg asked: {_joined(expression)}"
+
+
 def is_note(result: Mapping[str, Any]) -> bool:
     """Whether a result is the text of a note."""
     return result.get("from_name") == NOTE
 
 
 def stated(results: Sequence[Any]) -> list[Any]:
-    """The results without notes; without typed expressions that a note says to have no answer; candidates settled.
+    """The results without notes; without typed expressions that have no answer; candidates settled.
 
-    A candidate is the chosen one, an object, if it is the only region left for its expression; candidates that are not
-    get the type ``UNDECIDED``.
+    A typed expression has none if a note says so, or if its suggestion was rejected: it was shown, and no region
+    carries it. A candidate is the chosen one, an object, if it is the only region left for its expression. Candidates
+    that are not, and fields of which every text was rejected, get the type ``UNDECIDED``.
     """
     known = [result for result in results if not (isinstance(result, dict) and is_note(result))]
     notes = [note for result in results if isinstance(result, dict) and is_note(result) for note in _of_field(result)]
-    kept = _without_unanswered(known, {note.expression for note in notes}) if notes else known
+    kept = _without_unanswered(known, {note.expression for note in notes})
     objects = Counter(_objects(kept))
     left = {key: sum(1 for words, _ in objects if words == key) for key in {words for words, _ in objects}}
     return [
@@ -99,19 +117,22 @@ def _of_field(result: Mapping[str, Any]) -> list[Note]:
 
 
 def _without_unanswered(results: Sequence[Any], unanswered: set[str]) -> list[Any]:
-    """Typed texts without those of ``unanswered`` that no region carries."""
-    carried = {_said(result)[0] for result in results if isinstance(result, dict)}
+    """Texts typed for the image without those of ``unanswered``, and those asked for, that no region carries."""
+    regions = [one for one in results if isinstance(one, dict) and one.get("type") != "textarea"]
+    carried, own = {_said(region)[0] for region in regions}, {region.get("id") for region in regions}
     kept = []
     for result in results:
         value = result.get("value") if isinstance(result, dict) else None
-        if isinstance(value, dict) and result.get("type") == "textarea":
+        if isinstance(value, dict) and result.get("type") == "textarea" and result.get("id") not in own:
             text = value.get("text")
             parts = text if isinstance(text, list) else [text]
-            left = [part for part in parts if _joined(str(part)) not in unanswered - carried]
-            if not left:
+            shown = {_joined(match["text"]) for match in map(_ASKED.match, _meta_lines(result)) if match}
+            left = [part for part in parts if _joined(str(part)) not in (unanswered | shown) - carried]
+            if not left and not any(_joined(str(part)) in shown for part in parts):
                 continue
             if len(left) < len(parts):
-                result = {**result, "value": {**value, "text": left}}
+                kind = "textarea" if left else UNDECIDED
+                result = {**result, "type": kind, "value": {**value, "text": left or parts}}
         kept.append(result)
     return kept
 
@@ -135,12 +156,17 @@ def _mark(result: Any) -> tuple[str, str] | None:
 
 def _said(result: Mapping[str, Any]) -> tuple[str, str]:
     """Expression and candidate's mark in ``meta.text``, empty where it has none."""
+    lines = _meta_lines(result)
+    words = [match["text"] for match in map(_WORDS.match, lines) if match]
+    marks = [match[0] for match in map(_CANDIDATE.match, lines) if match]
+    return _joined(words[-1]) if words else "", marks[-1] if marks else ""
+
+
+def _meta_lines(result: Mapping[str, Any]) -> list[str]:
     meta = result.get("meta")
     text = meta.get("text") if isinstance(meta, dict) else None
     lines = "\n".join(map(str, text if isinstance(text, list) else [text or ""])).splitlines()
-    words = [match["text"] for match in map(_WORDS.match, map(str.strip, lines)) if match]
-    marks = [match[0] for match in map(_CANDIDATE.match, map(str.strip, lines)) if match]
-    return _joined(words[-1]) if words else "", marks[-1] if marks else ""
+    return [line.strip() for line in lines]
 
 
 def _joined(text: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from dataset_tools import atomic
 from dataset_tools.categories import CATEGORIES
-from dataset_tools.label_studio import regions
+from dataset_tools.label_studio import regions, shapes
 from dataset_tools.records import Record, Sample
 
 __all__ = ["tasks_of", "write_tasks"]
@@ -45,7 +45,7 @@ def tasks_of(
 
 def _regions(sample: Sample, record: Record, from_name: str, to_name: str) -> Iterator[dict[str, Any]]:
     label = CATEGORIES[record.category].display if record.category in CATEGORIES else record.category
-    for value in (value for mask in sample.masks(record) for value in regions.written(mask, "brushlabels")):
+    for value in (value for mask in sample.masks(record) for value in shapes.written(mask, "brushlabels")):
         yield {
             "id": regions.new_id(), "from_name": from_name, "to_name": to_name, "type": "brushlabels",
             "origin": "prediction", "original_width": sample.image.width, "original_height": sample.image.height,

@@ -281,6 +281,12 @@ class Editor:
         self.page.wait_for_function("() => Htx.annotationStore.selected.suggestions.size === 0")
         self.page.wait_for_timeout(700)
 
+    def reject(self) -> None:
+        """Reject all suggestions, as the cross below the image does."""
+        self.page.get_by_test_id("bottombar-reject-suggestions-button").click()
+        self.page.wait_for_function("() => Htx.annotationStore.selected.suggestions.size === 0")
+        self.page.wait_for_timeout(700)
+
     def delete_region(self, identity: str) -> None:
         """Select a region and press Backspace."""
         count = len(self.brush_regions())

@@ -13,8 +13,8 @@ import pytest
 
 from dataset_tools import brush_rle, metrics
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.exports import ImportRules, samples_of_task
-from dataset_tools.label_studio.notes import stated
+from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_task
+from dataset_tools.label_studio.notes import asked, stated
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.editor import Editor, Mask, open_editor
@@ -67,6 +67,16 @@ def _union(masks: list[Mask]) -> Mask:
 def _share(part: Mask, of: Mask) -> float:
     """The share of ``part`` that lies in ``of``."""
     return float((part & of).sum() / part.sum())
+
+
+def _exported(studio: Studio, project: Project, task: int, **data: str) -> tuple[dict[str, int], list[str]]:
+    """Number of objects under each expression that an export has of a task, and what it says of it."""
+    data = {"image": project.image, **data}
+    found: list[Problem] = []
+    whole = {"id": task, "data": data, "annotations": studio.client.annotations(task)}
+    samples = list(samples_of_task(whole, ImportRules(), found))
+    records = [record for sample in samples for record in sample.records]
+    return {record.expression: len(record.targets) for record in records}, [item.message for item in found]
 
 
 def _stored(studio: Studio, project: Project, expression: str, scene: Scene) -> list[Mask]:
@@ -198,6 +208,68 @@ def test_the_editor_says_why_there_is_no_mask_and_offers_candidates(
     editor.submit()
     (annotation,) = client.annotations(ambiguous)
     assert [region["id"] for region in _brushes({"result": stated(annotation["result"])})] == [kept["id"]]
+
+
+def test_a_rejected_text_leaves_nothing_that_says_it_is_true(
+    studio: Studio, project: Project, scene: Scene, editor: Editor
+) -> None:
+    """A pre-label, an accepted text, a rejected one, a box and a click; then a rejected text as the only words."""
+    left, _, right = airplanes(scene)
+    client = studio.client
+    (wordless,) = client.import_tasks(project.id, [{"image": project.image}])
+    editor.open_task(project.id, project.tasks[UPPER])
+    editor.wait_for_regions(1)
+    editor.auto_annotation()
+    editor.prompt("the airplane on the right")
+    editor.screenshot("text-suggested")
+    editor.reject()
+    assert len(editor.brush_regions()) == 1
+    editor.screenshot("text-rejected")
+    editor.prompt("the airplane on the left")
+    editor.accept()
+    editor.pick_label("point", "airplane")
+    editor.pick_smart_tool("KeyPointTool")
+    editor.click(*inner_point(right))
+    editor.accept()
+    assert len(editor.brush_regions()) == 3
+    editor.screenshot("text-rejected-then-clicked")
+    editor.submit()
+    words, problems = _exported(studio, project, project.tasks[UPPER], expression=UPPER)
+    assert words == {UPPER: 1, "the airplane on the left": 1, "": 1}
+    assert len(problems) == 1
+    assert "has no expression" in problems[0]
+
+    editor.open_task(project.id, wordless)
+    editor.auto_annotation()
+    editor.prompt("the airplane on the left")
+    editor.reject()
+    editor.pick_label("point", "airplane")
+    editor.pick_smart_tool("KeyPointTool")
+    editor.click(*inner_point(right))
+    editor.accept()
+    editor.submit()
+    (annotation,) = client.annotations(wordless)
+    assert metrics.iou(_masks(_brushes(annotation), scene)[0], left) == 0
+    (typed,) = [region for region in annotation["result"] if region["from_name"] == "prompt"]
+    assert typed["meta"]["text"] == [asked("the airplane on the left")]
+    words, problems = _exported(studio, project, wordless)
+    assert words == {"": 1}
+    assert len(problems) == 1
+
+    # The pre-labels deleted, a text in their place rejected: whether there is nothing is not said.
+    editor.open_task(project.id, project.tasks[ALL])
+    editor.wait_for_regions(3)
+    for region in editor.brush_regions():
+        editor.delete_region(region["id"])
+    editor.auto_annotation()
+    editor.prompt("the airplane on the left")
+    editor.reject()
+    editor.screenshot("all-rejected")
+    editor.submit()
+    words, problems = _exported(studio, project, project.tasks[ALL], expression=ALL)
+    assert words == {}
+    assert len(problems) == 1
+    assert "the airplane on the left" in problems[0]
 
 
 def test_clicks_in_a_row_without_waiting_are_all_answered(

@@ -12,9 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.log_lines import LineFormatter
-from backend.server.limits import BodyBudget
 from backend.server.service import LabelingService
-from dataset_tools.errors import UnavailableError
 from tests.server.conftest import LABEL_CONFIG, Site, batch, interactive, png, task
 
 BIG = 1 << 63
@@ -139,15 +137,6 @@ def test_no_prompt_ends_the_server(client: FlaskClient, site: Site, value: dict[
     item = {**click(**value, brushlabels=["building"], rectanglelabels=["building"], width=1e300), "type": kind}
     answer = client.post("/predict", json=interactive(task(1, site.put("/a.png", png())), [item]))
     assert answer.status_code == 200
-
-
-def test_large_bodies_are_held_within_a_budget() -> None:
-    budget = BodyBudget(100, small=10)
-    refused = pytest.raises(UnavailableError, match="ask later")
-    with budget.holding(80), budget.holding(10), budget.holding(20), refused, budget.holding(11):
-        pass
-    with budget.holding(500):
-        pass
 
 
 def test_actions_in_the_metrics_are_a_closed_set(client: FlaskClient, service: LabelingService) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.database import Database
-from backend.learning.annotations.labelled import FetchImage, task_images
+from backend.learning.annotations.labelled import FetchImage, own_categories, task_images
 from backend.learning.annotations.project_nouns import ProjectNouns
 from backend.learning.annotations.store import AnnotationStore
+from backend.pipeline import PslgSam
 from backend.pipeline.grounding.exemplars import (
     MOST_OBJECTS,
     ExemplarMatcher,
@@ -27,7 +28,6 @@ from backend.pipeline.grounding.exemplars import (
     lesson_of,
     taught_categories,
 )
-from dataset_tools.expressions.lexicon import own_nouns
 from dataset_tools.geometry import Box
 from dataset_tools.label_studio.exports import Problem
 from dataset_tools.labelled import LabelledImage
@@ -56,6 +56,21 @@ class ExemplarStore:
         self._database = database
         self._store = store
         self._nouns = ProjectNouns(store)
+
+    def learn(self, pipeline: PslgSam, fetch: FetchImage, only: int | None = None) -> None:
+        """Make the lessons of what changed since the last time, of all projects or of ``only`` one.
+
+        Args:
+            pipeline: the base config's, whose grounder makes the lessons; of one that cannot there are none.
+            fetch: gets the file of a task's image.
+            only: a project's id.
+        """
+        matcher, known = pipeline.exemplar_matcher(), pipeline.grounder.known_categories
+        if matcher is None or known is None:
+            return
+        for project in self._store.projects():
+            if only in (None, project.id):
+                self.refresh(project.id, matcher, known, fetch)
 
     def refresh(self, project: int, matcher: ExemplarMatcher, known: Collection[str], fetch: FetchImage) -> int:
         """Make the lessons of tasks whose annotations changed; how many tasks that were.
@@ -118,8 +133,7 @@ class ExemplarStore:
         """Rows of the table."""
         rows = self._store.of_task(project, task)
         taught = self.taught(project).lessons
-        labels = {region.label for row in rows if not row.skipped for region in row.regions}
-        own = own_nouns(filter(None, labels)) | taught.keys()
+        own = own_categories(rows) | taught.keys()
         problems: list[Problem] = []
         for image in task_images(rows, fetch, problems, own, self._nouns.of(project)):
             categories = taught_categories(image, known, own)

@@ -147,7 +147,12 @@ def _images_of(
 
 def project_categories(store: AnnotationStore, project: int) -> frozenset[str]:
     """Names of what the project's accepted regions are labelled as (``own_nouns``)."""
-    labels = {region.label for row in store.annotations(project) if not row.skipped for region in row.regions}
+    return own_categories(store.annotations(project))
+
+
+def own_categories(rows: Iterable[AnnotationRow]) -> frozenset[str]:
+    """Names of what the accepted regions of these annotations are labelled as (``own_nouns``)."""
+    labels = {region.label for row in rows if not row.skipped for region in row.regions}
     return own_nouns(filter(None, labels))
 
 

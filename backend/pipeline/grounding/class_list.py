@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase, labelled_boxes
+from backend.pipeline.grounding.open_vocabulary import Found, Phrase, TransformersDetector, labelled_boxes
 from backend.pipeline.memory_fallback import placed
 from backend.pipeline.types import Image
 from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
@@ -21,7 +21,7 @@ from backend.pipeline.weights.transformers_folders import load_model, load_proce
 __all__ = ["ClassListGrounder", "load_omdet_turbo", "load_owlv2"]
 
 
-class ClassListGrounder(OpenVocabularyGrounder):
+class ClassListGrounder(TransformersDetector):
     """Grounds any noun; safe to call from several threads.
 
     Args:
@@ -44,9 +44,7 @@ class ClassListGrounder(OpenVocabularyGrounder):
         reading: dict[str, Any],
         finding: dict[str, Any],
     ) -> None:
-        self._model = model
-        self._processor = processor
-        self._device = next(model.parameters()).device
+        super().__init__(model, processor)
         self._box_threshold = box_threshold
         self._overlap_threshold = overlap_threshold
         self._reading = reading

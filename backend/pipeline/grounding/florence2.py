@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from backend.pipeline.grounding.open_vocabulary import Found, choose_among, one_of, with_nouns_as_categories
+from backend.pipeline.grounding.open_vocabulary import Found, choose_among, of_sentence, with_nouns_as_categories
 from backend.pipeline.memory_fallback import placed
-from backend.pipeline.types import Abstention, GroundedMask, Grounding, GroundingResult, Image
+from backend.pipeline.types import GroundedMask, Grounding, GroundingResult, Image
 from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
 from dataset_tools.categories import canonical
 from dataset_tools.errors import ConfigError
@@ -73,13 +73,7 @@ class Florence2Grounder:
             if box.area > 0:
                 outline = partial(_outlined, polygons, (image.shape[0], image.shape[1]))
                 found.append(Grounding(box, self._score, category, outline))
-        groundings = tuple(found)
-        if not groundings:
-            message = f"The model finds nothing in the image that fits {expression.strip()[:120]!r}."
-            return GroundingResult((), Abstention("absent", message))
-        if len(groundings) > 1 and not query.is_all and query.count in (None, 1):
-            return one_of(image, query, groundings)
-        return GroundingResult(groundings, None, groundings)
+        return of_sentence(image, expression, query, tuple(found))
 
     @torch.inference_mode()
     def _polygons(self, image: Image, expression: str) -> list[list[list[float]]]:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase, labelled_boxes
+from backend.pipeline.grounding.open_vocabulary import Found, Phrase, TransformersDetector, labelled_boxes
+from backend.pipeline.memory_fallback import placed
 from backend.pipeline.types import Image
 from backend.pipeline.weights.transformers_folders import load_model, load_processor
 from dataset_tools.errors import WeightsError
@@ -25,15 +26,14 @@ _MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-class GroundingDinoGrounder(OpenVocabularyGrounder):
+class GroundingDinoGrounder(TransformersDetector):
     """Grounds any noun; safe to call from several threads.
 
     Args:
-        model: a GroundingDinoForObjectDetection of transformers.
+        model: a GroundingDinoForObjectDetection of transformers, on its device and in evaluation mode.
         processor: its processor, with a fast tokenizer.
         box_threshold: lowest score of a box, in [0, 1].
         overlap_threshold: IoU above which the weaker of two boxes of one name is dropped.
-        device: where to run, for example ``cpu`` or ``cuda:0``.
     """
 
     def __init__(
@@ -43,13 +43,10 @@ class GroundingDinoGrounder(OpenVocabularyGrounder):
         *,
         box_threshold: float = 0.3,
         overlap_threshold: float = 0.7,
-        device: str = "cpu",
     ) -> None:
-        self._model = model.to(device).eval()
-        self._processor = processor
+        super().__init__(model, processor)
         self._box_threshold = box_threshold
         self._overlap_threshold = overlap_threshold
-        self._device = torch.device(device)
 
     def find(
         self,
@@ -127,5 +124,8 @@ def load_grounding_dino(
     model = load_model(AutoModelForZeroShotObjectDetection, source)
     processor = load_processor(AutoProcessor, source)
     return GroundingDinoGrounder(
-        model, processor, box_threshold=box_threshold, overlap_threshold=overlap_threshold, device=device
+        placed(model, device, "Grounding DINO").eval().requires_grad_(False),
+        processor,
+        box_threshold=box_threshold,
+        overlap_threshold=overlap_threshold,
     )

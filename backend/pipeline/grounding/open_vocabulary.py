@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +29,10 @@ __all__ = [
     "Found",
     "OpenVocabularyGrounder",
     "Phrase",
+    "TransformersDetector",
     "choose_among",
     "labelled_boxes",
-    "one_of",
+    "of_sentence",
     "phrases_of",
     "with_nouns_as_categories",
 ]
@@ -89,6 +91,20 @@ class OpenVocabularyGrounder(ABC):
         return choose_among(image, query, found)
 
 
+class TransformersDetector(OpenVocabularyGrounder):
+    """An :class:`OpenVocabularyGrounder` around a network of transformers.
+
+    Args:
+        model: the network, on its device and in evaluation mode.
+        processor: its processor.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self._model = model
+        self._processor = processor
+        self._device = next(model.parameters()).device
+
+
 def choose_among(image: Image, query: Query, found: Found) -> GroundingResult:
     """What ``query`` describes of what was found in ``image`` uint8[H, W, 3] RGB, by the relation program."""
     candidates = list(found.boxes)
@@ -115,7 +131,17 @@ def choose_among(image: Image, query: Query, found: Found) -> GroundingResult:
     return GroundingResult(tuple(groundings[i] for i in choice.indices), None, considered)
 
 
-def one_of(image: Image, query: Query, groundings: tuple[Grounding, ...]) -> GroundingResult:
+def of_sentence(image: Image, expression: str, query: Query, groundings: tuple[Grounding, ...]) -> GroundingResult:
+    """What a model that reads whole sentences has found for ``expression``: all, one of it, or that there is none."""
+    if not groundings:
+        message = f"The model finds nothing in the image that fits {expression.strip()[:120]!r}."
+        return GroundingResult((), Abstention("absent", message))
+    if len(groundings) > 1 and not query.is_all and query.count in (None, 1):
+        return _one_of(image, query, groundings)
+    return GroundingResult(groundings, None, groundings)
+
+
+def _one_of(image: Image, query: Query, groundings: tuple[Grounding, ...]) -> GroundingResult:
     """Several boxes of a model that reads sentences, where one was asked for: the relation program picks, or says that
     it cannot.
     """

@@ -22,7 +22,7 @@ from torchvision.ops import batched_nms
 
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.grounding.compact.detections import Detection, is_cut, without_repeats
-from backend.pipeline.grounding.open_vocabulary import Found, OpenVocabularyGrounder, Phrase
+from backend.pipeline.grounding.open_vocabulary import Found, Phrase, TransformersDetector
 from backend.pipeline.memory_fallback import placed
 from backend.pipeline.sam3_vision import DETECTORS, FEATURE_MEMORY, load_sam3_part, share_backbone
 from backend.pipeline.types import GroundedMask, Grounding, Image
@@ -49,7 +49,7 @@ class _Instance:
     window: Box
 
 
-class Sam3Grounder(OpenVocabularyGrounder):
+class Sam3Grounder(TransformersDetector):
     """Grounds any noun, and what is like given boxes (``ExemplarFinder``); safe to call from several threads.
 
     Args:
@@ -75,9 +75,7 @@ class Sam3Grounder(OpenVocabularyGrounder):
         largest_whole: int = 1512,
         tile_overlap: int = 192,
     ) -> None:
-        self._model = model
-        self._processor = processor
-        self._device = next(model.parameters()).device
+        super().__init__(model, processor)
         self._threshold = threshold
         self._presence_threshold = presence_threshold
         self._overlap_threshold = overlap_threshold

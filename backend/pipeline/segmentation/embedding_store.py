@@ -25,8 +25,8 @@ import orjson
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Embedding, Image
-from backend.stages import spent
 from backend.turns import BACKGROUND, Turns, Urgency
+from backend.work import spent
 from dataset_tools import atomic
 
 __all__ = ["EmbeddingStore", "embedding_address"]
@@ -115,7 +115,7 @@ class EmbeddingStore:
             with waiting(), self._encode.turn(urgency):
                 began = time.perf_counter()
                 embedding = segmenter.embed(image, window, key=image_key)
-                spent()["embed"] += time.perf_counter() - began
+                spent.get()["embed"] += time.perf_counter() - began
                 return embedding
 
         address = embedding_address(image_key, segmenter.encoder_hash, window)
@@ -149,15 +149,14 @@ class EmbeddingStore:
             with waiting():
                 return future.result()
         try:
+            found: Count = "disk"
             embedding = self.read(address)
             if embedding is None:
-                self._count("computed")
-                embedding = compute()
+                embedding, found = compute(), "computed"
                 self._write(address, embedding)
-            else:
-                self._count("disk")
             for _ in range(self._memory.put(address, embedding, embedding.features.nbytes)):
                 self._count("evicted-memory")
+            self._count(found)
             future.set_result(embedding)
         except BaseException as error:
             future.set_exception(error)

@@ -166,13 +166,9 @@ class SamSegmenter:
         if any(borders):
             mean = [round(float(v)) for v in self.sam.pixel_mean.flatten()]
             pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_CONSTANT, value=mean).astype(np.uint8)
-        placed = Box(float(x0), float(y0), float(x1), float(y1))
-        return Embedding(
-            key=embedding_address(key or hash_image(pixels), self.encoder_hash, placed),
-            features=self._encode(pixels),
-            image_size=(height, width),
-            window=placed,
-        )
+        features, placed = self._encode(pixels), Box(float(x0), float(y0), float(x1), float(y1))
+        address = embedding_address(key or hash_image(pixels), self.encoder_hash, placed)
+        return Embedding(key=address, features=features, image_size=(height, width), window=placed)
 
     @torch.inference_mode()
     def _encode(self, pixels: Image) -> npt.NDArray[np.floating]:

@@ -1,6 +1,7 @@
-"""Work that no request waits for: threads that take the most urgent job first, and predictions that came too late.
+"""Work that no request waits for: threads that take the most urgent job first, and what they bring to Label Studio.
 
-A prediction that came after its batch's deadline is pushed to Label Studio, unless it has asked again meanwhile.
+A prediction that came after its batch's deadline is pushed there, unless it has asked again meanwhile; a note is
+written into its task's data.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -19,11 +20,12 @@ from typing import Any, TypeVar
 
 from backend.memory import forget_locals
 from backend.server.metrics import Metrics
-from backend.server.protocol import Prediction
+from backend.server.protocol import Prediction, Task
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
+from dataset_tools.label_studio.notes import NOTE, Note, note_lines
 
-__all__ = ["JobPool", "LatePredictions", "Priority"]
+__all__ = ["JobPool", "LatePredictions", "Priority", "TaskNotes"]
 
 logger = logging.getLogger(__name__)
 
@@ -247,3 +249,38 @@ def _foreign(studio: LabelStudio, task_id: int | str, project: int | None, model
     if not any(row.get("model_version") == model_version for row in studio.backends(project)):
         return f"project {project} has no backend connected with version {model_version}"
     return None
+
+
+class TaskNotes:
+    """Keeps the field ``pslg_note`` of Label Studio's tasks, where the Data Manager filters by it. Thread-safe."""
+
+    def __init__(self, label_studio: LabelStudio | None) -> None:
+        self._label_studio = label_studio
+        self._jobs = JobPool(1, "notes")
+
+    def keep(self, task: Task, notes: Sequence[Note]) -> None:
+        """Write the notes on a task's own expressions into its data, in another thread; does nothing if they are there.
+
+        Of a task whose expressions are answered now an earlier note is emptied.
+        """
+        if self._label_studio is not None and (task.data.get(NOTE) or "") != note_lines(notes):
+            self._jobs.submit(Priority.BATCH, lambda: self.write(task, notes))
+
+    def write(self, task: Task, notes: Sequence[Note]) -> bool:
+        """As :meth:`keep`, at once; whether anything was written. A failure is logged: the pre-label does not need it.
+
+        The task is not asked for again: Label Studio answers that with a request for its prediction.
+        """
+        text = note_lines(notes)
+        if self._label_studio is None or not isinstance(task.id, int) or (task.data.get(NOTE) or "") == text:
+            return False
+        try:
+            self._label_studio.set_task_data(task.id, {**task.data, NOTE: text})
+        except LabelStudioError as error:
+            logger.warning("task %s: its note could not be stored in the field %s: %s", task.id, NOTE, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Leave what waits."""
+        self._jobs.close()

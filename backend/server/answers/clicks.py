@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 
-from backend.log_lines import saying
 from backend.memory import forget_locals
 from backend.pipeline import PslgSam
 from backend.pipeline.scores import clicked_score
@@ -27,16 +26,16 @@ from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
 from backend.pipeline.types import Image
 from backend.server.answers.more_like import MoreLikeThis
+from backend.server.answers.predictions import BUSY, note_region
 from backend.server.answers.prelabeling import Prelabeler
-from backend.server.answers.task_notes import BUSY, note_region
 from backend.server.editor.labeling_config import LabelingConfig
-from backend.server.editor.prompts import ObjectPrompt, read_prompts, read_task, without_texts
+from backend.server.editor.prompts import ObjectPrompt, answered_fields, read_prompts, read_task
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
 from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
-from backend.stages import in_words, measured, spent
+from backend.work import in_words, spent, work
 from dataset_tools.errors import PslgError, UnavailableError
 from dataset_tools.label_studio.notes import Note, answered
 
@@ -204,7 +203,7 @@ class Clicks:
         if not items:
             self._metrics.clicks.labels("empty").inc()
             return empty
-        with saying(task=task.id), measured() as stages:
+        with work(task=task.id) as stages:
             prediction, outcome = self._attempt(pipeline, request, config, queue, items)
             self._metrics.clicks.labels(outcome).inc()
             self._metrics.count_stages(stages)
@@ -224,7 +223,7 @@ class Clicks:
             with queue.turn((request.project, task.id), prompts, immediate=has_text) as granted:
                 if not granted:
                     return None, "superseded"
-                spent()["queue"] += time.perf_counter() - began
+                spent.get()["queue"] += time.perf_counter() - began
                 prediction = self._answer(pipeline, request, config, queue)
         except UnavailableError as error:
             # Of a refused request the editor shows nothing at all, of a note its words.
@@ -252,13 +251,13 @@ class Clicks:
         began = time.perf_counter()
         with queue.away():
             known = self._images.load(query.url, query.task_id)
-        spent()["fetch"] += time.perf_counter() - began
+        spent.get()["fetch"] += time.perf_counter() - began
 
         def pixels() -> Image:
             began = time.perf_counter()
             with queue.away():
                 found = known.pixels()
-            spent()["pixels"] += time.perf_counter() - began
+            spent.get()["pixels"] += time.perf_counter() - began
             return found
 
         image = EditorImage(known.identity, known.size, pixels)
@@ -269,8 +268,9 @@ class Clicks:
             typed = read_task(task, config, prompts.texts)
             prediction, refused = self._prelabeler.answer_newest(pipeline, typed, config)
             regions += prediction["result"]
-            if config.has_note:  # which says why a text is gone
-                regions += without_texts(context.result, config, refused)
+            # A text leaves its field only where a note says why.
+            gone = refused if config.has_note else frozenset()
+            regions += answered_fields(context.result, config, prompts.texts, gone)
             scores.append(prediction["score"])
         if prompts.more is not None:
             found, score = self._more.regions(pipeline, prompts.more, task, config, image)
@@ -323,7 +323,7 @@ class Clicks:
                 region = self._lookup.holding(task, points, prompt.label, config, image.size)
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
-        stages, began = spent(), time.perf_counter()
+        stages, began = spent.get(), time.perf_counter()
         before = _elsewhere(stages)
         prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
         replayed = time.perf_counter()

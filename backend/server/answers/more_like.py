@@ -16,7 +16,7 @@ from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box
-from backend.server.answers.task_notes import note_region
+from backend.server.answers.predictions import note_region
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import MoreLike
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter

@@ -78,7 +78,7 @@ def _to_json(answer: Prelabels, most: int, candidates: int) -> bytes:
     abstained = answer.abstained
     return orjson.dumps(
         {
-            "items": [_item_to_json(item) for item in answer],
+            "items": [_item_to_json(item) for item in answer.items],
             "candidates": [_item_to_json(item) for item in answer.candidates],
             "offered": candidates,
             "left_out": answer.left_out,

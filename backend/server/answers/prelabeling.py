@@ -16,26 +16,24 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from backend.log_lines import saying
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Prelabel, Prelabels
-from backend.server.answers.background import JobPool, LatePredictions, Priority
+from backend.server.answers.background import JobPool, LatePredictions, Priority, TaskNotes
+from backend.server.answers.predictions import Predictions, note_region, notes_of
 from backend.server.answers.prelabel_cache import PrelabelCache
-from backend.server.answers.task_notes import NO_LABEL, TaskNotes, note_region, notes_of
-from backend.server.editor.labeling_config import Control, LabelingConfig
-from backend.server.editor.prompts import TaskQuery, default_category, label_of, read_task
-from backend.server.editor.regions import RegionWriter
+from backend.server.editor.labeling_config import LabelingConfig
+from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
-from backend.server.protocol import Prediction, Region, Slot, Task
+from backend.server.protocol import Prediction, Slot, Task
 from backend.settings import Settings
-from backend.stages import in_words, measured, spent
 from backend.turns import Turns, Urgency
+from backend.work import in_words, spent, work
 from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.notes import Note, candidate, is_note
+from dataset_tools.label_studio.notes import Note, is_note
 
 __all__ = ["Prelabeler", "Serving"]
 
@@ -85,6 +83,7 @@ class Prelabeler:
         self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
         self.late = LatePredictions(label_studio, metrics)
         self.notes = TaskNotes(label_studio)
+        self.predictions = Predictions(settings, metrics)
         self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
@@ -114,7 +113,7 @@ class Prelabeler:
         Raises:
             PslgError: the image cannot be had.
         """
-        return self.prediction(pipeline, query, self.answers(pipeline, query, config, priority), config)
+        return self.predictions.of(pipeline, query, self.answers(pipeline, query, config, priority), config)
 
     def answer_newest(
         self, pipeline: PslgSam, query: TaskQuery, config: LabelingConfig
@@ -129,13 +128,13 @@ class Prelabeler:
         """
         answers = self.answers(pipeline, query, config, Priority.EDITOR)
         newest = replace(query, expressions=query.expressions[-1:])
-        prediction = self.prediction(pipeline, newest, answers[-1:], config)
+        prediction = self.predictions.of(pipeline, newest, answers[-1:], config)
         objects = [region for region in prediction["result"] if not is_note(region)]
         notes = note_region(notes_of(query, answers, config), config)
         refused = frozenset(
             text
             for text, answer in zip(query.expressions, answers, strict=True)
-            if all(label_of(item, query, config) is None for item in (*answer, *answer.candidates))
+            if all(config.label_of(item.category or query.category) is None for item in (*answer, *answer.candidates))
         )
         return {**prediction, "result": objects + notes}, refused
 
@@ -184,7 +183,7 @@ class Prelabeler:
             if address not in self._embeddings:
                 self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
         notes = notes_of(query, answers, config)
-        return self.prediction(pipeline, query, answers, config, notes), notes
+        return self.predictions.of(pipeline, query, answers, config, notes), notes
 
     @property
     def waiting(self) -> int:
@@ -253,7 +252,7 @@ class Prelabeler:
     ) -> Prediction:
         notes = notes_of(query, answers, config)
         self.notes.keep(task, notes)
-        return self.prediction(pipeline, query, answers, config, notes)
+        return self.predictions.of(pipeline, query, answers, config, notes)
 
     def _failed(self, task_id: int | str | None, error: Exception) -> None:
         self._metrics.prelabels.labels("failed").inc()
@@ -285,7 +284,7 @@ class Prelabeler:
                         f"{pipeline.model_version} no longer answers project {serving.scope}; what waited for it is"
                         " dropped: retrieve predictions again"
                     )
-                with saying(task=query.task_id), measured() as stages:
+                with work(task=query.task_id) as stages:
                     answer = self._compute_one(pipeline, query, asked, default, urgency, config.own_categories)
                     self._account(query, answer, stages)
                 return answer
@@ -310,7 +309,7 @@ class Prelabeler:
         urgency: Urgency,
         labels: Collection[str],
     ) -> Prelabels:
-        stages, began = spent(), time.perf_counter()
+        stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
         wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
@@ -345,7 +344,7 @@ class Prelabeler:
                 grounding=grounding,
             )
             cleaned = self._cleaned(answer)
-            for item in (*cleaned, *cleaned.candidates):
+            for item in (*cleaned.items, *cleaned.candidates):
                 embed(pixels, _click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
             self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
@@ -369,79 +368,7 @@ class Prelabeler:
         def cleaned(items: Iterable[Prelabel]) -> tuple[Prelabel, ...]:
             return tuple(replace(item, mask=clean_mask(item.mask, specks, holes)) for item in items)
 
-        return replace(answer, items=cleaned(answer), candidates=cleaned(answer.candidates))
-
-    def prediction(
-        self,
-        pipeline: PslgSam,
-        query: TaskQuery,
-        answers: Sequence[Prelabels],
-        config: LabelingConfig,
-        notes: Sequence[Note] | None = None,
-    ) -> Prediction:
-        """The answers to a query's expressions in the form that Label Studio stores; notes and candidates with them.
-
-        ``notes`` are those of ``notes_of`` where the caller has them already.
-        """
-        writer = RegionWriter.of(config, pipeline.model_version, self._settings, self._metrics.brush_bytes.observe)
-        began = time.perf_counter()
-        regions: list[Region] = []
-        scores: list[float] = []
-        notes = notes_of(query, answers, config) if notes is None else notes
-        for note in notes:
-            level = logging.WARNING if note.reason == NO_LABEL else logging.INFO
-            logger.log(level, "task %s: no mask for %s", query.task_id, note)
-        for expression, answer in zip(query.expressions, answers, strict=True):
-            places: dict[str | None, tuple[str, tuple[Control, ...]] | None] = {}
-            if answer.left_out:
-                logger.warning(
-                    "task %s: %d objects found for %r: the %d most certain go to Label Studio (PSLG_MAX_OBJECTS is %d,"
-                    " PSLG_DEADLINE %g s)",
-                    query.task_id,
-                    len(answer) + answer.left_out,
-                    expression[:200],
-                    len(answer),
-                    self._settings.max_objects,
-                    self._settings.deadline,
-                )
-            labelled = True
-            for item in answer:
-                if item.category not in places:
-                    label = label_of(item, query, config)
-                    places[item.category] = None if label is None else (label, config.controls_for(label))
-                place = places[item.category]
-                if place is None:
-                    labelled = False
-                    continue
-                regions += writer.regions(item.mask, *place, score=item.score, expression=expression)
-            scores.append(answer.score if labelled else 0.0)
-        self._metrics.prelabels.labels("answered" if regions else "abstained").inc()
-        self._metrics.count_notes(notes)
-        score = sum(scores) / len(scores) if regions else 0.0
-        regions += self._candidates(writer, query, answers, config)
-        regions += note_region(notes, config)
-        self._metrics.count_stages({"write": time.perf_counter() - began})
-        return {"result": regions, "score": score, "model_version": pipeline.model_version}
-
-    def _candidates(
-        self, writer: RegionWriter, query: TaskQuery, answers: Sequence[Prelabels], config: LabelingConfig
-    ) -> list[Region]:
-        """The objects that fit alike, marked as candidates; what has no label is none."""
-        regions: list[Region] = []
-        for expression, answer in zip(query.expressions, answers, strict=True):
-            shown = [
-                (item, label) for item in answer.candidates if (label := label_of(item, query, config)) is not None
-            ]
-            for number, (item, label) in enumerate(shown, 1):
-                regions += writer.regions(
-                    item.mask,
-                    label,
-                    config.controls_for(label),
-                    score=item.score,
-                    expression=expression,
-                    mark=candidate(number, len(shown)),
-                )
-        return regions
+        return replace(answer, items=cleaned(answer.items), candidates=cleaned(answer.candidates))
 
 
 def _host(url: str) -> str:

@@ -16,9 +16,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 
 from dataset_tools import categories
-from dataset_tools.categories import category_name
 from dataset_tools.errors import ProtocolError
-from dataset_tools.expressions.lexicon import says_nothing
+from dataset_tools.expressions.lexicon import own_nouns, says_nothing
 from dataset_tools.label_studio.images import variables
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import NOTE
@@ -157,7 +156,8 @@ class LabelingConfig:
         if len(places) > 1 or (name not in known and self.others):
             where = ", ".join(sorted(f"{tag} {number}" if number is not None else str(tag) for tag, number in places))
             raise ProtocolError(f"on which image this is cannot be told: {where}; there are {', '.join(known)}")
-        return replace(known.get(str(name), self), item=number if isinstance(number, int) else None)
+        meant, item = known.get(str(name), self), number if isinstance(number, int) else None
+        return meant if item == meant.item else replace(meant, item=item)  # the same one has looked things up already
 
     def shows(self, region: Mapping[str, Any]) -> bool:
         """Whether a region lies on this image; one that does not say where it lies does."""
@@ -186,13 +186,18 @@ class LabelingConfig:
     @cached_property
     def own_categories(self) -> frozenset[str]:
         """Words of the labels that are no canonical category, "Solar_Panel" as "solar panel": nouns for the parser."""
-        names = {category_name(name) for label in self.labels for name in label.names}
-        return frozenset(name for name in names if name not in categories.CATEGORIES and not says_nothing(name))
+        return own_nouns(name for label in self.labels for name in label.names)
 
     def label_for(self, category: str) -> str | None:
         """The stored text of the label that names ``category`` (canonical or not) most directly, None without one."""
         ranked = [(rank, label.stored) for label in self.labels if (rank := label.distance(category)) is not None]
         return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+    def label_of(self, category: str | None) -> str | None:
+        """The stored label for an object of a category; None when the config has none that fits, never a wrong one."""
+        if category is None or self.takes_any_category:
+            return self.labels[0].stored if len(self.labels) == 1 else None
+        return self.label_for(category)
 
     def controls_for(self, stored: str) -> tuple[Control, ...]:
         """The outputs that have a label stored under this text."""

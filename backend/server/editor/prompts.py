@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.types import Prelabel, Prompts
+from backend.pipeline.types import Prompts
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.protocol import Task
 from dataset_tools import brush_rle, categories
@@ -24,19 +24,19 @@ from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
 from dataset_tools.label_studio.images import filled, value_at
-from dataset_tools.label_studio.regions import brush_code, rectangle_corners
+from dataset_tools.label_studio.notes import asked
+from dataset_tools.label_studio.shapes import brush_code, rectangle_corners
 
 __all__ = [
     "EditorPrompts",
     "MoreLike",
     "ObjectPrompt",
     "TaskQuery",
+    "answered_fields",
     "default_category",
-    "label_of",
     "newest_draft",
     "read_prompts",
     "read_task",
-    "without_texts",
 ]
 
 _STROKE_POINTS = 3
@@ -109,17 +109,6 @@ def default_category(query: TaskQuery, config: LabelingConfig, expression: str) 
         name = category_name(config.labels[0].names[0])
         return name if name in own else next(iter(sorted(config.labels[0].categories)), None)
     return None
-
-
-def label_of(item: Prelabel, query: TaskQuery, config: LabelingConfig) -> str | None:
-    """The stored label for an object; None when the config has none that fits, never a wrong one."""
-    only = config.labels[0].stored if len(config.labels) == 1 else None
-    if config.takes_any_category:
-        return only
-    category = item.category or query.category
-    if category is None:
-        return only
-    return config.label_for(category)
 
 
 @dataclass(frozen=True)
@@ -355,19 +344,25 @@ def _drafted_box(found: ObjectPrompt, task: Task, config: LabelingConfig, image_
     return min(boxes, key=lambda drawn: drawn[0].area, default=None)
 
 
-def without_texts(result: Sequence[Any], config: LabelingConfig, refused: Collection[str]) -> list[dict[str, Any]]:
-    """The text fields of ``params.context.result`` that hold refused expressions, as they are without them.
+def answered_fields(
+    result: Sequence[Any], config: LabelingConfig, asked_for: Collection[str], refused: Collection[str]
+) -> list[dict[str, Any]]:
+    """The text fields of ``params.context.result`` as the editor shall go on with them.
 
-    The editor puts such an answer in the field's place at once, so that no annotation keeps as an expression what has
-    no answer.
+    The editor puts such an answer in the field's place at once, whatever becomes of the suggestions beside it. It is
+    marked with the expressions that were ``asked_for``: one that no region carries in the end was rejected. Those that
+    were ``refused`` leave the field, so that no annotation keeps as an expression what has no answer.
     """
     changed = []
     for item in _text_items(result, config):
-        kept = [part for part in _parts(item) if part not in refused]
-        if len(kept) < len(_parts(item)):
+        parts = _parts(item)
+        marks = [asked(part) for part in dict.fromkeys(parts) if part in asked_for and part not in refused]
+        kept = [part for part in parts if part not in refused]
+        if marks or len(kept) < len(parts):
             value = {**item["value"], "text": kept}
             names = ("id", "from_name", "to_name", "type", "item_index")
-            changed.append({**{name: item[name] for name in names if name in item}, "value": value})
+            meta = {"meta": {"text": ["\n".join(marks)]}} if marks else {}
+            changed.append({**{name: item[name] for name in names if name in item}, "value": value, **meta})
     return changed
 
 

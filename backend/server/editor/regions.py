@@ -2,7 +2,7 @@
 
 Of a region in a request each brush code is read only up to the clicked pixel (``brush_rle.value_at``); only the chosen
 region becomes a mask. Both are kept by the code's content hash, because every further click of an annotator asks the
-same again. Shapes are read and written by ``dataset_tools.label_studio.regions``.
+same again. Shapes are read and written by ``dataset_tools.label_studio.shapes``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError, MaskError
 from dataset_tools.label_studio.notes import answered
-from dataset_tools.label_studio.regions import brush_code, mask_of, new_id, provenance, read_info, words, written
+from dataset_tools.label_studio.regions import new_id, provenance, read_info, words
+from dataset_tools.label_studio.shapes import brush_code, mask_of, written
 
 __all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
 

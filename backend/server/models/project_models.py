@@ -18,9 +18,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
+from backend.bounded_cache import BoundedCache
+from backend.learning.annotations.exemplars import ExemplarStore
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
-from backend.pipeline.grounding.exemplars import without_exemplars
+from backend.pipeline.grounding.exemplars import LIKE, without_exemplars
 from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["UNAVAILABLE", "Model", "ProjectModels"]
@@ -30,6 +32,7 @@ LOAD_TIMEOUT = 600.0
 """Seconds that a command waits for models, at most; large ones come from slow disks."""
 _RETRY_BASE_AFTER = 15.0  # seconds between attempts while weights are missing
 _RETRY_AFTER = 60.0  # seconds before a version that could not be loaded is tried again
+_TAUGHT = 8  # projects whose pipelines with lessons are held; they share the networks
 _WAIT = 60.0  # seconds that a request waits for a version, where there is nothing else to answer with
 
 
@@ -134,7 +137,8 @@ class ProjectModels:
         config: name of the base config; versions of another one do not serve.
         load: makes the pipeline of a version's config file.
         capacity: promoted versions held in memory; the one that was not used for longest goes first.
-        extend: makes what answers a project of the pipeline that serves it: with lessons of its own.
+        exemplars: lessons of accepted objects, which a project's pipeline is lent: candidates of a new category before
+            any training.
     """
 
     def __init__(
@@ -144,9 +148,11 @@ class ProjectModels:
         config: str,
         load: Callable[[Path], PslgSam],
         capacity: int,
-        extend: Callable[[int | None, PslgSam], PslgSam] = lambda _, pipeline: pipeline,
+        exemplars: ExemplarStore,
     ) -> None:
-        self._extend = extend
+        self._exemplars = exemplars
+        self._taught: BoundedCache[tuple[int, str], PslgSam] = BoundedCache(_TAUGHT)
+        self._teaching = threading.Lock()
         self._base = base
         self._versions = versions
         self._config = config
@@ -180,7 +186,7 @@ class ProjectModels:
     def loaded(self, project: int | None) -> PslgSam | None:
         """The pipeline that answers a project now, None while it is loaded; never waits."""
         pipeline = self._find(project)[0] if self._base.ready else None
-        return None if pipeline is None else self._extend(project, pipeline)
+        return None if pipeline is None else self._with_lessons(project, pipeline)
 
     def pipeline(self, project: int | None) -> PslgSam:
         """The pipeline that answers a project; the caller keeps it to the end of its request.
@@ -193,9 +199,9 @@ class ProjectModels:
         while True:
             pipeline, loading = self._find(project)
             if pipeline is not None:
-                return self._extend(project, pipeline)
+                return self._with_lessons(project, pipeline)
             if loading is None:
-                return self._extend(project, base)
+                return self._with_lessons(project, base)
             try:
                 loading.exception(max(0.0, until - time.monotonic()))
             except FutureTimeoutError:
@@ -203,7 +209,8 @@ class ProjectModels:
 
     def answers(self, project: int | None, version: str) -> bool:
         """Whether ``version`` answers the project now; lessons that were added since make no difference."""
-        return without_exemplars(self.version(project)) == without_exemplars(version)
+        pipeline = self._find(project)[0] if self._base.ready else None
+        return pipeline is not None and pipeline.model_version == without_exemplars(version)
 
     def serves(self, project: int | None, version: str) -> bool:
         """Whether ``version`` answers the project now, and nothing else was promoted for it (and is being loaded)."""
@@ -216,6 +223,28 @@ class ProjectModels:
         with self._lock:
             held = list(reversed(self._held))
         return [*([self._base.version] if self._base.ready else []), *held]
+
+    def _with_lessons(self, project: int | None, pipeline: PslgSam) -> PslgSam:
+        """``pipeline`` with what the project's lessons show; itself where they show nothing that it does not know."""
+        try:
+            state = None if project is None else self._exemplars.state(project)
+        except sqlite3.Error as error:
+            logger.warning("the lessons of project %s cannot be read: %s; answered without", project, error)
+            state = None
+        if project is None or not state:
+            return pipeline
+        key = (project, f"{pipeline.model_version}{LIKE}{state}")
+        with self._teaching:
+            held = self._taught.get(key)
+            if held is None:
+                taught = self._exemplars.taught(project)
+                held = pipeline.with_exemplars(taught.lessons, key[1])
+                self._taught.put(key, held, 1)
+                if held is not pipeline:
+                    known = pipeline.grounder.known_categories or ()
+                    names = ", ".join(f"{n!r} ({c} objects)" for n, c in taught.objects.items() if n not in known)
+                    logger.info("project %d: more like its accepted objects is found: %s", project, names)
+        return held
 
     def _wanted(self, project: int | None) -> str | None:
         """The version promoted for a project; the one that it had last where that cannot be read."""

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
-from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, step_generator
+from backend.training.run import Ema, TrainingRun, parameter_groups, step_generator
+from backend.training.schedule import learning_rate
 from backend.training.segmenter.settings import KINDS
 from backend.training.segmenter.training import interactive_rounds, means_of
 from backend.training.segmenter.validation import (

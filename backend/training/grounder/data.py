@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.types import Image
+from backend.training.batches import in_processes
 from dataset_tools.categories import canonical, kind_of
 from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Box
-from dataset_tools.labelled import LabelledObject, read
+from dataset_tools.labelled import LabelledImage, LabelledObject, read
 from dataset_tools.masks import Mask
 
 Outline: TypeAlias = npt.NDArray[np.float32]
@@ -121,6 +122,7 @@ def load_folder(
     boxes_only: bool = False,
     every: int = 1,
     complete_where_present: Collection[str] = (),
+    workers: int = 0,
 ) -> list[TrainingImage]:
     """Decode a dataset folder.
 
@@ -134,36 +136,53 @@ def load_folder(
         every: keep only each so many-th image.
         complete_where_present: categories (and kinds) of ``unlabelled`` that are outlined without gaps in every image
             in which one of them is outlined: there they are not unlabelled.
+        workers: processes that decode; 0: this one.
 
     Raises:
         ImageError: an image cannot be read.
         DatasetError: a category is unknown to ``dataset_tools.categories``.
     """
-    result = []
-    for entry in read(folder, split)[::every]:
-        if names is not None and entry.name not in names:
-            continue
-        image = entry.pixels()
-        scale = min(1.0, max_side / max(image.shape[:2]))
-        if scale < 1.0:
-            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        objects = []
-        for item in entry.objects:
-            category = canonical(item.label)
-            if category is None:
-                raise DatasetError(
-                    f"{folder}: annotation {item.id} has category {item.label!r}, which is no alias of "
-                    "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
-                )
-            outlines = outlines_of(item, scale)
-            if outlines:
-                objects.append(OutlinedObject(category, outlines, kind_of(item.label)))
-        present = {name for item in objects for name in (item.category, item.kind)}
-        silent = unlabelled
-        if not present.isdisjoint(complete_where_present):
-            silent = {name: weight for name, weight in unlabelled.items() if name not in complete_where_present}
-        result.append(TrainingImage(entry.name, image, tuple(objects), silent, boxes_only))
-    return result
+    entries = [entry for entry in read(folder, split)[::every] if names is None or entry.name in names]
+    decode = partial(
+        _decoded,
+        folder=folder,
+        max_side=max_side,
+        unlabelled=unlabelled,
+        boxes_only=boxes_only,
+        complete_where_present=complete_where_present,
+    )
+    return in_processes(decode, entries, workers)
+
+
+def _decoded(
+    entry: LabelledImage,
+    *,
+    folder: Path,
+    max_side: int,
+    unlabelled: dict[str, float],
+    boxes_only: bool,
+    complete_where_present: Collection[str],
+) -> TrainingImage:
+    image = entry.pixels()
+    scale = min(1.0, max_side / max(image.shape[:2]))
+    if scale < 1.0:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    objects = []
+    for item in entry.objects:
+        category = canonical(item.label)
+        if category is None:
+            raise DatasetError(
+                f"{folder}: annotation {item.id} has category {item.label!r}, which is no alias of "
+                "a known one; add the alias to dataset_tools/categories.py or leave the annotation out"
+            )
+        outlines = outlines_of(item, scale)
+        if outlines:
+            objects.append(OutlinedObject(category, outlines, kind_of(item.label)))
+    present = {name for item in objects for name in (item.category, item.kind)}
+    silent = unlabelled
+    if not present.isdisjoint(complete_where_present):
+        silent = {name: weight for name, weight in unlabelled.items() if name not in complete_where_present}
+    return TrainingImage(entry.name, image, tuple(objects), silent, boxes_only)
 
 
 def draw_scenes(count: int, seed: int) -> list[TrainingImage]:

@@ -30,7 +30,7 @@ class Targets:
         boxes: [B, 4 * G, h, w], the boxes that the cell should report, in pixels (``DetectorOutput.groups``).
         weight: [B, G, h, w], the cell's share in its object's box loss; sums to 1 over an object, 0 elsewhere.
         background: [B, C, h, w], weight of the negative heat loss.
-        semantic: int64[B, H/4, W/4], category index, ``SHAPELESS`` or ``UNLABELLED``.
+        semantic: uint8[B, H/4, W/4], category index, ``SHAPELESS`` or ``UNLABELLED``.
         objects: number of objects, summed over the levels that learn them.
     """
 
@@ -40,6 +40,21 @@ class Targets:
     background: list[Tensor]
     semantic: Tensor
     objects: int
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on ``device``."""
+
+        def moved(maps: list[Tensor]) -> list[Tensor]:
+            return [values.to(device, non_blocking=True) for values in maps]
+
+        return Targets(
+            moved(self.heat),
+            moved(self.boxes),
+            moved(self.weight),
+            moved(self.background),
+            self.semantic.to(device, non_blocking=True),
+            self.objects,
+        )
 
 
 def make_targets(samples: Sequence[DetectorSample], categories: int, groups: Sequence[int] = ()) -> Targets:
@@ -75,7 +90,7 @@ def make_targets(samples: Sequence[DetectorSample], categories: int, groups: Seq
         factor = stride // SEMANTIC_STRIDE
         # A cell that is partly "say nothing" says nothing.
         backgrounds.append(-functional.max_pool2d(-background, factor) if factor > 1 else background)
-    semantic = torch.from_numpy(np.stack([sample.semantic for sample in samples]).astype(np.int64))
+    semantic = torch.from_numpy(np.stack([sample.semantic for sample in samples]))
     return Targets(heats, boxes, weights, backgrounds, semantic, objects)
 
 
@@ -112,8 +127,8 @@ def _draw(
 def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
     """``heat``, ``box`` and ``semantic`` losses (scalars), each a mean over objects or positions."""
     count = max(1, targets.objects)
-    heat = torch.zeros(())
-    box = torch.zeros(())
+    heat = torch.zeros((), device=targets.semantic.device)
+    box = torch.zeros_like(heat)
     for level, stride in enumerate(STRIDES):
         heat = heat + focal(output.heat[level].float(), targets.heat[level], targets.background[level]).sum()
         weight = targets.weight[level].flatten(0, 1)
@@ -127,7 +142,7 @@ def losses(output: DetectorOutput, targets: Targets) -> dict[str, Tensor]:
     result = {"heat": heat / count, "box": box / count}
     if output.semantic is not None:
         categories = output.semantic.shape[1]
-        labels = targets.semantic.clamp(max=categories)
+        labels = targets.semantic.long().clamp(max=categories)
         wanted = functional.one_hot(labels, categories + 1)[..., :categories].permute(0, 3, 1, 2).float()
         weight = targets.background[0][:, :categories].maximum(wanted)
         weight = weight * (targets.semantic != SHAPELESS)[:, None]

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from backend.pipeline.grounding.compact.efficientnet import folded_imagenet
 from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
+from backend.training.batches import batches
 from backend.training.grounder.augmentation import AugmentationConfig, SampleMaker
 from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder
-from backend.training.grounder.losses import losses, make_targets
+from backend.training.grounder.losses import Targets, losses, make_targets
 from backend.training.run import (
     Ema,
     TrainingRun,
-    learning_rate,
     read_weights,
     seed_everything,
     step_generator,
 )
+from backend.training.schedule import Schedule
 from dataset_tools.errors import ConfigError
 from dataset_tools.progress import Bar
 
@@ -44,12 +45,17 @@ class Source:
 
 
 def load_sources(
-    config: Mapping[str, Mapping[str, Any]], data: Path, max_side: int, leave_out: Collection[str] = ()
+    config: Mapping[str, Mapping[str, Any]],
+    data: Path,
+    max_side: int,
+    leave_out: Collection[str] = (),
+    workers: int = 0,
 ) -> list[Source]:
     """Decode the sources that ``config`` names below the folder ``data``, reduced to ``max_side`` pixels.
 
     A source has ``share``, optionally ``from_step``, and either ``folder`` (with ``split``, ``names``, ``unlabelled``)
-    or ``scenes`` and ``seed``. Objects of the categories ``leave_out`` are taken out of all of them.
+    or ``scenes`` and ``seed``. Objects of the categories ``leave_out`` are taken out of all of them. ``workers``
+    processes decode; 0: this one.
     """
     sources = []
     for name, source in config.items():
@@ -63,6 +69,7 @@ def load_sources(
                 boxes_only=source.get("boxes_only", False),
                 every=source.get("every", 1),
                 complete_where_present=source.get("complete_where_present", ()),
+                workers=workers,
             )
         else:
             images = draw_scenes(source["scenes"], source["seed"])
@@ -81,20 +88,29 @@ def train(
     config: Mapping[str, Any],
     sources: Sequence[Source],
     out: Path,
-    steps: int,
+    steps: int | None,
     validate: Callable[[Detector], dict[str, float]],
     resume: bool,
+    *,
+    minutes: float | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
 ) -> Path:
-    """Train until ``steps`` and return the best weights' file.
+    """Train until ``steps``, or for ``minutes``, and return the best weights' file.
 
     Args:
         config: train.yaml as a mapping; its ``init``, if any, is the file of the weights to start from.
         sources: where the samples come from.
         out: the run's folder (``TrainingRun``).
-        steps: total number of steps; not part of the run's config, so that a run may be ended early or prolonged.
+        steps: total number of steps; not part of the run's config, so that a run may be ended early or prolonged. None
+            with ``minutes``.
         validate: figures of a detector in evaluation mode; must hold ``CRITERION``.
         resume: go on from the folder's checkpoint.
+        minutes: train so long, whatever the number of steps (``Schedule``).
+        device: where the network learns; default: the CPU.
+        workers: processes that draw the samples; 0: this one.
     """
+    device = device or torch.device("cpu")
     run = TrainingRun(out, config, criterion=CRITERION, resume=resume)
     seed_everything(config["seed"])
     model_config = DetectorConfig.of(config["detector"])
@@ -105,7 +121,7 @@ def train(
         _start_from(detector, Path(config["init"]))
     if detector.backbone is not None:
         detector.backbone.freeze(config.get("frozen_blocks", 0))
-    detector = detector.to(memory_format=torch.channels_last)
+    detector = detector.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(_parameter_groups(detector, config), lr=config["learning_rate"], fused=True)
     ema = Ema(detector, config["ema_decay"])
     state = run.restore()
@@ -115,7 +131,7 @@ def train(
         detector.load_state_dict(state["detector"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
-    draw = _sampler(config, sources, model_config.categories)
+    draw = _sampler(config, sources, model_config)
     evaluated = Detector(model_config).to(memory_format=torch.channels_last).eval()
     sums: dict[str, float] = {}
     detector.train()
@@ -123,33 +139,40 @@ def train(
     def save(done: int) -> None:
         run.save(done, detector=detector.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
 
-    progress = Bar(range(first, steps), initial=first, total=steps, unit="step", mininterval=10)
-    for step in progress:
-        rate = learning_rate(step, steps, config["learning_rate"], config["warmup"], config["decay_share"])
+    schedule = Schedule(steps, minutes, first)
+    ahead = batches(draw, first, steps, workers)
+    progress = Bar(ahead, initial=first, total=steps, unit="step", mininterval=10)
+    for step, (images, targets) in progress:
+        rate = schedule.rate(step, config["learning_rate"], config["warmup"], config["decay_share"])
         if step >= config["warmup"] and rate < config["learning_rate"] and not run.has_plateau:
             save(step)
             run.keep_plateau()
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
-        parts = _step(detector, optimizer, draw(step), config)
+        parts = _step(detector, optimizer, images.to(device), targets.to(device), config)
         ema.update(detector)
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value
         done = step + 1
+        over = schedule.is_over(done)
         if done % config["log_every"] == 0:
             means = {name: value / config["log_every"] for name, value in sums.items()}
             run.log("train", done, learning_rate=rate, **means)
             progress.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
             sums = {}
-        if done % config["validate_every"] == 0 or done == steps:
+        if over and minutes is not None:
+            save(done)  # a machine that is lent for minutes may be gone before the validation ends
+        if done % config["validate_every"] == 0 or over:
             evaluated.load_state_dict(ema.tensors)
             figures = validate(evaluated)
             run.log("validation", done, **figures)
             keep = run.keep if config.get("keep_last", False) else run.keep_if_best
             keep(done, figures[CRITERION], ema.tensors)
             run.plot()
-        if done % config["validate_every"] == 0 or done % config.get("save_every", 500) == 0 or done == steps:
+        if done % config["validate_every"] == 0 or done % config.get("save_every", 500) == 0 or over:
             save(done)
+        if over:
+            break
     return out / "best.safetensors"
 
 
@@ -164,13 +187,15 @@ def _start_from(detector: Detector, path: Path) -> None:
 
 
 def _step(
-    detector: Detector, optimizer: torch.optim.Optimizer, samples: list[Any], config: Mapping[str, Any]
+    detector: Detector,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    targets: Targets,
+    config: Mapping[str, Any],
 ) -> dict[str, float]:
-    """One update; returns the losses and the gradient's norm."""
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2).float()
-    images = images.contiguous(memory_format=torch.channels_last)
-    targets = make_targets(samples, len(detector.config.categories), detector.config.groups)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config["bfloat16"]):
+    """One update by images uint8[B, S, S, 3]; returns the losses and the gradient's norm."""
+    images = images.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config["bfloat16"]):
         output = detector(images)
     parts: dict[str, Tensor] = losses(output, targets)
     weighted = [config["loss_weights"][name] * value for name, value in parts.items()]
@@ -185,16 +210,19 @@ def _step(
 
 
 def _sampler(
-    config: Mapping[str, Any], sources: Sequence[Source], categories: tuple[str, ...]
-) -> Callable[[int], list[Any]]:
+    config: Mapping[str, Any], sources: Sequence[Source], model: DetectorConfig
+) -> Callable[[int], tuple[Tensor, Targets]]:
+    """Makes the batch of a step: images uint8[B, S, S, 3] and their targets."""
     augmentation = AugmentationConfig.of(config["augmentation"])
-    makers = [SampleMaker(source.images, categories, augmentation) for source in sources]
+    makers = [SampleMaker(source.images, model.categories, augmentation) for source in sources]
 
-    def draw(step: int) -> list[Any]:
+    def draw(step: int) -> tuple[Tensor, Targets]:
         rng = step_generator(config["seed"], step)
         shares = np.array([source.share if step >= source.from_step else 0.0 for source in sources])
         chosen = rng.choice(len(makers), size=config["batch_size"], p=shares / shares.sum())
-        return [makers[index].draw(rng) for index in chosen]
+        samples = [makers[index].draw(rng) for index in chosen]
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        return images, make_targets(samples, len(model.categories), model.groups)
 
     return draw
 

@@ -67,7 +67,7 @@ class BatchPrompts:
 
 def encode(sam: Sam, images: npt.NDArray[np.uint8]) -> Tensor:
     """Features [B, C, h, w] of windows uint8[B, S, S, 3]."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(images).to(sam.pixel_mean.device).permute(0, 3, 1, 2).float()
     pixels = ((pixels - sam.pixel_mean) / sam.pixel_std).contiguous(memory_format=torch.channels_last)
     features: Tensor = sam.image_encoder(pixels)
     return features

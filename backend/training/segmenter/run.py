@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import TrainingRun, read_weights, save_weights
-from backend.training.segmenter.samples import TrainingScene, scene_of, training_scenes
+from backend.training.segmenter.samples import PHOTOGRAPHS, SYNTHETIC, TrainingScene, scene_of, training_scenes
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
@@ -24,8 +24,19 @@ from dataset_tools.labelled import read
 __all__ = ["export_weights", "read_data", "run_segmenter_training"]
 
 
-def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume: bool) -> Path:
+def run_segmenter_training(
+    data: Path,
+    out: Path,
+    config: dict[str, Any],
+    resume: bool,
+    *,
+    minutes: float | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
+) -> Path:
     """Train by ``config`` on the datasets below ``data``; returns the file of the best weights.
+
+    ``minutes``, ``device`` and ``workers`` are those of ``train_segmenter``.
 
     Raises:
         ConfigError: the config names data that is not there, or ``out`` holds another run.
@@ -33,9 +44,9 @@ def run_segmenter_training(data: Path, out: Path, config: dict[str, Any], resume
     settings = SegmenterSettings.of(config)
     torch.set_num_threads(settings.threads)
     run = TrainingRun(out, config, criterion="score", resume=resume)
-    training, validation = read_data(data, settings)
+    training, validation = read_data(data, settings, workers)
     init = read_weights(Path(settings.init)) if settings.init else None
-    train_segmenter(run, settings, training, validation, init)
+    train_segmenter(run, settings, training, validation, init, minutes=minutes, device=device, workers=workers)
     return export_weights(out, settings, validation, init)
 
 
@@ -67,8 +78,13 @@ def export_weights(
     return out / "model.safetensors"
 
 
-def read_data(data: Path, settings: SegmenterSettings) -> tuple[list[TrainingScene], list[TrainingScene]]:
-    """Training and validation scenes of the settings' ``data``, ``exclude_categories`` and numbers of scenes."""
+def read_data(
+    data: Path, settings: SegmenterSettings, workers: int = 0
+) -> tuple[list[TrainingScene], list[TrainingScene]]:
+    """Training and validation scenes of the settings' ``data``, ``exclude_categories`` and numbers of scenes.
+
+    ``workers`` processes decode; 0: this one.
+    """
     training: list[TrainingScene] = []
     validation: list[TrainingScene] = []
     for name, part in settings.data.items():
@@ -83,12 +99,13 @@ def read_data(data: Path, settings: SegmenterSettings) -> tuple[list[TrainingSce
             every = read(folder)
             images = [image for image in every if image.name not in part.validation]
             held_out = [image for image in every if image.name in part.validation]
-        training += training_scenes(images, settings.exclude_categories)
-        validation += training_scenes(held_out, settings.exclude_categories)
+        origin = PHOTOGRAPHS if part.share is None else name
+        training += training_scenes(images, settings.exclude_categories, workers, origin)
+        validation += training_scenes(held_out, settings.exclude_categories, workers)
+    photographs = list(training)
     for number in range(settings.synthetic_scenes):
         scene = _synthetic_scene(settings.seed * 100_003 + number, settings.exclude_categories)
         training += [scene] if scene.objects else []
-    photographs = [scene for scene in training if scene.origin == "real"]
     training += shape_scenes(photographs, settings.shape_scenes, settings.seed)
     return training, validation
 
@@ -98,4 +115,4 @@ def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Training
 
     scene = synthetic.draw_scene(seed)
     masks = ((o.category, o.mask) for o in scene.objects if o.category not in exclude_categories)
-    return scene_of(f"synthetic-{seed}", scene.image, masks, "synthetic")
+    return scene_of(f"synthetic-{seed}", scene.image, masks, SYNTHETIC)

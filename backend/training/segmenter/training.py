@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
-from backend.training.run import Ema, TrainingRun, learning_rate, parameter_groups, seed_everything, step_generator
+from backend.training.batches import batches
+from backend.training.run import Ema, TrainingRun, parameter_groups, seed_everything, step_generator
+from backend.training.schedule import Schedule
 from backend.training.segmenter.prompts import (
     BatchPrompts,
     PromptTarget,
@@ -30,7 +33,14 @@ from backend.training.segmenter.prompts import (
     upsampled,
     with_corrective_clicks,
 )
-from backend.training.segmenter.samples import Origin, TrainingObject, TrainingScene, draw_sample
+from backend.training.segmenter.samples import (
+    SHAPES,
+    SYNTHETIC,
+    TrainingObject,
+    TrainingScene,
+    WindowSample,
+    draw_sample,
+)
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.validation import validate
 from dataset_tools.progress import Bar
@@ -49,6 +59,10 @@ def train_segmenter(
     scenes: list[TrainingScene],
     held_out: list[TrainingScene],
     init: dict[str, Tensor] | None,
+    *,
+    minutes: float | None = None,
+    device: torch.device | None = None,
+    workers: int = 0,
 ) -> None:
     """Train until ``settings.steps``, from ``init`` weights if given, or from the run's checkpoint.
 
@@ -58,12 +72,16 @@ def train_segmenter(
         scenes: training scenes.
         held_out: validation scenes.
         init: a state dict to start from.
+        minutes: train so long, whatever the number of steps (``Schedule``).
+        device: where the network learns; default: the CPU.
+        workers: processes that draw the windows; 0: this one.
     """
+    device = device or torch.device("cpu")
     seed_everything(settings.seed)
     sam = build_compact_sam(**settings.network())
     if init is not None:
         sam.load_state_dict(init)
-    sam = sam.to(memory_format=torch.channels_last)
+    sam = sam.to(device).to(memory_format=torch.channels_last)
     parameters = parameter_groups(sam, settings.weight_decay)
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, fused=True)
     ema = Ema(sam, settings.ema_decay)
@@ -74,23 +92,36 @@ def train_segmenter(
         ema.load_state_dict(state["ema"])
         first = int(state["step"])
 
-    shares: dict[Origin, float] = {"synthetic": settings.synthetic_share, "shapes": settings.shape_share}
+    shares = {name: part.share for name, part in settings.data.items() if part.share is not None}
+    shares |= {SYNTHETIC: settings.synthetic_share, SHAPES: settings.shape_share}
     draw = BalancedDraw(scenes, settings.category_power, shares)
     averaged = copy.deepcopy(sam).eval()
-    steps, logged = settings.steps, []
-    last = steps if settings.stop_after is None else min(steps, settings.stop_after)
-    progress = Bar(range(first, last), initial=first, total=last, desc="compact segmenter", unit="step")
-    for step in progress:
-        rng = step_generator(settings.seed, step)
-        size = _size_at(step / steps, settings.sizes)
+    logged = []
+    schedule = Schedule(settings.steps if minutes is None else None, minutes, first)
+    last = None
+    if minutes is None:
+        last = settings.steps if settings.stop_after is None else min(settings.steps, settings.stop_after)
+
+    def make(step: int) -> _Batch:
+        return _draw_batch(settings, draw, _size_at(schedule.progress(step), settings.sizes), step)
+
+    progress = Bar(
+        batches(make, first, last, workers), initial=first, total=last, desc="compact segmenter", unit="step"
+    )
+    before = None
+    for step, batch in progress:
+        size = batch.samples[0].mask.shape[0]
         set_img_size(sam, size)
-        if step and size != _size_at((step - 1) / steps, settings.sizes):
+        if before is None:
+            before = _size_at(schedule.progress(max(0, step - 1)), settings.sizes)
+        if size != before:
             run.best_value = None  # the weights are for the last size; figures of others do not compare
-        rate = learning_rate(step, steps, settings.learning_rate, settings.warmup, settings.decay_share)
+        before = size
+        rate = schedule.rate(step, settings.learning_rate, settings.warmup, settings.decay_share)
         for group in optimizer.param_groups:
             group["lr"] = rate
         sam.train()
-        loss, parts = _step(sam, settings, draw, rng)
+        loss, parts = _step(sam, settings, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(sam.parameters(), settings.clip)
@@ -98,12 +129,15 @@ def train_segmenter(
         ema.update(sam)
         logged.append(parts)
         done = step + 1
-        if done % settings.log_every == 0 or done == last:
+        over = done == last or schedule.is_over(done)
+        if done % settings.log_every == 0 or over:
             means = means_of(logged)
             run.log("train", done, **means)
             progress.set_postfix(loss=f"{means['loss']:.3f}", iou=f"{means['iou']:.3f}")
             logged = []
-        if done % settings.validate_every == 0 or done == last:
+        if over and minutes is not None:  # a machine that is lent for minutes may be gone before the validation ends
+            run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+        if done % settings.validate_every == 0 or over:
             averaged.load_state_dict(ema.tensors)
             set_img_size(averaged, sam.image_encoder.img_size)
             metrics = validate(averaged, held_out, settings.seed)
@@ -111,13 +145,21 @@ def train_segmenter(
             run.keep_if_best(done, metrics[run.criterion], ema.tensors)
             run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
             run.plot()
+        if over:
+            break
 
 
-def _step(
-    sam: Sam, settings: SegmenterSettings, draw: BalancedDraw, rng: np.random.Generator
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one batch, and what to log of it."""
-    size = sam.image_encoder.img_size
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Windows of one step, the kind of first prompt of each group of them, and the randomness of what follows."""
+
+    samples: list[WindowSample]
+    kinds: list[str]
+    rng: np.random.Generator
+
+
+def _draw_batch(settings: SegmenterSettings, draw: BalancedDraw, size: int, step: int) -> _Batch:
+    rng = step_generator(settings.seed, step)
     groups = settings.groups
     kinds = [str(rng.choice(list(group.prompts), p=list(group.prompts.values()))) for group in groups]
     samples = [
@@ -125,12 +167,18 @@ def _step(
         for group, kind in zip(groups, kinds, strict=True)
         for _ in range(group.windows)
     ]
+    return _Batch(samples, kinds, rng)
+
+
+def _step(sam: Sam, settings: SegmenterSettings, batch: _Batch) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one batch, and what to log of it."""
+    groups, samples, rng = settings.groups, batch.samples, batch.rng
     losses: list[Tensor] = []
     parts: dict[str, list[float]] = {"iou": [], "iou_error": []}
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.autocast):
+    with torch.autocast(sam.pixel_mean.device.type, torch.bfloat16, enabled=settings.autocast):
         features = encode(sam, np.stack([sample.image for sample in samples]))
         start = 0
-        for group, kind in zip(groups, kinds, strict=True):
+        for group, kind in zip(groups, batch.kinds, strict=True):
             part = slice(start, start + group.windows)
             rounds = 1 + int(rng.choice(len(group.rounds), p=group.rounds))
             losses += interactive_rounds(
@@ -222,7 +270,7 @@ class BalancedDraw:
     ``shares`` of the draws go to scenes of these origins where there are any, the rest to the others.
     """
 
-    def __init__(self, scenes: list[TrainingScene], power: float, shares: Mapping[Origin, float]) -> None:
+    def __init__(self, scenes: list[TrainingScene], power: float, shares: Mapping[str, float]) -> None:
         self.pairs = [(scene, target) for scene in scenes for target in scene.objects]
         names = [(scene.origin, target.category) for scene, target in self.pairs]
         counts = Counter(names)

@@ -79,7 +79,7 @@ def score_prompts(sam: Sam, scenes: list[TrainingScene], seed: int, batch: int =
     pairs = [(scene, target) for scene in scenes for target in scene.objects]
     scores: dict[str, list[Scores]] = {}
     size = sam.image_encoder.img_size
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(sam.pixel_mean.device.type, torch.bfloat16):
         for start in range(0, len(pairs), batch):
             chosen = pairs[start : start + batch]
             exact = [plain_sample(scene, target, target.box, size) for scene, target in chosen]

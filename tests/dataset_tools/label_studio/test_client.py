@@ -7,7 +7,8 @@ import time
 import pytest
 
 from dataset_tools.errors import LabelStudioError
-from dataset_tools.label_studio.client import LabelStudio, token_kind
+from dataset_tools.label_studio.client import LabelStudio
+from dataset_tools.label_studio.connection import token_kind
 from tests.server.conftest import Reply, Site
 
 

@@ -18,7 +18,8 @@ from dataset_tools.label_studio.image_folders import FolderImage
 from dataset_tools.label_studio.image_import import FILE, Imported, LocalFiles, TaskKeys, import_images
 from dataset_tools.label_studio.images import addresses
 from dataset_tools.label_studio.projects import add_tasks, create_project
-from dataset_tools.label_studio.regions import new_id, written
+from dataset_tools.label_studio.regions import new_id
+from dataset_tools.label_studio.shapes import written
 from dataset_tools.maps.objects import TilePlaces
 from tests.server.conftest import Reply, Site
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,19 @@ from dataset_tools.label_studio.annotations import prompt_texts
 from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_task
 from dataset_tools.label_studio.images import addresses, image_at
 from dataset_tools.label_studio.note_counts import NoteCounts
-from dataset_tools.label_studio.notes import NOTE, UNDECIDED, Note, answered, candidate, note_lines, read_notes, stated
-from dataset_tools.label_studio.regions import provenance, words, written
+from dataset_tools.label_studio.notes import (
+    NOTE,
+    UNDECIDED,
+    Note,
+    answered,
+    asked,
+    candidate,
+    note_lines,
+    read_notes,
+    stated,
+)
+from dataset_tools.label_studio.regions import provenance, words
+from dataset_tools.label_studio.shapes import written
 
 AMBIGUOUS = Note("the airplane", "ambiguous", "2 objects fit 'the airplane' alike: say which.")
 
@@ -22,8 +34,10 @@ def note(*notes: Note) -> dict[str, Any]:
     return {"id": "n", "from_name": NOTE, "to_name": "image", "type": "textarea", "value": {"text": text}}
 
 
-def typed(*texts: str) -> dict[str, Any]:
-    return {"id": "p", "from_name": "prompt", "to_name": "image", "type": "textarea", "value": {"text": list(texts)}}
+def typed(*texts: str, shown: Sequence[str] = ()) -> dict[str, Any]:
+    meta = {"text": ["\n".join(map(asked, shown))]}
+    value = {"text": list(texts)}
+    return {"id": "p", "from_name": "prompt", "to_name": "image", "type": "textarea", "value": value, "meta": meta}
 
 
 def region(number: int, *marks: str, expression: str = "the airplane") -> dict[str, Any]:
@@ -80,6 +94,42 @@ def test_a_typed_expression_without_an_answer_is_not_kept_as_true() -> None:
     assert stated([typed("the ship", "the airplane"), note(AMBIGUOUS)])[0]["value"]["text"] == ["the ship"]
     # Answered after all, by clicks on a candidate that carries the words: the text stays.
     assert stated([typed("the airplane"), note(AMBIGUOUS), region(1)])[0]["value"]["text"] == ["the airplane"]
+
+
+def test_a_typed_expression_whose_suggestion_was_rejected_is_not_kept_as_true() -> None:
+    drawn = {**region(0), "meta": {}, "origin": "manual"}
+    left, right = "the airplane on the left", "the airplane on the right"
+    assert samples([typed(left, shown=[left]), drawn]) == [("",)]
+    assert samples([typed(left, right, shown=[left]), drawn]) == [(right,)]  # typed where no model was asked
+    assert samples([typed(left, right, shown=[left, right]), region(1, expression=right)]) == [(right,)]
+    # Its own words, typed for the region itself, are its own.
+    own = {**typed(left), "from_name": "words", "id": "r0"}
+    assert samples([typed(left, shown=[left]), drawn, own]) == [(left,)]
+
+
+def test_an_annotation_of_rejected_texts_says_nothing_and_that_is_said() -> None:
+    ship = "the ship"
+    problems: list[Problem] = []
+    for result in (
+        [typed(ship, shown=[ship])],
+        [typed(ship)],
+        [region(1, candidate(1, 2)), region(2, candidate(2, 2))],
+    ):
+        task = {
+            "id": 1,
+            "data": {"image": "/a.png", "expression": "the airplane"},
+            "annotations": [{"id": 1, "result": result}],
+        }
+        found: list[Problem] = []
+        assert not list(samples_of_task(task, ImportRules(), found))
+        problems += found
+    begin = "it was submitted without an object, but not empty: "
+    assert [problem.message.split(";")[0].removeprefix(begin) for problem in problems] == [
+        "nothing was accepted for what was typed (the ship)",
+        "nothing was accepted for what was typed (the ship)",
+        "none of several candidates was chosen",
+    ]
+    assert {problem.kind for problem in problems} == {"left-out"}
 
 
 @pytest.mark.parametrize(

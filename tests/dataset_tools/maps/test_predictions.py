@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from dataset_tools.cli import dataset as dataset_command
 from dataset_tools.errors import DatasetError
 from dataset_tools.label_studio.notes import candidate
-from dataset_tools.label_studio.regions import written
+from dataset_tools.label_studio.shapes import written
 
 SIDE = 40
 OVERLAP = 20

@@ -104,6 +104,7 @@ class DrawnDetector(torch.nn.Module):
 
     def __init__(self, processor: Any, objects: list[tuple[str, Box, float]]) -> None:
         super().__init__()
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
         self.processor = processor
         self.objects = objects
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from backend.pipeline.grounding.open_vocabulary import Found, choose_among, one_of, with_nouns_as_categories
+from backend.pipeline.grounding.open_vocabulary import Found, choose_among, of_sentence, with_nouns_as_categories
 from backend.pipeline.grounding.vlm.answers import AnswerError, Coordinates, Frame, PointedBox, read_answer
 from backend.pipeline.grounding.vlm.chat import Chat, Observe
-from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image
+from backend.pipeline.types import Grounding, GroundingResult, Image
 from dataset_tools.categories import canonical
 from dataset_tools.errors import ConfigError, UnavailableError
 from dataset_tools.expressions.parser import parse
@@ -104,14 +104,12 @@ class VlmGrounder:
             return choose_among(image, query, Found(()))
         pointed = self._point(image, expression, until)
         groundings = tuple(self._grounding(one, query) for one in pointed)
-        if not groundings:
-            message = f"The model finds nothing in the image that fits {expression.strip()[:120]!r}."
-            return GroundingResult((), Abstention("absent", message))
-        if len(groundings) > 1 and not query.is_all and query.count in (None, 1):
-            return one_of(image, query, groundings)
-        if self._check and query.category is not None and query.constraints:
+        result = of_sentence(image, expression, query, groundings)
+        settled = result.abstention is not None or len(result.groundings) < len(groundings)
+        if self._check and not settled and query.category is not None and query.constraints:
             groundings = self._checked(image, query, groundings, until)
-        return GroundingResult(groundings, None, groundings)
+            return GroundingResult(groundings, None, groundings)
+        return result
 
     def _point(self, image: Image, expression: str, until: float) -> list[PointedBox]:
         """The model's boxes; a nonsensical answer is sent back with what is wrong with it."""

@@ -19,7 +19,7 @@ from backend.server.protocol import PredictRequest, Task, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools.errors import UnavailableError
-from dataset_tools.label_studio.notes import NOTE, answered, is_note
+from dataset_tools.label_studio.notes import NOTE, answered, asked, is_note
 from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.server.conftest import LABEL_CONFIG, Reply, Site, batch, interactive, png, task
 from tests.server.tiny import WordGrounder, tiny_pipeline
@@ -154,8 +154,10 @@ def test_a_refused_text_leaves_the_field_where_a_note_says_why(
     body = {**batch(task(1, site.put("/a.png", png()))), "label_config": config}
     body["params"] = {"context": {"result": [typed]}}
     answer: Any = start().predict(validate(PredictRequest, body))[0]
-    fields = [region for region in answer["result"] if region["from_name"] == "prompt"]
-    assert fields == ([{**typed, "value": {"text": ["the building", "the ship"]}}] if with_note else [])
+    (kept,) = [region for region in answer["result"] if region["from_name"] == "prompt"]
+    shown = ["the building", "the ship"] if with_note else texts
+    # The field says what was asked for: what no region carries in the end was rejected.
+    assert kept == {**typed, "value": {"text": shown}, "meta": {"text": ["\n".join(map(asked, shown))]}}
     assert answered(answer["result"]) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from backend.log_lines import JsonFormatter
-from backend.stages import STAGES, measured, spent
+from backend.work import STAGES, spent, work
 from tests.server.answers.test_clicks import click
 from tests.server.conftest import Site, batch, interactive, png, task
 
@@ -39,13 +39,14 @@ def said() -> Any:
     root.setLevel(before)
 
 
-def test_outside_of_any_work_nothing_is_kept() -> None:
-    spent()["fetch"] += 1.0
-    assert dict(spent()) == {}
-    with measured() as stages:
-        spent()["fetch"] += 1.0
-    assert dict(stages) == {"fetch": 1.0}
-    assert dict(spent()) == {}
+def test_a_piece_of_work_has_its_own_seconds() -> None:
+    spent.get()["fetch"] += 1.0
+    with work() as stages:
+        spent.get()["fetch"] += 0.5
+        with work() as within:
+            spent.get()["embed"] += 2.0
+    spent.get()["fetch"] += 1.0
+    assert (dict(stages), dict(within)) == ({"fetch": 0.5}, {"embed": 2.0})
 
 
 def test_an_expression_says_where_its_time_went(client: FlaskClient, site: Site, said: list[dict[str, Any]]) -> None:
