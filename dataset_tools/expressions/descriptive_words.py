@@ -58,20 +58,26 @@ SIZES = (
 )
 
 COLORS = {
-    "white": "white, snow white, whitish, off white, ivory, cream, cream coloured, cream colored, creamy",
-    "black": "black, blackish, jet black",
-    "gray": "gray, grey, silver, silvery, greyish, grayish, metallic, silver grey, silver gray, slate, "
+    "white": "white, whitest, whiter, snow white, whitish, off white, ivory, cream, cream coloured, "
+    "cream colored, creamy",
+    "black": "black, blackest, blackish, jet black",
+    "gray": "gray, grey, greyest, grayest, greyer, grayer, silver, silvery, greyish, grayish, metallic, "
+    "silver grey, silver gray, slate, "
     "concrete coloured, dull grey, "
     "dull gray, dirty grey, dirty gray",
-    "red": "red, reddish, crimson, maroon, scarlet, brick red, burgundy, rusty red, wine red, rust red",
+    "red": "red, reddest, redder, reddish, crimson, maroon, scarlet, brick red, burgundy, rusty red, wine red, "
+    "rust red",
     "orange": "orange, terracotta, clay, orangey, orangish, rust coloured, clay coloured",
-    "brown": "brown, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, sand coloured, "
+    "brown": "brown, brownest, browner, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, "
+    "sand coloured, "
     "sand colored, wooden, "
     "all dirt, dirt, all sand, earthen, muddy, rusty, bronze, chocolate, rust, tan coloured",
     "yellow": "yellow, golden, gold, yellowish",
-    "green": "green, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, gray green",
+    "green": "green, greenest, greener, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, "
+    "gray green",
     "cyan": "cyan, turquoise, teal, aqua, aquamarine",
-    "blue": "blue, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, blue grey, blue gray, "
+    "blue": "blue, bluest, bluer, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, "
+    "blue grey, blue gray, "
     "grey blue",
     "purple": "purple, violet, lilac, magenta, purplish, mauve, lavender, lilac coloured, lilac colored",
     "pink": "pink, rose, pinkish, salmon",
@@ -102,10 +108,12 @@ SHAPES = {
     "nose left, "
     "nose right, nose pointing left, nose pointing right, facing sideways, pointing west, pointing east",
     "diagonal": "diagonal, diagonally, slanted, tilted, oblique, slanting, angled, crooked, at an angle, "
-    "parked at an angle, turned at an angle, standing at an angle, lying at an angle, set at an angle, askew, skewed, "
+    "parked at an angle, turned at an angle, standing at an angle, lying at an angle, set at an angle, askew, "
+    "skewed, "
     "at a slant",
     "irregular": "irregular, irregularly shaped, y shaped, cross shaped, fan shaped, "
-    "x shaped, irregular shaped, cruciform, curved shaped",
+    "x shaped, kidney shaped, shaped like a kidney, bean shaped, free form, freeform, irregular shaped, "
+    "cruciform, curved shaped",
     "l-shaped": "l shaped, l shape",
     "t-shaped": "t shaped, t shape",
     "u-shaped": "u shaped, u shape, horseshoe shaped, h shaped",
@@ -127,13 +135,20 @@ STATES = {
     "partially visible, partly visible, half visible, only partly visible, half out of, sticking out of, going off, "
     "incomplete, not complete, not whole, not entirely visible, sliced, only half visible, half cut off, "
     "partly cut off, "
-    "cut away, cut through, partially cut off, extending off, extends off",
+    "cut away, cut through, not fully visible, not completely visible, only partially visible, partly out of, "
+    "half outside, partly outside, extends beyond, extending beyond, goes beyond, continues beyond, going out of, "
+    "running out of, runs out of, runs out, goes out of, partially cut off, extending off, extends off",
     "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, "
     "completely in view, "
     "see entirely, see completely, see whole, shows completely, shown completely, shown fully, fully in view, "
     "uncut, uncropped, complete one, see fully, see nearly all of, see almost whole, entirely in view, not cut off, "
     "not cut, in full, completely shown, fully shown, visible in full, whole one",
-    "alone": "alone, lone, isolated, on its own, by itself, solitary, sole, all alone, a bit apart, apart, "
+    "alone": "alone, separately, parked by itself, parked on its own, separate from the others, "
+    "away from the others, "
+    "away from the rest, apart from the others, apart from the rest, away from all the others, off on its own, "
+    "off by itself, with nothing beside it, with nothing next to it, with nothing around it, with no neighbours, "
+    "with no neighbors, far from the others, far from the rest, lone, isolated, on its own, by itself, "
+    "solitary, sole, all alone, a bit apart, apart, "
     "standing apart, "
     "all by itself, lonely, stand alone, standalone, detached, separate, only one, set apart, lonesome",
     "empty": "empty, vacant, unoccupied, deserted",

@@ -72,14 +72,15 @@ def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[Foun
         middles, extent = spatial.centers(own), own[:, 2:] - own[:, :2]
         across = 1 if shape == "row" else 0
         angles = [0.0] if shape == "row" else [np.pi / 2]
-        angles += [angle for angle, _ in _angles(own)[2:] if (abs(np.sin(angle)) < 0.7) == (shape == "row")]
+        angles += [angle for angle, _ in _angles(own)[2:] if shape == "row" or abs(np.sin(angle)) >= 0.7]
         for angle in angles:
             normal = np.array([-np.sin(angle), np.cos(angle)])
             offset, depth = middles @ normal, float(np.median(extent[:, across]))
             order = np.argsort(offset, kind="stable")
             cuts = np.flatnonzero(np.diff(offset[order]) > 0.5 * depth) + 1
             parts = tuple(tuple(sorted(int(here[i]) for i in part)) for part in np.split(order, cuts))
-            found[parts] = 1.0 if angle in (0.0, np.pi / 2) else 0.9
+            steep = shape == "row" and abs(np.sin(angle)) >= 0.7
+            found[parts] = max(found.get(parts, 0.0), 1.0 if angle in (0.0, np.pi / 2) else 0.8 if steep else 0.9)
     else:
         gaps = spatial.gaps(own, own)
         size = float(np.median(np.sqrt(spatial.sizes(own, "area"))))
@@ -106,6 +107,7 @@ def _candidates(boxes: Floats, shape: GroupShape) -> Iterator[tuple[list[int], f
     if shape == "row":
         for angle, liking in _angles(boxes):
             yield from _lines(boxes, angle, liking)
+        yield from _chains(boxes, gaps)
     elif shape == "column":
         for angle, liking in _angles(boxes):
             upright = abs(np.sin(angle))
@@ -125,6 +127,17 @@ def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
             inner = max(_widest_link(gaps, part), 0.2 * size)
             outer = float(gaps[part][:, others].min()) if others.any() else 4 * inner
             yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
+
+
+def _chains(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
+    """Rows that bend: clusters in which each has one or two next to it."""
+    size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
+    for reach in _REACHES[:3]:
+        linked = gaps <= reach * size
+        for part in _connected(linked):
+            beside = linked[np.ix_(part, part)].sum(axis=1) - 1
+            if len(part) > 3 and (beside <= 2).all() and (beside == 1).sum() == 2:
+                yield part, 0.95
 
 
 def _widest_link(gaps: Floats, part: list[int]) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataset_tools.categories import CATEGORIES, Mention, category_name, find_mentions
-from dataset_tools.expressions.meanings import ANYWHERE, meanings_of
+from dataset_tools.expressions.meanings import ANYWHERE, MEANINGS, meanings_of
 from dataset_tools.expressions.spelling import corrected
 from dataset_tools.expressions.vocabulary import TABLE, combine
 
@@ -59,6 +59,12 @@ _WORD = re.compile(r"'s\b|[^\W_]+|[,.;:!?()\n]")
 _COMPASS = re.compile(r"\b([NnSs])\.?[ -]?([EeWw])\.(?=\W|$)|\b([NS])[ -]?([EW])\b")
 _COMPASS_POINT = re.compile(r"(?<![\w.'])([NSEW])(?![\w'.])|(?<![\w.'])([NSEW])\.(?=\s+[a-z])")
 _POINTS = {"N": "north", "S": "south", "E": "east", "W": "west"}
+_SHORT = (
+    (re.compile(r"\bw/o\b", re.IGNORECASE), "without"),
+    (re.compile(r"\bw/", re.IGNORECASE), "with "),
+    (re.compile(r"\s[&+]\s"), " and "),
+)
+"""What people abbreviate."""
 _CLITIC = re.compile(r"\b(it|that|there|he|she|what|here|who|which|one|let)'s\b")
 MOST_WORDS = 400
 """Words of a text that are read; the others are not."""
@@ -80,17 +86,25 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             start += 1
             continue
         stop, entry = _longest_phrase(words, start)
-        if words[start] == "stack" and words[start + 1 : start + 2] == ["of"]:
+        if words[start] == "stack" and (
+            words[start + 1 : start + 2] == ["of"] or any(lexeme.kind == "category" for lexeme in found)
+        ):
             mention = None  # no chimney
         if (
             words[start] == "right"
             and entry
-            and entry[0] in ("near", "nearest", "on", "over")
+            and entry[0] in ("near", "nearest", "on", "over", "in")
             and _is_side(words, start)
         ):
             stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
+        court = _doubtful_court(words, start)
+        if court and not mention:
+            text, name = court
+            found.append(Lexeme("category", text, Mention(0, 1, name, text.endswith("s"))))
+            start += text.count(" ") + 1
+            continue
         if mention and mention.stop >= stop:
             text = " ".join(words[start : mention.stop])
             found.append(Lexeme("category", text, mention))
@@ -104,9 +118,21 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
     return found
 
 
+def _doubtful_court(words: list[str], start: int) -> tuple[str, str] | None:
+    """ "hoop court": (the words, the likeliest category) of a name of several words that ends in "court"."""
+    for length in (3, 2):
+        text = " ".join(words[start : start + length])
+        known = text.count(" ") == length - 1 and text.removesuffix("s") in MEANINGS
+        if known and text.split()[-1].removesuffix("s") in ANYWHERE:
+            return text, meanings_of(text)[0][0]
+    return None
+
+
 def _words(expression: str) -> list[str]:
     """Lower case words and punctuation; abbreviated points of the compass written out ("N", "S.E.", "nw")."""
     text = unicodedata.normalize("NFKC", expression).replace("\u2019", "'")
+    for pattern, written in _SHORT:
+        text = pattern.sub(written, text)
     if not text.isupper():
         text = _COMPASS.sub(lambda m: "".join(_POINTS[p.upper()] for p in m.groups() if p), text)
         text = _COMPASS_POINT.sub(lambda m: _POINTS[m[1] or m[2]], text)
@@ -145,6 +171,7 @@ def _compares(words: list[str], start: int) -> bool:
         "most",
         "to",
         "on",
+        "state",
     ) or (kind == "size" and value[2] == "comparative")
 
 

@@ -22,7 +22,7 @@ _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     (("soccerfield", 0.9),): "futsal pitch, astroturf, astro turf",
     (("groundtrackfield", 0.85),): "athletics oval, cinder track, stadium track, race course",
     (("tenniscourt", 0.95),): "tennis surface",
-    (("basketballcourt", 0.9),): "half court, hoop court, streetball court",
+    (("basketballcourt", 0.9),): "bball court, b ball court, hoops court, half court, hoop court, streetball court",
     (("vehicle", 0.95),): "mixer, cement mixer, concrete mixer, tipper, semi, eighteen wheeler, dumper, ute, "
     "estate car, convertible, coupe, cabriolet, people carrier, artic, juggernaut, big rig, flatbed, camper, "
     "motorbike, digger, excavator, bulldozer, loader, backhoe, crane truck, transporter, tug truck, hearse, minicab, "

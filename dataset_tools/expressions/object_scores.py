@@ -133,6 +133,16 @@ def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | 
             return np.asarray(1.0 - touches.max(axis=1), np.float64)
         case "alone":
             return _alone(scene, peers)
+        case "end":
+            off = -spatial.middleness(boxes, peers.astype(np.float64))
+            off = off / max(float(off[peers].max(initial=0.0)), 1e-6)
+            return np.asarray(np.exp2(-np.maximum(1.0 - off, 0.0) / 0.12), np.float64)
+        case "corner" | "edge":
+            across, down = away[:, [0, 2]].min(axis=1), away[:, [1, 3]].min(axis=1)
+            off = np.maximum(np.hypot(across, down) if condition.name == "corner" else np.minimum(across, down), 0.0)
+            if peers.any():
+                off = off - off[peers].min()
+            return np.asarray(np.exp2(-np.maximum(off, 0.0) / (0.08 * float(np.hypot(height, width)))), np.float64)
         case "empty" | "occupied":
             ships = scene.of_category("ship") + scene.of_category("vehicle") + scene.of_category("airplane")
             if not ships.any():

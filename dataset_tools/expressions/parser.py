@@ -19,18 +19,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from dataset_tools.expressions.cursor import OPENS_NOUN
 from dataset_tools.expressions.descriptive_words import HARMLESS, KIND_HINTS
+from dataset_tools.expressions.grammar.belongings import PARTS
+from dataset_tools.expressions.grammar.contexts import Contexts
+from dataset_tools.expressions.grammar.cursor import LEADS, OPENS_NOUN
+from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
 from dataset_tools.expressions.lexicon import Lexeme, lexemes
-from dataset_tools.expressions.links import Links
-from dataset_tools.expressions.noun_phrase import NounPhrase
 from dataset_tools.expressions.query import (
     Among,
     Color,
-    Constraint,
     Extreme,
-    Group,
     Part,
+    Place,
     Query,
     Relation,
     Shape,
@@ -40,8 +40,6 @@ from dataset_tools.expressions.query import (
 )
 
 __all__ = ["Query", "parse"]
-
-_LEADS = ("near", "nearest", "relative", "over", "on", "in", "of", "than", "far_from", "to", "from", "surrounded")
 
 
 def parse(expression: str, own: Collection[str] = ()) -> Query:
@@ -55,7 +53,7 @@ def parse(expression: str, own: Collection[str] = ()) -> Query:
     parser = _Parser(words)
     query = parser.noun_phrase(root=True).query()
     if (
-        query.category is None and not query.noun and parser.antecedent is not None
+        query.category is None and not query.noun and parser.antecedent and parser.antecedent.category
     ):  # "not the car ... but the large one"
         query = replace(query, category=parser.antecedent.category, noun=parser.antecedent.noun)
     if query.category is None and query.unknown_words:  # "the paler, sandy diamond": the first noun is none
@@ -73,12 +71,13 @@ def _unread_within(query: Query) -> Iterator[str]:
         yield from _unread_within(part)
 
 
-class _Parser(Links):
+class _Parser(Contexts):
     """The noun phrase: its noun, and its modifiers one by one."""
 
     def __init__(self, words: list[Lexeme]) -> None:
         super().__init__(words)
         self.root_has_noun = False
+        self.root_counts = False
 
     def noun_phrase(self, *, root: bool, depth: int = 0, one_of_two: bool = False) -> NounPhrase:
         """Reads one noun with all that belongs to it; an inner one stops at words that belong to the outer one.
@@ -87,12 +86,12 @@ class _Parser(Links):
         """
         phrase = NounPhrase(root)
         while self.at < len(self.words):
-            said = phrase.constraints or phrase.count
+            said = phrase.constraints or phrase.count or phrase.rank
             begun = phrase.has_noun or phrase.pending or (said and self.peek().kind == "break")
             begun = begun or (phrase.rank is not None and self.peek().text == "but")  # "not the first but the second"
             if not root and begun and self._returns(phrase):
                 break
-            if one_of_two and phrase.constraints and self.peek().kind == "and":
+            if one_of_two and (phrase.constraints or phrase.rank is not None) and self.peek().kind == "and":
                 break
             before = self.at
             if self.group_ahead():
@@ -100,13 +99,13 @@ class _Parser(Links):
                     break
                 phrase.close_pending()
                 self.take_group(phrase, depth)
-            elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
-                self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
             elif root and phrase.has_noun and self._opens_clause() and self._selects_one(phrase):
                 self._one_of_them(phrase)  # "four trailers stand by the house; the uppermost, please"
             elif root and phrase.has_noun and self._opens_clause() and self._new_subject(phrase):
                 self.antecedent = phrase.query()  # "there is a large white ship; the boat right next to it"
                 phrase.restart(read=True)
+            elif root and phrase.has_noun and self.peek(-1).kind == "break" and self._other_noun(phrase):
+                self.relate(phrase, "near", depth)  # "the white boat, second dock from the left"
             elif (
                 root
                 and phrase.category is None
@@ -119,120 +118,68 @@ class _Parser(Links):
                 phrase.close_pending()
                 stray = self.target(depth)
                 phrase.unread += [*stray.noun.split(), *stray.unread]
+                phrase.constraints += [c for c in stray.constraints if isinstance(c, Place | Extreme | Relation)]
             elif not self._noun(phrase):
                 break
             if self.at == before:
                 self.modifier(phrase, depth)
             self.at = max(self.at, before + 1)
             if root:
-                self.root_has_noun = phrase.has_noun
+                self.root_has_noun, self.root_counts = phrase.has_noun, phrase.rank is not None
         return phrase
-
-    def _other_noun(self, phrase: NounPhrase) -> bool:
-        """Whether a noun phrase of another category comes right next."""
-        ahead = 0
-        while self.peek(ahead).kind in (
-            "article",
-            "ordinal",
-            "color",
-            "size",
-            "shape",
-            "extreme",
-            "direction",
-            "number",
-        ):
-            ahead += 1
-        lexeme = self.peek(ahead)
-        return lexeme.kind == "category" and phrase.category not in (None, lexeme.value.category)
-
-    def _opens_clause(self) -> bool:
-        """Whether a comma or a full stop comes right before, or "; I mean"."""
-        back = -1
-        while self.peek(back).kind in ("filler", "copula", "there") and self.at + back > 0:
-            back -= 1
-        return self.peek(back).kind == "break"
-
-    def _selects_one(self, phrase: NounPhrase) -> bool:
-        """Whether one of several that were described is picked now, without a noun: "; the uppermost, please"."""
-        if self.peek().kind != "article" or not (phrase.plural or (phrase.count or 0) > 1) or phrase.partitive:
-            return False
-        ahead = 1
-        while self.peek(ahead).kind in (
-            "direction",
-            "extreme",
-            "size",
-            "ordinal",
-            "most",
-            "color",
-            "nearest",
-            "farthest",
-        ):
-            ahead += 1
-        return ahead > 1 and self.peek(ahead).kind in ("end", "break", "filler", "in", "at", "on", "of", "near", "from")
-
-    def _new_subject(self, phrase: NounPhrase) -> bool:
-        """Whether what was described so far is only what "it" stands for in what is asked for now."""
-        if self.peek().kind not in ("article", "indefinite") or phrase.plural or phrase.category is None:
-            return False
-        if not (self.starts_noun() or self._is_one(1)):
-            return False
-        rest = self.words[self.at :]
-        kinds = [word.kind for word in rest]
-        if "break" in kinds:
-            rest = rest[: kinds.index("break")]
-        return not any(w.kind == "with" for w in rest) and any(
-            w.kind == "inverse" or (w.text == "it" and n and rest[n - 1].kind in _LEADS) for n, w in enumerate(rest)
-        )
-
-    def _known_noun(self) -> bool:
-        """Whether a noun phrase of a known category comes right next, with an article of its own."""
-        return self.peek().kind in ("article", "indefinite") and self.starts_noun()
-
-    def _stray_noun(self) -> bool:
-        """Whether an unknown noun with an article of its own comes next, to which nothing leads."""
-        if self.peek().kind not in ("article", "indefinite"):
-            return False
-        ahead = 1
-        while self.peek(ahead).kind in ("color", "size", "shape", "ordinal", "state", "partword", "number"):
-            ahead += 1
-        if self.peek(ahead).kind != "unknown" or self.peek(ahead).text in HARMLESS:
-            return False
-        while self.peek(ahead).kind in ("unknown", "color", "size", "shape"):
-            ahead += 1
-        return self.peek(ahead).kind not in ("category", "one", "group", "direction", "extreme")
 
     def _returns(self, phrase: NounPhrase) -> bool:
         """Whether the next word leads back to the phrase that this one is a target of."""
         kind, following = self.peek().kind, self.peek(1).kind
-        if phrase.has_noun and kind in _LEADS and self.peek(1).text == "it" and self.antecedent is None:
+        if phrase.has_noun and kind in LEADS and self.peek(1).text == "it" and self.antecedent is None:
             return True  # "with a grey roof over it"
         if kind in ("break", "and", "there", "inverse", "not", "exclusion", "own"):
             return not (kind == "and" and self.peek(-1).kind == following == "color")
-        if kind == "copula":
-            return not self.root_has_noun and following in OPENS_NOUN
+        if kind == "copula" or (kind == "with" and self.peek().text in ("has", "have")):
+            if self.peek(-1).text in ("that", "which", "who"):
+                return False
+            return self.root_has_noun or following in OPENS_NOUN
         if self.peek().text in ("that", "which") and following == "copula":
             # "the car on the bridge that is the closest to ..." tells which car; "that is on the left" which bridge
             superlative = self.peek(3 if self.peek(2).kind == "article" else 2)
             return superlative.kind in ("extreme", "most", "nearest", "farthest", "ordinal") or (
                 superlative.kind == "size" and superlative.value[2] == "superlative"
             )
-        if kind == "article" and phrase.pending and not self.root_has_noun and self._is_one(1):
+        if kind == "article" and phrase.pending and not self.root_has_noun and self.one_ahead(1):
             return True  # "of the two bridges over the river take the one on the left"
+        if kind == "from" and self.root_counts and phrase.rank is None:
+            return True  # "the third house along the street from the right"
         if not phrase.has_noun:
             return False
+        if kind == "heading" and phrase.category is None:
+            return True  # "the ship in the channel heading north"
+        if (phrase.indefinite or phrase.plural) and self._superlative_ahead():
+            return True  # "the dock with ten boats furthest to the left"
         if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
             return True
         return kind in ("article", "indefinite", "number", "category") and self.starts_noun()
 
-    def _is_one(self, ahead: int) -> bool:
-        while self.peek(ahead).kind in ("direction", "extreme", "size", "color", "ordinal", "most"):
+    def _superlative_ahead(self) -> bool:
+        """Whether "leftmost", "furthest down", "closest to the top" comes, with no noun of its own."""
+        ahead = 0
+        while self.peek(ahead).kind in ("nearest", "most", "far", "to", "on", "article"):
             ahead += 1
-        return self.peek(ahead).kind == "one"
+        if self.peek(ahead).kind not in ("direction", "extreme") or self.starts_noun(or_one=True):
+            return False
+        return self.peek(ahead).kind == "extreme" or self.peek().kind in ("nearest", "most", "far")
 
     def _noun(self, phrase: NounPhrase) -> bool:
         """Takes the next word if it is a noun of this phrase; False if it is the noun of another one."""
         lexeme = self.peek()
-        if lexeme.kind == "unknown":
+        if (
+            lexeme.text == "outer"
+            and phrase.root
+            and not phrase.has_noun
+            and (phrase.count == 2 or self.peek(1).text == "two")
+        ):
+            phrase.add(State("end"))  # "the two outer planes"
+            self.at += 1
+        elif lexeme.kind == "unknown":
             if lexeme.text not in HARMLESS:
                 (phrase.unread if phrase.has_noun else phrase.pending).append(lexeme.text)
             self.at += 1
@@ -255,7 +202,9 @@ class _Parser(Links):
     def _only_modifies(self, lexeme: Lexeme) -> bool:
         """Whether another noun follows at once, which is the head: "boat shed", "tanker-like truck"."""
         following = self.peek(2) if self.peek(1).text == "like" else self.peek(1)
-        return following.kind == "category" and following.value.category != lexeme.value.category
+        if following.kind != "category":
+            return False
+        return following.value.category != lexeme.value.category or lexeme.text.split()[-1] == "roof"
 
     def _head(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         phrase.category, phrase.noun, phrase.has_noun = lexeme.value.category, lexeme.text, True
@@ -272,29 +221,6 @@ class _Parser(Links):
         phrase.constraints = [Relation("near", (owner,))]
         return True
 
-    def _again(self, phrase: NounPhrase, lexeme: Lexeme) -> bool:
-        """ "Three ships are tied together, I need the lower ship": one of them."""
-        if phrase.plural and lexeme.value.plural is False:
-            self._one_of_them(phrase)
-            return True
-        return False
-
-    def _one_of_them(self, phrase: NounPhrase) -> None:
-        """The constraints before the last comma describe all of them, the others the one."""
-        if phrase.plural and not phrase.partitive:
-            split = len(phrase.constraints) if phrase.context is None else phrase.context
-            before, after = phrase.constraints[:split], phrase.constraints[split:]
-            group = next((c for c in before if isinstance(c, Group)), Group("any"))
-            members: tuple[Constraint, ...] = tuple(c for c in before if not isinstance(c, Group))
-            count = phrase.count if phrase.count and phrase.count > 1 else group.count
-            nested = phrase.in_known_group or group.place or group.members
-            if group in before and group.count is None and phrase.count and nested:
-                group, members = Group("any"), (*members, group)  # "two yellow planes in the group on the left"
-            if count or group in before:
-                group = replace(group, count=count, members=(*group.members, *members))
-                phrase.constraints = [group, *after]
-        phrase.partitive, phrase.all, phrase.count, phrase.plural = True, False, None, False
-
     def _pronoun(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if phrase.pending and self.peek().kind != "of":
             phrase.close_pending()
@@ -308,21 +234,16 @@ class _Parser(Links):
         elif not phrase.has_noun:
             phrase.has_noun, phrase.plural = True, lexeme.text.endswith("s")
 
-    def _enumerates(self) -> bool:
-        """Whether the words after "one" go on with the others: "the two pools, one by the house and the other ..."."""
-        rest = [word.text for word in self.words[self.at :]]
-        return "and" in rest and any(
-            text in ("other", "another", "one", "the other") for text in rest[rest.index("and") :]
-        )
-
     def modifier(self, phrase: NounPhrase, depth: int) -> None:
         """Takes the next word into the phrase, with what belongs to it."""
         lexeme = self.take()
         match lexeme.kind:
             case "article" | "indefinite":
-                pass
+                phrase.indefinite |= lexeme.kind == "indefinite" and not phrase.has_noun
             case "all":
                 phrase.all |= not phrase.has_noun
+                if lexeme.text in ("everything", "everyone"):
+                    phrase.has_noun = True
             case "both":
                 phrase.all, phrase.count = True, 2
             case "number":
@@ -332,7 +253,10 @@ class _Parser(Links):
             case "color":
                 self._color(phrase, lexeme)
             case "shape":
-                phrase.add(Shape(lexeme.value))
+                if lexeme.text != "diagonally" or self.peek().kind not in (
+                    "relative", "direction", "near", "over", "to", "on",
+                ):  # fmt: skip
+                    phrase.add(Shape(lexeme.value))
             case "state":
                 phrase.add(State(lexeme.value))
             case "size":
@@ -344,6 +268,12 @@ class _Parser(Links):
                     scratch = NounPhrase(root=False)
                     self.modifier(scratch, depth)
                     phrase.constraints.append(Among(scratch.query(), negated=True))
+            case "exclusion" if lexeme.text == "all but":
+                phrase.all |= not phrase.has_noun
+                if not self.exclusion(phrase, depth):
+                    phrase.negate = True
+            case "not" if lexeme.text == "neither" and self.neither(phrase, depth):
+                pass
             case "not" | "exclusion" | "without" if self.exclusion(phrase, depth, same_only=lexeme.kind == "without"):
                 pass
             case "not" | "exclusion":
@@ -353,19 +283,24 @@ class _Parser(Links):
                 if self.peek().text == ".":
                     self.at += 1
                 if self.peek().kind != "number":
-                    phrase.negate, before = True, phrase.negate
                     self.link(phrase, Lexeme("without", "no"), depth)
-                    phrase.negate = before
             case "extreme" if lexeme.text.startswith("from ") and phrase.rank is None:
                 pass  # "a bridge that crosses from left to right"
             case "direction" if phrase.rank is not None and lexeme.text in ("up", "down"):
                 if self.peek().kind != "from":  # "the third one down" is counted from above
                     phrase.add(Extreme(opposite(lexeme.value), phrase.rank))
                     phrase.rank = None
+            case "besides":
+                self._one_further(phrase, lexeme.value)
+            case "most" if lexeme.text == "outermost" and self.peek().kind not in ("direction", "extreme", "to"):
+                phrase.add(State("end"))
             case "direction" | "extreme" | "most" | "far":
                 self.at -= 1
-                if not self.take_position(phrase, depth) and lexeme.text in ("farthest", "furthest"):
-                    phrase.constraints.append(Relation("farthest", ()))
+                if not self._down_the_road(phrase, lexeme, depth) and not self.take_position(phrase, depth):
+                    if lexeme.text in ("farthest", "furthest", "farther", "further"):
+                        phrase.constraints.append(Relation("farthest", ()))
+                    elif lexeme.text == "most":
+                        phrase.unread.append("most")  # "with the most boats"
             case "copula":
                 phrase.close_pending()
                 if lexeme.text in ("are", "were", "lie") and phrase.plural is None:
@@ -382,42 +317,73 @@ class _Parser(Links):
         phrase.close_pending()
         if lexeme.kind == "break" and phrase.has_noun:
             phrase.context = len(phrase.constraints)
+            phrase.breaks.append(phrase.context)
         if phrase.root and phrase.has_noun and (phrase.all or (phrase.count or 0) > 1) and self._lists_them():
             while self.at < len(self.words) and self.peek().text not in (".", ";", "!"):
                 self.at += 1
             return
         if lexeme.text == "but" and (phrase.all or phrase.plural) and self.exclusion(phrase, depth):
             return
+        phrase.negate &= lexeme.text != "but"  # "not at the top or the bottom but in the middle"
         phrase.negate &= lexeme.kind == "and" or self.peek().kind == "color"  # "not gray, white or green"
         phrase.negate |= lexeme.text == "but" and phrase.all  # "every plane but the largest"
-
-    def _lists_them(self) -> bool:
-        """Whether all that are asked for are now listed: "all seven cars, the four by the road and the three ..."."""
-        first = self.peek(1) if self.peek().kind in ("article", "indefinite") else self.peek()
-        rest = [word.text for word in self.words[self.at :]]
-        if self.peek(-1).text == ":":
-            return len(rest) > 2
-        if "and" not in rest or (first.kind != "number" and first.text != "one"):
-            return False
-        others = rest[rest.index("and") :]
-        return first.kind == "number" or any(text in ("one", "other", "another", "other one") for text in others)
 
     def _number(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if not phrase.has_noun and self.before(self.at - 1).text in ("count", "counting"):
             phrase.rank, phrase.partitive = lexeme.value, True  # "count four planes from the left"
+        elif self.before(self.at - 1).text == "number":
+            phrase.rank = lexeme.value  # "it is number two counting from the left"
+        elif not phrase.has_noun and self._measures():
+            phrase.unread.append(lexeme.text)  # "a two-lane bridge"
         elif not phrase.has_noun and self.before(self.at - 1).kind not in ("numbered", "no"):
             phrase.count = lexeme.value
-        elif any(self.peek(n).kind == "from" for n in range(5)) or self.before(self.at - 1).text == "number":
-            phrase.rank = lexeme.value  # "ship no. 3 from the left", "it is number two counting from the left"
+        elif any(self.peek(n).kind == "from" for n in range(5)):
+            phrase.rank = lexeme.value  # "ship no. 3 from the left"
+
+    def _measures(self) -> bool:
+        """Whether the number belongs to an unknown word before a single noun: "four-engined plane"."""
+        ahead = 0
+        while self.peek(ahead).kind == "unknown":
+            ahead += 1
+        head = self.peek(ahead)
+        single = head.kind == "category" and head.value.plural is False and self.peek(ahead + 1).kind != "unknown"
+        return ahead > 0 and single
+
+    def _down_the_road(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> bool:
+        """Past "(driving) down the main road", which is along it."""
+        if lexeme.text not in ("up", "down") or self.peek(1).kind != "article" or self.group_ahead(1):
+            return False
+        start = self.at
+        self.at += 1
+        if self.starts_noun(or_unknown=True) and not self.one_ahead(1):
+            self.relate(phrase, "near", depth)
+            return True
+        self.at = start
+        return False
+
+    def _one_further(self, phrase: NounPhrase, further: int) -> None:
+        """ "the leftmost but one", "the left plane but two"."""
+        for index in reversed(range(len(phrase.constraints))):
+            order = phrase.constraints[index]
+            if isinstance(order, Place) and not order.of_image:
+                order = Extreme(order.direction)
+            if isinstance(order, Extreme | Size):
+                phrase.constraints[index] = replace(order, rank=order.rank + further)
+                return
+        phrase.unread.append("but")
 
     def _color(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         """One colour, or two of one object ("blue and red"); "green-topped" is the colour of a part."""
+        vague = lexeme.text == "bright" or lexeme.text.endswith("ish")  # vivid rather than light; reddish brown
+        if vague and self.peek().kind == "color" and self.peek().value not in ("dark", "light"):
+            lexeme = self.take()
         names = [lexeme.value]
         while not phrase.negate and self.peek().text == "and" and self.peek(1).kind == "color":
             self.at += 1
             names.append(self.take().value)
         part = ""
-        if self.peek().kind == "partword":
+        named = self.peek().kind == "unknown" and self.peek().text in PARTS and (phrase.root or phrase.has_noun)
+        if self.peek().kind == "partword" or named:  # "green-topped", "red tail"
             part = self.take().text
         for name in names:
             phrase.add(Part(name, part) if part or len(names) > 1 else Color(name))
@@ -428,6 +394,19 @@ class _Parser(Links):
             ahead = next((n for n in range(3) if self.peek(n).kind == "than"), None)
             if ahead is not None:
                 self.at += ahead + 1
+                if self._all_others():  # "longer than all the others"
+                    phrase.add(Size(sign, superlative=True, measure=measure))
+                    return
                 if self.relate(phrase, "larger" if sign > 0 else "smaller", depth):
                     return
         phrase.add(Size(sign, degree != "positive", measure))
+
+    def _all_others(self) -> bool:
+        """Past "all the others", "any other"; False, and nothing taken, if something else follows "than"."""
+        start = self.at
+        self.skip("article", "all", "indefinite", "filler")
+        if self.peek().text in ("others", "rest", "other ones", "all others", "all the others"):
+            self.at += 1
+            return True
+        self.at = start
+        return False

@@ -115,7 +115,8 @@ class Part:
 
 @dataclass(frozen=True)
 class State:
-    """What is seen of the object or next to it: ``cut`` by the border, ``whole``, ``alone``, ``empty``, ``occupied``.
+    """What is seen of the object or next to it: ``cut`` by the border, ``whole``, ``alone``, ``empty``, ``occupied``,
+    in a ``corner`` of the image, at an ``edge`` of it, at an ``end`` of its group.
 
     Attributes:
         name: one of these.
@@ -123,7 +124,7 @@ class State:
         negated: "not cut off".
     """
 
-    name: Literal["cut", "whole", "alone", "empty", "occupied"]
+    name: Literal["cut", "whole", "alone", "empty", "occupied", "corner", "edge", "end"]
     direction: Direction = (None, None)
     negated: bool = False
 
@@ -214,6 +215,8 @@ class Query:
         constraints: every other condition, in the order of the words.
         is_empty: there is not one letter or digit in the expression.
         unread: words, in their order, that mean something and were not understood ("with faded lines").
+        asides: those of the conditions that were said after a comma after an order: "the third from the left, next to
+            the road" may be the third of all.
         hint: a word for a narrower kind than the category ("truck"), which says something about its size; else empty.
     """
 
@@ -227,6 +230,7 @@ class Query:
     is_empty: bool = False
     unread: tuple[str, ...] = ()
     hint: str = ""
+    asides: tuple[Constraint, ...] = ()
 
     @property
     def target_categories(self) -> frozenset[str]:

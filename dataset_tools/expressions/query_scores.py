@@ -41,6 +41,8 @@ _NO_PRESENCE = 0.03
 _DOUBT_OF_LANDMARKS = 0.25
 _TWO_KINDS = 1.4
 """Log of the ratio of areas from which "truck" and "car" are told apart by size."""
+_SLACK_OF_PLACES, _SLACK_OF_ENDS = 0.015, 0.005
+"""Share of the image's diagonal by which two may differ and still both be "at the bottom", both "bottommost"."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
@@ -105,11 +107,16 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
     doubted = doubted * _hinted(query.hint, scene, here > 0)
     most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
     presence = scene.presence * doubted / most
+    counted = _without_asides(query, seen, scene, here)
     score = scene.presence * doubted
     for order in query.constraints:
         if not _is_order(order, query):
             continue
-        place = _place(order, query, scene, presence, inside=bool(here.sum() < scene.of_category(query.category).sum()))
+        inside = bool(here.sum() < scene.of_category(query.category).sum())
+        place = _place(order, query, scene, presence, inside=inside)
+        if place is not None and counted is not None:
+            wider = _place(order, query, scene, counted, inside=inside)
+            place = place if wider is None else np.maximum(place, wider)
         if place is None:
             missing += _nouns(order)
             continue
@@ -125,6 +132,20 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
             fits, doubted = fits * 0.0, doubted * 0.0
         score = score * (_CONFLICT + (1.0 - _CONFLICT) * place)
     return Fit(fits, score, doubted, tuple(seen), tuple(missing))
+
+
+def _without_asides(
+    query: Query, seen: list[tuple[Constraint, Floats]], scene: Candidates, here: Floats
+) -> Floats | None:
+    """float64[N]: who is there to be counted, if what is said of the object itself is left out; None if nothing is."""
+    if not query.asides:
+        return None
+    doubted = here.copy()
+    for condition, values in seen:
+        if condition not in query.asides:
+            doubt = _DOUBT[type(condition)]
+            doubted = doubted * (doubt + (1.0 - doubt) * values)
+    return np.asarray(scene.presence * doubted / max(float(doubted.max()), 1e-9), np.float64)
 
 
 def _in_groups(query: Query, group: Group, scene: Candidates, here: Floats) -> Fit:
@@ -359,6 +380,8 @@ def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Fl
         noise = 0.03 * np.sqrt(spatial.sizes(scene.boxes, "area")) + 0.5
     elif isinstance(constraint, Place | Extreme):
         key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
+        slack = _SLACK_OF_PLACES if isinstance(constraint, Place) else _SLACK_OF_ENDS
+        noise = np.maximum(noise, (0.0 if inside else slack) * float(np.hypot(*scene.image_size)))
         if isinstance(constraint, Place) and constraint.direction == (0, 0):
             key = spatial.middleness(scene.boxes, presence) + (0.0 if inside else 1.0) * key
         elif inside:

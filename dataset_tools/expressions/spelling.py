@@ -26,6 +26,17 @@ _KINDS = (
 _SHORTEST = 5
 _MARKED = frozenset(["angle", "angles", "ranks", "batter", "centers", "lefty", "wight", "blank"])
 """Words of their own that are one letter away from one of ours."""
+_TYPED = {
+    "teh": "the", "hte": "the", "whte": "white", "wite": "white", "gren": "green", "lft": "left", "rigt": "right",
+    "rght": "right", "vehical": "vehicle", "vehicals": "vehicles", "vehicel": "vehicle", "feild": "field",
+    "wich": "which",
+}  # fmt: skip
+_NOUNS = (
+    "tennis", "storage", "swimming", "airplane", "aeroplane", "airplanes", "aircraft", "baseball", "basketball",
+    "vehicle", "vehicles", "harbour", "building", "buildings", "stadium", "roundabout", "helicopter", "football",
+    "soccer", "bridge",
+)  # fmt: skip
+"""Nouns of our own; of shorter ones too many others are a letter away."""
 
 
 @lru_cache(maxsize=4096)
@@ -34,6 +45,8 @@ def corrected(word: str) -> str:
 
     Only words of five letters and more that mean nothing themselves, and only to one with the same first letter.
     """
+    if word in _TYPED:
+        return _TYPED[word]
     if len(word) < _SHORTEST or not word.isascii() or not word.isalpha():
         return word
     if word in _known() or word in SURFACES or word in _MARKED or find_mentions([word]):
@@ -61,6 +74,9 @@ def _by_shortened() -> dict[str, tuple[str, ...]]:
             if len(known) >= _SHORTEST:
                 for shorter in _shortened(known):
                     found[shorter] = (*found.get(shorter, ()), known)
+    for known in _NOUNS:
+        for shorter in _shortened(known):
+            found[shorter] = (*found.get(shorter, ()), known)
     return found
 
 

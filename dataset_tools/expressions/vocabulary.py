@@ -86,9 +86,11 @@ _DIRECTIONS = _directions()
 _PLAIN: dict[str, str] = {
     "article": "the, this, these, those, your, our, my, his, her",
     "indefinite": "a, an, any, some",
-    "all": "all, every, each, entire set of, whole set of, all of, each of, every one of, every single, any and all",
+    "all": "all, everything, everyone, every, each, entire set of, whole set of, all of, each of, every one of, "
+    "every single, any and all",
     "both": "both, both of",
-    "one": "one, ones, fellow, guy, object, objects, target, targets, thing, things, instance, instances, item, "
+    "one": "one, ones, member, members, others, other ones, all others, all the others, fellow, guy, object, "
+    "objects, target, targets, thing, things, instance, instances, item, "
     "items, other one, "
     "entity, entities, specimen, example",
     "frame": "image, picture, photo, photograph, scene, frame, view, figure, map, screen, tile, imagery, "
@@ -106,10 +108,12 @@ _PLAIN: dict[str, str] = {
     "all the way, absolute, "
     "nearest most, all the way over, way over, way up, way down, way, all the way up, all the way down",
     "far": "far, distant, far away, remote",
-    "farthest": "farthest from, furthest from, farthest away from, furthest away from, most distant from, "
+    "farthest": "farther out from, further out from, farthest out from, furthest out from, further back from, "
+    "farther back from, farthest from, furthest from, farthest away from, furthest away from, most distant from, "
     "most distant, farthest away, furthest away, most remote from, most far from, farther from, further from, "
     "farther away from, further away from, remotest from",
-    "far_from": "far from, far away from, away from, distant from, at a distance from, a long way from, remote from",
+    "far_from": "set back from, far from, far away from, away from, distant from, at a distance from, "
+    "a long way from, remote from",
     "nearest": "nearest, closest, closer, nearer, nearest to, closest to, closer to, nearer to, most near, "
     "nearest from, closest from, nearest neighbor of, nearest neighbour of, least far from, most close to, "
     "in closest proximity to, immediately next to, right next to, directly adjacent to, immediately adjacent to, "
@@ -125,29 +129,36 @@ _PLAIN: dict[str, str] = {
     "at the side of, on the side of, touching, attached to, connected to, connecting, abutting, opposite, "
     "opposite to, "
     "across from, against, outside, outside of, in front of, behind, not far from, around, at the edge of, "
-    "off, at the end of, toward, towards, nearby, near by, leaning on, linked to, along with, together with, "
+    "off, at the end of, on the end of, at the very end of, right at the end of, on the very end of, up to, "
+    "at the head of, at the front of, at the back of, at the start of, at the beginning of, at the foot of, "
+    "at the tail of, backed up to, "
+    "backed up against, backed into,  toward, towards, nearby, near by, leaning on, linked to, along with, "
+    "together with, "
     "accompanied by, right near, joined to, adjacent with, neighbour of, neighbor of, flanking, parallel to, "
     "at the entrance of, leading to, joining, moored to, docked to, docked at, moored at, anchored at, "
-    "hidden by, half hidden by, partly hidden by, hidden under, half hidden under, partly hidden under, partly under, "
+    "hidden by, half hidden by, partly hidden by, hidden under, half hidden under, partly hidden under, "
+    "partly under, "
     "partly behind, shaded by, half covered by, partly covered by, "
     "on the bank of, on the edge of, on the shore of, past, beyond, via",
     "between": "between, in between, in the middle of the two, in the gap between, flanked by, sandwiched between, "
     "halfway between, midway between, sandwiched by, situated between, amid, amidst, bracketed by",
-    "on": "on, upon, onto, across, crossing, spanning, through, passing over, straddling",
+    "on": "on, crossing over, passing above, running over, going over, upon, onto, across, crossing, spanning, "
+    "through, passing over, straddling",
     "in": "in, inside, within, inside of, into, enclosed in, contained in",
     "surrounded": "surrounded by, encircled by, enclosed by, ringed by, encompassed by, bordered by, "
     "in the midst of, "
     "surrounded with, surrounded on all sides by, circled by",
     "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
-    "covered with, lined with, that has, which has, having, that have, that contains, which contains, including",
+    "lined with, that contains, which contains, including",
     "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose",
-    "with": "with",
+    "with": "with, covered with, covered by, covered in, topped with, topped by, wrapped in, marked with, "
+    "painted with, has, have, having, that has, which has, that have, which have, featuring, sporting, bearing",
     "of": "of, out of, among, amongst",
     "from": "from, starting from, counting from, counted from, starting at, as seen from, beginning from, viewed from",
     "to": "to",
     "than": "than",
     "non": "non",
-    "not": "not, neither, isn't, aren't, never, isn t, aren t, doesn t",
+    "not": "not, neither, isn't, aren't, never, isn t, aren t, doesn t, wasn t, don t, can t",
     "and": "and, as well as, but, while, plus, also, or, nor",
     "copula": "is, are, was, were, be, s, lies, lie, stands, sits, appears, comes, exists, resides",
     "there": "there, where, you can see, we can see, we see, you see, one can see, here",
@@ -158,22 +169,33 @@ _PLAIN: dict[str, str] = {
     "of similar size to, of similar size as, as small as, as long as, similar in size with, similar size as, "
     "similar in shape to, similar to",
     "no": "no, zero",
-    "without": "without, with no, without any, has no, have no, having no, not having, lacking, with neither",
-    "exclusion": "except, except for, excluding, but not, other than, rather than, apart from, instead of, all but, "
+    "without": "without, with no, without any, doesn t have, doesn t have any, does not have, "
+    "does not have any, don t have, "
+    "don t have any, do not have, do not have any, isn t having, has no, have no, having no, not having, "
+    "lacking, with neither",
+    "exclusion": "except, except for, excluding, but not, other than, rather than, apart from, instead of, "
+    "all but, anything but, "
     "not counting, and not, leaving out, ignoring",
     "filler": "that, which, who, whose, it, located, situated, positioned, placed, lying, sitting, standing, parked, "
-    "docked, moored, anchored, seen, found, visible, shown, can, could, has, have, been, being, as, please, find, "
+    "docked, moored, anchored, seen, found, visible, shown, can, could, had, been, has been, have been, being, "
+    "i have, we have, you have, as, please, find, "
     "show, me, locate, detect, select, mark, label, highlight, segment, want, need, see, identify, point, give, get, "
     "look, for, i, we, you, what, only, just, directly, immediately, exactly, slightly, roughly, approximately, "
-    "almost, nearly, pretty, somewhat, quite, rather, relatively, less, them, they, colored, coloured, "
+    "almost, nearly, pretty, somewhat, quite, rather, relatively, them, they, colored, coloured, "
     "color, colour, shaped, shape, size, sized, in size, in color, in colour, by size, in area, in shape, in length, "
     "by area, surface area, diameter, wingspan, dimension, dimensions, length, width, extent, "
     "so, then, will, would, should, must, do, does, out, single, particular, certain, specific, "
     "shows, showing, extract, outline, draw, pick, choose, "
-    "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, others, another, "
+    "mask, depicted, pictured, displayed, present, named, called, looks, like, same, other, another, "
     "each other, one another, s, t, let, us, referred, referring, described, sailing, driving, flying, running, "
     "moving, traveling, travelling, stopped, neighbor, neighbour, neighbors, neighbours, counterpart, counterparts, "
-    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, kindly, help, "
+    "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, due, much, "
+    "by far, noticeably, considerably, "
+    "nose in, nose first, touching each other, touching one another, facing each other, in a square, "
+    "in a circle, in a triangle, in a grid, in a semicircle, "
+    "next to each other, next to one another, beside each other, beside one another, close to each other, "
+    "near each other, adjacent to each other, parallel to each other, alongside each other, opposite each other, "
+    "behind each other, behind one another, after each other, one after another, one after the other,  kindly, help, "
     "in terms of, compared, comparison, "
     "compared with, compared to, when, if, nearby each other, lined up, lined, clustered, grouped, gathered, "
     "arranged, "
@@ -204,6 +226,14 @@ _VALUED: dict[str, dict[str, Any]] = {
         "at half height": (None, 0),
         "at mid height": (None, 0),
         "halfway across": (0, None),
+        "mid height": (None, 0),
+        "half height": (None, 0),
+        "midway down": (None, 0),
+        "midway up": (None, 0),
+        "two thirds of the way down": (None, 1),
+        "two thirds of the way up": (None, -1),
+        "a third of the way down": (None, -1),
+        "a third of the way up": (None, 1),
     },
     "extreme": {
         "highest": (None, -1),
@@ -237,6 +267,10 @@ _VALUED: dict[str, dict[str, Any]] = {
         "on top of": (None, -1),
         "atop": (None, -1),
         "under": (None, 1),
+        "passing under": (None, 1),
+        "crossing under": (None, 1),
+        "going under": (None, 1),
+        "running under": (None, 1),
         "beneath": (None, 1),
         "underneath": (None, 1),
     },
@@ -279,6 +313,19 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         entries.update({w.strip(): ("group", group) for w in words.split(",")})
     for state, words in STATES.items():
         entries.update({w.strip(): ("state", state) for w in words.split(",")})
+    for share in (
+        "partly",
+        "only partly",
+        "partially",
+        "only partially",
+        "half",
+        "only half",
+        "not fully",
+        "not entirely",
+    ):
+        for frame in ("view", "frame", "image", "picture", "photo"):
+            entries[f"{share} in {frame}"] = entries[f"{share} in the {frame}"] = ("state", "cut")
+            entries[f"{share} within the {frame}"] = ("state", "cut")
     entries.update({w.strip(): ("partword", w.strip()) for w in PARTWORDS.split(",")})
     for rank, word in enumerate(_ORDINALS, 1):
         suffix = {1: "st", 2: "nd", 3: "rd"}.get(rank, "th")
@@ -288,12 +335,19 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
     for word, direction in _DIRECTIONS.items():
         entries[word] = ("direction", direction)
         entries[f"{word}most"] = entries[f"{word} most"] = ("extreme", direction)
+    entries["but one"], entries["but two"] = ("besides", 1), ("besides", 2)
+    for letter in "ltu":
+        shape = ("shape", f"{letter}-shaped")
+        for words in ("shaped like", "in the shape of", "in the form of", "forming", "like", "shape of"):
+            for article in ("a", "an", "the letter"):
+                entries[f"{words} {article} {letter}"] = shape
     entries["right on"] = entries["right at"] = ("on", "on")
+    entries["right in"] = ("in", "in")
     for word in ("above", "below", "under", "beneath", "underneath"):
         entries[f"right {word}"] = entries[f"just {word}"] = entries[word]
     for inverse, target_direction in _inverses().items():
         entries[inverse] = ("inverse", target_direction)
-    for compound in (*OTHER_COMPOUNDS, *_LINES):
+    for compound in (*OTHER_COMPOUNDS, *_LINES, *_OTHER_WAYS):
         entries[compound] = ("unknown", compound)
         entries[plural_of(compound)] = ("unknown", compound)
     return {tuple(phrase.split()): entry for phrase, entry in entries.items()}
@@ -321,6 +375,17 @@ def _inverses() -> dict[str, Direction | None]:
         "close to it",
         "around it",
         "alongside",
+        "attached to it",
+        "connected to it",
+        "joined to it",
+        "on both sides",
+        "on either side",
+        "on each side",
+        "on both sides of it",
+        "on either side of it",
+        "on each side of it",
+        "to its side",
+        "next door",
     ):
         phrases[near] = None
     for word, direction in _COMPASS.items():
@@ -331,6 +396,15 @@ def _inverses() -> dict[str, Direction | None]:
 
 _LINES = ("railway line", "rail line", "train line", "tram line", "power line", "tree line", "coast line", "shore line")
 """Lines that are no rows."""
+_OTHER_WAYS = (
+    "other way",
+    "opposite way",
+    "opposite direction",
+    "other direction",
+    "different direction",
+    "opposite side",
+    "other side",
+)
 
 TABLE = _table()
 """Words of a phrase -> (kind, value)."""

@@ -21,6 +21,7 @@ HARMLESS = frozenset(
         "it",
         "little",
         "lying",
+        "much",
         "on",
         "parked",
         "running",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import TrainingRun, read_weights, save_weights
-from backend.training.segmenter.samples import TrainingScene, scene_of, training_scenes
+from backend.training.segmenter.samples import PHOTOGRAPHS, SYNTHETIC, TrainingScene, scene_of, training_scenes
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
@@ -99,12 +99,13 @@ def read_data(
             every = read(folder)
             images = [image for image in every if image.name not in part.validation]
             held_out = [image for image in every if image.name in part.validation]
-        training += training_scenes(images, settings.exclude_categories, workers)
+        origin = PHOTOGRAPHS if part.share is None else name
+        training += training_scenes(images, settings.exclude_categories, workers, origin)
         validation += training_scenes(held_out, settings.exclude_categories, workers)
+    photographs = list(training)
     for number in range(settings.synthetic_scenes):
         scene = _synthetic_scene(settings.seed * 100_003 + number, settings.exclude_categories)
         training += [scene] if scene.objects else []
-    photographs = [scene for scene in training if scene.origin == "real"]
     training += shape_scenes(photographs, settings.shape_scenes, settings.seed)
     return training, validation
 
@@ -114,4 +115,4 @@ def _synthetic_scene(seed: int, exclude_categories: Collection[str]) -> Training
 
     scene = synthetic.draw_scene(seed)
     masks = ((o.category, o.mask) for o in scene.objects if o.category not in exclude_categories)
-    return scene_of(f"synthetic-{seed}", scene.image, masks, "synthetic")
+    return scene_of(f"synthetic-{seed}", scene.image, masks, SYNTHETIC)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,7 +21,9 @@ from dataset_tools.geometry import Box
 from dataset_tools.labelled import LabelledImage
 
 __all__ = [
-    "Origin",
+    "PHOTOGRAPHS",
+    "SHAPES",
+    "SYNTHETIC",
     "TrainingObject",
     "TrainingScene",
     "WindowSample",
@@ -37,8 +38,12 @@ PADDING = (124, 116, 104)
 """What lies outside an image: the mean pixel, which the model's normalisation maps to about 0."""
 
 
-Origin = Literal["real", "synthetic", "shapes"]
-"""Photographs, scenes of ``dataset_tools.synthetic``, or photographs with shapes pasted in (``segmenter_shapes``)."""
+PHOTOGRAPHS = "photographs"
+"""Origin of photographs of no set with a share of its own."""
+SYNTHETIC = "synthetic"
+"""Origin of scenes of ``dataset_tools.synthetic``."""
+SHAPES = "shapes"
+"""Origin of photographs with shapes pasted in (``segmenter.shapes``)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +73,16 @@ class TrainingObject:
 
 @dataclass(frozen=True, eq=False)
 class TrainingScene:
-    """An image uint8[H, W, 3] RGB with its objects; ``pyramid`` holds it at 1, 1/2, 1/4, ... of its size."""
+    """An image uint8[H, W, 3] RGB with its objects.
+
+    ``origin`` is what it gets its share of the draws by: one of the above, or the name of its dataset; ``pyramid``
+    holds it at 1, 1/2, 1/4, ... of its size.
+    """
 
     name: str
     image: npt.NDArray[np.uint8]
     objects: tuple[TrainingObject, ...]
-    origin: Origin = "real"
+    origin: str = PHOTOGRAPHS
     pyramid: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
     def level(self, number: int) -> npt.NDArray[np.uint8]:
@@ -111,7 +120,7 @@ def scene_of(
     name: str,
     image: npt.NDArray[np.uint8],
     masks: Iterable[tuple[str, npt.NDArray[np.bool_]]],
-    origin: Origin = "real",
+    origin: str = PHOTOGRAPHS,
 ) -> TrainingScene:
     """A scene from an image uint8[H, W, 3] RGB and its (category, mask bool[H, W]); empty masks are left out."""
     objects = []
@@ -130,7 +139,10 @@ def scene_of(
 
 
 def training_scenes(
-    images: Iterable[LabelledImage], exclude_categories: Collection[str] = (), workers: int = 0
+    images: Iterable[LabelledImage],
+    exclude_categories: Collection[str] = (),
+    workers: int = 0,
+    origin: str = PHOTOGRAPHS,
 ) -> list[TrainingScene]:
     """``images`` with their masks, without excluded categories; images with nothing left are left out.
 
@@ -139,13 +151,13 @@ def training_scenes(
     Raises:
         ImageError: an image cannot be read, or has another size than its labels.
     """
-    decode = partial(_decoded, exclude_categories=exclude_categories)
+    decode = partial(_decoded, exclude_categories=exclude_categories, origin=origin)
     return [scene for scene in in_processes(decode, list(images), workers) if scene.objects]
 
 
-def _decoded(image: LabelledImage, *, exclude_categories: Collection[str]) -> TrainingScene:
+def _decoded(image: LabelledImage, *, exclude_categories: Collection[str], origin: str) -> TrainingScene:
     masks = ((item.category, item.mask()) for item in image.objects if item.category not in exclude_categories)
-    return scene_of(image.name, image.pixels(), masks)
+    return scene_of(image.name, image.pixels(), masks, origin)
 
 
 def draw_sample(

@@ -49,11 +49,13 @@ class DatasetPart:
         split: a part of its split.json, with ``validation_split``.
         validation_split: another.
         validation: without a split: names of the validation images; the others are trained on.
+        share: of the windows; sets without one share what the others leave, as they have objects.
     """
 
     split: str | None = None
     validation_split: str | None = None
     validation: tuple[str, ...] | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ class SegmenterSettings:
                 raise ConfigError(
                     f"data: {name} needs split and validation_split, or the names of its validation images"
                 )
+
+        shares = [part.share for part in self.data.values() if part.share is not None]
+        if (total := sum(shares) + self.synthetic_share + self.shape_share) > 1 + 1e-9 or min(shares, default=0) < 0:
+            raise ConfigError(
+                f"the shares of data, synthetic_share and shape_share are parts of 1; they add up to {total:g}"
+            )
 
     @property
     def side(self) -> int:

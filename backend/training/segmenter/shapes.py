@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.training.segmenter.samples import TrainingScene, scene_of
+from backend.training.segmenter.samples import SHAPES, TrainingScene, scene_of
 
 __all__ = ["CATEGORY", "draw_shape", "shape_scenes"]
 
@@ -41,7 +41,7 @@ def shape_scenes(scenes: Sequence[TrainingScene], count: int, seed: int) -> Iter
         rng = np.random.default_rng((seed, number))
         ground = _ground(scenes, rng)
         masks = _paste_shapes(ground, scenes, rng)
-        yield scene_of(f"shapes-{seed}-{number}", ground, ((CATEGORY, mask) for mask in masks), "shapes")
+        yield scene_of(f"shapes-{seed}-{number}", ground, ((CATEGORY, mask) for mask in masks), SHAPES)
 
 
 def draw_shape(side: int, rng: np.random.Generator) -> Alpha:

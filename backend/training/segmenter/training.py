@@ -33,7 +33,14 @@ from backend.training.segmenter.prompts import (
     upsampled,
     with_corrective_clicks,
 )
-from backend.training.segmenter.samples import Origin, TrainingObject, TrainingScene, WindowSample, draw_sample
+from backend.training.segmenter.samples import (
+    SHAPES,
+    SYNTHETIC,
+    TrainingObject,
+    TrainingScene,
+    WindowSample,
+    draw_sample,
+)
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.validation import validate
 from dataset_tools.progress import Bar
@@ -85,7 +92,8 @@ def train_segmenter(
         ema.load_state_dict(state["ema"])
         first = int(state["step"])
 
-    shares: dict[Origin, float] = {"synthetic": settings.synthetic_share, "shapes": settings.shape_share}
+    shares = {name: part.share for name, part in settings.data.items() if part.share is not None}
+    shares |= {SYNTHETIC: settings.synthetic_share, SHAPES: settings.shape_share}
     draw = BalancedDraw(scenes, settings.category_power, shares)
     averaged = copy.deepcopy(sam).eval()
     logged = []
@@ -262,7 +270,7 @@ class BalancedDraw:
     ``shares`` of the draws go to scenes of these origins where there are any, the rest to the others.
     """
 
-    def __init__(self, scenes: list[TrainingScene], power: float, shares: Mapping[Origin, float]) -> None:
+    def __init__(self, scenes: list[TrainingScene], power: float, shares: Mapping[str, float]) -> None:
         self.pairs = [(scene, target) for scene in scenes for target in scene.objects]
         names = [(scene.origin, target.category) for scene, target in self.pairs]
         counts = Counter(names)

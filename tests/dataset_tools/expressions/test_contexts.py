@@ -9,7 +9,7 @@ import pytest
 from dataset_tools.expressions.explanation import in_words
 from dataset_tools.expressions.meanings import MEANINGS, certainty_of, meanings_of
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Group, Part
+from dataset_tools.expressions.query import Group, Part, State
 from dataset_tools.expressions.reading import reading_of
 from dataset_tools.expressions.relations import LabelledBox, choose
 from dataset_tools.geometry import Box
@@ -82,7 +82,9 @@ def test_a_small_white_square_at_its_end_is_not_the_object_s_size_and_shape() ->
 
 
 def test_the_last_of_a_row_is_counted_from_somewhere() -> None:
-    assert "last" in parse("the last car in the row").unread
+    last = parse("the last car in the row")
+    assert State("end") in last.constraints  # either end
+    assert "last" in parse("the last house on the street").unread
     counted = parse("last of the three planes, counting from the top")
     assert "number 1 from the lower" in in_words(counted)
     assert not counted.unread

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataset_tools.expressions.descriptive_words import SURFACES
+from dataset_tools.expressions.grammar.belongings import MEASURES
+from dataset_tools.expressions.grammar.exclusions import Exclusions
+from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
+from dataset_tools.expressions.grammar.places import MAX_DEPTH, as_members
 from dataset_tools.expressions.lexicon import Lexeme
-from dataset_tools.expressions.noun_phrase import NounPhrase
-from dataset_tools.expressions.places import MAX_DEPTH, Places, as_members
 from dataset_tools.expressions.query import (
-    Among,
     Color,
     Direction,
     Extreme,
@@ -18,6 +18,7 @@ from dataset_tools.expressions.query import (
     Query,
     Relation,
     RelationKind,
+    Shape,
     State,
     opposite,
 )
@@ -35,61 +36,23 @@ _RELATIONS: dict[str, RelationKind] = {
 }
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
             "sort")  # fmt: skip
-_ROOFED = ("building", "stadium", "trainstation", "airport")
-_PARTS = frozenset(
-    [
-        "roof",
-        "rooftop",
-        "cabin",
-        "cover",
-        "tarp",
-        "deck",
-        "tail",
-        "hull",
-        "stern",
-        "bow",
-        "top",
-        "cap",
-        "tarpaulin",
-        "nose",
-        "cab",
-        "wing",
-        "wings",
-        "rotor",
-        "engines",
-        "blades",
-        "surround",
-        "surroundings",
-        "border",
-        "outline",
-        "lines",
-        "stripes",
-        "markings",
-        "infield",
-        "cargo",
-        "load",
-        "body",
-        "fuselage",
-        "hood",
-        "windshield",
-        "bonnet",
-        "box",
-        "bed",
-    ]
-)
-"""Nouns of what belongs to the object itself, even where they may name a building."""
+_ENDS = tuple(f" {end} of" for end in ("end", "head", "front", "back", "start", "beginning", "foot", "tail"))
+_TELLING = ("relative", "over", "between", "nearest", "surrounded", "near")
 _AIRPLANE_PARTS = frozenset(["tail", "nose", "wing", "wings", "cockpit", "fuselage", "tailplane", "wingtip"])
-_MEASURES = ("wingspan", "diameter", "length", "width", "size", "area", "extent")
 
 
-class Links(Places):
+class Links(Exclusions):
     """What ties one noun phrase to another."""
 
     def link(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
         """A preposition or relation, with the noun phrase that follows."""
         kind = lexeme.kind
         if kind == "partword":  # "striped" without a colour
-            phrase.unread.append(lexeme.text)
+            if self.peek().kind != "color":
+                phrase.unread.append(lexeme.text)
+            return
+        if kind == "there" and lexeme.text == "where" and phrase.has_noun and self.starts_noun():
+            self._with(phrase, depth)  # "where a red car is parked next to it"
             return
         if kind == "inverse" and self.antecedent is not None and phrase.root:  # "not the big one but the one above it"
             of = (replace(self.antecedent, category=self._kind_of(phrase)),)
@@ -98,18 +61,34 @@ class Links(Places):
         if kind == "image_part" and not phrase.root and not phrase.has_noun:  # "in the grey part"
             phrase.noun, phrase.has_noun = lexeme.text, True
             return
+        if kind in ("part", "image_part") and phrase.pending and not phrase.has_noun and self.peek().kind == "of":
+            phrase.unread += phrase.pending  # "the outer end of the pier"
+            phrase.pending = []
+        if kind == "image_part" and lexeme.text == "corner" and phrase.root and not phrase.has_noun:
+            self.end_of_image(phrase, lexeme)
+            return
+        if kind in ("near", "on", "in") and phrase.root and self.peek().kind == "own" and self.skip_its_end():
+            return
         if kind in _SKIPPED:
             if lexeme.text in ("that", "which", "located", "there"):
                 phrase.close_pending()
             return
         if kind == "heading":  # where an object points to is not where it lies; what it faces is near
-            if not self.take_heading() and lexeme.text in ("facing", "faces"):
+            heading = self.take_heading()
+            if heading is not None:
+                x, y = heading
+                phrase.add(Shape("vertical" if not x else "diagonal" if y else "horizontal"))
+            elif lexeme.text in ("facing", "faces"):
                 self.relate(phrase, "near", depth)
             return
         phrase.close_pending()
-        if (kind in ("in", "of", "on") or lexeme.text in ("at", "along", "at the end of")) and self.group_ahead():
+        if (
+            kind in ("in", "of", "on") or lexeme.text in ("at", "along") or lexeme.text.endswith(_ENDS)
+        ) and self.group_ahead():
             phrase.plural = phrase.plural and phrase.has_noun
             self.take_group(phrase, depth, partitive=not phrase.has_noun)
+            if lexeme.text.endswith(_ENDS):
+                phrase.add(State("end"))
         elif kind == "category":  # a second noun without a link: "ship harbor", "house whose roof is red"
             self.at -= 1
             self._possessor(phrase, depth)
@@ -119,6 +98,9 @@ class Links(Places):
             self.place(phrase, depth, extreme=True)  # "the third one up from the bottom"
         elif kind == "relative":
             direction = self.more_direction(lexeme.value)
+            if self.takes_center():  # "just above the middle of the picture"
+                phrase.add(Place(direction, of_image=True))
+                return
             if not self.relate(phrase, "direction", depth, direction):  # "the ship below", "lower than the other"
                 phrase.add(Place(direction, of_image=False))
         elif kind == "over":
@@ -138,13 +120,34 @@ class Links(Places):
             self._ranked_distance(phrase, lexeme, depth)
         elif kind in ("from", "to"):
             if not self.place(phrase, depth, extreme=kind == "from"):
-                self._resume(phrase, depth)
+                if kind == "from" and phrase.rank is not None and self.starts_noun(or_unknown=True):
+                    self.relate(phrase, "nearest", depth)  # "the second house from the corner"
+                elif any(self.before(self.at - n).kind in ("most", "far") for n in (1, 2)):
+                    self.relate(phrase, "farthest", depth)  # "farther out from the quay"
+                elif (
+                    not self._resume(phrase, depth)
+                    and kind == "from"
+                    and phrase.has_noun
+                    and self.starts_noun(or_unknown=True)
+                ):
+                    self.relate(phrase, "near", depth)  # "sticking out from the shore"
             elif phrase.is_last and phrase.rank == 1 and lexeme.text.startswith(("count", "start")):
                 last = phrase.constraints[-1] if phrase.constraints else None
                 if isinstance(last, Extreme):  # "the last one, counting from the top"
                     phrase.constraints[-1] = replace(last, direction=opposite(last.direction))
         elif kind == "holds" and not self.starts_noun(or_unknown=True):
             pass  # "that has the largest wingspan": its own measure
+        elif kind == "in" and self.peek().kind == "color" and not self.starts_noun(or_unknown=True, or_one=True):
+            pass  # "the jet in grey and green"
+        elif kind in ("near", "on", "in") and self.peek().kind in _TELLING:
+            pass  # "standing in next to the road": what comes says how
+        elif lexeme.text == "outside" and self.group_ahead():  # "outside the row"
+            phrase.negate, before = True, phrase.negate
+            self.take_group(phrase, depth, partitive=True)
+            phrase.negate = before
+        elif kind == "near" and self.peek().kind in ("in", "of", "from", "with", "end", "break"):
+            if lexeme.text not in ("along", "around", "nearby", "near by"):  # "the house opposite"
+                phrase.unread.append(lexeme.text)
         elif kind in _RELATIONS and not self.place(phrase, depth):
             self.relate(phrase, _RELATIONS[kind], depth)
 
@@ -157,6 +160,9 @@ class Links(Places):
             self.at += 1
         if self.is_place() and self.take_position(phrase, depth, extreme=nearest, reverse=not nearest):
             return
+        if nearest and phrase.root and self.peek().text in ("corner", "edge", "border") and self.peek(1).kind != "of":
+            self.end_of_image(phrase, self.take())
+            return
         self.at = start
         self.skip("to", "from")
         kind: RelationKind = "nearest" if nearest else "farthest"
@@ -165,12 +171,13 @@ class Links(Places):
         else:
             self.relate(phrase, kind, depth)
 
-    def _resume(self, phrase: NounPhrase, depth: int) -> None:
+    def _resume(self, phrase: NounPhrase, depth: int) -> bool:
         """The "to the bridge" of "the nearest ship to the bridge"."""
         waiting = next((c for c in phrase.constraints if isinstance(c, Relation) and not c.targets), None)
         if waiting:
             phrase.constraints.remove(waiting)
             self.relate(phrase, waiting.kind, depth)
+        return waiting is not None
 
     def relate(self, phrase: NounPhrase, kind: RelationKind, depth: int, direction: Direction = (None, None)) -> bool:
         """Reads the target, and more targets after "and"; whether there was one."""
@@ -191,9 +198,16 @@ class Links(Places):
             if covered and len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):
                 self._part(phrase, targets[0])  # "under a dark tarp"
                 return True
+            if kind == "surrounded" and not targets[0].noun and targets[0].constraints:
+                colors = [c for c in targets[0].constraints if isinstance(c, Color)]
+                if len(colors) == len(targets[0].constraints):  # "surrounded by green"
+                    phrase.constraints += [Part(color.name, "surround") for color in colors]
+                    return True
             targets = [self._whole(t, phrase) for t in targets]
             known = tuple(
-                t if t.noun else replace(t, category=phrase.category) for t in targets if t.noun or t.constraints
+                t if t.noun else replace(t, category=phrase.category)
+                for t in targets
+                if t.noun or t.constraints or (t.is_all and kind not in ("on", "in"))
             )
             phrase.unread += [word for t in targets if not (t.noun or t.constraints) for word in t.unread]
             if known:
@@ -230,173 +244,6 @@ class Links(Places):
             return True
         return False
 
-    def _with(self, phrase: NounPhrase, depth: int) -> None:
-        """ "with a bridge to its left": the bridge is left of it, so it lies right of the bridge."""
-        self.skip("image_part")
-        if not self.starts_noun(or_unknown=True, or_one=True) and self._colored_ahead():  # "with a small white square"
-            self._part(phrase, self._unnamed_part(depth))
-            self._skip_its()
-        while self.starts_noun(or_unknown=True, or_one=True):
-            target = self.target(depth)
-            if not target.noun and phrase.category is not None and self.peek().kind == "inverse":
-                self._beside(phrase, replace(target, category=phrase.category))  # "with a white one beside it"
-            elif target.category is None or self._is_roof(target, phrase):
-                self._part(phrase, target)
-            elif target.category == phrase.category and not target.count:  # "the house with a red roof"
-                phrase.constraints += target.constraints
-                phrase.unread += target.unread
-            else:
-                self._beside(phrase, target)
-            self._skip_its()
-            if not (self.peek().kind == "and" and self._noun_after_and()):
-                return
-            self.at += 1
-
-    def _colored_ahead(self) -> bool:
-        """Whether a colour comes next, with an article and a shape or a size of its own: "a small white square"."""
-        if self.peek().kind not in ("article", "indefinite"):
-            return False
-        ahead, kinds = 1, set()
-        while self.peek(ahead).kind in ("color", "size", "shape", "light"):
-            kinds.add(self.peek(ahead).kind)
-            ahead += 1
-        return {"color", "shape"} <= kinds
-
-    def _skip_its(self) -> None:
-        """Past where a part is on its object: "over it", "at its outer end"."""
-        if self.peek().kind in ("on", "in", "over", "near", "surrounded") and self.peek(1).text == "it":
-            self.at += 2
-        elif self.peek().kind in ("on", "in", "near") and self.peek(1).kind in ("own", "indefinite", "one", "number"):
-            ahead = 2
-            while self.peek(ahead).kind in ("unknown", "direction", "extreme", "most", "far", "size"):
-                ahead += 1
-            if self.peek(ahead).kind in ("part", "image_part") and ahead < 6:
-                self.at += ahead + 1
-
-    def _noun_after_and(self) -> bool:
-        self.at += 1
-        found = self.starts_noun(or_unknown=True)
-        self.at -= 1
-        return found
-
-    @staticmethod
-    def _is_roof(target: Query, phrase: NounPhrase) -> bool:
-        return target.noun.split()[-1:] != [] and target.noun.split()[-1] in _PARTS and phrase.category not in _ROOFED
-
-    def _beside(self, phrase: NounPhrase, target: Query) -> None:
-        direction = self.take().value if self.peek().kind == "inverse" else None
-        if direction is None:
-            phrase.add(Relation("near", (target,)))
-        while direction:
-            phrase.add(Relation("direction", (target,), opposite(direction)))
-            direction = None
-            if self.peek().kind == "and" and self.peek(1).kind in ("direction", "inverse"):  # "to its left and right"
-                self.at += 1
-                direction = self.take().value
-
-    def _part(self, phrase: NounPhrase, part: Query) -> None:
-        """ "with a red tail": the colours of a part; where it is said to lie, the object lies ("with a cover, inside
-        the upper dock")."""
-        if any(word in _MEASURES for word in part.noun.split()):
-            phrase.constraints += part.constraints
-            return
-        colors = [c.name for c in part.constraints if isinstance(c, Color) and not c.negated]
-        for color in colors:
-            phrase.add(Part(color, part.noun))
-        for place in part.constraints:
-            if isinstance(place, Place | Extreme | Relation):
-                phrase.add(place)
-        if not colors:
-            surface = next((SURFACES[w] for w in reversed(part.noun.split()) if w in SURFACES), None)
-            if surface in ("trees", "grass", "water"):
-                phrase.add(Relation("near", (part,)))
-            elif part.noun:
-                phrase.unread.append(part.noun)
-        phrase.unread += part.unread
-
-    def _without(self, phrase: NounPhrase, depth: int) -> None:
-        """ "without boats": others that are not on or at it; "without the short ones": not these."""
-        if self.exclusion(phrase, depth, same_only=True):
-            return
-        if not self.starts_noun(or_unknown=True):
-            self._unnamed_part(depth)
-            return
-        target = self.target(depth)
-        if target.category is None:
-            before = len(phrase.constraints)
-            self._part(phrase, target)
-            phrase.constraints[before:] = [replace(c, negated=True) for c in phrase.constraints[before:]]
-        elif target.category == "ship" and phrase.category == "harbor":
-            phrase.add(State("empty"))
-        else:
-            phrase.add(Relation("holds", (target,), negated=True))
-
-    def exclusion(self, phrase: NounPhrase, depth: int, *, same_only: bool = False) -> bool:
-        """Past "the one on the runway" after "not" or "except": none of these; False if no such thing comes next.
-
-        ``same_only``: only if it is of the phrase's own kind.
-        """
-        start = self.at
-        if self.peek().kind == "one" and self.peek(1).kind == "of":  # "not one of the three in a row"
-            self.at += 2
-        if self.peek().kind not in ("article", "indefinite", "all", "both") or not self._is_noun_phrase(1):
-            self.at = start
-            return False
-        target = self.target(depth)
-        other = target.category is not None and target.category != phrase.category and phrase.category is not None
-        if other and same_only:
-            self.at = start
-            return False
-        if not other and target.constraints:
-            phrase.constraints.append(Among(replace(target, category=None), negated=True))
-            if phrase.root:
-                self.antecedent = replace(target, noun=target.noun or "one")
-        return True
-
-    def _is_noun_phrase(self, ahead: int) -> bool:
-        kinds = (
-            "category",
-            "one",
-            "extreme",
-            "size",
-            "ordinal",
-            "color",
-            "number",
-            "direction",
-            "most",
-            "nearest",
-            "shape",
-        )
-        return self.peek(ahead).kind in kinds
-
-    def _own_part(self, phrase: NounPhrase, depth: int) -> None:
-        """ "its tail is red", "whose white top ..."."""
-        target = self.target(depth) if self.starts_noun(or_unknown=True) else self._unnamed_part(depth)
-        if self.peek().kind == "copula" and self.peek(1).kind == "color":
-            self.at += 1
-            colors = []
-            while self.peek().kind == "color" or (self.peek().kind == "and" and self.peek(1).kind == "color"):
-                word = self.take()
-                colors += [Color(word.value)] if word.kind == "color" else []
-            target = replace(target, constraints=(*target.constraints, *colors))
-        if target.category == phrase.category:
-            phrase.constraints += target.constraints
-            phrase.unread += target.unread
-        elif target.category is None or self._is_roof(target, phrase):
-            self._part(phrase, target)
-        else:
-            phrase.unread.append(target.noun)
-
-    def _unnamed_part(self, depth: int) -> Query:
-        """ "its white top": the part has no noun of its own."""
-        scratch = NounPhrase(root=False)
-        self.skip("article", "indefinite")
-        while self.peek().kind in ("color", "size", "shape", "direction", "part", "image_part"):
-            before = self.at
-            self.modifier(scratch, depth)
-            self.at = max(self.at, before + 1)
-        return replace(scratch.query(), constraints=tuple(c for c in scratch.constraints if isinstance(c, Color)))
-
     def _partitive(self, phrase: NounPhrase, depth: int) -> None:
         """ "the largest of the ships", "a group of ships"; otherwise ("the ships of the harbor") nearness."""
         if self.peek().kind == "frame" or depth >= MAX_DEPTH:
@@ -413,7 +260,7 @@ class Links(Places):
         if partitive and pool.count is not None and pool.count > 1:
             phrase.constraints.insert(0, as_members(pool.query()))
         else:
-            phrase.constraints[:0] = pool.constraints
+            phrase.constraints[:0] = ranked(pool.constraints, pool.rank, pool.is_last)
         if not partitive and phrase.count is None:
             phrase.count = pool.count
 
@@ -421,15 +268,20 @@ class Links(Places):
         """ "of" after a noun: "the ship, the largest of all the ships", "roof of the house", "ships of the port"."""
         if self.place(phrase, depth):
             return
+        led_by_unknown = self.before(self.at - 1).kind == "unknown"
         target = self.target(depth)
-        if target.category == phrase.category or not target.noun:  # "of the smallest size", "of the three at the right"
+        if led_by_unknown and not target.noun and target.constraints:  # "upstream of the wide one"
+            phrase.add(Relation("near", (replace(target, category=phrase.category),)))
+        elif (
+            target.category == phrase.category or not target.noun
+        ):  # "of the smallest size", "of the three at the right"
             phrase.unread += target.unread
             if target.count and target.count > 1 and phrase.count is None:
                 phrase.constraints.insert(0, as_members(target))
                 phrase.all, phrase.partitive = False, True
             else:
                 phrase.constraints[:0] = target.constraints
-        elif any(word in _MEASURES for word in target.noun.split()):
+        elif any(word in MEASURES for word in target.noun.split()):
             phrase.constraints[:0] = target.constraints
         elif target.noun:
             phrase.add(Relation("near", (target,)))

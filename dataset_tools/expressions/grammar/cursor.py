@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from dataset_tools.expressions.lexicon import Lexeme, combine
 from dataset_tools.expressions.query import Direction, Query
 
-__all__ = ["OPENS_NOUN", "Cursor", "Position"]
+__all__ = ["LEADS", "OPENS_NOUN", "Cursor", "Position"]
 
 OPENS_NOUN = ("article", "indefinite", "all", "both", "number", "color", "shape", "size", "ordinal", "one", "category")
 """Kinds of lexeme that a noun phrase can begin with."""
+LEADS = ("near", "nearest", "relative", "over", "on", "in", "of", "than", "far_from", "to", "from", "surrounded")
+"""Kinds of lexeme that lead to what something is related to."""
 _BEFORE_GROUP = (
     "article", "indefinite", "all", "both", "number", "ordinal", "size", "direction", "extreme", "most", "far", "color",
     "filler", "part", "and", "state",
@@ -98,6 +100,12 @@ class Cursor:
                 return False
         return False
 
+    def one_ahead(self, ahead: int) -> bool:
+        """Whether "one" comes ``ahead``, with nothing but its modifiers before it: "the left one"."""
+        while self.peek(ahead).kind in ("direction", "extreme", "size", "color", "ordinal", "most"):
+            ahead += 1
+        return self.peek(ahead).kind == "one"
+
     def group_ahead(self, ahead: int = 0) -> bool:
         """Whether ``ahead`` a group is named, with nothing but its modifiers before it: "the upper row"."""
         start = ahead
@@ -142,7 +150,9 @@ class Cursor:
             extreme = True
             self.at += 1
         if extreme:
-            while self.peek().kind in ("article", "to", "on", "in", "part") or self.peek().text in ("at", "towards"):
+            while self.peek().kind in ("article", "to", "on", "in", "part") or self.peek().text in (
+                "at", "towards", "out", "away", "over",
+            ):  # fmt: skip
                 self.at += 1
         if self.peek().kind not in ("direction", "extreme"):
             self.at = start
@@ -175,9 +185,16 @@ class Cursor:
                 return True
             case "most":
                 return following.kind in ("direction", "extreme")
-            case "and" if following.kind in ("direction", "extreme"):
-                other: Direction = following.value
-                return (direction[0] is None) != (other[0] is None) and (direction[1] is None) != (other[1] is None)
+            case "and":
+                ahead = 1
+                while self.peek(ahead).kind in ("to", "on", "article"):  # "up and to the left"
+                    ahead += 1
+                if self.peek(ahead).kind not in ("direction", "extreme"):
+                    return False
+                x, y = self.peek(ahead).value
+                more = (direction[0] is None) != (x is None) and (direction[1] is None) != (y is None)
+                self.at += ahead - 1 if more else 0
+                return more
         return False
 
     def is_place(self) -> bool:
@@ -185,11 +202,15 @@ class Cursor:
         ahead = 0
         while self.peek(ahead).kind in _PLACES:
             ahead += 1
-        return ahead > 0 and self.peek(ahead).kind not in ("category", "one", "color", "size", "group")
+        return ahead > 0 and self.peek(ahead).kind not in ("category", "one", "color", "size", "group", "number")
 
     def more_direction(self, direction: Direction) -> Direction:
-        """The whole direction of "above and to the left of ..."; past the "of"."""
+        """The whole direction of "above and to the left of ...", "above left of ..."; past the "of"."""
         start = self.at
+        if self.peek().kind == "direction" and self.peek(1).kind in ("of", "from"):
+            more = self.take()
+            self.skip("of", "from")
+            return combine(direction, more.value)
         if self.peek().kind == "and":
             self.at += 1
             self.skip("to", "on", "article", "in")
@@ -201,13 +222,16 @@ class Cursor:
         self.at = start
         return direction
 
-    def take_heading(self) -> bool:
-        """Past "(pointing) to the left"; False, and nothing taken, if no direction follows."""
+    def take_heading(self) -> Direction | None:
+        """Past "(pointing) to the left", with where to; None, and nothing taken, if no direction follows."""
         start = self.at
         while self.peek().kind in ("to", "article", "filler", "copula", "heading") or "toward" in self.peek().text:
             self.at += 1
-        if self.peek().kind == "direction":
-            self.skip("direction")
-            return True
-        self.at = start
-        return False
+        direction: Direction = (None, None)
+        while self.peek().kind == "direction":
+            direction = combine(direction, self.take().value)
+        if direction == (None, None):
+            self.at = start
+            return None
+        self.skip("part", "image_part")
+        return direction

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
+from dataset_tools.expressions.lexicon import combine
 from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.query import (
     Color,
     Constraint,
     Extreme,
+    Group,
     Part,
     Place,
     Query,
     Relation,
+    Shape,
     Size,
     State,
     opposite,
@@ -38,11 +41,13 @@ class NounPhrase:
         all, count, rank: "all the", "two", "second"; a rank of -2 is "second to last".
         is_last: the rank is "last", which needs a direction.
         partitive: one out of several ("the largest of the ships").
+        indefinite: "a boat", "ten boats": nothing was said that tells which.
         in_known_group: it was said to be in "the group", which has members besides.
         negate: words after "not" are being read.
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
         hint: see ``Query``.
+        breaks: how many constraints had been said at each comma after the noun.
         context: so many of the constraints were said before the last comma; None before the first.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
     """
@@ -57,12 +62,14 @@ class NounPhrase:
     rank: int | None = None
     is_last: bool = False
     partitive: bool = False
+    indefinite: bool = False
     in_known_group: bool = False
     negate: bool = False
     pending: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     context: int | None = None
     hint: str = ""
+    breaks: list[int] = field(default_factory=list)
     constraints: list[Constraint] = field(default_factory=list)
 
     def add(self, constraint: Constraint) -> None:
@@ -85,12 +92,29 @@ class NounPhrase:
         self.unread += [] if read else self.noun.split()
         self.category = None if read else self.category
         self.noun, self.has_noun, self.plural, self.rank = "", False, None, None
-        self.constraints, self.context = [], None
+        self.constraints, self.context, self.breaks = [], None, []
 
     @property
     def selects(self) -> bool:
         """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""
         return self.has_noun or bool(self.constraints) or self.rank is not None
+
+    def _asides(self) -> tuple[Constraint, ...]:
+        """What was said after a comma that followed an order."""
+        for said in self.breaks:
+            if self.rank is not None or any(isinstance(c, Extreme) for c in self.constraints[:said]):
+                later = self.constraints[said:]
+                return tuple(c for c in later if not isinstance(c, Extreme | Group) and not _unresolved(c))
+        return ()
+
+    def _settle_farthest(self) -> None:
+        """ "the farthest tank to the left" is the leftmost."""
+        waiting = next((c for c in self.constraints if _unresolved(c)), None)
+        side = next((c for c in self.constraints if isinstance(c, Place) and not (c.of_image or c.negated)), None)
+        if isinstance(waiting, Relation) and waiting.kind == "farthest" and side is not None:
+            self.constraints = [
+                Extreme(side.direction) if c is side else c for c in self.constraints if c is not waiting
+            ]
 
     def _roofed(self, constraint: Constraint) -> Constraint:
         """From above a house is its roof: "a grey-roofed house" is grey."""
@@ -101,9 +125,19 @@ class NounPhrase:
     def query(self) -> Query:
         """The finished phrase."""
         self.close_pending()
-        orders = (Extreme, Place, Size, Relation)
-        if self.is_last and self.rank == 1 and not any(isinstance(c, orders) for c in self.constraints):
-            self.unread.append("last")  # "the last of the row": from which end?
+        self._settle_farthest()
+        described = [c for c in self.constraints if isinstance(c, Color | Size | Shape | State)]
+        for said in {c for c in described if described.count(c) > 1}:  # "the white car, the upper of the white ones"
+            self.constraints.remove(said)
+        if self.is_last and self.rank == 1 and not any(_orders(c) for c in self.constraints):
+            if any(isinstance(c, Group) for c in self.constraints):  # "the last of the row": from which end?
+                self.constraints.append(State("end"))
+            else:
+                self.unread.append("last")
+        for waiting in filter(_unresolved, self.constraints):  # "the farthest": from what?
+            kind = waiting.kind if isinstance(waiting, Relation) else ""
+            if not any(isinstance(c, Relation) and c.targets and c.kind == kind for c in self.constraints):
+                self.unread.append(kind)
         several = self.count is not None and self.count > 1
         is_all = self.all or several or (bool(self.plural) and not self.partitive)
         if self.rank is not None and not several:
@@ -123,8 +157,16 @@ class NounPhrase:
                 )
             ),
             unread=tuple(self.unread),
+            asides=self._asides(),
             hint=self.hint,
         )
+
+
+def _orders(constraint: Constraint) -> bool:
+    """Whether "last" may count in it."""
+    if isinstance(constraint, Relation):
+        return constraint.kind in ("nearest", "farthest")
+    return isinstance(constraint, Extreme | Place | Size)
 
 
 def _unresolved(constraint: Constraint) -> bool:
@@ -143,6 +185,8 @@ def _bordered(constraints: list[Constraint]) -> list[Constraint]:
 
 def _joined(constraints: list[Constraint]) -> list[Constraint]:
     """Two sides said apart are one corner: "the lower ship on the left"."""
+    if not any(isinstance(c, Group) for c in constraints):
+        constraints = _halfway(constraints)
     sides: list[Place] | list[Extreme]
     sides = [c for c in constraints if isinstance(c, Place) and not c.of_image and not c.negated]
     if not sides:
@@ -154,6 +198,15 @@ def _joined(constraints: list[Constraint]) -> list[Constraint]:
         return constraints
     corner = replace(sides[0], direction=(other_x if x is None else x, other_y if y is None else y))
     return [corner if c is sides[0] else c for c in constraints if c is not sides[1]]
+
+
+def _halfway(constraints: list[Constraint]) -> list[Constraint]:
+    """ "on the left, in the middle" is at half height."""
+    places = [c for c in constraints if isinstance(c, Place) and not c.negated]
+    if len(places) != 2 or places[1].direction != (0, 0) or None not in places[0].direction:
+        return constraints
+    both = replace(places[0], direction=combine(places[0].direction, (0, 0)))
+    return [both if c is places[0] else c for c in constraints if c is not places[1]]
 
 
 def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = False) -> list[Constraint]:
@@ -169,6 +222,8 @@ def ranked(constraints: list[Constraint], rank: int | None, is_last: bool = Fals
             if not isinstance(constraint, kind):
                 continue
             ranked: Constraint
+            if isinstance(constraint, Size) and not constraint.superlative:
+                continue  # "the first skinny one after the fat one"
             if isinstance(constraint, Size):
                 sign: Literal[-1, 1] = constraint.sign if rank > 0 else (-1 if constraint.sign > 0 else 1)
                 ranked = replace(constraint, sign=sign, rank=place, superlative=True)
