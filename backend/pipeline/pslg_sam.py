@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -147,9 +147,10 @@ class PslgSam:
         return Prelabels((), abstained, candidates=outline(offered).items if offered else ())
 
     @property
-    def grounds_elsewhere(self) -> bool:
-        """Whether the grounder waits for a service: while it does, this process has nothing to compute for it."""
-        return bool(getattr(self.grounder, "elsewhere", False))
+    def talks(self) -> Literal["here", "elsewhere"] | None:
+        """Where the language model runs that is the grounder: in this process, or in one that is waited for."""
+        elsewhere = getattr(self.grounder, "elsewhere", None)
+        return None if elsewhere is None else "elsewhere" if elsewhere else "here"
 
     def ground(
         self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
