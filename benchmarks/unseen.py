@@ -1,14 +1,14 @@
 """The compact segmenter on what its training never saw.
 
-    python -m benchmarks.unseen --data DIR --weights FILE --out DIR
+    python -m benchmarks.unseen --data DIR --weights FILE --out DIR [--sets nwpu_vhr10 isaid_512] [--categories A B ...]
 
-``--weights`` come from ``pslg train compact-segmenter`` with ``train_unseen_stage1.yaml``, then ``train_unseen.yaml``
-(``backend/weights/compact_segmenter``), which leave out airplanes, harbors and buildings: none is ever a target, drawn
-ones included. Two questions, both with true boxes, without CFPG and MBO, every annotated object once:
+``--weights`` come from ``pslg train compact-segmenter --set exclude_categories=[A,B,...]``: none of these is ever a
+target, drawn ones included. Two questions, both with true boxes, without CFPG and MBO, every annotated object once:
 
-- left-out categories: the objects of nwpu_vhr10's part ``test``, by category;
-- another dataset: buildings of inria_512 in three folds of other places; the weights are fine-tuned on two of them
-  (``train_buildings.yaml``, the last step's weights, nothing chosen) and measured on the third, before and after.
+- left-out categories: whole objects of at least 10 x 10 px in the part ``test`` of each of ``--sets``, by category;
+- another dataset (``--folds``; the weights must not have seen buildings): buildings of inria_512 in three folds of
+  other places; the weights are fine-tuned on two of them (``train_buildings.yaml``, the last step's weights)
+  and measured on the third, before and after.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from backend.training.run import load_recipe
 from backend.training.segmenter.run import run_segmenter_training
 from dataset_tools import atomic
-from dataset_tools.labelled import LabelledImage, read
+from dataset_tools.categories import canonical
+from dataset_tools.labelled import LabelledImage, LabelledObject, read, whole_objects
 from dataset_tools.metrics import iou
 
 FINE_TUNING = SHIPPED_FOLDER / "compact_segmenter" / "train_buildings.yaml"
@@ -41,22 +43,34 @@ def mean_ious(
     segmenter: SamSegmenter, images: Sequence[LabelledImage], names: Collection[str]
 ) -> dict[str, dict[str, Any]]:
     """``n`` and ``mIoU`` of every category over the objects of the images ``names``, each with its true box."""
+    return _mean_ious(segmenter, [(image, item) for image in images if image.name in names for item in image.objects])
+
+
+def _mean_ious(
+    segmenter: SamSegmenter, objects: Sequence[tuple[LabelledImage, LabelledObject]]
+) -> dict[str, dict[str, Any]]:
     values = defaultdict(list)
-    for image in images:
-        if image.name not in names:
-            continue
+    for image, of_image in groupby(objects, key=lambda pair: pair[0]):
         pixels = image.pixels()
-        for item in image.objects:
+        for _, item in of_image:
             window = segmenter.window_for(item.box, (image.height, image.width))
             found = segmenter.decode(segmenter.embed(pixels, window), Prompts(box=item.box)).mask
             values[item.category].append(iou(found, item.mask()))
     return {name: {"n": len(ious), "mIoU": float(np.mean(ious))} for name, ious in sorted(values.items())}
 
 
-def left_out_categories(folder: Path, weights: Path) -> dict[str, dict[str, Any]]:
-    """``mean_ious`` on the part ``test`` of ``folder``."""
-    images = read(folder, "test")
-    return mean_ious(load_compact_segmenter(weights), images, {image.name for image in images})
+def left_out_categories(folder: Path, weights: Path, categories: Collection[str]) -> dict[str, dict[str, Any]]:
+    """``mean_ious`` of whole objects of ``categories`` (empty: of all) in the part ``test``, and ``all`` of them."""
+    found = [
+        (image, item)
+        for image, item in whole_objects(read(folder, "test"), whole=True, min_side=10)
+        if not categories or canonical(item.label) in categories
+    ]
+    result = _mean_ious(load_compact_segmenter(weights), found)
+    count = sum(row["n"] for row in result.values())
+    return result | {
+        "all": {"n": count, "mIoU": sum(row["n"] * row["mIoU"] for row in result.values()) / max(1, count)}
+    }
 
 
 def folds(folder: Path, weights: Path, out: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
@@ -80,24 +94,37 @@ def folds(folder: Path, weights: Path, out: Path, overrides: list[str]) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds nwpu_vhr10 and inria_512")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
     parser.add_argument("--weights", type=Path, required=True, help="model.safetensors of the leave-out training")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the three fine-tuning runs and unseen.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder of unseen.json and the fine-tuning runs")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--sets", nargs="+", default=["nwpu_vhr10"], help="folders below --data with a part test")
+    parser.add_argument("--categories", nargs="+", default=[], help="canonical names that were left out (default: all)")
+    parser.add_argument("--folds", action="store_true", help="fine-tune on and measure buildings of inria_512, too")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {"left out": left_out_categories(arguments.data / "nwpu_vhr10", arguments.weights)}
+    report: dict[str, Any] = {
+        "left out": {
+            name: left_out_categories(arguments.data / name, arguments.weights, arguments.categories)
+            for name in arguments.sets
+        }
+    }
+    if arguments.folds:
+        report["buildings"] = _buildings(arguments)
+    text = json.dumps(report, indent=1)
+    atomic.write_text(arguments.out / "unseen.json", text)
+    print(text)
+
+
+def _buildings(arguments: argparse.Namespace) -> dict[str, Any]:
     buildings = folds(arguments.data / "inria_512", arguments.weights, arguments.out, arguments.overrides)
     total = sum(fold["n"] for fold in buildings.values())
-    report["buildings"] = {
+    return {
         "folds": buildings,
         "before": sum(fold["n"] * fold["before"] for fold in buildings.values()) / total,
         "mIoU": sum(fold["n"] * fold["mIoU"] for fold in buildings.values()) / total,
         "mean of folds": float(np.mean([fold["mIoU"] for fold in buildings.values()])),
     }
-    text = json.dumps(report, indent=1)
-    atomic.write_text(arguments.out / "unseen.json", text)
-    print(text)
 
 
 if __name__ == "__main__":

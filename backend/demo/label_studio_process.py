@@ -7,8 +7,6 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from backend.demo.child_process import ChildProcess, free_port
 from dataset_tools.errors import LabelStudioError
@@ -41,7 +39,7 @@ def find_program(option: Path | None = None) -> Path:
     )
 
 
-class LabelStudioProcess:
+class LabelStudioProcess(ChildProcess):
     """Label Studio on a free port of 127.0.0.1, as a context manager.
 
     Args:
@@ -64,11 +62,9 @@ class LabelStudioProcess:
         # fmt: off
         command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(self.port)]
         # fmt: on
-        self._process = ChildProcess(
-            "Label Studio", command, folder / "label-studio.log", self._environment(program, os.environ)
-        )
+        super().__init__("Label Studio", command, folder / "label-studio.log", self._variables(program, os.environ))
 
-    def _environment(self, program: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    def _variables(self, program: Path, inherited: Mapping[str, str]) -> dict[str, str]:
         # Settings of another Label Studio in the caller's shell must not leak into this one.
         own = {key: value for key, value in inherited.items() if not key.startswith(("LABEL_STUDIO_", "DJANGO_"))}
         return own | {
@@ -101,22 +97,5 @@ class LabelStudioProcess:
             PslgError: it ended or did not answer in time; the message quotes its log.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._process.start()
-        self._process.wait_until_up(f"{self.url}/health", timeout, progress)
-
-    @property
-    def running(self) -> bool:
-        """Whether Label Studio was started and has not ended."""
-        return self._process.running
-
-    def stop(self) -> None:
-        """End Label Studio and everything that it started."""
-        self._process.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+        super().start()
+        self.wait_until_up(f"{self.url}/health", timeout, progress)

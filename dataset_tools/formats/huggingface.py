@@ -21,28 +21,19 @@ from typing import Any
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats.image_rows import read_row, refs_of
+from dataset_tools.formats.image_rows import STAGED, PackedWriter, read_row, refs_of
 from dataset_tools.formats.items import Contents, Item, Items
 from dataset_tools.records import Sample
 
 IMAGES_PER_FILE = 1000
 _IMAGES_PER_GROUP = 50
-_STAGED = "staged/"
 
 
-class HuggingFaceWriter:
+class HuggingFaceWriter(PackedWriter):
     """Writes parquet files."""
 
     def __init__(self) -> None:
         _pyarrow()  # say at once, not after an hour of export, that the extra is missing
-
-    def image_path(self, number: int, file_name: str, _split: str) -> str:
-        """A staging place; :meth:`finish` packs the image."""
-        return f"{_STAGED}{number:08d}{PurePosixPath(file_name).suffix}"
-
-    def files(self, _item: Item) -> Iterator[tuple[str, bytes]]:
-        """Nothing: masks are in the rows."""
-        yield from ()
 
     def finish(self, root: Path, items: Items) -> None:
         """Write the parquet files, then remove the staged images."""
@@ -51,7 +42,7 @@ class HuggingFaceWriter:
             rows = (_row(root, item, split) for item in items() if refs_of(item, split))
             for number in range(total):
                 _write_file(root / "data" / f"{split}-{number:05d}-of-{total:05d}.parquet", rows)
-        shutil.rmtree(root / _STAGED, ignore_errors=True)
+        shutil.rmtree(root / STAGED, ignore_errors=True)
 
 
 def _write_file(path: Path, rows: Iterator[dict[str, Any]]) -> None:

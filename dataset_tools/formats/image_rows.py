@@ -1,13 +1,29 @@
-"""One row per image with its refs: what the WebDataset and the Hugging Face format share."""
+"""One row per image with its refs, packed with the image: what the WebDataset and the Hugging Face format share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from typing import Any
 
 from dataset_tools.formats.items import Item, references, split_of
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
+
+STAGED = "staged/"
+"""Folder of the images until they are packed."""
+
+
+class PackedWriter:
+    """The beginning of a writer whose images go into larger files at the end, their masks in the rows."""
+
+    def image_path(self, number: int, file_name: str, _split: str) -> str:
+        """A staging place; ``finish`` packs the image."""
+        return f"{STAGED}{number:08d}{PurePosixPath(file_name).suffix}"
+
+    def files(self, _item: Item) -> Iterator[tuple[str, bytes]]:
+        """Nothing: masks are in the rows."""
+        yield from ()
 
 
 def refs_of(item: Item, split: str) -> list[dict[str, Any]]:

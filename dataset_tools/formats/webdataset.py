@@ -19,24 +19,15 @@ from typing import Any
 
 from dataset_tools import atomic
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats.image_rows import read_row, refs_of
+from dataset_tools.formats.image_rows import STAGED, PackedWriter, read_row, refs_of
 from dataset_tools.formats.items import Contents, Item, Items
 from dataset_tools.records import Sample
 
 IMAGES_PER_SHARD = 1000
-_STAGED = "staged/"
 
 
-class WebDatasetWriter:
+class WebDatasetWriter(PackedWriter):
     """Writes tar shards."""
-
-    def image_path(self, number: int, file_name: str, _split: str) -> str:
-        """A staging place; :meth:`finish` packs the image."""
-        return f"{_STAGED}{number:08d}{PurePosixPath(file_name).suffix}"
-
-    def files(self, _item: Item) -> Iterator[tuple[str, bytes]]:
-        """Nothing: masks are in the JSON of each image."""
-        yield from ()
 
     def finish(self, root: Path, items: Items) -> None:
         """Pack shards, then remove the staged images."""
@@ -51,7 +42,7 @@ class WebDatasetWriter:
                     shard, number = [], number + 1
             if shard:
                 _pack(root, split, number, shard)
-        shutil.rmtree(root / _STAGED, ignore_errors=True)
+        shutil.rmtree(root / STAGED, ignore_errors=True)
 
 
 def _pack(root: Path, split: str, number: int, items: list[Item]) -> None:

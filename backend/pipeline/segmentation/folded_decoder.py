@@ -62,7 +62,8 @@ class FoldedDecoder(nn.Module):
         Returns:
             logits float[masks, 4 h, 4 w] and predicted IoUs float[masks].
         """
-        image, tokens = two_way(self.decoder.transformer, image_tokens, self.image_pe, prompt_tokens)
+        own = 1 + self.decoder.num_mask_tokens
+        image, tokens = two_way(self.decoder.transformer, image_tokens, self.image_pe, prompt_tokens, own)
         weights = torch.stack([mlp(tokens[1 + i]) for i, mlp in enumerate(self.decoder.output_hypernetworks_mlps)])
         return self._masks(image, weights), self.decoder.iou_prediction_head(tokens[0])
 
@@ -76,7 +77,9 @@ class FoldedDecoder(nn.Module):
         return pixels_in_rows(weights @ finest.view(-1, second.out_channels).T, self.grid)
 
 
-def two_way(transformer: Any, image: Tensor, image_pe: Tensor, prompt_tokens: Tensor) -> tuple[Tensor, Tensor]:
+def two_way(
+    transformer: Any, image: Tensor, image_pe: Tensor, prompt_tokens: Tensor, wanted: int
+) -> tuple[Tensor, Tensor]:
     """segment-anything's ``TwoWayTransformer``, folded.
 
     Args:
@@ -84,9 +87,10 @@ def two_way(transformer: Any, image: Tensor, image_pe: Tensor, prompt_tokens: Te
         image: float[h * w, C], the image's tokens.
         image_pe: float[h * w, C], where they are.
         prompt_tokens: float[N, C].
+        wanted: only what becomes of so many of them, the first ones, is wanted.
 
     Returns:
-        What becomes of ``image`` and of ``prompt_tokens``.
+        What becomes of ``image`` and of the ``wanted`` first of ``prompt_tokens``.
     """
     tokens = prompt_tokens
     placed = image + image_pe
@@ -103,7 +107,9 @@ def two_way(transformer: Any, image: Tensor, image_pe: Tensor, prompt_tokens: Te
         told = _image_to_tokens(layer.cross_attn_image_to_token, placed, tokens + prompt_tokens, tokens)
         image = layer.norm4(image + told)
         placed = image + image_pe
-    found = _tokens_to_image(transformer.final_attn_token_to_image, tokens + prompt_tokens, placed, image)
+    tokens = tokens[:wanted]
+    query = tokens + prompt_tokens[:wanted]
+    found = _tokens_to_image(transformer.final_attn_token_to_image, query, placed, image)
     return image, transformer.norm_final_attn(tokens + found)
 
 
@@ -136,8 +142,10 @@ def _tokens_to_image(attention: Attention, query: Tensor, key: Tensor, value: Te
     depth = attention.internal_dim // heads
     scaled = _heads(attention, attention.q_proj(query) / math.sqrt(depth))
     folded = scaled @ attention.k_proj.weight.view(heads, depth, -1)
-    weights = torch.softmax(folded.reshape(-1, key.shape[1]) @ key.T, dim=-1)
-    seen = (weights @ value).view(heads, -1, value.shape[1])
+    # A softmax whose sum divides last, over columns: a compiler that fuses both products into one is slower here.
+    scores = key @ folded.reshape(-1, key.shape[1]).T
+    weights = torch.exp(scores - scores.amax(dim=0))
+    seen = ((weights.T @ value) / weights.sum(dim=0)[:, None]).view(heads, -1, value.shape[1])
     projected = seen @ attention.v_proj.weight.view(heads, depth, -1).transpose(1, 2)
     mixed = projected.transpose(0, 1).reshape(query.shape[0], -1) + attention.v_proj.bias
     return cast(Tensor, attention.out_proj(mixed))

@@ -99,7 +99,8 @@ class FoldedHfDecoder(nn.Module):
             logits float[masks, 4 h, 4 w] and predicted IoUs float[masks]. SAM-HQ's extra mask is added to each.
         """
         decoder = self.decoder
-        image, tokens = two_way(self.transformer, image_tokens, self.image_pe, prompt_tokens)
+        own = sum(cast(nn.Embedding, one).num_embeddings for one in self.own_tokens)
+        image, tokens = two_way(self.transformer, image_tokens, self.image_pe, prompt_tokens, own)
         first, norm, second = decoder.upscale_conv1, decoder.upscale_layer_norm, decoder.upscale_conv2
         rows = functional.linear(image, as_matrix(first), first.bias.repeat(4)).view(-1, first.out_channels)
         rows = rows if finer is None else rows + finer

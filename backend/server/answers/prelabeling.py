@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -88,6 +89,7 @@ class Prelabeler:
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
         self._compute = Turns()
+        self._talk = Turns()  # to a language model in this process, one at a time
 
     def batch(
         self, pipeline: PslgSam, tasks: Sequence[Task], config: LabelingConfig, serving: Serving = _ALWAYS
@@ -157,7 +159,13 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, asked, default_category(query, config, text), pipeline.version_answering(asked))
+            self._cache.get(
+                identity,
+                asked,
+                default_category(query, config, text),
+                pipeline.version_answering(asked),
+                config.own_categories,
+            )
             for text in query.expressions
             for asked in [_asked(pipeline, config, text)]
         ]
@@ -312,7 +320,7 @@ class Prelabeler:
         stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
-        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
+        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression), labels)
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
@@ -321,12 +329,14 @@ class Prelabeler:
         pixels = image.pixels()
         stages["pixels"] += time.perf_counter() - began
         embed = self._embeddings.embedder(pipeline.segmenter, image.identity)
-        # Nor does waiting for a language model: others compute meanwhile, or wait for it as well.
-        grounding = (
-            pipeline.ground(pixels, expression, key=image.identity, labels=labels)
-            if pipeline.grounds_elsewhere
-            else None
-        )
+        # A language model holds up nobody: a service is waited for, and who talks to one in this process waits for
+        # those who talk to it, in turns of their own.
+        grounding = None
+        if pipeline.talks is not None:
+            asked = time.perf_counter()
+            with self._talk.turn(urgency) if pipeline.talks == "here" else nullcontext():
+                stages["queue"] += time.perf_counter() - asked
+                grounding = pipeline.ground(pixels, expression, key=image.identity, labels=labels)
         asked = time.perf_counter()
         with self._compute.turn(urgency):
             stages["queue"] += time.perf_counter() - asked

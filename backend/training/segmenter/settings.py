@@ -120,6 +120,12 @@ class SegmenterSettings:
                     f"data: {name} needs split and validation_split, or the names of its validation images"
                 )
 
+        shares = [part.share for part in self.data.values() if part.share is not None]
+        if (total := sum(shares) + self.synthetic_share + self.shape_share) > 1 + 1e-9 or min(shares, default=0) < 0:
+            raise ConfigError(
+                f"the shares of data, synthetic_share and shape_share are parts of 1; they add up to {total:g}"
+            )
+
     @property
     def side(self) -> int:
         """Of the windows at the end, in pixels: what the exported network reads."""

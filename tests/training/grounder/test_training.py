@@ -86,6 +86,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: dict[str, Any], data:
     assert (tmp_path / "parts" / "curves.png").stat().st_size > 0
 
 
+def test_processes_that_draw_the_samples_change_nothing(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    weights = []
+    for workers in (0, 2):
+        sources = load_sources(config["sources"], data, config["max_side"], workers=workers)
+        out = tmp_path / str(workers)
+        weights.append(load_file(train(config, sources, out, 3, lambda _: {"mAP50": 0.0}, False, workers=workers)))
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_a_run_by_the_clock_saves_before_its_last_validation(
+    config: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    sources = load_sources(config["sources"], data, config["max_side"])
+    config = {**config, "validate_every": 1000, "save_every": 1000, "decay_share": 0.0}
+
+    def validate(_: Any) -> dict[str, float]:
+        assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] > 0
+        return {"mAP50": 0.5}
+
+    best = train(config, sources, tmp_path / "run", None, validate, False, minutes=0.01)
+    assert best.exists()
+
+
 def test_a_run_starts_from_given_weights(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
     first = run(config, data, tmp_path / "first", 2)
     frozen = {**config, "init": str(first), "learning_rate": 0.0, "ema_decay": 0.0}

@@ -64,7 +64,7 @@ def test_each_origin_gets_its_share_of_the_draws(photographs: list[TrainingScene
     scenes = [*photographs, *shape_scenes(photographs, 3, seed=1)]
     draw, rng = BalancedDraw(scenes, 0.6, {"synthetic": 0.3, "shapes": 0.25}), np.random.default_rng(0)
     drawn = [draw(rng)[0].origin for _ in range(2000)]
-    assert set(drawn) == {"real", "shapes"}  # there is no synthetic scene, and its share goes to the photographs
+    assert set(drawn) == {"photographs", "shapes"}  # there is no synthetic scene, and its share goes to the photographs
     assert drawn.count("shapes") == pytest.approx(500, abs=80)
 
 

@@ -25,8 +25,9 @@ from backend.training.segmenter.prompts import (
     with_corrective_clicks,
 )
 from backend.training.segmenter.run import read_data, run_segmenter_training
-from backend.training.segmenter.samples import augment_colors, draw_sample, plain_sample, scene_of
+from backend.training.segmenter.samples import PHOTOGRAPHS, augment_colors, draw_sample, plain_sample, scene_of
 from backend.training.segmenter.settings import SegmenterSettings
+from backend.training.segmenter.training import BalancedDraw
 from backend.training.segmenter.validation import calibrate_predicted_iou, score_prompts
 from dataset_tools.errors import ConfigError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
@@ -175,6 +176,26 @@ def test_data_keeps_the_splits_apart(data: Path, config: dict[str, Any]) -> None
     assert {target.category for scene in training for target in scene.objects} == {"vehicle"}
     with pytest.raises(ConfigError, match="missing_set"):
         read_data(data, SegmenterSettings.of(config | {"data": {"missing_set": {"validation": []}}}))
+
+
+def test_a_dataset_gets_the_share_of_the_windows_that_it_is_given(data: Path, config: dict[str, Any]) -> None:
+    first = next(iter(config["data"]))
+    shared = config | {"data": config["data"] | {first: config["data"][first] | {"share": 0.9}}, "synthetic_share": 0.0}
+    scenes, _ = read_data(data, SegmenterSettings.of(shared | {"shape_share": 0.0}))
+    draw, rng = BalancedDraw(scenes, 0.6, {first: 0.9}), np.random.default_rng(0)
+    origins = [draw(rng)[0].origin for _ in range(1000)]
+    assert set(origins) == {first, PHOTOGRAPHS}
+    assert origins.count(first) == pytest.approx(900, abs=40)
+    with pytest.raises(ConfigError, match=r"they add up to 1\.4"):
+        SegmenterSettings.of(shared | {"shape_share": 0.5})
+
+
+def test_a_training_by_the_clock_ends_with_weights_whatever_draws_its_windows(
+    data: Path, config: dict[str, Any], tmp_path: Path
+) -> None:
+    weights = run_segmenter_training(data, tmp_path / "run", config, resume=False, minutes=0.02, workers=1)
+    assert load_compact_segmenter(weights).sam.image_encoder.img_size == 64
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def test_synthetic_scenes_are_drawn_from_the_seed(data: Path, config: dict[str, Any]) -> None:
