@@ -149,7 +149,9 @@ class Links(Exclusions):
             if lexeme.text not in ("along", "around", "nearby", "near by"):  # "the house opposite"
                 phrase.unread.append(lexeme.text)
         elif kind in _RELATIONS and not self.place(phrase, depth):
-            self.relate(phrase, _RELATIONS[kind], depth)
+            said = kind not in ("near", "far_from", "surrounded") or self.peek().kind == "own"
+            if not (self.relate(phrase, _RELATIONS[kind], depth) or said):
+                phrase.unread.append(lexeme.text)
 
     def _ranked_distance(self, phrase: NounPhrase, lexeme: Lexeme, depth: int) -> None:
         """ "closest to the left edge" is an extreme; "closest to the bridge" and "the closest ship to ..." relate."""
@@ -189,10 +191,12 @@ class Links(Exclusions):
         if self.peek().kind == "break" and self.peek().text in (".", ";", "!", "?"):  # "they lie around; the left one"
             return False
         while True:
+            start = self.at
             targets = [self.target(depth, one_of_two=kind == "between")]
+            is_one = any(word.kind == "one" for word in self.words[start : self.at])
             if kind == "between" and self._take_and_before_second():
                 targets.append(self.target(depth))
-                if not targets[0].noun:  # "between the red and the blue ship"
+                if not (targets[0].noun or is_one):  # "between the red and the blue ship"
                     targets[0] = replace(targets[0], category=targets[1].category, noun=targets[1].noun)
             covered = kind in ("on", "in") and direction != (None, None)
             if covered and len(targets) == 1 and targets[0].category is None and self._is_roof(targets[0], phrase):

@@ -158,7 +158,7 @@ class Places(Cursor):
         side = target.constraints[0] if len(target.constraints) == 1 and not target.noun else None
         if isinstance(side, Place):  # "in the middle of the left side"
             phrase.add(replace(side, direction=combine(side.direction, (0, 0))))
-        elif target.category == phrase.category or (not target.noun and target.count):
+        elif (target.category == phrase.category and not target.unknown_words) or (not target.noun and target.count):
             if target.count and target.count > 1:
                 phrase.constraints.append(Group("any", target.count, (), target.constraints))
             phrase.add(Place((0, 0), of_image=False))
@@ -184,9 +184,11 @@ class Places(Cursor):
 
     def end_of_image(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         """ "in the corner", "at the edge": whichever it is."""
+        if not (phrase.root or phrase.has_noun):
+            return
         if phrase.root and lexeme.text in ("end", "ends") and self.peek().kind != "of":
             phrase.add(State("end"))
-        elif phrase.root and lexeme.text in ("corner", "edge", "border") and self.peek().kind != "of":
+        elif lexeme.text in ("corner", "edge", "border") and self.peek().kind != "of":
             phrase.add(State("corner" if lexeme.text == "corner" else "edge"))
 
     def take_group(self, phrase: NounPhrase, depth: int, *, partitive: bool = False) -> None:

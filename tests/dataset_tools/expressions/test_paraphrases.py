@@ -110,6 +110,18 @@ READINGS = {
         Place((None, -1), False, negated=True), Place((0, 0), False),
     ),
     "the court on the left side in the middle": (Place((-1, 0), False),),
+    "of these three planes the left one": (Group("any", 3), Place((-1, None), False)),
+    "Three barges lie in the middle; of those, the ship at the right.": (
+        Group("any", 3, (), (Place((0, 0), False),)), Place((1, None), False),
+    ),
+    "white boat between the blue one and the pier": (
+        Color("white"),
+        Relation("between", (Query("", "ship", constraints=(Color("blue"),)), Query("pier", "harbor", "pier"))),
+    ),
+    "the helicopter that is fully in the picture": (State("whole"),),
+    "the court just beyond the one in the corner": (
+        Relation("near", (Query("", "tenniscourt", constraints=(State("corner"),)),)),
+    ),
     "white car, the upper of the white ones": (Color("white"), Place((None, -1), False)),
 }  # fmt: skip
 
