@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from dataset_tools.errors import MaskError
 
-__all__ = ["decode", "encode", "filled", "pixel_runs", "run_starts", "value_at"]
+__all__ = ["decode", "encode", "filled", "mask_runs", "pixel_runs", "run_starts", "value_at"]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Rle: TypeAlias = Sequence[int] | bytes
@@ -153,6 +153,15 @@ def pixel_runs(rle: Rle, height: int, width: int) -> tuple[Places, Places]:
     on = np.concatenate([values for _, values in pieces]) != 0
     on &= starts < ends
     return starts[on], ends[on]
+
+
+def mask_runs(mask: Mask) -> tuple[Places, Places]:
+    """The same of ``mask`` bool[H, W], H and W at least 1."""
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    changes = np.append(run_starts(flat), len(flat))
+    bounds = changes[int(not flat[0]) :]
+    bounds = bounds[: len(bounds) // 2 * 2]
+    return bounds[::2], bounds[1::2]
 
 
 def filled(starts: Places, ends: Places, size: int) -> Mask:

@@ -134,15 +134,16 @@ def export(
     for item in items():  # what the writer makes of it aside, the export is read once
         found += _count(report, item, entry)
         card.add(item.sample)
-        if not entry.renames and (line := place_line(item, packed=entry.packed)):
-            places.append(line)
+        if item.sample.image.place and not entry.renames:
+            places.append(place_line(item, packed=entry.packed))
     if not report.images or (found and not report.records and not (entry.objects and report.without_target)):
         causes = [f"{name}: {why}" for name, why in report.failed] + list(reasons())
         more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
         causes = causes or ["no expressions" if report.images else "no samples"]
         raise DatasetError(f"nothing was exported to {destination}: {'; '.join(causes[:3])}{more}")
     report.loss = writer.finish(staging, items)
-    write_places(staging, places)
+    if places:
+        write_places(staging, places)
     named = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}
     lost = {"loss": report.loss} if report.loss else {}
     left_out = [*report.failed, *map(_where_and_why, reasons())]

@@ -91,6 +91,10 @@ class Provenance:
             object.__setattr__(self, name, tuple(value) if value else None)
 
 
+PLACE_KEYS = ("crs", "transform", "window", "scene_size")
+"""What ``SourceImage.extra`` says of an image's place on the map."""
+
+
 @dataclass(frozen=True)
 class SourceImage:
     """An image of a dataset.
@@ -125,6 +129,13 @@ class SourceImage:
         pixel = max(abs(a) + abs(d), 1e-12)
         corner = round((c - a * x - b * y) / pixel, 1), round((f - d * x - e * y) / pixel, 1)
         return f"{self.extra.get('crs')} {corner} {self.extra.get('scene_size')}"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where it lies on the map: ``crs``, ``transform``, and of a tile ``window`` and ``scene_size``; empty without
+        a transform.
+        """
+        return {key: self.extra[key] for key in PLACE_KEYS if key in self.extra} if self.extra.get("transform") else {}
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,11 @@ def _table(report: dict[str, Any]) -> str:
 
 def _prelabel_table(report: dict[str, Any]) -> str:
     lines = _rows({"from the pre-label": report["from_prelabel"], "the same, clicks only": report["without_prelabel"]})
-    lines += ["", f"{report['answered']} expressions got one mask, {report['good']} of them one that is good enough"]
+    lines += [
+        "",
+        f"{report['answered']} expressions got one mask: {report['good']} are good enough, {report['elsewhere']} are of"
+        " another object (deleted, then clicked anew)",
+    ]
     return "\n".join([*lines, f"convention: {report['convention']}", _source(report)])
 
 

@@ -19,7 +19,8 @@ from backend.evaluation.next_click import next_click
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.segmentation.mask_cleaning import clean_mask, shown_mask
-from backend.pipeline.segmentation.replay import ReplayCache, refines, replay
+from backend.pipeline.segmentation.refinement import refines
+from backend.pipeline.segmentation.replay import ReplayCache, replay
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.settings import Settings
 from dataset_tools.labelled import LabelledImage, LabelledObject, Question
@@ -96,7 +97,8 @@ def evaluate_prelabels(
     """Clicks that pre-labels still cost which are answered but not good enough, beside those of the same objects alone.
 
     Only expressions about one object that are answered with one mask count. The mask of another object than the one
-    that was meant is such a pre-label too: its clicks begin a new object.
+    that was meant is such a pre-label too: it is deleted, and the clicks begin a new object. (Clicking it away piece by
+    piece, as the largest error would have it, is no annotator's way.)
 
     Args:
         pipeline: answers the expressions and the clicks.
@@ -108,10 +110,11 @@ def evaluate_prelabels(
 
     Returns:
         ``from_prelabel`` and ``without_prelabel``, each as of ``summarize_clicks`` over the same ``n`` objects, and
-        ``answered``, ``good``: how many expressions got one mask, and one that is good enough.
+        ``answered``, ``good``, ``elsewhere``: how many expressions got one mask, one that is good enough, and one
+        without a pixel of the object that was meant.
     """
     wanted = max(thresholds)
-    answered, good = 0, 0
+    answered, good, elsewhere = 0, 0, 0
     begun: list[list[float]] = []
     alone: list[list[float]] = []
     path: Path | None = None
@@ -130,11 +133,17 @@ def evaluate_prelabels(
         if iou(start, target) >= wanted:
             good += 1
             continue
-        begun.append([iou(start, target), *click_ious(pipeline.segmenter, image, target, cap, wanted, start)])
-        alone.append(click_ious(pipeline.segmenter, image, target, cap, wanted))
+        clicked = click_ious(pipeline.segmenter, image, target, cap, wanted)
+        alone.append(clicked)
+        if (start & target).any():
+            clicked = click_ious(pipeline.segmenter, image, target, cap, wanted, start)
+        else:
+            elsewhere += 1
+        begun.append([iou(start, target), *clicked])
     return {
         "answered": answered,
         "good": good,
+        "elsewhere": elsewhere,
         "from_prelabel": summarize_clicks(begun, thresholds, cap, first=0),
         "without_prelabel": summarize_clicks(alone, thresholds, cap),
     }
@@ -207,8 +216,8 @@ def corrected(
 ) -> Iterator[Shown]:
     """What the editor shows after each corrective click, until it is the target.
 
-    A pre-label is refined as the server refines a region. A click beside it that outlines something else begins a new
-    object, as it does there, and the pre-label is out.
+    A pre-label is refined as the server refines a region. A click beside it that begins a new object, as it does there,
+    leaves it out.
 
     Args:
         segmenter: answers the clicks.

@@ -22,7 +22,7 @@ from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import EXEMPLARS, GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import ExemplarFinder, Grounder
-from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest, without_exemplars
+from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest
 from backend.pipeline.options import with_environment
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
@@ -72,13 +72,22 @@ class PslgSam:
         segmenter: the promptable model of stage 2.
         config: which stages run, with which numbers.
         model_version: ``<config>-<8 hex>`` (``backend.pipeline.weights.model_version``).
+        trained_version: the same without lessons, where the grounder has some.
     """
 
-    def __init__(self, grounder: Grounder, segmenter: Segmenter, config: PipelineConfig, model_version: str) -> None:
+    def __init__(
+        self,
+        grounder: Grounder,
+        segmenter: Segmenter,
+        config: PipelineConfig,
+        model_version: str,
+        trained_version: str | None = None,
+    ) -> None:
         self.grounder = grounder
         self.segmenter = segmenter
         self.config = config
         self.model_version = model_version
+        self.trained_version = trained_version or model_version
         self._matcher: ExemplarMatcher | None = None
         self._lock = threading.Lock()
 
@@ -265,14 +274,14 @@ class PslgSam:
             name: np.array(part, np.float32).reshape(-1, 4)
             for name, part in (("positive", positive), ("negative", negative))
         }
-        return f"{without_exemplars(self.model_version)}{LIKE}{digest({'': [boxes]})}"
+        return f"{self.trained_version}{LIKE}{digest({'': [boxes]})}"
 
     def with_exemplars(self, lessons: Lessons, version: str) -> PslgSam:
         """The pipeline, as ``version``, that also finds what ``lessons`` show; itself if it knows all of it."""
         known = self.grounder.known_categories
         if known is None or not lessons.keys() - known or (matcher := self.exemplar_matcher()) is None:
             return self
-        return PslgSam(matcher.extended(lessons), self.segmenter, self.config, version)
+        return PslgSam(matcher.extended(lessons), self.segmenter, self.config, version, self.trained_version)
 
     def version_answering(self, expression: str) -> str:
         """The model version that the answer depends on: without lessons where the words name nothing that they show."""
@@ -281,7 +290,7 @@ class PslgSam:
             return self.model_version
         query = expression_parser.parse(expression, self.grounder.known_categories or ())
         named = {query.category, *query.target_categories}
-        return self.model_version if None in named or named & shown.keys() else without_exemplars(self.model_version)
+        return self.model_version if None in named or named & shown.keys() else self.trained_version
 
     def rescored(self, answer: Prelabels) -> Prelabels:
         """An answer of this model version with the scores that the config gives now: a calibration makes no version."""

@@ -265,7 +265,7 @@ class LabelingService:
                 f"{self.settings.batch_limit} batches are being answered already (PSLG_BATCH_LIMIT); ask again later"
             )
         try:
-            project, version = request.project_id, pipeline.model_version
+            project, version = request.project_id, pipeline.trained_version
             serving = Serving(
                 answers=partial(self.models.answers, project, version),
                 stays=partial(self.models.serves, project, version),

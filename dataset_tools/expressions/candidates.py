@@ -67,6 +67,22 @@ class Candidates:
         return spatial.gaps(self.boxes, self.boxes)
 
     @cached_property
+    def nearness(self) -> Floats:
+        """float64[N, N]: ``spatial_scores.near`` of every two candidates."""
+        size = np.sqrt(spatial.sizes(self.boxes, "area"))
+        scale = np.maximum((size[:, None] + size[None]) / 2, 0.05 * float(np.hypot(*self.image_size)))
+        return np.asarray(np.exp2(-self.gaps / scale), np.float64)
+
+    @cached_property
+    def distances(self) -> Floats:
+        """float64[N, N]: pixels between the borders of every two, and a little by the middles to break ties; infinite
+        from one to itself."""
+        middles = spatial.centers(self.boxes)
+        found = self.gaps + 0.2 * np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0))
+        np.fill_diagonal(found, np.inf)
+        return np.asarray(found, np.float64)
+
+    @cached_property
     def memberships(self) -> Floats:
         """float64[N, 12]: how much the main colour of each belongs to ``colors.NAMES``; NaN where none is known."""
         known = [i for i, c in enumerate(self.candidates) if isinstance(c.color, tuple)]

@@ -18,6 +18,8 @@ _REACHES = (0.35, 0.8, 1.5, 3.0)
 """Gaps, in mean object sizes, up to which neighbours belong to one cluster."""
 _ROW_GAP = 3.5
 _MOST = 60
+Links = list[tuple[float, int, int]]
+"""(pixels, one, other): gaps between boxes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class FoundGroup:
     fit: float
 
 
-def find_groups(boxes: Floats, peers: Bools, shape: GroupShape, count: int | None) -> list[FoundGroup]:
+def find_groups(
+    boxes: Floats, peers: Bools, shape: GroupShape, count: int | None, gaps: Floats | None = None
+) -> list[FoundGroup]:
     """Groups of the shape among the ``peers``, best first.
 
     Args:
@@ -41,6 +45,7 @@ def find_groups(boxes: Floats, peers: Bools, shape: GroupShape, count: int | Non
         peers: bool[N], those of the kind asked for.
         shape: see :class:`dataset_tools.expressions.query.Group`.
         count: how many it should have, None if any number will do.
+        gaps: float64[N, N], ``spatial_scores.gaps`` of the boxes, where they are known already.
     """
     here = np.flatnonzero(peers)
     if len(here) < 2:
@@ -48,7 +53,8 @@ def find_groups(boxes: Floats, peers: Bools, shape: GroupShape, count: int | Non
     own = boxes[here]
     names = here.tolist()
     found: dict[tuple[int, ...], float] = {}
-    for indices, fit in _candidates(own, shape):
+    apart = spatial.gaps(own, own) if gaps is None else gaps[np.ix_(here, here)]
+    for indices, fit in _candidates(own, apart, shape):
         fit = fit * _counted(len(indices), count, shape)
         key = tuple(names[i] for i in indices)  # both ascending
         found[key] = max(found.get(key, 0.0), fit)
@@ -100,14 +106,13 @@ def _counted(size: int, count: int | None, shape: GroupShape) -> float:
     return (1.0, 0.25, 0.1)[min(abs(size - count), 2)] if size > 1 else 0.0
 
 
-def _candidates(boxes: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
-    gaps = spatial.gaps(boxes, boxes)
+def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
     if shape in ("any", "pair", "cluster"):
-        yield from _clusters(boxes, gaps)
+        yield from _clusters(boxes, gaps, _shortest_links(gaps))
     if shape == "row":
         for angle, liking in _angles(boxes):
             yield from _lines(boxes, angle, liking)
-        yield from _chains(boxes, gaps)
+        yield from _chains(boxes, gaps, _shortest_links(gaps))
     elif shape == "column":
         for angle, liking in _angles(boxes):
             upright = abs(np.sin(angle))
@@ -117,40 +122,60 @@ def _candidates(boxes: Floats, shape: GroupShape) -> Iterator[tuple[list[int], f
             yield from ((line, 0.6 * fit) for line, fit in _lines(boxes, angle, liking))
 
 
-def _clusters(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
+def _clusters(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[int], float]]:
     """Connected by small gaps; the better the further away the others are."""
     size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
     for reach in _REACHES:
-        for part in _connected(gaps <= reach * size):
+        for part in _linked_by(links, len(boxes), reach * size):
+            within = set(part)
+            inner = max(max(gap for gap, one, other in links if one in within and other in within), 0.2 * size)
             others = np.ones(len(boxes), bool)
             others[part] = False
-            inner = max(_widest_link(gaps, part), 0.2 * size)
             outer = float(gaps[part][:, others].min()) if others.any() else 4 * inner
             yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
 
 
-def _chains(boxes: Floats, gaps: Floats) -> Iterator[tuple[list[int], float]]:
+def _shortest_links(gaps: Floats) -> Links:
+    """The N - 1 gaps (pixels, one, other) that connect all boxes by the shortest way (Prim's algorithm)."""
+    away, origin = gaps[0].copy(), np.zeros(len(gaps), np.int64)  # to the nearest of those that are reached
+    away[0] = np.inf
+    reached = np.zeros(len(gaps), bool)
+    reached[0] = True
+    links = []
+    for _ in range(len(gaps) - 1):
+        one = int(away.argmin())
+        links.append((float(away[one]), int(origin[one]), one))
+        reached[one] = True
+        closer = (gaps[one] < away) & ~reached
+        away[closer], origin[closer] = gaps[one][closer], one
+        away[one] = np.inf
+    return links
+
+
+def _linked_by(links: Links, number: int, most: float) -> list[list[int]]:
+    """Groups of two and more of ``number`` boxes that links of at most ``most`` pixels connect."""
+    label = list(range(number))
+    members = [[index] for index in range(number)]
+    for gap, one, other in links:
+        if gap <= most and label[one] != label[other]:
+            old, new = label[one], label[other]
+            for index in members[old]:
+                label[index] = new
+            members[new] += members[old]
+            members[old] = []
+    return sorted(sorted(part) for part in members if len(part) > 1)
+
+
+def _chains(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[int], float]]:
     """Rows that bend: clusters in which each has one or two next to it."""
     size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
     for reach in _REACHES[:3]:
-        linked = gaps <= reach * size
-        for part in _connected(linked):
-            beside = linked[np.ix_(part, part)].sum(axis=1) - 1
-            if len(part) > 3 and (beside <= 2).all() and (beside == 1).sum() == 2:
+        for part in _linked_by(links, len(boxes), reach * size):
+            if len(part) <= 3:
+                continue
+            beside = (gaps[np.ix_(part, part)] <= reach * size).sum(axis=1) - 1
+            if (beside <= 2).all() and (beside == 1).sum() == 2:
                 yield part, 0.95
-
-
-def _widest_link(gaps: Floats, part: list[int]) -> float:
-    """The largest gap that has to be crossed to reach all members from one another."""
-    inner = gaps[np.ix_(part, part)]
-    away, widest = inner[0].copy(), 0.0  # to the nearest of those that are reached
-    away[0] = np.inf
-    for _ in part[1:]:
-        next_one = int(away.argmin())
-        widest = max(widest, float(away[next_one]))
-        away = np.where(np.isinf(away), np.inf, np.minimum(away, inner[next_one]))
-        away[next_one] = np.inf
-    return widest
 
 
 def _angles(boxes: Floats) -> list[tuple[float, float]]:
@@ -205,6 +230,9 @@ def _connected(linked: Bools) -> list[list[int]]:
     """Connected components of two and more of a symmetric relation bool[N, N]."""
     number = len(linked)
     label = np.arange(number)
+    pairs = np.argwhere(linked)
+    if len(pairs) <= 3 * number:  # few: one by one
+        return _linked_by([(0.0, int(one), int(other)) for one, other in pairs.tolist() if one < other], number, 0.0)
     while True:  # everyone takes the least label among the neighbours, and then that one's own
         least = np.minimum(np.where(linked, label[None], number).min(axis=1, initial=number), label)
         least = least[least]

@@ -97,6 +97,14 @@ def lexemes(expression: str, own: Collection[str] = ()) -> list[Lexeme]:
             and _is_side(words, start)
         ):
             stop, entry = start + 1, TABLE[("right",)]  # "on the right near the dock"
+        if (
+            words[start] in ("of", "among", "from")
+            and words[start + 1 : start + 2] in (["those"], ["these"], ["them"])
+            and words[start + 2 : start + 3] in ([","], [":"], [";"], ["the"])
+        ):
+            found.append(Lexeme("filler", " ".join(words[start : start + 2])))  # "of those, the left one"
+            start += 2
+            continue
         if words[start:stop] == ["a", "little"] and not _compares(words, stop):
             stop, entry = start + 1, TABLE[("a",)]  # "a little boat", not "a little further left"
         court = _doubtful_court(words, start)

@@ -224,6 +224,9 @@ class _Parser(Contexts):
     def _pronoun(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         if phrase.pending and self.peek().kind != "of":
             phrase.close_pending()
+        said_before = next((c for c in phrase.constraints if isinstance(c, Relation)), None)
+        if said_before and not phrase.has_noun and phrase.category is None and self._another_before():
+            phrase.category = said_before.targets[0].category  # "below a white truck there's another one"
         if lexeme.text == "one" and not phrase.has_noun and self.starts_noun():
             phrase.count = 1
         elif phrase.has_noun and phrase.root and lexeme.text == "one" and not phrase.negate:
@@ -240,6 +243,7 @@ class _Parser(Contexts):
         match lexeme.kind:
             case "article" | "indefinite":
                 phrase.indefinite |= lexeme.kind == "indefinite" and not phrase.has_noun
+                phrase.at_article = len(phrase.constraints)
             case "all":
                 phrase.all |= not phrase.has_noun
                 if lexeme.text in ("everything", "everyone"):
@@ -339,6 +343,13 @@ class _Parser(Contexts):
             phrase.count = lexeme.value
         elif any(self.peek(n).kind == "from" for n in range(5)):
             phrase.rank = lexeme.value  # "ship no. 3 from the left"
+
+    def _another_before(self) -> bool:
+        """Whether "another" was said with the "one" that was just taken."""
+        back = 2
+        while self.peek(-back).kind in ("color", "size", "shape", "state"):
+            back += 1
+        return self.peek(-back).text in ("another", "other", "a second")
 
     def _measures(self) -> bool:
         """Whether the number belongs to an unknown word before a single noun: "four-engined plane"."""

@@ -43,6 +43,8 @@ _TWO_KINDS = 1.4
 """Log of the ratio of areas from which "truck" and "car" are told apart by size."""
 _SLACK_OF_PLACES, _SLACK_OF_ENDS = 0.015, 0.005
 """Share of the image's diagonal by which two may differ and still both be "at the bottom", both "bottommost"."""
+_MOST_GROUPS = 24
+"""So many groups that might be meant are placed in the image."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
@@ -212,7 +214,7 @@ def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats)
     for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
         if weight < 1.0 and (chosen == everyone).all():
             break
-        for one in find_groups(scene.boxes, peers, group.shape, group.count):
+        for one in find_groups(scene.boxes, peers, group.shape, group.count, scene.gaps):
             value = weight * one.fit * float(np.mean(liked[list(one.members)]))
             found[one.members] = max(found.get(one.members, 0.0), value)
         if group.shape == "any" and group.count and peers.sum() >= group.count:
@@ -224,7 +226,8 @@ def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats)
             found[best] = max(found.get(best, 0.0), value)
     if not found:
         return []
-    ranked = [FoundGroup(members, value) for members, value in sorted(found.items(), key=lambda item: -item[1])]
+    likeliest = sorted(found.items(), key=lambda item: -item[1])[:_MOST_GROUPS]
+    ranked = [FoundGroup(members, value) for members, value in likeliest]
     weights = np.array([one.fit for one in ranked])
     if group.place and len(ranked) > 1:
         weights = weights * _group_places(group, ranked, scene)
@@ -245,8 +248,8 @@ def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats)
 def _group_places(group: Group, found: list[FoundGroup], scene: Candidates) -> Floats:
     """How well each group, as one thing with a box of its own, meets what is said of it."""
     boxes = [
-        np.concatenate([scene.boxes[list(g.members), :2].min(axis=0), scene.boxes[list(g.members), 2:].max(axis=0)])
-        for g in found
+        np.concatenate([own[:, :2].min(axis=0), own[:, 2:].max(axis=0)])
+        for own in (scene.boxes[list(one.members)] for one in found)
     ]
     things = scene.with_things(boxes, [one.fit for one in found])
     placed = fit(Query("", category=Candidates.GROUP, constraints=group.place), things)

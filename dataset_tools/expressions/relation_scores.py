@@ -25,11 +25,7 @@ def distance_to(relation: Relation, scene: Candidates, weigh: Weigh) -> Floats |
     weight = weigh(relation.targets[0])
     if weight is None:
         return None
-    pairs = scene.gaps
-    middles = spatial.centers(scene.boxes)
-    pairs = pairs + 0.2 * np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0))
-    np.fill_diagonal(pairs, np.inf)
-    nearest = pairs[:, weight >= 0.5 * weight.max()].min(axis=1)
+    nearest = scene.distances[:, weight >= 0.5 * weight.max()].min(axis=1)
     far = 10.0 * float(np.hypot(*scene.image_size))
     return np.asarray(np.where(np.isfinite(nearest), nearest, far), np.float64)
 
@@ -59,21 +55,17 @@ def relation_scores(
                 nearness = np.exp2(-scene.gaps / (reach * np.hypot(*scene.image_size)))
                 pairs = pairs * (1.0 - weight_of_near + weight_of_near * nearness)
         case "near" | "nearest":
-            pairs = spatial.near(boxes, boxes, scene.image_size)
+            pairs = scene.nearness
         case "far" | "farthest":
-            pairs = 1.0 - spatial.near(boxes, boxes, scene.image_size)
+            pairs = 1.0 - scene.nearness
         case "on" | "in":
             share = spatial.inside(boxes, boxes)
-            pairs = np.maximum(
-                spatial.sigmoid((share - 0.35) / 0.08), 0.3 * spatial.near(boxes, boxes, scene.image_size)
-            )
+            pairs = np.maximum(spatial.sigmoid((share - 0.35) / 0.08), 0.3 * scene.nearness)
             if relation.direction != (None, None):  # "under the bridge" is also said of what lies below it
                 pairs = np.maximum(pairs, 0.9 * spatial.directed(boxes, boxes, relation.direction))
         case "holds":
             share = spatial.inside(boxes, boxes).T
-            pairs = np.maximum(
-                spatial.sigmoid((share - 0.35) / 0.08), 0.5 * spatial.near(boxes, boxes, scene.image_size)
-            )
+            pairs = np.maximum(spatial.sigmoid((share - 0.35) / 0.08), 0.5 * scene.nearness)
         case "larger" | "smaller":
             logs = np.log(scene.sizes("area"))
             pairs = spatial.sigmoid((logs[:, None] - logs[None]) / 0.15 * (1 if relation.kind == "larger" else -1))
@@ -102,11 +94,11 @@ def _between(weights: list[Floats], scene: Candidates) -> Floats:
         pairs = [(int(a), int(b)) for a in np.argsort(-weights[0])[:6] for b in np.argsort(-weights[1])[:6] if a != b]
     else:
         pairs = list(combinations((int(i) for i in np.argsort(-weights[0])[:12]), 2))[:_MAX_PAIRS]
-    score = np.zeros(len(scene.boxes))
-    for a, b in pairs:
-        chance = weights[0][a] * weights[-1][b]
-        if chance > 0:
-            fits = chance * spatial.between(scene.boxes, scene.boxes[a], scene.boxes[b])
-            fits[[a, b]] = 0.0
-            score = np.maximum(score, fits)
-    return score
+    chance = np.array([weights[0][a] * weights[-1][b] for a, b in pairs])
+    likely = [pair for pair, value in zip(pairs, chance, strict=True) if value > 0]
+    if not likely:
+        return np.zeros(len(scene.boxes))
+    fits = spatial.between(scene.boxes, scene.boxes[[a for a, _ in likely]], scene.boxes[[b for _, b in likely]])
+    for place, pair in enumerate(likely):
+        fits[list(pair), place] = 0.0
+    return np.asarray((fits * chance[chance > 0]).max(axis=1), np.float64)

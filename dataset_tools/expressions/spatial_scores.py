@@ -169,8 +169,13 @@ def _counts(chances: Floats, most: int) -> Floats:
 
 def gaps(boxes: Floats, targets: Floats) -> Floats:
     """float64[N, M]: distance between the borders of each box and target in pixels, 0 if they touch or overlap."""
-    low = np.maximum(boxes[:, None, :2] - targets[None, :, 2:], targets[None, :, :2] - boxes[:, None, 2:])
-    return np.asarray(np.hypot(*np.moveaxis(np.maximum(low, 0.0), -1, 0)), np.float64)
+    squares: Floats = np.zeros((len(boxes), len(targets)))
+    for low, high in ((0, 2), (1, 3)):
+        before = np.subtract.outer(boxes[:, low], targets[:, high])
+        after = np.subtract.outer(boxes[:, high], targets[:, low])
+        apart = np.maximum(np.maximum(before, -after), 0.0)
+        squares += apart * apart
+    return np.sqrt(squares)
 
 
 def directed(boxes: Floats, targets: Floats, direction: Direction) -> Floats:
@@ -215,14 +220,13 @@ def inside(boxes: Floats, targets: Floats) -> Floats:
 
 
 def between(boxes: Floats, first: Floats, second: Floats) -> Floats:
-    """float64[N]: whether the middle of a box lies between two targets (each float64[4])."""
-    ends = centers(np.stack([first, second]))
-    axis = ends[1] - ends[0]
-    length = max(float(np.hypot(*axis)), 1e-6)
-    offset = centers(boxes) - ends[0]
-    along = offset @ axis / length**2
-    aside = np.abs(offset[:, 0] * axis[1] - offset[:, 1] * axis[0]) / length
-    reach = 0.25 * length + 0.25 * np.sqrt(sizes(np.stack([first, second]), "area")).sum()
+    """float64[N, P]: whether the middle of a box lies between two targets; P pairs of them, each float64[P, 4]."""
+    start, axis = centers(first), centers(second) - centers(first)
+    length = np.maximum(np.hypot(axis[:, 0], axis[:, 1]), 1e-6)
+    offset = centers(boxes)[:, None] - start[None]
+    along = (offset * axis).sum(axis=-1) / length**2
+    aside = np.abs(offset[..., 0] * axis[:, 1] - offset[..., 1] * axis[:, 0]) / length
+    reach = 0.25 * length + 0.25 * (np.sqrt(sizes(first, "area")) + np.sqrt(sizes(second, "area")))
     score = sigmoid((0.45 - np.abs(along - 0.5)) / 0.06) * sigmoid((reach - aside) / (0.25 * reach + 1e-6))
     return np.asarray(score, np.float64)
 

@@ -326,6 +326,10 @@ def _table() -> dict[tuple[str, ...], tuple[str, Any]]:
         for frame in ("view", "frame", "image", "picture", "photo"):
             entries[f"{share} in {frame}"] = entries[f"{share} in the {frame}"] = ("state", "cut")
             entries[f"{share} within the {frame}"] = ("state", "cut")
+    for share in ("fully", "completely", "entirely", "wholly", "totally", "all"):
+        for frame in ("view", "frame", "image", "picture", "photo"):
+            for within in ("in", "in the", "within the", "inside the"):
+                entries[f"{share} {within} {frame}"] = ("state", "whole")
     entries.update({w.strip(): ("partword", w.strip()) for w in PARTWORDS.split(",")})
     for rank, word in enumerate(_ORDINALS, 1):
         suffix = {1: "st", 2: "nd", 3: "rd"}.get(rank, "th")

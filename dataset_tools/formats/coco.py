@@ -16,7 +16,6 @@ from typing import Any
 from dataset_tools.formats.coco_rows import read
 from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, split_of, write_json
 from dataset_tools.formats.outlines import Loss
-from dataset_tools.formats.places import place_of
 from dataset_tools.masks import area_of, box_of, from_coco, to_polygons
 from dataset_tools.records import Target
 
@@ -62,10 +61,12 @@ def write_instances(
         for item in items():
             if split not in {name or "train" for name in item.sample.splits}:
                 continue
-            height, width = item.sample.image.height, item.sample.image.width
+            image = item.sample.image
+            height, width = image.height, image.width
             name = item.image_path.removeprefix(strip)
-            place = place_of(item.sample.image)
-            images.append({"id": item.number, "file_name": name, "width": width, "height": height, **place})
+            images.append(
+                {"id": item.number, "file_name": name, "width": width, "height": height, **item.sample.image.place}
+            )
             for category, target, where in objects(item):
                 if where != split:
                     continue
@@ -77,7 +78,7 @@ def write_instances(
                 if polygons is not None and not target.crowd:
                     mask = from_coco(code, height, width)
                     shape = to_polygons(mask)
-                    overlap = polygons.add(mask, shape, item.sample.image.file_name)
+                    overlap = polygons.add(mask, shape, image.file_name)
                     if overlap < 1:
                         lost = {"mask_iou": round(overlap, 4)}
                 yield {

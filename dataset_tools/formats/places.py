@@ -15,33 +15,22 @@ from typing import Any
 from dataset_tools import atomic
 from dataset_tools.formats.items import Item
 from dataset_tools.maps.tiles import INDEX, read_index
-from dataset_tools.records import Sample, SourceImage
+from dataset_tools.records import PLACE_KEYS, Sample
 
-__all__ = ["PLACE_KEYS", "place_line", "place_of", "placed", "write_places"]
-
-PLACE_KEYS = ("crs", "transform", "window", "scene_size")
-
-
-def place_of(image: SourceImage) -> dict[str, Any]:
-    """``crs``, ``transform``, and of a tile ``window`` and ``scene_size``; empty without a transform."""
-    return {key: image.extra[key] for key in PLACE_KEYS if key in image.extra} if image.extra.get("transform") else {}
+__all__ = ["place_line", "placed", "write_places"]
 
 
 def place_line(item: Item, *, packed: bool) -> str:
-    """An image's line of the sidecar, empty without a place; ``packed``: images keep the names that they came with."""
+    """The line in the sidecar of an image with a place; ``packed``: images keep the names that they came with."""
     image = item.sample.image
-    place = place_of(image)
-    if not place:
-        return ""
     name = PurePosixPath(image.file_name if packed else item.image_path).name
     scene = {"scene": image.cut_from} if image.cut_from else {}
-    return json.dumps({"file_name": name, **scene, **place}) + "\n"
+    return json.dumps({"file_name": name, **scene, **image.place}) + "\n"
 
 
 def write_places(folder: Path, lines: Sequence[str]) -> None:
-    """Write the sidecar if an image has a place."""
-    if lines:
-        atomic.write_text(folder / INDEX, "".join(lines))
+    """Write the sidecar."""
+    atomic.write_text(folder / INDEX, "".join(lines))
 
 
 def placed(folder: Path, samples: Iterable[Sample]) -> Iterator[Sample]:

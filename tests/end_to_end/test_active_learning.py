@@ -20,10 +20,12 @@ from backend.learning.versions.jobs import Job, TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from dataset_tools import brush_rle, metrics, synthetic
 from dataset_tools.categories import canonical
+from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import answered
 from dataset_tools.labelled import file_key
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio
+from tests.end_to_end.editor import open_editor
 from tests.end_to_end.projects import png
 from tests.server.loop import SIZE, outlines, replay
 
@@ -83,8 +85,26 @@ def _pslg(backend: BackendProcess, *arguments: str) -> str:
     return done.stdout
 
 
+def _score_column(api: LabelStudio, project: int, backend: int, version: str) -> tuple[int, dict[int, float]]:
+    """A tab of the Data Manager and its column "Prediction score", once connection and project name ``version``."""
+    while [row["title"] for row in api.backends(project) if row["id"] == backend] != [version]:
+        time.sleep(0.5)
+    while api.project(project)["model_version"] != version:
+        time.sleep(0.5)
+    tab = api.put_tab(project, "By score", {"ordering": ["-tasks:predictions_score"]})
+    rows = api.call("GET", f"/api/tasks?view={tab}&page=1&page_size=100")["tasks"]
+    scores = [row["predictions_score"] or 0.0 for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    return tab, {row["id"]: score for row, score in zip(rows, scores, strict=True)}
+
+
 def test_submitted_masks_make_a_version_that_is_served_and_taken_back(
-    studio: Studio, personal_access_token: str, start_backend: StartBackend, tmp_path: Path
+    studio: Studio,
+    personal_access_token: str,
+    start_backend: StartBackend,
+    tmp_path: Path,
+    chromium: Path,
+    artifacts: Path,
 ) -> None:
     client = studio.client
     assert canonical(LABEL) is None, f"{LABEL} has become a canonical category: test with another new word"
@@ -120,9 +140,15 @@ def test_submitted_masks_make_a_version_that_is_served_and_taken_back(
     while client.backend(connected.id).model_version != version:
         time.sleep(0.2)
     client.retrieve_predictions(project, tasks)
-    while client.backend(connected.id).title != version:  # the score column follows the promotion
-        time.sleep(0.5)
     stored = client.predictions(project)
+    tab, shown = _score_column(LabelStudio(studio.url, personal_access_token), project, connected.id, version)
+    assert shown == pytest.approx({item.task: item.score for item in stored if item.model_version == version})
+    assert max(shown.values()) > 0, "the base version finds nothing: these are the promoted version's"
+    with open_editor(studio, chromium, artifacts) as editor:
+        editor.page.goto(f"{studio.url}/projects/{project}/data?tab={tab}", wait_until="domcontentloaded")
+        editor.page.get_by_text(EXPRESSION).first.wait_for()
+        editor.screenshot("score-column-promoted")
+        assert editor.problems == []
     assert sorted((item.task, item.model_version) for item in stored) == sorted(
         (task, name) for task in tasks for name in (base, version)
     )

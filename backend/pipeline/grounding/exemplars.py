@@ -29,7 +29,6 @@ __all__ = [
     "lesson_of",
     "lessons_of",
     "taught_categories",
-    "without_exemplars",
 ]
 
 Lesson: TypeAlias = Mapping[str, npt.NDArray[np.floating]]
@@ -116,8 +115,3 @@ def digest(lessons: Lessons) -> str:
             for name in sorted(lesson):
                 state.update(name.encode() + np.ascontiguousarray(lesson[name]).tobytes())
     return state.hexdigest()[:8]
-
-
-def without_exemplars(version: str) -> str:
-    """The model version that answers what it knows itself."""
-    return version.split(LIKE)[0]

@@ -107,7 +107,7 @@ def clean_mask(
         cleaned = np.zeros_like(mask)
         cleaned[rows] = wider[1:-1, 1:-1]
         return cleaned
-    strip = _Runs.of(np.ascontiguousarray(mask[rows]))
+    strip = _Runs.of(mask[rows])
     parts = strip.labels(width, over_corners=True)
     areas = np.bincount(parts, strip.lengths)
     keep = areas >= speck_area
@@ -149,11 +149,7 @@ class _Runs:
     @classmethod
     def of(cls, strip: Mask) -> _Runs:
         """The true pixels; a run must not go on from one row to the next."""
-        flat = strip.reshape(-1)
-        changes = np.append(brush_rle.run_starts(flat), len(flat))
-        bounds = changes[int(not flat[0]) :]
-        bounds = bounds[: len(bounds) // 2 * 2]
-        return cls(bounds[::2], bounds[1::2])
+        return cls(*brush_rle.mask_runs(strip))
 
     @property
     def lengths(self) -> Numbers:

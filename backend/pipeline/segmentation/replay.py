@@ -12,7 +12,7 @@ likeliest mask tells the object's extent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,11 +30,7 @@ __all__ = [
     "CLICK_OBJECT_SIDES",
     "KeptReplays",
     "ReplayCache",
-    "mostly",
-    "outlined",
-    "refines",
     "replay",
-    "spread_points",
 ]
 
 CLICK_OBJECT_SIDES = (40.0, 100.0, 250.0)
@@ -47,7 +43,6 @@ TOLERATED_ZOOM = 1.3
 _SMALLNESS = 0.5
 """What a supposed side counts against itself, by its logarithm. It and the rule were chosen on validation images: mean
 IoU after one click 0.785 -> 0.793 (NWPU VHR-10, 120 objects) and 0.467 -> 0.580 (iSAID, 150)."""
-_SAMPLES = 9
 _PLACE_BYTES = 500
 
 Embed = Callable[[Box], Embedding]
@@ -133,54 +128,6 @@ def replay(
     positive = prompts.points[prompts.point_labels == 1]
     window = session.window_of_clicks(positive) if extent is None else session.window_around(extent, positive)
     return session.decode(window, prompts, region)
-
-
-def outlined(
-    segmenter: Segmenter,
-    embed: Embed,
-    image_size: tuple[int, int],
-    prompts: Prompts,
-    kept: KeptReplays | None = None,
-) -> tuple[Point, ...]:
-    """Points (x, y) spread over what the first click of ``prompts``, a positive one, outlines on its own.
-
-    By them a region is found that the click extends, without a look at all of its pixels; arguments as of ``replay``.
-    """
-    first = Prompts(prompts.points[:1], prompts.point_labels[:1])
-    key = None if kept is None else (kept.names, first.points.tobytes())
-    found = None if kept is None else kept.cache.outlines.get(key)
-    if found is None:
-        found = spread_points(replay(segmenter, embed, image_size, first, kept=kept).mask)
-        if kept is not None:
-            kept.cache.outlines.put(key, found, 2 * _PLACE_BYTES)
-    return found
-
-
-def refines(segmenter: Segmenter, embed: Embed, image_size: tuple[int, int], prompts: Prompts, region: Mask) -> bool:
-    """Whether the clicks of ``prompts`` refine ``region`` bool[H, W], or begin an object of their own beside it.
-
-    They refine it if the first one lies on it, or is positive and most of what it outlines on its own is in it already.
-    """
-    x, y = prompts.points[0]
-    if region[int(y), int(x)]:
-        return True
-    if prompts.point_labels[0] != 1:
-        return False
-    points = outlined(segmenter, embed, image_size, prompts)
-    return mostly(region[int(point.y), int(point.x)] for point in points)
-
-
-def spread_points(mask: Mask) -> tuple[Point, ...]:
-    """Points (x, y) spread over ``mask`` bool[H, W]: enough to tell in which region most of it lies."""
-    pixels = np.argwhere(mask)
-    chosen = pixels[np.linspace(0, len(pixels) - 1, _SAMPLES).astype(int)] if len(pixels) else pixels
-    return tuple(Point(float(x), float(y)) for y, x in chosen)
-
-
-def mostly(values: Iterable[bool | np.bool_]) -> bool:
-    """Whether more than half of ``values`` are true."""
-    found = [bool(value) for value in values]
-    return 2 * sum(found) > len(found)
 
 
 class _Session:

@@ -34,8 +34,12 @@ WINDOW_FACTOR = 1.75
 MINIMUM_WINDOW = 40
 STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
-CLICK_MARGIN = 1.0
+CLICK_MARGIN = 2.0
 """Logit that a contradicted click's own pixel gets at least."""
+_ALIKE = 1.0
+"""Logits by which the mask may be surer than at the click where it still changes with it."""
+_SPREAD = 8 / 3
+"""How much further than its radius a click changes what is connected with it and alike."""
 _LEAST_REACH = 0.7
 """Low-resolution pixels around a click that hold with it, however near one of the other sign is."""
 _MARGIN = 2
@@ -161,8 +165,9 @@ def hold_clicks(
 
     A click that the mask contradicts, or all but contradicts, shifts the logits around it so far that its own pixel is
     clearly on its side, fully within half of its reach and fading to nothing at one and a half. The reach is
-    ``radius``, less where a click of the other sign is near, which is to hold as well; clicks are taken in order. A
-    mask that agrees with all clicks stays as it is.
+    ``radius``, and more where what is connected with the click is no surer against it than its own pixel: a wing that
+    the mask misses comes as a whole, the grass beside it does not. It is less where a click of the other sign is near,
+    which is to hold as well; clicks are taken in order. A mask that agrees with all clicks stays as it is.
 
     Args:
         logits: float32[h, w].
@@ -176,15 +181,29 @@ def hold_clicks(
     held = logits
     for (x, y), label in zip(places.tolist(), labels.tolist(), strict=True):
         sign = 1.0 if label == 1 else -1.0
-        missing = CLICK_MARGIN - sign * _value_at(held, x, y)
+        value = _value_at(held, x, y)
+        missing = CLICK_MARGIN - sign * value
         if missing > 0:
             others = places[labels != label]
-            nearest = min((math.hypot(x - float(u), y - float(v)) for u, v in others), default=math.inf)
-            reach = max(min(radius, nearest / 1.5), _LEAST_REACH)
+            free = min((math.hypot(x - float(u), y - float(v)) for u, v in others), default=math.inf) / 1.5
             distance = ((rows - y) ** 2 + (columns - x) ** 2).sqrt()
-            shape = (1.5 - distance / reach).clamp(0, 1)
+            near, far = (
+                (1.5 - distance / max(min(reach, free), _LEAST_REACH)).clamp(0, 1)
+                for reach in (radius, _SPREAD * radius)
+            )
+            alike = (1 - sign * (value - held) / _ALIKE).clamp(0, 1) * far
+            shape = torch.maximum(near, _connected(alike, near, x, y))
             held = held + sign * missing / max(_value_at(shape, x, y), 0.1) * shape
     return held
+
+
+def _connected(alike: Tensor, near: Tensor, x: float, y: float) -> Tensor:
+    """``alike`` [h, w], 0 where it is not connected with the place (x, y) by what it or ``near`` is positive in."""
+    height, width = alike.shape
+    column, row = (min(max(round(v), 0), most - 1) for v, most in ((x, width), (y, height)))
+    together = ((alike > 0) | (near > 0)).cpu().numpy().view(np.uint8)
+    _, parts = cv2.connectedComponents(together, connectivity=4)
+    return alike * torch.from_numpy(parts == parts[row, column]).to(alike.device)
 
 
 def _value_at(logits: Tensor, x: float, y: float) -> float:

@@ -23,7 +23,8 @@ from backend.pipeline import PslgSam
 from backend.pipeline.scores import clicked_score
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import shown_mask
-from backend.pipeline.segmentation.replay import ReplayCache, outlined, replay
+from backend.pipeline.segmentation.refinement import outlined
+from backend.pipeline.segmentation.replay import ReplayCache, replay
 from backend.pipeline.types import Image
 from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.predictions import BUSY, note_region
@@ -268,9 +269,7 @@ class Clicks:
             typed = read_task(task, config, prompts.texts)
             prediction, refused = self._prelabeler.answer_newest(pipeline, typed, config)
             regions += prediction["result"]
-            # A text leaves its field only where a note says why.
-            gone = refused if config.has_note else frozenset()
-            regions += answered_fields(context.result, config, prompts.texts, gone)
+            regions += answered_fields(context.result, config, prompts.texts, refused)
             scores.append(prediction["score"])
         if prompts.more is not None:
             found, score = self._more.regions(pipeline, prompts.more, task, config, image)
@@ -318,6 +317,8 @@ class Clicks:
                 return [], 0.0
             if region is None and first.positive and has_regions(task):
                 # The click may lie beside a region, on the part of its object that is missing.
+                region = self._lookup.near(task, first.point, prompt.label, config, image.size)
+            if region is None and first.positive and has_regions(task):
                 kept = self._kept.of(pipeline.model_version, image.identity)
                 points = outlined(segmenter, embed, image.size, prompt.prompts, kept)
                 region = self._lookup.holding(task, points, prompt.label, config, image.size)

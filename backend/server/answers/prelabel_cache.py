@@ -1,4 +1,4 @@
-"""Computed pre-labels on disk, by image hash, expression, default category and model version.
+"""Computed pre-labels on disk, by image hash, expression, default category, model version and the project's own nouns.
 
 What is kept is the pipeline's answer, not Label Studio regions: those are made anew (fresh ids, the project's own
 labels) whenever it is served.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -34,9 +35,20 @@ class PrelabelCache:
         self._database = database
         self._max_rows = max_rows
 
-    def get(self, image: str, expression: str, default_category: str | None, model_version: str) -> Prelabels | None:
-        """The answer of ``model_version`` for the image with hash ``image``, None if it was not computed yet."""
-        key = _key(image, expression, default_category, model_version)
+    def get(
+        self,
+        image: str,
+        expression: str,
+        default_category: str | None,
+        model_version: str,
+        labels: Collection[str] = (),
+    ) -> Prelabels | None:
+        """The answer of ``model_version`` for the image with hash ``image``, None if it was not computed yet.
+
+        ``labels`` are the project's own nouns, with which the expression is read: one that is added later may be what
+        the words name.
+        """
+        key = _key(image, expression, default_category, model_version, labels)
         row = None
         with self._database.spared("kept pre-labels (reading)"), self._database.transaction() as connection:
             row = connection.execute("SELECT body FROM prelabels WHERE key = ?", (key,)).fetchone()
@@ -48,10 +60,16 @@ class PrelabelCache:
         return None if len(answer) > self.most or (answer.left_out and bound != self.most) else answer
 
     def put(
-        self, image: str, expression: str, default_category: str | None, model_version: str, answer: Prelabels
+        self,
+        image: str,
+        expression: str,
+        default_category: str | None,
+        model_version: str,
+        labels: Collection[str],
+        answer: Prelabels,
     ) -> None:
-        """Keep an answer."""
-        key = _key(image, expression, default_category, model_version)
+        """Keep an answer; see ``get``."""
+        key = _key(image, expression, default_category, model_version, labels)
         row = (key, model_version, time.time(), _to_json(answer, self.most, self.candidates))
         with self._database.spared("kept pre-labels"), self._database.transaction() as connection:
             cursor = connection.execute(
@@ -70,8 +88,12 @@ class PrelabelCache:
         return [str(row[0]) for row in rows]
 
 
-def _key(image: str, expression: str, default_category: str | None, model_version: str) -> str:
-    return hashlib.sha256(orjson.dumps([image, expression, default_category, model_version])).hexdigest()
+def _key(image: str, expression: str, default_category: str | None, model_version: str, labels: Collection[str]) -> str:
+    # Only nouns that may stand in the expression, in whatever number: other labels change nothing of what is kept.
+    text = expression.casefold()
+    named = sorted(label for label in labels if label.casefold()[:-1] in text)
+    parts = [image, expression, default_category, model_version, *([named] if named else [])]
+    return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
 def _to_json(answer: Prelabels, most: int, candidates: int) -> bytes:

@@ -159,7 +159,13 @@ class Prelabeler:
         """
         identity = self._images.load(query.url, query.task_id).identity
         found = [
-            self._cache.get(identity, asked, default_category(query, config, text), pipeline.version_answering(asked))
+            self._cache.get(
+                identity,
+                asked,
+                default_category(query, config, text),
+                pipeline.version_answering(asked),
+                config.own_categories,
+            )
             for text in query.expressions
             for asked in [_asked(pipeline, config, text)]
         ]
@@ -314,7 +320,7 @@ class Prelabeler:
         stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
-        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression))
+        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression), labels)
         found = self._cache.get(*wanted)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:

@@ -351,13 +351,14 @@ def answered_fields(
 
     The editor puts such an answer in the field's place at once, whatever becomes of the suggestions beside it. It is
     marked with the expressions that were ``asked_for``: one that no region carries in the end was rejected. Those that
-    were ``refused`` leave the field, so that no annotation keeps as an expression what has no answer.
+    were ``refused`` leave the field where the labeling config has a note that says why, so that no annotation keeps as
+    an expression what has no answer.
     """
     changed = []
     for item in _text_items(result, config):
         parts = _parts(item)
         marks = [asked(part) for part in dict.fromkeys(parts) if part in asked_for and part not in refused]
-        kept = [part for part in parts if part not in refused]
+        kept = [part for part in parts if part not in refused or not config.has_note]
         if marks or len(kept) < len(parts):
             value = {**item["value"], "text": kept}
             names = ("id", "from_name", "to_name", "type", "item_index")

@@ -1,8 +1,8 @@
 """The regions of a task: the one under a click, found in what the request carries, and those that an answer holds.
 
-Of a region in a request each brush code is read only up to the clicked pixel (``brush_rle.value_at``); only the chosen
-region becomes a mask. Both are kept by the code's content hash, because every further click of an annotator asks the
-same again. Shapes are read and written by ``dataset_tools.label_studio.shapes``.
+Of a region in a request each brush code is read only up to the clicked pixel (``brush_rle.value_at``), as runs where
+the click lies on no region; only the chosen region becomes a mask. All is kept by the code's content hash, because
+every further click of an annotator asks the same again. Shapes: ``dataset_tools.label_studio.shapes``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.segmentation.replay import mostly
+from backend.pipeline.segmentation.refinement import NEAR, distance_in_sizes, mostly
 from backend.pipeline.types import Mask, Point
 from backend.server.editor.labeling_config import Control, LabelingConfig
 from backend.server.editor.prompts import newest_draft
@@ -38,6 +38,7 @@ _FRAGMENT = 0.02
 """A part of less than this share of the largest part is no polygon: each would be a region of its own to delete."""
 _LOOKUP_BYTES = 4_000_000
 _MASK_BYTES = 64_000_000
+_DAMAGED = (DatasetError, MaskError, TypeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,7 @@ class RegionLookup:
 
     def __init__(self) -> None:
         self._hits: BoundedCache[tuple[str, int, int], bool] = BoundedCache(_LOOKUP_BYTES)
+        self._distances: BoundedCache[tuple[str, int, int], float] = BoundedCache(_LOOKUP_BYTES)
         self._masks: BoundedCache[str, Mask] = BoundedCache(_MASK_BYTES)
 
     def under(
@@ -81,28 +83,30 @@ class RegionLookup:
         self, task: Task, points: Sequence[Point], label: str, config: LabelingConfig, image_size: tuple[int, int]
     ) -> FoundRegion | None:
         """The topmost region with this label that holds more than half of ``points``, None without one."""
-        outputs = {control.name: control for control in config.outputs}
         for result in _visible_results(task):
-            for region in reversed(result):
-                if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
-                    continue
-                control = outputs.get(str(region.get("from_name")))
-                if (
-                    control is None
-                    or region.get("type") != control.type
-                    or not region.get("id")
-                    or not config.shows(region)
-                ):
-                    continue
-                labels = region["value"].get(control.type)
-                if not isinstance(labels, list) or label not in labels:
-                    continue
+            for region, control in _labelled(result, label, config):
                 try:
-                    found = self._holds(region, control, points, image_size)
-                except (DatasetError, MaskError, TypeError, ValueError, OverflowError):
+                    if self._holds(region, control, points, image_size):
+                        return self._found(region, control, image_size)
+                except _DAMAGED:
                     continue  # a damaged region is not under any click
-                if found is not None:
-                    return replace(found, expression=read_info(region, {}).expression)
+        return None
+
+    def near(
+        self, task: Task, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> FoundRegion | None:
+        """The region with this label that a positive click at ``point`` beside it refines, the nearest of several."""
+        for result in _visible_results(task):
+            least, nearest = NEAR, None
+            for region, control in _labelled(result, label, config):
+                try:
+                    distance = self._distance(region, control, point, image_size)
+                except _DAMAGED:
+                    continue
+                if distance < least:
+                    least, nearest = distance, (region, control)
+            if nearest is not None:
+                return self._found(*nearest, image_size)
         return None
 
     def shown(self, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> list[tuple[str, FoundRegion]]:
@@ -130,20 +134,13 @@ class RegionLookup:
 
     def _holds(
         self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
-    ) -> FoundRegion | None:
-        if control.tag == "BrushLabels":
-            return self._brush_holds(region, control, points, image_size)
-        mask = mask_of(control.type, region["value"], *image_size)
-        if not mostly(mask[int(point.y), int(point.x)] for point in points):
-            return None
-        return FoundRegion(str(region["id"]), control, hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest(), mask)
-
-    def _brush_holds(
-        self, region: dict[str, Any], control: Control, points: Sequence[Point], image_size: tuple[int, int]
-    ) -> FoundRegion | None:
+    ) -> bool:
+        if control.tag != "BrushLabels":
+            mask = mask_of(control.type, region["value"], *image_size)
+            return mostly(mask[int(point.y), int(point.x)] for point in points)
         height, width = image_size
         code = brush_code(region["value"])
-        digest = hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
+        digest = _digest(code, image_size)
 
         def value_at(point: Point) -> bool:
             key = (digest, int(point.x), int(point.y))
@@ -153,13 +150,52 @@ class RegionLookup:
                 self._hits.put(key, value, 200)
             return value
 
-        if not mostly(map(value_at, points)):
-            return None
-        mask = self._masks.get(digest)
-        if mask is None:
-            mask = brush_rle.decode(code, height, width)
-            self._masks.put(digest, mask, mask.nbytes)
-        return FoundRegion(str(region["id"]), control, digest, mask)
+        return mostly(map(value_at, points))
+
+    def _distance(self, region: dict[str, Any], control: Control, point: Point, image_size: tuple[int, int]) -> float:
+        """``distance_in_sizes`` from a region to a point."""
+        if control.tag != "BrushLabels":
+            runs = brush_rle.mask_runs(mask_of(control.type, region["value"], *image_size))
+            return distance_in_sizes(*runs, image_size[1], point)
+        code = brush_code(region["value"])
+        key = (_digest(code, image_size), int(point.x), int(point.y))
+        distance = self._distances.get(key)
+        if distance is None:
+            distance = distance_in_sizes(*brush_rle.pixel_runs(code, *image_size), image_size[1], point)
+            self._distances.put(key, distance, 200)
+        return distance
+
+    def _found(self, region: dict[str, Any], control: Control, image_size: tuple[int, int]) -> FoundRegion:
+        said = read_info(region, {}).expression
+        if control.tag != "BrushLabels":
+            mask = mask_of(control.type, region["value"], *image_size)
+            digest = hashlib.blake2b(np.packbits(mask).tobytes()).hexdigest()
+            return FoundRegion(str(region["id"]), control, digest, mask, said)
+        code = brush_code(region["value"])
+        digest = _digest(code, image_size)
+        known = self._masks.get(digest)
+        if known is None:
+            known = brush_rle.decode(code, *image_size)
+            self._masks.put(digest, known, known.nbytes)
+        return FoundRegion(str(region["id"]), control, digest, known, said)
+
+
+def _digest(code: list[int], image_size: tuple[int, int]) -> str:
+    return hashlib.blake2b(bytes(code) + repr(image_size).encode()).hexdigest()
+
+
+def _labelled(result: Sequence[Any], label: str, config: LabelingConfig) -> Iterator[tuple[dict[str, Any], Control]]:
+    """The regions of the image with a label, the topmost first, and the controls that they were made with."""
+    outputs = {control.name: control for control in config.outputs}
+    for region in reversed(result):
+        if not isinstance(region, dict) or not isinstance(region.get("value"), dict):
+            continue
+        control = outputs.get(str(region.get("from_name")))
+        if control is None or region.get("type") != control.type or not region.get("id") or not config.shows(region):
+            continue
+        labels = region["value"].get(control.type)
+        if isinstance(labels, list) and label in labels:
+            yield region, control
 
 
 def has_regions(task: Task) -> bool:

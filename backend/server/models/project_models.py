@@ -22,7 +22,7 @@ from backend.bounded_cache import BoundedCache
 from backend.learning.annotations.exemplars import ExemplarStore
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
-from backend.pipeline.grounding.exemplars import LIKE, without_exemplars
+from backend.pipeline.grounding.exemplars import LIKE
 from dataset_tools.errors import PslgError, UnavailableError
 
 __all__ = ["UNAVAILABLE", "Model", "ProjectModels"]
@@ -208,15 +208,13 @@ class ProjectModels:
                 raise UnavailableError(f"the model version of project {project} is being loaded") from None
 
     def answers(self, project: int | None, version: str) -> bool:
-        """Whether ``version`` answers the project now; lessons that were added since make no difference."""
+        """Whether the trained ``version`` answers the project now, with whatever lessons."""
         pipeline = self._find(project)[0] if self._base.ready else None
-        return pipeline is not None and pipeline.model_version == without_exemplars(version)
+        return pipeline is not None and pipeline.model_version == version
 
     def serves(self, project: int | None, version: str) -> bool:
         """Whether ``version`` answers the project now, and nothing else was promoted for it (and is being loaded)."""
-        wanted = self._wanted(project)
-        trained = without_exemplars(version)
-        return (wanted or self._base.version) == trained and self.answers(project, version)
+        return (self._wanted(project) or self._base.version) == version and self.answers(project, version)
 
     def versions(self) -> list[str]:
         """Model versions in memory, the base config's first."""

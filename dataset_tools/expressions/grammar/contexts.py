@@ -100,7 +100,7 @@ class Contexts(Links):
     def _one_of_them(self, phrase: NounPhrase) -> None:
         """The constraints before the last comma describe all of them, the others the one."""
         if (phrase.plural or (phrase.count or 0) > 1) and not phrase.partitive:
-            split = len(phrase.constraints) if phrase.context is None else phrase.context
+            split = next((at for at in (phrase.context, phrase.at_article) if at is not None), len(phrase.constraints))
             before, after = phrase.constraints[:split], phrase.constraints[split:]
             group = next((c for c in before if isinstance(c, Group)), Group("any"))
             members: tuple[Constraint, ...] = tuple(c for c in before if not isinstance(c, Group))
@@ -127,6 +127,8 @@ class Contexts(Links):
         if self.peek(-1).text == ":":
             listed = any(word.kind == "and" or word.text == "," for word in self.words[self.at :])
             return len(rest) > 2 and listed
+        if "and" in rest and first.kind == "both" and self.peek(1).kind != "end":
+            return True  # "the two diamonds, both the small and the large one"
         if "and" not in rest or (first.kind != "number" and first.text != "one"):
             return False
         others = rest[rest.index("and") :]

@@ -47,6 +47,7 @@ class NounPhrase:
         pending: unknown words that may turn out to be the noun.
         unread: words that mean something and were passed over.
         hint: see ``Query``.
+        at_article: how many constraints had been said at the last article, None before the first.
         breaks: how many constraints had been said at each comma after the noun.
         context: so many of the constraints were said before the last comma; None before the first.
         constraints: conditions so far; a relation without targets waits for its "to" ("the nearest ship to ...").
@@ -69,6 +70,7 @@ class NounPhrase:
     unread: list[str] = field(default_factory=list)
     context: int | None = None
     hint: str = ""
+    at_article: int | None = None
     breaks: list[int] = field(default_factory=list)
     constraints: list[Constraint] = field(default_factory=list)
 

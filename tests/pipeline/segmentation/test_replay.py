@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from backend.pipeline.segmentation.replay import ReplayCache, mostly, outlined, refines, replay, spread_points
+from backend.pipeline.segmentation.replay import ReplayCache, replay
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
@@ -226,34 +225,3 @@ def test_one_image_does_not_answer_for_another(segmenter: Counting, image: Image
         embed = partial(segmenter.embed, pixels)
         found = replay(segmenter, embed, SIZE, prompts, kept=cache.of("model", name))
         assert np.array_equal(found.mask, replay(segmenter, embed, SIZE, prompts).mask)
-
-
-def test_clicks_refine_a_region_that_they_lie_on_or_that_holds_what_they_outline(
-    segmenter: Counting, image: Image
-) -> None:
-    embed = partial(segmenter.embed, image)
-    ask: Callable[[Prompts, Mask], bool] = partial(refines, segmenter, embed, SIZE)
-    assert ask(clicks((110, 90, 0)), block(100, 80, 40))
-    assert not ask(clicks((10, 10, 0)), block(100, 80, 40))
-    prompts = clicks((150, 120, 1), (10, 10, 1))
-    alone = replay(segmenter, embed, SIZE, clicks((150, 120, 1))).mask
-    missing = alone.copy()
-    missing[118:123, 148:153] = False  # the click falls into what is missing
-    assert ask(prompts, missing)
-    assert not ask(prompts, np.zeros(SIZE, np.bool_))
-    kept = ReplayCache().of("model", "image")
-    assert outlined(segmenter, embed, SIZE, prompts, kept) == spread_points(alone)
-    before = len(segmenter.decoded)
-    assert outlined(segmenter, embed, SIZE, prompts, kept) == spread_points(alone)
-    assert len(segmenter.decoded) == before
-
-
-def test_points_are_spread_over_the_mask() -> None:
-    points = spread_points(block(10, 10, 20))
-    assert len(points) == 9
-    assert all(block(10, 10, 20)[int(point.y), int(point.x)] for point in points)
-    assert max(point.y for point in points) - min(point.y for point in points) > 15
-    assert spread_points(np.zeros(SIZE, np.bool_)) == ()
-    assert mostly([True, True, False])
-    assert not mostly([True, False])
-    assert not mostly([])

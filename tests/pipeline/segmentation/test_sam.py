@@ -168,8 +168,22 @@ def test_clicks_hold_where_the_decoder_contradicts_them(x: float, y: float, labe
     row, column = (min(max(round(v), 0), 15) for v in (y, x))
     assert (float(held[row, column]) > 0) == bool(label)
     changed = (held != logits).nonzero()
-    assert ((changed - torch.tensor([y, x])).norm(dim=1) <= 2.0 * 1.5 + 1).all()
+    assert ((changed - torch.tensor([y, x])).norm(dim=1) <= 2.0 * 8 / 3 * 1.5 + 1).all()
     assert torch.equal(hold_clicks(-logits, places, labels, 2.0), -logits)
+
+
+@pytest.mark.parametrize("label", [1, 0])
+def test_what_is_alike_and_connected_comes_with_a_click(label: int) -> None:
+    sign = 1.0 if label else -1.0
+    logits = torch.full((32, 32), -6.0)
+    logits[10:22, 4:14] = 5.0  # the body
+    logits[14:18, 14:26] = -2.0  # a wing that the mask misses
+    logits[25:28, 20:24] = -2.0  # as doubtful, but not connected
+    held = sign * hold_clicks(sign * logits, np.array([[20.0, 16.0]]), np.array([label]), 3.0)
+    assert (held[15:17, 15:25] > 0).all()
+    assert (held[10:13, 14:26] < 0).all()
+    assert torch.equal(held[25:28, 20:24], logits[25:28, 20:24])
+    assert (held[10:22, 4:14] > 0).all()
 
 
 @pytest.mark.parametrize("seed", range(4))

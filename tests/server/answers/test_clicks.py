@@ -173,6 +173,13 @@ def test_a_click_beside_every_region_makes_a_new_object(service: LabelingService
     assert answer["result"][0]["id"] != again["result"][0]["id"]
 
 
+def test_a_click_close_to_a_region_refines_it(service: LabelingService, url: str) -> None:
+    """A wing that a pre-label misses: whatever the click outlines on its own, it is no object of its own."""
+    found = task(1, url, predictions=[stored(region("old", rectangle(10, 10, 40, 40)))])
+    assert ask(service, interactive(found, [click(44, 25)]))["result"][0]["id"] == "old"
+    assert ask(service, interactive(found, [click(70, 25)]))["result"][0]["id"] != "old"
+
+
 def test_a_click_beside_a_region_extends_it_where_both_are_one_object(service: LabelingService, url: str) -> None:
     (part,) = masks_of(ask(service, interactive(task(1, url), [click(40, 30)])))
     part[27:34, 37:44] = False  # the click falls into what is missing
@@ -216,7 +223,9 @@ def test_two_boxes_and_two_labels_are_several_suggestions(service: LabelingServi
 def test_a_text_prompt_is_pre_labelled(service: LabelingService, url: str) -> None:
     choices = {"value": {"choices": ["good"]}, "id": "c", "from_name": "quality", "to_name": "image", "type": "choices"}
     answer = ask(service, interactive(task(1, url, "the building"), [choices, text("two ships")]))
-    assert [item["value"]["brushlabels"] for item in answer["result"]] == [["ship"], ["ship"]]
+    *ships, field = answer["result"]
+    assert [item["value"]["brushlabels"] for item in ships] == [["ship"], ["ship"]]
+    assert field["meta"] == {"text": ["pslg asked: two ships"]}
 
 
 def test_a_stroke_gives_a_mask(service: LabelingService, url: str) -> None:

@@ -12,6 +12,7 @@ from backend.pipeline.types import Box, Grounding, Image
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools.label_studio.annotations import words_of
+from dataset_tools.label_studio.notes import answered
 from dataset_tools.label_studio.regions import read_region
 from tests.server.answers.test_clicks import ask, click, rectangle, region, text
 from tests.server.conftest import Site, interactive, png, task
@@ -106,7 +107,8 @@ def test_without_a_region_to_look_like_nothing_is_suggested(
 
 
 def test_an_expression_after_it_is_answered_as_ever(service: LabelingService, site: Site, grounder: Alike) -> None:
-    (found,) = ask(service, interactive(drafted(site, *OUTLINED), [text("more like this", "the ship")]))["result"]
+    answer = ask(service, interactive(drafted(site, *OUTLINED), [text("more like this", "the ship")]))
+    (found,) = answered(answer["result"])
     assert grounder.asked == []
     assert read_region(found, {}).expression == "the ship"
 

@@ -157,7 +157,8 @@ def test_a_refused_text_leaves_the_field_where_a_note_says_why(
     (kept,) = [region for region in answer["result"] if region["from_name"] == "prompt"]
     shown = ["the building", "the ship"] if with_note else texts
     # The field says what was asked for: what no region carries in the end was rejected.
-    assert kept == {**typed, "value": {"text": shown}, "meta": {"text": ["\n".join(map(asked, shown))]}}
+    marks = "\n".join(map(asked, ["the building", "the ship"]))
+    assert kept == {**typed, "value": {"text": shown}, "meta": {"text": [marks]}}
     assert answered(answer["result"]) == []
 
 

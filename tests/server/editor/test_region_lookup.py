@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.pipeline.segmentation.replay import spread_points
+from backend.pipeline.segmentation.refinement import spread_points
 from backend.pipeline.types import Mask
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.regions import FoundRegion, RegionLookup
@@ -175,3 +175,28 @@ def test_a_region_holding_most_of_some_points_is_found() -> None:
     assert holding(block(2, 2, 22)) == "a"  # the region and a part that is missing from it
     assert holding(block(12, 12, 30)) is None  # a larger thing that reaches into it
     assert holding(block(38, 30)) == "b"
+
+
+def test_the_nearest_region_is_refined_by_a_click_beside_it() -> None:
+    boxed = {
+        "id": "poly",
+        "type": "polygonlabels",
+        "from_name": "outline",
+        "value": {"points": [[0, 50], [25, 50], [25, 100], [0, 100]], "polygonlabels": ["ship"]},
+    }
+    task = Task(
+        predictions=[stored(brush("a", block(0, 0)), brush("b", block(26, 0)), brush("tug", block(40, 30), "tug"))]
+    )
+
+    def near(x: float, y: float, lookup: RegionLookup) -> str | None:
+        return identity(lookup.near(task, Point(x, y), "ship", CONFIG, SIZE))
+
+    for lookup in (RegionLookup(), RegionLookup()):
+        for _ in range(2):  # what is kept gives the same
+            assert near(22.5, 10.5, lookup) == "a"
+            assert near(24.5, 10.5, lookup) == "b"
+            assert near(49.5, 10.5, lookup) == "b"
+            assert near(52.5, 10.5, lookup) is None
+            assert near(38.5, 40.5, lookup) is None  # another label
+    task = Task(drafts=[stored(boxed)])
+    assert identity(RegionLookup().near(task, Point(22.5, 40.5), "ship", MIXED, SIZE)) == "poly"

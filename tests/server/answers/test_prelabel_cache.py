@@ -1,0 +1,32 @@
+"""What is kept of an answer, and for which question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.database import Database
+from backend.pipeline.types import Abstention, Prelabels
+from backend.server.answers.prelabel_cache import PrelabelCache
+
+UNKNOWN = Prelabels((), Abstention("unknown-word", "no model knows 'solar panel'"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PrelabelCache:
+    return PrelabelCache(Database(tmp_path / "state.sqlite3"), max_rows=10, most=100)
+
+
+def test_a_label_that_the_words_name_asks_the_question_anew(cache: PrelabelCache) -> None:
+    cache.put("a" * 64, "the ship near the Solar Panels", None, "compact-1", {"greenhouse"}, UNKNOWN)
+    assert (
+        cache.get("a" * 64, "the ship near the Solar Panels", None, "compact-1", {"solar panel", "greenhouse"}) is None
+    )
+
+
+def test_other_labels_change_nothing_of_what_is_kept(cache: PrelabelCache) -> None:
+    cache.put("a" * 64, "the ship", None, "compact-1", (), UNKNOWN)
+    kept = cache.get("a" * 64, "the ship", None, "compact-1", {"solar panel", "greenhouse"})
+    assert kept is not None
+    assert kept.abstained == UNKNOWN.abstained
