@@ -176,7 +176,7 @@ _ENTRIES = (
         "Apache-2.0",
         "SAM 2.1 Hiera tiny of transformers (config sam2_hiera_tiny)",
         hub="facebook/sam2.1-hiera-tiny",
-        gflop=207,
+        gflop=293,
     ),
     WeightEntry(
         "sam_hq_vit_b",
