@@ -34,6 +34,7 @@ from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, WeightsError
 
 __all__ = [
+    "IMAGENET",
     "Ema",
     "TrainingRun",
     "load_recipe",
@@ -43,6 +44,9 @@ __all__ = [
     "seed_everything",
     "step_generator",
 ]
+
+IMAGENET = "imagenet"
+"""Value of ``init`` that starts a backbone from ImageNet's weights and everything else from nothing."""
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

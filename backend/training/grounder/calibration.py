@@ -21,6 +21,7 @@ from backend.pipeline.grounding.compact.network import (
 )
 from backend.training.grounder.data import TrainingImage
 from backend.training.grounder.evaluation import LOWEST_SCORE, matched
+from backend.training.run import IMAGENET, read_weights
 from dataset_tools.errors import WeightsError
 
 _THRESHOLDS = np.round(np.arange(0.08, 0.71, 0.01), 2)
@@ -83,7 +84,8 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
 
     Args:
         run: folder of a training run.
-        config: the run's config; ``config["scales"]`` are the scales to read images at.
+        config: the run's config; ``config["scales"]`` are the scales to read images at. With ``average_with_init`` the
+            mean with the weights that it started from is taken ("Model soups", arXiv 2203.05482).
         images: to choose thresholds on: validation images, with many more objects also training images.
 
     Raises:
@@ -93,8 +95,15 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
     if not source.is_file():
         raise WeightsError(f"{run} has no best.safetensors yet; train until the first validation")
     detector = Detector(DetectorConfig.of(config["detector"]))
+    tensors = load_file(source)
+    if (share := config.get("average_with_init", 0.0)) and config.get("init") not in (None, IMAGENET):
+        before = read_weights(Path(config["init"]))
+        tensors = {
+            name: value.lerp(before[name].to(value), share) if value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
     try:
-        detector.load_state_dict(load_file(source))
+        detector.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(
             f"{source} does not fit the config's detector sizes {config['detector']}: {error}"

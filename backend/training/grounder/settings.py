@@ -74,6 +74,7 @@ class TrainingSettings:
     calibrate_on_training: bool = False
     calibration: Mapping[str, Mapping[str, Any]] | None = None
     leave_out: tuple[str, ...] = ()
+    average_with_init: float = 0.0
 
 
 def without_left_out(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from backend.training.grounder.augmentation import AugmentationConfig, SampleMak
 from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder
 from backend.training.grounder.losses import Targets, losses, make_targets
 from backend.training.run import (
+    IMAGENET,
     Ema,
     TrainingRun,
     read_weights,
@@ -30,9 +31,6 @@ from dataset_tools.progress import Bar
 
 CRITERION = "mAP50"
 """Selects the best weights: average precision at a box IoU of 0.5 on the validation images, mean over categories."""
-
-IMAGENET = "imagenet"
-"""Value of ``init`` that starts the backbone from ImageNet's weights and everything else from nothing."""
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,18 @@ def test_exported_weights_answer_expressions(config: dict[str, Any], data: Path,
     assert bool(result.groundings) != (result.abstention is not None)
 
 
+def test_the_mean_with_the_weights_before_is_exported(config: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    first = run(config, data, tmp_path / "first", 2)
+    second = run({**config, "init": str(first), "seed": 5}, data, tmp_path / "second", 2)
+    images = load_sources(config["sources"], data, config["max_side"])[0].images
+    whole = load_file(export(second.parent, {**config, "init": str(first)}, images))
+    mean = load_file(export(second.parent, {**config, "init": str(first), "average_with_init": 0.5}, images))
+    before, after = load_file(first), load_file(second)
+    name = next(key for key, value in whole.items() if value.ndim == 4 and key in after)
+    assert torch.allclose(whole[name].float(), after[name], atol=2e-3)
+    assert torch.allclose(mean[name].float(), (before[name] + after[name]) / 2, atol=2e-3)
+
+
 def test_rate_rises_stays_and_falls_to_zero() -> None:
     rates = [learning_rate(step, 100, 1.0, 10, 0.4) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
