@@ -256,7 +256,7 @@ def test_only_expressions_that_were_read_fully(tmp_path: Path) -> None:
         assert [r.expression for s in formats.read(tmp_path / name) for r in s.records] == expected
     summary = CliRunner().invoke(dataset, ["stats", str(tmp_path / "source"), "--json"]).output
     found = json.loads(summary[summary.index("{") :])
-    assert (found["read"], found["top_unread"]) == ({"fully": 1, "guessed": 0, "unread": 1}, {"faded": 1})
+    assert (found["read"], found["top_unread"]) == ({"fully": 1, "guessed": 0, "unread": 1}, {"faded": 1, "lines": 1})
 
 
 def test_the_card_shows_what_names_and_licence_say_and_runs_none_of_it(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_region_says_which_words_were_passed_over() -> None:
     (region,) = WRITER.regions(
         np.ones((4, 4), bool), "ship", [BRUSH], score=0.5, expression="the ship with faded lines"
     )
-    assert region["meta"]["text"][1:] == ["expression: the ship with faded lines", "unread: faded"]
+    assert region["meta"]["text"][1:] == ["expression: the ship with faded lines", "unread: faded; lines"]
 
 
 def test_polygons_leave_out_parts_that_are_tiny_beside_the_largest() -> None:
