@@ -5,6 +5,7 @@ JSON values and files are changed at random places.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -51,9 +52,11 @@ def changed_json(rng: random.Random, value: Any) -> Any:
             del home[key]
         elif what < 0.8:
             other, its = rng.choice(places)
-            home[key] = copy.deepcopy(other[its]) if its in _keys(other) else None
+            with contextlib.suppress(RecursionError):  # nested twice already: too deep for the copy, not for the reader
+                home[key] = copy.deepcopy(other[its]) if its in _keys(other) else None
         elif what < 0.9 and isinstance(home, list):
-            home.extend(copy.deepcopy(home[key]) for _ in range(rng.choice((1, 3, 40))))
+            with contextlib.suppress(RecursionError):
+                home.extend(copy.deepcopy(home[key]) for _ in range(rng.choice((1, 3, 40))))
         else:
             nested = home[key]
             for _ in range(rng.choice((1, 3, 30, 300))):

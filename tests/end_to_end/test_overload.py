@@ -82,7 +82,9 @@ def test_a_click_that_is_refused_says_so_in_the_editor(
             assert "click again" in " ".join(editor.notes())
             editor.screenshot("busy")
         assert editor.problems == []
-        # The others are gone: a click is answered.
+        # The others are gone: a click is answered. The refused point stays in the editor until the task is opened anew.
+        editor.open_task(project.id, task)
+        editor.auto_annotation()
         editor.pick_label("point", "airplane")
         editor.pick_smart_tool("KeyPointTool")
         editor.click(*place)
