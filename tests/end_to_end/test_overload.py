@@ -88,4 +88,5 @@ def test_a_click_that_is_refused_says_so_in_the_editor(
         editor.pick_label("point", "airplane")
         editor.pick_smart_tool("KeyPointTool")
         editor.click(*place)
+        editor.accept()
         editor.wait_for_regions(1)
