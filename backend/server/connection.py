@@ -90,6 +90,9 @@ class ConnectionSetup:
         self._named = named
         self._lock = threading.Lock()
         self._due: dict[tuple[int, str], float] = {}
+        self._told: dict[int, str] = {}
+        self._former: dict[int, set[str]] = {}
+        self._turn = threading.Lock()
 
     def asked(self, project: int | None, host: str, version: str) -> None:
         """Label Studio has asked for a project, at this ``host`` (with its port), and was told ``version``.
@@ -105,15 +108,21 @@ class ConnectionSetup:
             if len(self._due) > _PROJECTS:
                 self._due.clear()
             self._due[project, version] = now + _SOON
+            self._told[project] = version
         arguments = (self._studio, project, host, version)
         threading.Thread(target=self._set_up, args=arguments, name="connection", daemon=True).start()
 
     def _set_up(self, studio: LabelStudio, project: int, host: str, version: str) -> None:
-        former: set[str] = set()
         for seconds in _LOOKS:
             time.sleep(seconds)
             try:
-                settled = self.set_up(studio, project, host, version, former)
+                # One at a time, and only for the newest version: after a promotion the looks of several versions are
+                # under way, and each would take the name back, or find the project following a name that it never saw.
+                with self._turn:
+                    if self._told.get(project) != version:
+                        return
+                    former = self._former.setdefault(project, set())
+                    settled = self.set_up(studio, project, host, version, former)
             except (LabelStudioError, KeyError, TypeError, ValueError) as error:
                 logger.warning(
                     "project %d: its webhook and the connection's name cannot be set: %s; set them by hand: pslg doctor"
@@ -126,6 +135,7 @@ class ConnectionSetup:
                 with self._lock:
                     self._due = {key: due for key, due in self._due.items() if key[0] != project}
                     self._due[project, version] = time.monotonic() + _AGAIN
+                    self._former.pop(project, None)
                 return
 
     def set_up(
