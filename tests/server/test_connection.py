@@ -114,3 +114,18 @@ def test_being_asked_names_it_in_the_background(
         asked("compact-3")
     assert "403: you may not" in caplog.text
     assert "pslg doctor" in caplog.text
+
+
+def test_versions_that_follow_one_another_quickly_leave_the_newest(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lessons change the version with every accepted object, and a promotion comes on top: all looks are under way."""
+    project = Project(site)
+    monkeypatch.setattr(connection, "_LOOKS", (0.3, 0.1, 0.1))
+    setup = ConnectionSetup(LabelStudio(site.url, TOKEN), {})
+    versions = [*(f"compact-1.like-{number}" for number in range(6)), "compact-2"]
+    for version in versions:
+        setup.asked(7, HOST, version)
+    for thread in threading.enumerate():
+        if thread.name == "connection":
+            thread.join(60)
+    assert (project.rows[0]["title"], project.chosen) == ("compact-2", "compact-2")
+    assert [sent["title"] for sent in project.sent] == ["compact-2"]
