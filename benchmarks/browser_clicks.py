@@ -148,6 +148,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8, help="clicks per width, on two objects in turn")
     parser.add_argument("--keep", type=Path, help="folder for the screenshots; a temporary one without")
     arguments = parser.parse_args()
+    if arguments.rounds < 3:
+        parser.error(f"--rounds {arguments.rounds}: the first two are warm-up; give at least 3")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         results = measure(arguments.sides, arguments.rounds, Path(folder))
         if arguments.keep:
