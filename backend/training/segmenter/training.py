@@ -108,12 +108,14 @@ def train_segmenter(
     progress = Bar(
         batches(make, first, last, workers), initial=first, total=last, desc="compact segmenter", unit="step"
     )
-    before = None
+    before = _size_at(schedule.progress(max(0, first - 1)), settings.sizes)
+
+    def save(done: int) -> None:
+        run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+
     for step, batch in progress:
         size = batch.samples[0].mask.shape[0]
         set_img_size(sam, size)
-        if before is None:
-            before = _size_at(schedule.progress(max(0, step - 1)), settings.sizes)
         if size != before:
             run.best_value = None  # the weights are for the last size; figures of others do not compare
         before = size
@@ -136,14 +138,14 @@ def train_segmenter(
             progress.set_postfix(loss=f"{means['loss']:.3f}", iou=f"{means['iou']:.3f}")
             logged = []
         if over and minutes is not None:  # a machine that is lent for minutes may be gone before the validation ends
-            run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+            save(done)
         if done % settings.validate_every == 0 or over:
             averaged.load_state_dict(ema.tensors)
             set_img_size(averaged, sam.image_encoder.img_size)
             metrics = validate(averaged, held_out, settings.seed)
             run.log("validation", done, **metrics)
             run.keep_if_best(done, metrics[run.criterion], ema.tensors)
-            run.save(done, model=sam.state_dict(), optimizer=optimizer.state_dict(), ema=ema.state_dict())
+            save(done)
             run.plot()
         if over:
             break
