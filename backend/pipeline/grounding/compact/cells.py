@@ -73,18 +73,18 @@ def cells_of(detector: Detector, scales: Sequence[int], image: Image, *, bfloat1
         for stride, look, level_sides in zip(STRIDES, looks, sides, strict=True):
             rows, columns = look.shape[-2:]
             boxes = cell_boxes(level_sides[:, :4].float(), stride)[0].flatten(1).T.cpu().numpy() / factor
-            y, x = np.divmod(np.arange(rows * columns), columns)
-            centers = np.stack([x + 0.5, y + 0.5], axis=1).astype(np.float32) * np.float32(stride / factor)
+            x, y = ((np.arange(n, dtype=np.float32) + 0.5) * np.float32(stride / factor) for n in (columns, rows))
+            centers = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
             inside = (centers[:, 0] < width) & (centers[:, 1] < height)
             colors = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1, 3)
             areas = np.clip((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1, None)
             described = (
-                look[0].float().flatten(1).T.cpu().numpy()[inside],
-                colors[inside],
-                0.5 * np.log(areas[inside])[:, None],
-                surroundings.around(centers[inside], _WINDOW * stride / factor),
+                look[0].float().flatten(1).T.cpu().numpy(),
+                colors,
+                0.5 * np.log(areas)[:, None],
+                surroundings.around(x, y, _WINDOW * stride / factor),
             )
-            parts[0].append(np.concatenate(described, axis=1).astype(np.float32))
+            parts[0].append(np.concatenate(described, axis=1).astype(np.float32)[inside])
             parts[1].append(boxes.astype(np.float32)[inside])
             parts[2].append(centers[inside])
     return Cells(*map(np.concatenate, parts))
@@ -106,16 +106,26 @@ class _Surroundings:
         """What the backbone says of the image scaled by ``factor``."""
         self._stages.append((factor, [stage[0].float() for stage in stages]))
 
-    def around(self, centers: Array, side: float) -> Array:
-        """float32[N, D]: means over squares of ``side`` pixels around ``centers`` float32[N, 2]."""
+    def around(self, x: Array, y: Array, side: float) -> Array:
+        """float32[len(y) * len(x), D]: means over squares of ``side`` pixels around the places of a grid, by rows."""
         if self._sums is None:
             self._sums = self._summed()
-        limits = np.array(self._sums.shape[1::-1]) - 1
-        low = np.clip(np.round((centers - side / 2) * self._per_pixel), 0, limits - 1).astype(np.int64)
-        high = np.clip(np.round((centers + side / 2) * self._per_pixel), low + 1, limits).astype(np.int64)
-        (x0, y0), (x1, y1) = low.T, high.T
-        total = self._sums[y1, x1] - self._sums[y0, x1] - self._sums[y1, x0] + self._sums[y0, x0]
-        return np.asarray(total / ((y1 - y0) * (x1 - x0))[:, None], np.float32)
+        (x0, x1), columns = self._spans(x, side, self._sums.shape[1] - 1)
+        (y0, y1), rows = self._spans(y, side, self._sums.shape[0] - 1)
+        top, bottom = self._sums[y0], self._sums[y1]
+        total = bottom[:, x1] - bottom[:, x0] - top[:, x1] + top[:, x0]
+        areas = (y1 - y0)[:, None, None] * (x1 - x0)[None, :, None]
+        means = (total / areas).astype(np.float32)[rows][:, columns]
+        return means.reshape(-1, means.shape[2])
+
+    def _spans(self, places: Array, side: float, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Along one axis: first and last + 1 of the cells around ``places`` [N], int64[2, M] without repeats, and
+        which of them is each place's, int64[N].
+        """
+        low = np.clip(np.round((places - side / 2) * self._per_pixel), 0, limit - 1)
+        high = np.clip(np.round((places + side / 2) * self._per_pixel), low + 1, limit)
+        spans, which = np.unique(np.stack([low, high]).astype(np.int64), axis=1, return_inverse=True)
+        return spans, which.ravel()
 
     def _summed(self) -> npt.NDArray[np.float64]:
         """float64[h + 1, w + 1, D]: sums over all cells above and to the left."""
