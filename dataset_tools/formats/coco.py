@@ -117,9 +117,8 @@ class CocoWriter:
         """Nothing: masks are in the index."""
         yield from ()
 
-    def finish(self, root: Path, items: Items) -> str | None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> str | None:
         """``annotations/instances_<split>.json`` for every split that occurs."""
-        contents = Contents.of(items)
         for split in contents.splits:
             file = root / "annotations" / f"instances_{split}.json"
             write_instances(file, items, split, contents.category_ids, "images/", self._loss)

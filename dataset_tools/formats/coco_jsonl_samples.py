@@ -33,9 +33,8 @@ class CocoJsonlWriter:
         """Nothing: masks are in the index."""
         yield from ()
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """``annotations.json``, ``expressions.jsonl`` and, if splits were decided, ``split.json``."""
-        contents = Contents.of(items)
         ids = contents.category_ids
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         lists = {"images": _images(items), "annotations": _annotations(items, ids), "categories": categories}

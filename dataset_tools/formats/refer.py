@@ -66,9 +66,8 @@ class ReferWriter:
         for reference in self._references(item):
             yield f"ann_split/{reference.id:05d}.xml", _xml(item, reference).encode()
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """Pickle, REFER's instances and strict COCO."""
-        contents = Contents.of(items)
         ids = contents.category_ids
         categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         refs: list[dict[str, Any]] = []
