@@ -129,6 +129,11 @@ def display_name(category: str) -> str:
     return CATEGORIES[category].display if category in CATEGORIES else category
 
 
+def category_rows(ids: Mapping[str, int], first: int = 0) -> list[dict[str, Any]]:
+    """COCO's ``categories``: numbers from ``first``."""
+    return [{"id": number + first, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
+
+
 def flat_name(file_name: str, suffix: str | None = None) -> str:
     """``file_name`` without folders and with another suffix, for formats whose images lie in one folder."""
     path = PurePosixPath(file_name)
