@@ -13,12 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from backend.pipeline.grounding.compact.detections import Detection, detect
-from backend.pipeline.grounding.compact.network import (
-    Calibration,
-    Detector,
-    DetectorConfig,
-    save_detector,
-)
+from backend.pipeline.grounding.compact.detector_file import save_detector
+from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorConfig
 from backend.training.grounder.data import TrainingImage
 from backend.training.grounder.evaluation import LOWEST_SCORE, matched
 from backend.training.run import IMAGENET, read_weights
