@@ -33,7 +33,7 @@ from backend.settings import Settings
 from backend.state import StateFolder, image_file
 from dataset_tools.errors import ConfigError
 from dataset_tools.image_files import read
-from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.import_rules import Problem
 
 EARLIER = Path(__file__).parent / "data" / "state_095f5ef"
 

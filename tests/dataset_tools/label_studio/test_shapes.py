@@ -19,7 +19,8 @@ from backend.server.protocol import Task
 from dataset_tools import masks, metrics
 from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Point
-from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
+from dataset_tools.label_studio.exports import read_tasks, samples_of
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.regions import read_region
 from dataset_tools.label_studio.shapes import SHAPES, mask_of, written
 from dataset_tools.masks import Mask
