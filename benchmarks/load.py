@@ -226,14 +226,14 @@ def run(server: Server, base: str, scenes: list[Scene], load: Load, first: int) 
     return figures, memory
 
 
-def compared(figures: Figures, alone: Server, limit: int, seed: int = 0) -> dict[str, Any]:
-    """Up to ``limit`` of the answers against those of a server without company."""
+def compared(figures: Figures, alone: str, limit: int, seed: int = 0) -> dict[str, Any]:
+    """Up to ``limit`` of the answers against those of a server without company, at the address ``alone``."""
     keys = sorted(figures.bodies)
     random.Random(seed).shuffle(keys)
     wrong = []
     session = requests.Session()
     for key in keys[:limit]:
-        answer = session.post(f"{alone.url}/predict", json=figures.bodies[key], timeout=300)
+        answer = session.post(f"{alone}/predict", json=figures.bodies[key], timeout=300)
         mine = json.loads(figures.answers[key])
         true = [json.loads(json.dumps(_essence(slot))) for slot in answer.json()["results"]]
         # What a deadline cut off, or an empty slot, is no answer: only answers can be wrong.
@@ -275,7 +275,7 @@ def measure(
         alone = Server(Path(folder, "alone"), free_port(), workers=1, model_threads=model_threads)
         try:
             alone.wait(CONFIG)
-            checked = compared(figures, alone, check)
+            checked = compared(figures, alone.url, check)
         finally:
             alone.close()
     return {
