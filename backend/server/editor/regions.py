@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _FRAGMENT = 0.02
 """A part of less than this share of the largest part is no polygon: each would be a region of its own to delete."""
 _LOOKUP_BYTES = 4_000_000
-_MASK_BYTES = 64_000_000
+_MASK_BYTES = 32_000_000
 Results: TypeAlias = Sequence[Sequence[Any]]
 """Lists of a task's regions; a click means one of the first list that has one for it."""
 _DAMAGED = (DatasetError, MaskError, TypeError, ValueError, OverflowError)
