@@ -18,11 +18,11 @@ from backend.pipeline.pslg_sam import OFFERING
 from backend.pipeline.types import Abstention, Box, Point, Prelabel, Prelabels
 from dataset_tools import masks
 
-__all__ = ["PrelabelCache", "Question"]
+__all__ = ["PrelabelCache", "PrelabelQuestion"]
 
 
 @dataclass(frozen=True)
-class Question:
+class PrelabelQuestion:
     """What a pipeline is asked about an image: all that its answer depends on beside the image's content.
 
     Attributes:
@@ -63,7 +63,7 @@ class PrelabelCache:
         self._database = database
         self._max_rows = max_rows
 
-    def get(self, image: str, question: Question) -> Prelabels | None:
+    def get(self, image: str, question: PrelabelQuestion) -> Prelabels | None:
         """The answer for the image with hash ``image``, None if it was not computed yet."""
         key = question.key(image)
         row = None
@@ -76,7 +76,7 @@ class PrelabelCache:
             return None
         return None if len(answer) > self.most or (answer.left_out and bound != self.most) else answer
 
-    def put(self, image: str, question: Question, answer: Prelabels) -> None:
+    def put(self, image: str, question: PrelabelQuestion, answer: Prelabels) -> None:
         """Keep the answer for the image with hash ``image``."""
         row = (question.key(image), question.model_version, time.time(), _to_json(answer, self.most, self.candidates))
         with self._database.spared("kept pre-labels"), self._database.transaction() as connection:

@@ -23,7 +23,7 @@ from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, LatePredictions, Priority, TaskNotes
 from backend.server.answers.predictions import Predictions, note_region, notes_of
-from backend.server.answers.prelabel_cache import PrelabelCache, Question
+from backend.server.answers.prelabel_cache import PrelabelCache, PrelabelQuestion
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.images import TaskImages
@@ -85,7 +85,7 @@ class Prelabeler:
         self.late = LatePredictions(label_studio, metrics)
         self.notes = TaskNotes(label_studio)
         self.predictions = Predictions(settings, metrics)
-        self._running: dict[tuple[str, Question, int | None], Future[Prelabels]] = {}
+        self._running: dict[tuple[str, PrelabelQuestion, int | None], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
         self._compute = Turns()
@@ -297,7 +297,9 @@ class Prelabeler:
                 )
             return future
 
-    def _compute_one(self, pipeline: PslgSam, query: TaskQuery, question: Question, urgency: Urgency) -> Prelabels:
+    def _compute_one(
+        self, pipeline: PslgSam, query: TaskQuery, question: PrelabelQuestion, urgency: Urgency
+    ) -> Prelabels:
         stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
@@ -369,11 +371,11 @@ def _host(url: str) -> str:
         return url[:200]
 
 
-def _question(pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig) -> Question:
+def _question(pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig) -> PrelabelQuestion:
     """What the pipeline is asked: a model of any word gets the annotator's own, others those that they know."""
     asked = expression if pipeline.grounder.known_categories is None else config.asked(expression)
     default = default_category(query, config, expression)
-    return Question(asked, default, pipeline.version_answering(asked), config.own_categories)
+    return PrelabelQuestion(asked, default, pipeline.version_answering(asked), config.own_categories)
 
 
 def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:

@@ -9,7 +9,7 @@ import pytest
 
 from backend.database import Database
 from backend.pipeline.types import Abstention, Prelabels
-from backend.server.answers.prelabel_cache import PrelabelCache, Question
+from backend.server.answers.prelabel_cache import PrelabelCache, PrelabelQuestion
 
 UNKNOWN = Prelabels((), Abstention("unknown-word", "no model knows 'solar panel'"))
 
@@ -20,14 +20,14 @@ def cache(tmp_path: Path) -> PrelabelCache:
 
 
 def test_a_label_that_the_words_name_asks_the_question_anew(cache: PrelabelCache) -> None:
-    question = Question("the ship near the Solar Panels", None, "compact-1", frozenset({"greenhouse"}))
+    question = PrelabelQuestion("the ship near the Solar Panels", None, "compact-1", frozenset({"greenhouse"}))
     cache.put("a" * 64, question, UNKNOWN)
     assert cache.get("a" * 64, question) is not None
     assert cache.get("a" * 64, replace(question, labels=frozenset({"solar panel", "greenhouse"}))) is None
 
 
 def test_other_labels_change_nothing_of_what_is_kept(cache: PrelabelCache) -> None:
-    question = Question("the ship", None, "compact-1")
+    question = PrelabelQuestion("the ship", None, "compact-1")
     cache.put("a" * 64, question, UNKNOWN)
     kept = cache.get("a" * 64, replace(question, labels=frozenset({"solar panel", "greenhouse"})))
     assert kept is not None
