@@ -24,7 +24,7 @@ _POSITIVE_WEIGHT, _OTHER_WEIGHT = 0.02, 0.2
 """Weight of the objects and of what was rejected against the background, in the regression."""
 _PER_PROTOTYPE = 12
 _MOST_PROTOTYPES = 4
-_OBJECT = 0.9
+_OBJECT = 0.7
 """What an unseen object may score, where the accepted ones are at 1 and the background at 0."""
 _THRESHOLD_WORTH = 4.0
 """So many accepted objects set the threshold as much as that does."""
