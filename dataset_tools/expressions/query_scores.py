@@ -7,6 +7,7 @@ and the rest is judged within it, once for each group that may be meant.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,6 +44,14 @@ _TWO_KINDS = 1.4
 """Log of the ratio of areas from which "truck" and "car" are told apart by size."""
 _SLACK_OF_PLACES, _SLACK_OF_ENDS = 0.015, 0.005
 """Share of the image's diagonal by which two may differ and still both be "at the bottom", both "bottommost"."""
+_SLIVER, _SLIVER_SHARE = 0.2, 0.55
+"""What remains of one that the border cuts, and the share of its kind's middle area at which half of that is lost."""
+_PARTIAL = frozenset(
+    "cut cropped clipped truncated partial partially partly part portion piece half tip barely only just edge border margin outside "
+    "visible incomplete off sliver corner beyond frame".split()
+)
+"""Words with which a sliver may be meant."""
+_WORD = re.compile(r"[^\W\d_]+")
 _MOST_GROUPS = 24
 """So many groups that might be meant are placed in the image."""
 _GROUPS = 5
@@ -84,10 +93,11 @@ def fit(query: Query, scene: Candidates, within: Bools | None = None) -> Fit:
     groups = [c for c in query.constraints if isinstance(c, Group) and not c.negated]
     if groups:
         return _in_groups(query, groups[0], scene, here)
-    return _flat(query, scene, here)
+    return _flat(query, scene, here, of_group=within is not None)
 
 
-def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
+def _flat(query: Query, scene: Candidates, here: Floats, *, of_group: bool) -> Fit:
+    """``of_group``: ``here`` are those of a group, of which everyone counts."""
     fits = here.copy()
     doubted = here.copy()
     seen: list[tuple[Constraint, Floats]] = []
@@ -107,6 +117,8 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
             doubt = _DOUBT_OF_LANDMARKS
         doubted = doubted * (doubt + (1.0 - doubt) * values)
     doubted = doubted * _hinted(query.hint, scene, here > 0)
+    if not of_group and not _is_bare(query):
+        doubted = doubted * _salience(query, scene, here > 0)
     most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
     presence = scene.presence * doubted / most
     counted = _without_asides(query, seen, scene, here)
@@ -351,6 +363,30 @@ def _hinted(hint: str, scene: Candidates, peers: Bools) -> Floats:
     if high - low > _TWO_KINDS:  # cars and trucks, plainly
         return np.asarray(0.2 + 0.8 * spatial.sigmoid((logs - (low + high) / 2) / 0.25), np.float64)
     return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
+
+
+def _is_bare(query: Query) -> bool:
+    """Whether one place, order or superlative is all that is said ("the smallest ship"): it is taken at its word."""
+    if query.unread or query.hint or len(query.constraints) > 1:
+        return False
+    return all(
+        isinstance(c, Extreme | Place)
+        or (isinstance(c, Size) and c.superlative)
+        or (isinstance(c, Relation) and all(target.category and _is_bare(target) for target in c.targets))
+        for c in query.constraints
+    )
+
+
+def _salience(query: Query, scene: Candidates, peers: Bools) -> Floats:
+    """A sliver that the image's border has left of an object is hardly ever meant where "cut off" is not said."""
+    said = any(isinstance(c, State) and c.name in ("cut", "edge", "corner") for c in query.constraints)
+    if said or query.is_all or peers.sum() < 2 or not _PARTIAL.isdisjoint(_WORD.findall(query.text.casefold())):
+        return np.ones(len(peers))
+    size = scene.sizes("area")
+    share = size / float(np.median(size[peers]))
+    sliver = (spatial.to_border(scene.boxes, scene.image_size).min(axis=1) <= 1.5) & peers
+    low = _SLIVER + (1.0 - _SLIVER) * spatial.sigmoid((share - _SLIVER_SHARE) / 0.08)
+    return np.asarray(np.where(sliver, low, 1.0), np.float64)
 
 
 def _relative_size(constraint: Size, scene: Candidates, peers: Bools, *, single: bool) -> Floats:
