@@ -16,6 +16,9 @@ __all__ = ["FoundGroup", "find_groups", "partitions"]
 
 _REACHES = (0.35, 0.8, 1.5, 3.0)
 """Gaps, in mean object sizes, up to which neighbours belong to one cluster."""
+_STEP, _MOST_CUTS = 1.25, 3
+"""Two distances in such a ratio set clusters apart; so many ways to do that are tried."""
+_NATURAL = 0.7
 _ROW_GAP = 3.5
 _MOST = 60
 Links = list[tuple[float, int, int]]
@@ -95,6 +98,12 @@ def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[Foun
             alone = [(int(i),) for i in here if not any(int(i) in part for part in linked)]
             if linked:
                 found[tuple(sorted([*linked, *alone]))] = 1.0
+        for apart in (gaps, _between_middles(own)):
+            links = _shortest_links(apart)
+            for most, _, _ in _cuts(links, size):
+                linked = [tuple(int(here[i]) for i in part) for part in _linked_by(links, len(own), most)]
+                alone = [(int(i),) for i in here if not any(int(i) in part for part in linked)]
+                found.setdefault(tuple(sorted([*linked, *alone])), 0.9)
     return [[FoundGroup(part, fit) for part in parts] for parts, fit in found.items() if 1 < len(parts) <= 9]
 
 
@@ -109,6 +118,8 @@ def _counted(size: int, count: int | None, shape: GroupShape) -> float:
 def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
     if shape in ("any", "pair", "cluster"):
         yield from _clusters(boxes, gaps, _shortest_links(gaps))
+        for apart in (gaps, _between_middles(boxes)):
+            yield from ((part, _NATURAL * fit) for part, fit in _natural_clusters(boxes, apart))
     if shape == "row":
         for angle, liking in _angles(boxes):
             yield from _lines(boxes, angle, liking)
@@ -133,6 +144,29 @@ def _clusters(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[
             others[part] = False
             outer = float(gaps[part][:, others].min()) if others.any() else 4 * inner
             yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
+
+
+def _between_middles(boxes: Floats) -> Floats:
+    """float64[N, N] in pixels: boxes of tilted objects overlap, their middles are apart."""
+    middles = spatial.centers(boxes)
+    return np.asarray(np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0)), np.float64)
+
+
+def _cuts(links: Links, size: float) -> list[tuple[float, float, float]]:
+    """(length, inner, outer) in pixels: up to which links hold together where a much longer one comes next."""
+    lengths = sorted(max(gap, 0.1 * size) for gap, _, _ in links)
+    steps = [(outer / inner, inner, outer) for inner, outer in zip(lengths, lengths[1:], strict=False)]
+    chosen = sorted((step for step in steps if step[0] >= _STEP), reverse=True)[:_MOST_CUTS]
+    return [((inner * outer) ** 0.5, inner, outer) for _, inner, outer in chosen]
+
+
+def _natural_clusters(boxes: Floats, apart: Floats) -> Iterator[tuple[list[int], float]]:
+    """Connected by distances that are short beside the next longer ones."""
+    links = _shortest_links(apart)
+    size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
+    for most, inner, outer in _cuts(links, size):
+        fit = float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 0.8, 0.3, 1.0))
+        yield from ((part, fit) for part in _linked_by(links, len(boxes), most))
 
 
 def _shortest_links(gaps: Floats) -> Links:

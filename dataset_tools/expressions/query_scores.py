@@ -199,11 +199,14 @@ def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, mem
 def _counted_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
     """As ``_likely_groups``, for "the second row": the rank-th of all groups, by each way to deal objects to them."""
     order = next((c for c in group.place if isinstance(c, Extreme)), None)
-    if order is None or order.rank < 2 or group.shape not in ("row", "column", "cluster"):
+    if order is None or order.rank < 2 or group.shape not in ("row", "column", "cluster", "pair"):
         return []
     peers = (liked >= 0.5) & (here > 0)
     result: list[tuple[Bools, float]] = []
     for parts in partitions(scene.boxes, peers, group.shape):
+        if group.shape == "pair":
+            parts = [p for p in parts if len(p.members) == 2]
+            parts = [replace(p, fit=2.0 * len(parts) / int(peers.sum())) for p in parts]
         if len(parts) < order.rank:
             continue
         score = _group_places(group, parts, scene)
