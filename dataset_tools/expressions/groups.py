@@ -100,10 +100,10 @@ def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[Foun
                 found[tuple(sorted([*linked, *alone]))] = 1.0
         for apart in (gaps, _between_middles(own)):
             links = _shortest_links(apart)
-            for most, _, _ in _cuts(links, size):
+            for place, (most, _, _) in enumerate(_cuts(links, size)):
                 linked = [tuple(int(here[i]) for i in part) for part in _linked_by(links, len(own), most)]
                 alone = [(int(i),) for i in here if not any(int(i) in part for part in linked)]
-                found.setdefault(tuple(sorted([*linked, *alone])), 0.9)
+                found.setdefault(tuple(sorted([*linked, *alone])), 0.9 - 0.2 * place)
     return [[FoundGroup(part, fit) for part in parts] for parts, fit in found.items() if 1 < len(parts) <= 9]
 
 

@@ -192,7 +192,7 @@ _PLAIN: dict[str, str] = {
     "next, right up, right where, resting, overall, numbered, remaining, total, in total, here, due, much, "
     "by far, noticeably, considerably, "
     "nose in, nose first, touching each other, touching one another, facing each other, in a square, "
-    "in a circle, in a triangle, in a grid, in a semicircle, "
+    "in a circle, in a triangle, go to, go right to, go left to, go up to, go down to, look at, look in, in a grid, in a semicircle, "
     "next to each other, next to one another, beside each other, beside one another, close to each other, "
     "near each other, adjacent to each other, parallel to each other, alongside each other, opposite each other, "
     "behind each other, behind one another, after each other, one after another, one after the other,  kindly, help, "
