@@ -226,18 +226,19 @@ def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats)
     found: dict[tuple[int, ...], float] = {}
     everyone = here > 0
     chosen = (liked >= 0.5) & everyone
+    liking = liked.tolist()
     for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
         if weight < 1.0 and (chosen == everyone).all():
             break
         for one in find_groups(scene.boxes, peers, group.shape, group.count, scene.gaps):
-            value = weight * one.fit * float(np.mean(liked[list(one.members)]))
+            value = weight * one.fit * sum(liking[i] for i in one.members) / len(one.members)
             found[one.members] = max(found.get(one.members, 0.0), value)
         if group.shape == "any" and group.count and peers.sum() >= group.count:
             order = np.argsort(-liked, kind="stable")
             best = tuple(sorted(int(i) for i in order[: group.count]))
             behind = float(liked[order[group.count]]) if len(order) > group.count else 0.0
             lead = float(np.clip(1.0 - behind / max(float(liked[list(best)].min()), 1e-9), 0.0, 1.0))
-            value = (0.1 + 0.8 * lead) * float(np.mean(liked[list(best)]))
+            value = (0.1 + 0.8 * lead) * sum(liking[i] for i in best) / len(best)
             found[best] = max(found.get(best, 0.0), value)
     if not found:
         return []
