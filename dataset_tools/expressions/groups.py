@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.query import GroupShape
@@ -81,7 +83,9 @@ def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[Foun
         middles, extent = spatial.centers(own), own[:, 2:] - own[:, :2]
         across = 1 if shape == "row" else 0
         angles = [0.0] if shape == "row" else [np.pi / 2]
-        angles += [angle for angle, _ in _angles(own, _between_middles(own))[2:] if shape == "row" or abs(np.sin(angle)) >= 0.7]
+        angles += [
+            angle for angle, _ in _angles(own, _between_middles(own))[2:] if shape == "row" or abs(np.sin(angle)) >= 0.7
+        ]
         for angle in angles:
             normal = np.array([-np.sin(angle), np.cos(angle)])
             offset, depth = middles @ normal, float(np.median(extent[:, across]))
@@ -170,7 +174,7 @@ def _between_middles(boxes: Floats) -> Floats:
 def _cuts(links: Links, size: float) -> list[tuple[float, float, float]]:
     """(length, inner, outer) in pixels: up to which links hold together where a much longer one comes next."""
     lengths = sorted(max(gap, 0.1 * size) for gap, _, _ in links)
-    steps = [(outer / inner, inner, outer) for inner, outer in zip(lengths, lengths[1:], strict=False)]
+    steps = [(outer / inner, inner, outer) for inner, outer in pairwise(lengths)]
     chosen = sorted((step for step in steps if step[0] >= _STEP), reverse=True)[:_MOST_CUTS]
     return [((inner * outer) ** 0.5, inner, outer) for _, inner, outer in chosen]
 
@@ -189,7 +193,7 @@ def _shortest_links(apart: Floats) -> Links:
     low, high = np.minimum.outer(index, index), np.maximum.outer(index, index)
     distinct = apart + 1e-9 * (low * number + high)  # so that no two are alike
     np.fill_diagonal(distinct, np.inf)
-    label = index.copy()
+    label: npt.NDArray[np.int64] = index.copy()
     links: dict[tuple[int, int], float] = {}
     while len(links) < number - 1:
         outside = np.where(label[:, None] == label, np.inf, distinct)
@@ -201,7 +205,7 @@ def _shortest_links(apart: Floats) -> Links:
                 shortest[name] = (gap, one, other)
         for _, one, other in shortest.values():
             links[min(one, other), max(one, other)] = float(apart[one, other])
-        label = np.array(_labelled([(gap, *ends) for ends, gap in links.items()], number, math.inf)[0])
+        label = np.asarray(_labelled([(gap, *ends) for ends, gap in links.items()], number, math.inf)[0])
     return [(gap, one, other) for (one, other), gap in links.items()]
 
 
@@ -249,7 +253,9 @@ def _angles(boxes: Floats, apart: Floats) -> list[tuple[float, float]]:
     nearest = (apart + np.diag(np.full(len(apart), np.inf))).argmin(axis=1)
     offset = middles[nearest] - middles
     doubled = np.exp(2j * (np.arctan2(offset[:, 1], offset[:, 0]) % np.pi))
-    starts = np.exp(-2j * np.linspace(0.0, np.pi, 8, endpoint=False))  # rows of different directions each have their own
+    starts = np.exp(
+        -2j * np.linspace(0.0, np.pi, 8, endpoint=False)
+    )  # rows of different directions each have their own
     near = np.abs(np.angle(starts[:, None] * doubled)) < 0.5
     counts, means = near.sum(axis=1), np.angle(near @ doubled) / 2 % np.pi
     modes = [(int(n), float(mean)) for n, mean in zip(counts, means, strict=True) if n >= 3]

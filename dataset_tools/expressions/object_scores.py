@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dataset_tools import colors
-from dataset_tools.expressions.appearance import Outline
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.appearance import Outline
 from dataset_tools.expressions.candidates import Candidates, LabelledBox
 from dataset_tools.expressions.query import Color, Part, Shape, State
 from dataset_tools.expressions.spatial_scores import Bools, Floats

@@ -27,8 +27,8 @@ __all__ = [
     "side",
     "sigmoid",
     "sizes",
-    "to_border",
     "surrounded",
+    "to_border",
 ]
 
 Bools = npt.NDArray[np.bool_]

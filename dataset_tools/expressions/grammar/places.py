@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dataset_tools.expressions.descriptive_words import HARMLESS
+from dataset_tools.expressions.direction_words import combine
 from dataset_tools.expressions.grammar.cursor import OPENS_NOUN, Cursor, Position
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
-from dataset_tools.expressions.lexicon import Lexeme, combine
+from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.query import (
     Constraint,
     Direction,

@@ -203,7 +203,8 @@ def load_vlm(
             " endpoint to ask)"
         )
     for name, given, low, high in (
-        ("score", score, 0, 1), ("disagreement", disagreement, 0, 1), ("settled", settled, 0, 1), ("attempts", attempts, 1, 10),
+        ("score", score, 0, 1), ("disagreement", disagreement, 0, 1), ("settled", settled, 0, 1),
+        ("attempts", attempts, 1, 10),
         ("deadline_s", deadline_s, 1, 3600), ("max_tokens", max_tokens, 16, 1 << 17),
         ("max_pixels", max_pixels, 1 << 13, 1 << 26),
     ):  # fmt: skip

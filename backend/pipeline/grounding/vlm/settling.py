@@ -1,7 +1,7 @@
 """What the relation program leaves open is put to a language model: which of these numbered boxes is meant?
 
-It is asked only where the program abstains with candidates (``ambiguous``, ``unknown-word``), and is believed only where
-it names one of them; then the score is multiplied by a factor that says so. Else the program's abstention stands.
+It is asked only where the program abstains with candidates (``ambiguous``, ``unknown-word``), and is believed only
+where it names one of them; then the score is multiplied by a factor that says so. Else the program's abstention stands.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from dataset_tools.errors import ConfigError
 __all__ = ["SettledGrounder", "Settler", "load_settled", "numbered"]
 
 _ASKED = (
-    "This is an overhead image, north is up. {count} objects in it are marked with boxes that are numbered 1 to {count}."
-    ' Which one does this describe: {expression}? Answer with JSON only: {{"number": 1}}, or {{"number": null}} if it is'
-    " none of them or you cannot tell."
+    "This is an overhead image, north is up. {count} objects in it are marked with boxes that are numbered 1 to"
+    ' {count}. Which one does this describe: {expression}? Answer with JSON only: {{"number": 1}}, or'
+    ' {{"number": null}} if it is none of them or you cannot tell.'
 )
 _OPEN = ("ambiguous", "unknown-word")
 _ANSWER = re.compile(r"\{[^{}]*\}")
