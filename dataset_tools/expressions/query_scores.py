@@ -89,10 +89,12 @@ def _flat(query: Query, scene: Candidates, here: Floats, *, of_group: bool) -> F
     doubted = here.copy()
     seen: list[tuple[Constraint, Floats]] = []
     missing: list[str] = []
+    noticed = np.ones(len(here)) if of_group else salience(query, scene, here > 0)
     for condition in query.constraints:
         if _is_order(condition, query):
             continue
-        values = _condition(condition, query, scene, fits > 0, missing)
+        peers = (fits > 0) & (noticed >= 0.5)
+        values = _condition(condition, query, scene, peers if peers.any() else fits > 0, missing)
         if values is None:
             missing += _nouns(condition)
             continue
@@ -103,9 +105,7 @@ def _flat(query: Query, scene: Candidates, here: Floats, *, of_group: bool) -> F
         if isinstance(condition, Relation) and condition.targets[0].category not in scene.kinds:
             doubt = _DOUBT_OF_LANDMARKS
         doubted = doubted * (doubt + (1.0 - doubt) * values)
-    doubted = doubted * hinted(query.hint, scene, here > 0)
-    if not of_group:
-        doubted = doubted * salience(query, scene, here > 0)
+    doubted = doubted * hinted(query.hint, scene, here > 0) * noticed
     most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
     presence = scene.presence * doubted / most
     counted = _without_asides(query, seen, scene, here)
