@@ -18,6 +18,8 @@ Score = Callable[[Query, Candidates], Floats]
 """``Fit.score`` of a query in a scene."""
 _MOST_GROUPS = 24
 """So many groups that might be meant are placed in the image."""
+_SURE = 0.6
+"""A group of those that are liked in itself is so good that no others are looked for."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 
@@ -73,7 +75,7 @@ def _likely_groups(
     chosen = (liked >= 0.5) & everyone
     liking = liked.tolist()
     for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
-        if weight < 1.0 and (chosen == everyone).all():
+        if weight < 1.0 and ((chosen == everyone).all() or max(found.values(), default=0.0) >= _SURE):
             break
         for one in find_groups(scene.boxes, peers, group.shape, group.count, scene.gaps):
             value = weight * one.fit * sum(liking[i] for i in one.members) / len(one.members)

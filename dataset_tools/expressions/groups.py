@@ -59,7 +59,7 @@ def find_groups(
     names = here.tolist()
     found: dict[tuple[int, ...], float] = {}
     apart = spatial.gaps(own, own) if gaps is None else gaps[np.ix_(here, here)]
-    for indices, fit in _candidates(own, apart, shape, count):
+    for indices, fit in _candidates(own, apart, shape):
         fit = fit * _counted(len(indices), count, shape)
         key = tuple(names[i] for i in indices)  # both ascending
         found[key] = max(found.get(key, 0.0), fit)
@@ -119,7 +119,7 @@ def _counted(size: int, count: int | None, shape: GroupShape) -> float:
     return (1.0, 0.25, 0.1)[min(abs(size - count), 2)] if size > 1 else 0.0
 
 
-def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape, count: int | None) -> Iterator[tuple[list[int], float]]:
+def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
     number, size, apart = len(boxes), _middle_size(boxes), _between_middles(boxes)
     if shape in ("any", "pair", "cluster"):
         links = _shortest_links(gaps)
@@ -134,10 +134,7 @@ def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape, count: int | Non
                 liking *= float(spatial.sigmoid(np.array((abs(np.sin(angle)) - 0.6) / 0.1)))
             elif shape == "any":
                 liking *= 0.6
-            lines = _lines(boxes, angle, liking)
-            if shape == "any" and count is not None:  # a line of another number is hardly called "the three"
-                lines = (line for line in lines if abs(len(line[0]) - count) < 2)
-            yield from lines
+            yield from _lines(boxes, angle, liking)
 
 
 def _middle_size(boxes: Floats) -> float:
@@ -262,7 +259,7 @@ def _angles(boxes: Floats, apart: Floats) -> list[tuple[float, float]]:
     near = np.abs(np.angle(starts[:, None] * doubled)) < 0.5
     counts, means = near.sum(axis=1), np.angle(near @ doubled) / 2 % np.pi
     modes = [(int(n), float(mean)) for n, mean in zip(counts, means, strict=True) if n >= 3]
-    for _, main in sorted(modes, reverse=True)[:4]:
+    for _, main in sorted(modes, reverse=True)[:3]:
         if all(_turn(main, known) > 0.12 for known, _ in angles):
             angles.append((main, 0.95))
     return angles
