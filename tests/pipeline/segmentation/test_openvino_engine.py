@@ -10,7 +10,7 @@ from segment_anything.modeling import Sam
 
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import load_config
-from backend.pipeline.pslg_sam import load_segmenter
+from backend.pipeline.loading import load_segmenter
 from backend.pipeline.segmentation.sam import Engine, SamSegmenter, WindowRule
 from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Prompts
