@@ -8,7 +8,7 @@ from typing import Any
 
 from dataset_tools.geometry import Box
 
-__all__ = ["MOST_OFFERED", "Choice", "is_exactly", "shares"]
+__all__ = ["MOST_OFFERED", "Picked", "is_exactly", "shares"]
 
 MOST_OFFERED = 4
 """So many candidates are shown at most where there is no answer."""
@@ -17,7 +17,7 @@ _SAME_OBJECT = 0.5
 
 
 @dataclass(frozen=True)
-class Choice:
+class Picked:
     """One sentence.
 
     Attributes:
@@ -31,7 +31,7 @@ class Choice:
     offered: bool
 
     @classmethod
-    def of(cls, chosen: Sequence[Box], offered: Sequence[Box], targets: Sequence[Box]) -> Choice:
+    def of(cls, chosen: Sequence[Box], offered: Sequence[Box], targets: Sequence[Box]) -> Picked:
         """By the boxes chosen, those offered where none was chosen, best first, and the targets' (all in pixels)."""
         shown = () if chosen else offered[:MOST_OFFERED]
         among = bool(targets) and all(any(t.iou(box) >= _SAME_OBJECT for box in shown) for t in targets)
@@ -51,7 +51,7 @@ def is_exactly(boxes: Sequence[Box], targets: Sequence[Box]) -> bool:
     return True
 
 
-def shares(choices: Sequence[Choice]) -> dict[str, Any]:
+def shares(choices: Sequence[Picked]) -> dict[str, Any]:
     """``n``, and as fractions of it ``right``, ``wrong``, ``abstained``; ``offered`` is one of the abstained."""
     number = max(len(choices), 1)
     right = sum(one.right for one in choices)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from backend.evaluation.choices import Choice, shares
+from backend.evaluation.choices import Picked, shares
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels, hash_image
 from dataset_tools import categories
@@ -78,7 +78,7 @@ class Outcome:
     target_area: int
     spent: Spent
     spent_embedded: Spent
-    choice: Choice
+    choice: Picked
 
     def iou(self, convention: Convention) -> float:
         """The IoU; for an absent object 1 if the pipeline abstained, else 0."""
@@ -293,7 +293,7 @@ def _outcome(question: Question, timed: Timed, target: Mask, convention: Convent
         target_area=int(target.sum()),
         spent=spent,
         spent_embedded=embedded,
-        choice=Choice.of([item.box for item in found], offered, [target.box for target in targets]),
+        choice=Picked.of([item.box for item in found], offered, [target.box for target in targets]),
     )
 
 

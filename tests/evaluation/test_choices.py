@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.evaluation.choices import Choice, is_exactly, shares
+from backend.evaluation.choices import Picked, is_exactly, shares
 from dataset_tools.geometry import Box
 
 A, B, C = Box(0, 0, 10, 10), Box(20, 0, 30, 10), Box(40, 0, 50, 10)
@@ -29,18 +29,18 @@ def test_each_box_is_one_target(boxes: list[Box], targets: list[Box], expected: 
 
 
 def test_offered_counts_where_there_is_no_answer_and_among_the_first_four() -> None:
-    assert Choice.of([], [B, NEAR_A], [A]) == Choice(False, False, True)
-    assert Choice.of([], [B, C, B, C, A], [A]) == Choice(False, False, False)
-    assert Choice.of([B], [A], [A]) == Choice(True, False, False)
-    assert Choice.of([], [A], [A, B]) == Choice(False, False, False)
+    assert Picked.of([], [B, NEAR_A], [A]) == Picked(False, False, True)
+    assert Picked.of([], [B, C, B, C, A], [A]) == Picked(False, False, False)
+    assert Picked.of([B], [A], [A]) == Picked(True, False, False)
+    assert Picked.of([], [A], [A, B]) == Picked(False, False, False)
 
 
 def test_shares() -> None:
     one = [
-        Choice(True, True, False),
-        Choice(True, False, False),
-        Choice(False, False, True),
-        Choice(False, False, False),
+        Picked(True, True, False),
+        Picked(True, False, False),
+        Picked(False, False, True),
+        Picked(False, False, False),
     ]
     assert shares(one) == {"n": 4, "right": 0.25, "wrong": 0.25, "abstained": 0.5, "offered": 0.5}
     assert shares([]) == {"n": 0, "right": 0.0, "wrong": 0.0, "abstained": 0.0, "offered": 0.0}
