@@ -160,7 +160,7 @@ class Settings(BaseModel):
     image_memory: int = Field(default=128_000_000, ge=0)
     decode_memory: int = Field(default=1_000_000_000, ge=1)
     embedding_disk: int = Field(default=10_000_000_000, ge=0)
-    embedding_memory: int = Field(default=160_000_000, ge=0)
+    embedding_memory: int = Field(default=128_000_000, ge=0)
     prelabel_rows: int = Field(default=200_000, ge=1)
     speck_area: int = Field(default=16, ge=0)
     hole_area: int = Field(default=16, ge=0)

@@ -22,7 +22,7 @@ from dataset_tools import brush_rle, export, formats, image_files, sources, stat
 from dataset_tools.checks.validate import validate
 from dataset_tools.errors import PslgError
 from dataset_tools.formats import refer
-from dataset_tools.label_studio.exports import ImportRules
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
 __all__ = ["fuzz_importers"]

@@ -1,4 +1,4 @@
-"""A web server of this process for the images of a benchmark."""
+"""A web server of this process: images for a benchmark, or answers that are always the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["served"]
 
 @contextmanager
 def served(file_at: Callable[[str], bytes]) -> Iterator[str]:
-    """The address of a server that answers a path (``/scenes/1.png``) with the bytes of ``file_at``, until it ends."""
+    """The address of a server that answers a path (``/scenes/1.png``) with the bytes of ``file_at``, until it ends.
+
+    A POST is answered alike, whatever its body.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -22,6 +25,10 @@ def served(file_at: Callable[[str], bytes]) -> Iterator[str]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: Any) -> None:
             pass

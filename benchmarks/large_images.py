@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from backend.pipeline.grounding.compact.detections import PADDING_VALUE, Detection, detect, detect_anywhere
-from backend.pipeline.grounding.compact.network import Calibration, load_detector
+from backend.pipeline.grounding.compact.detector_file import load_detector
+from backend.pipeline.grounding.compact.network import Calibration
 from backend.pipeline.types import Image
 from backend.pipeline.weights.folders import SHIPPED_FOLDER
 from backend.training.grounder.data import TrainingImage, load_folder

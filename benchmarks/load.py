@@ -18,8 +18,6 @@ import argparse
 import json
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -35,8 +33,8 @@ import cv2
 import numpy as np
 import requests
 
-from benchmarks.cold_click import library_mib
 from benchmarks.image_server import served
+from benchmarks.pslg_server import Server, free_port
 from dataset_tools.synthetic import Scene, draw_scene
 
 LABELS = ("airplane", "ship", "storage tank", "vehicle", "building", "baseball field", "tennis court", "harbor")
@@ -98,75 +96,6 @@ def scenes_served(count: int, side: int, seed: int) -> Iterator[tuple[str, list[
 
     with served(lambda path: files[int(path[1:].partition(".")[0])]) as url:
         yield url, scenes
-
-
-class Server:
-    """A ``pslg serve`` in a folder of its own."""
-
-    def __init__(self, folder: Path, port: int, *, workers: int, model_threads: int | None) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._folder = folder
-        environ = {key: value for key, value in os.environ.items() if not key.startswith(("PSLG_", "LABEL_STUDIO_"))}
-        environ |= {"PSLG_STATE_DIR": str(folder), "PSLG_IMAGE_HOSTS": "127.0.0.1", "PSLG_LOG_LEVEL": "WARNING"}
-        command = [sys.executable, "-m", "backend", "serve", "--port", str(port), "--workers", str(workers)]
-        if model_threads is not None:
-            command += ["--model-threads", str(model_threads)]
-        folder.mkdir(parents=True, exist_ok=True)
-        self._log = (folder / "log").open("wb")
-        self._process = subprocess.Popen(command, env=environ, stdout=self._log, stderr=self._log)
-
-    def wait(self) -> None:
-        """Wait until it predicts."""
-        until = time.monotonic() + 300
-        while time.monotonic() < until:
-            if self._process.poll() is not None:
-                break
-            try:
-                answer = requests.post(
-                    f"{self.url}/setup", json={"project": "1.1", "schema": CONFIG}, timeout=30
-                ).json()
-                if "unavailable" not in answer["model_version"]:
-                    return
-            except requests.RequestException:
-                pass
-            time.sleep(0.3)
-        raise SystemExit(f"the server did not start:\n{(self._folder / 'log').read_text()[-3000:]}")
-
-    def memory(self) -> dict[str, float]:
-        """Gigabytes of the largest worker: in all, anonymous, and in all less the pages of torch's libraries."""
-        found = {"VmRSS": 0, "RssAnon": 0}
-        largest = self._process.pid
-        pids = [self._process.pid, *_children(self._process.pid)]
-        for pid in pids:
-            try:
-                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            except OSError:
-                continue
-            values = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(tuple(found))}
-            if values.get("VmRSS", 0) > found["VmRSS"]:
-                found, largest = values, pid
-        libraries = 0.0
-        with suppress(OSError):
-            libraries = library_mib(largest) * 1024
-        kib = {"rss": found["VmRSS"], "anonymous": found["RssAnon"], "own": found["VmRSS"] - libraries}
-        return {f"{name}_gb": round(value * 1024 / 1e9, 3) for name, value in kib.items()}
-
-    def close(self) -> None:
-        """End it."""
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(60)
-        self._log.close()
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def opened(base: str, number: int, scene: Scene) -> dict[str, Any]:
@@ -297,14 +226,14 @@ def run(server: Server, base: str, scenes: list[Scene], load: Load, first: int) 
     return figures, memory
 
 
-def compared(figures: Figures, alone: Server, limit: int, seed: int = 0) -> dict[str, Any]:
-    """Up to ``limit`` of the answers against those of a server without company."""
+def compared(figures: Figures, alone: str, limit: int, seed: int = 0) -> dict[str, Any]:
+    """Up to ``limit`` of the answers against those of a server without company, at the address ``alone``."""
     keys = sorted(figures.bodies)
     random.Random(seed).shuffle(keys)
     wrong = []
     session = requests.Session()
     for key in keys[:limit]:
-        answer = session.post(f"{alone.url}/predict", json=figures.bodies[key], timeout=300)
+        answer = session.post(f"{alone}/predict", json=figures.bodies[key], timeout=300)
         mine = json.loads(figures.answers[key])
         true = [json.loads(json.dumps(_essence(slot))) for slot in answer.json()["results"]]
         # What a deadline cut off, or an empty slot, is no answer: only answers can be wrong.
@@ -325,15 +254,6 @@ def table(figures: Figures) -> dict[str, Any]:
     return rows
 
 
-def free_port() -> int:
-    """A port that is free now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def measure(
     load: Load, *, images: int, side: int, workers: int, model_threads: int | None, check: int, seed: int = 0
 ) -> dict[str, Any]:
@@ -341,7 +261,7 @@ def measure(
     with scenes_served(images, side, seed) as (base, scenes), tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder, "state"), free_port(), workers=workers, model_threads=model_threads)
         try:
-            server.wait()
+            server.wait(CONFIG)
             rest = server.memory()
             session = requests.Session()
             if load.warm:
@@ -354,8 +274,8 @@ def measure(
             server.close()
         alone = Server(Path(folder, "alone"), free_port(), workers=1, model_threads=model_threads)
         try:
-            alone.wait()
-            checked = compared(figures, alone, check)
+            alone.wait(CONFIG)
+            checked = compared(figures, alone.url, check)
         finally:
             alone.close()
     return {

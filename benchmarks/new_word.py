@@ -29,7 +29,7 @@ from backend.learning.simulation.first_objects import whole_objects
 from backend.learning.simulation.words import renamed
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import load_config
-from backend.pipeline.grounding.compact.network import save_without
+from backend.pipeline.grounding.compact.detector_file import save_without
 from backend.pipeline.grounding.exemplars import LIKE, digest, lessons_of
 from backend.pipeline.weights import require
 from dataset_tools.categories import category_named

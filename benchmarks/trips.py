@@ -43,7 +43,7 @@ from benchmarks.clicks import click, compact
 from benchmarks.image_server import served
 from dataset_tools import brush_rle
 from dataset_tools.export import export
-from dataset_tools.label_studio.exports import ImportRules
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.sources import open_source
 from dataset_tools.synthetic import draw_scene
 

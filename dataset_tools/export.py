@@ -24,7 +24,7 @@ from dataset_tools import formats, image_files
 from dataset_tools.dataset_card import DatasetCard
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.formats import Format
-from dataset_tools.formats.items import Item, Writer, image_split
+from dataset_tools.formats.items import Contents, Item, Writer, image_split
 from dataset_tools.formats.places import place_line, write_places
 from dataset_tools.records import Sample, local_path
 
@@ -129,11 +129,12 @@ def export(
             settle(first, future.result())
     items = journal.items
     entry = formats.FORMATS[format_name]
-    card, found = DatasetCard(format_name), 0
+    card, contents, found = DatasetCard(format_name), Contents(), 0
     places: list[str] = []
     for item in items():  # what the writer makes of it aside, the export is read once
         found += _count(report, item, entry)
         card.add(item.sample)
+        contents.add(item.sample)
         if item.sample.image.place and not entry.renames:
             places.append(place_line(item, packed=entry.packed))
     if not report.images or (found and not report.records and not (entry.objects and report.without_target)):
@@ -141,7 +142,7 @@ def export(
         more = f"; and {len(causes) - 3} more" if len(causes) > 3 else ""
         causes = causes or ["no expressions" if report.images else "no samples"]
         raise DatasetError(f"nothing was exported to {destination}: {'; '.join(causes[:3])}{more}")
-    report.loss = writer.finish(staging, items)
+    report.loss = writer.finish(staging, items, contents)
     if places:
         write_places(staging, places)
     named = {"name": destination.name, "boxes_without_mask": report.boxes, "boxes_left_behind": report.boxes_left}

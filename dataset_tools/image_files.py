@@ -17,10 +17,12 @@ What a viewer would not guess (stretching, bands left out) is said to the log, w
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,6 +42,7 @@ __all__ = [
     "clean_parts",
     "decode",
     "default_bands",
+    "file_key",
     "mode",
     "parse_bands",
     "read",
@@ -332,3 +335,22 @@ def _deep(file: Any, data: bytes, name: str) -> RGB:
         orientation=int(file.getexif().get(_ORIENTATION, 1)),
     )
     return compose(values, how, None, name)
+
+
+def file_key(path: Path) -> str:
+    """The sha256 of the file, 64 hex digits; a file that has not changed is read once per process.
+
+    Raises:
+        ImageError: the file is missing or cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _file_key(path, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
+
+
+@lru_cache(maxsize=1 << 16)
+def _file_key(path: Path, _modified: int, _size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

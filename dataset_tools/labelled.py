@@ -7,11 +7,9 @@ whole dataset fits into memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +29,6 @@ __all__ = [
     "LabelledObject",
     "Question",
     "about_whole_objects",
-    "file_key",
     "questions",
     "read",
     "read_held_out",
@@ -142,7 +139,7 @@ class LabelledImage:
     @property
     def key(self) -> str:
         """sha256 of the file, 64 hex digits; read once, when it is first asked for. Raises ImageError."""
-        return self.sha256 or file_key(self.path)
+        return self.sha256 or image_files.file_key(self.path)
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """uint8[height, width, 3] RGB, read anew on every call.
@@ -228,25 +225,6 @@ def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
     if limit is None or limit >= len(items):
         return list(items)
     return [items[index * len(items) // limit] for index in range(limit)]
-
-
-def file_key(path: Path) -> str:
-    """The sha256 of the file, 64 hex digits; a file that has not changed is read once per process.
-
-    Raises:
-        ImageError: the file is missing or cannot be read.
-    """
-    try:
-        state = path.stat()
-        return _file_key(path, state.st_mtime_ns, state.st_size)
-    except OSError as error:
-        raise ImageError(f"cannot read the image {path}: {error.strerror or error}") from error
-
-
-@lru_cache(maxsize=1 << 16)
-def _file_key(path: Path, _modified: int, _size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(

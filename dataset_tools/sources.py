@@ -16,7 +16,7 @@ from dataset_tools.formats import coco_rows
 from dataset_tools.formats.left_out import Report, refuse
 from dataset_tools.label_studio import exports as label_studio
 from dataset_tools.label_studio.accepted_words import NounsOfTasks
-from dataset_tools.label_studio.exports import ImportRules, Problem
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.maps.footprints import Footprint, footprint, overlapping
 from dataset_tools.records import Record, Sample, local_path
 from dataset_tools.splits import SceneGroup

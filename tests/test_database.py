@@ -10,6 +10,7 @@ import pytest
 import backend.database as db
 from backend.database import Database
 from backend.learning.annotations.events import EventLog
+from backend.schema import MIGRATIONS
 
 
 def _append(path: Path, number: int) -> None:
@@ -78,7 +79,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkey
     path = tmp_path / "a.sqlite3"
     Database(path).close()
     more = "-- with a semicolon; here\nALTER TABLE events ADD COLUMN extra TEXT;\nUPDATE events SET extra = 'x;y';"
-    known = db.MIGRATIONS
+    known = MIGRATIONS
     monkeypatch.setattr(db, "MIGRATIONS", (*known, more, "CREATE TABLE more (a);\nCREATE TABLE events (a);"))
     with pytest.raises(sqlite3.OperationalError, match="events already exists"):
         Database(path)

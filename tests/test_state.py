@@ -27,13 +27,13 @@ from backend.learning.retraining.labelled_files import read_labelled
 from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import load_pipeline
-from backend.server.answers.prelabel_cache import PrelabelCache
+from backend.server.answers.prelabel_cache import PrelabelCache, PrelabelQuestion
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from backend.state import StateFolder, image_file
 from dataset_tools.errors import ConfigError
 from dataset_tools.image_files import read
-from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.import_rules import Problem
 
 EARLIER = Path(__file__).parent / "data" / "state_095f5ef"
 
@@ -131,7 +131,7 @@ def test_computed_answers_and_features_are_found_again(database: Database, state
     pipeline = load_pipeline(folder / "tiny.yaml")
     ((image, features),) = rows(state, "SELECT sha256, vector FROM image_features")
     cache = PrelabelCache(database, 100, 100)
-    found = cache.get(image, "the ship", None, cache.versions()[0])
+    found = cache.get(image, PrelabelQuestion("the ship", None, cache.versions()[0]))
     assert found is not None
     (answer,) = found
     assert int(answer.mask.sum()) == 900

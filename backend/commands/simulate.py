@@ -78,7 +78,7 @@ def simulate(
     from backend.learning.simulation.words import read_words, renamed
     from backend.learning.simulation.world import World
     from backend.pipeline.config import load_config
-    from backend.pipeline.grounding.compact.network import load_detector, save_without
+    from backend.pipeline.grounding.compact.detector_file import load_detector, save_without
     from backend.pipeline.segmentation.compact_sam import load_compact_segmenter
     from backend.training.adapter.views import FeatureCache
     from dataset_tools.errors import ConfigError

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backend.pipeline.config import PipelineConfig, load_config
-    from backend.pipeline.pslg_sam import PslgSam, load_pipeline
+    from backend.pipeline.loading import load_pipeline
+    from backend.pipeline.pslg_sam import PslgSam
 
 __all__ = ["PipelineConfig", "PslgSam", "load_config", "load_pipeline"]
 
-_HOMES = {"PipelineConfig": "config", "load_config": "config", "PslgSam": "pslg_sam", "load_pipeline": "pslg_sam"}
+_HOMES = {"PipelineConfig": "config", "load_config": "config", "PslgSam": "pslg_sam", "load_pipeline": "loading"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ its geometric centre. What the paper leaves open is decided here:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,9 +70,8 @@ def foreground_point(image: Image, box: Box, config: ForegroundPointsConfig) -> 
         ValueError: the box does not overlap the image.
     """
     height, width = image.shape[:2]
-    inside = box.clip(width, height)
-    x0, y0 = int(np.floor(inside.x0)), int(np.floor(inside.y0))
-    x1, y1 = int(np.ceil(inside.x1)), int(np.ceil(inside.y1))
+    x0, y0 = max(math.floor(box.x0), 0), max(math.floor(box.y0), 0)
+    x1, y1 = min(math.ceil(box.x1), width), min(math.ceil(box.y1), height)
     if x1 <= x0 or y1 <= y0:
         raise ValueError(f"box {tuple(box)} does not overlap the image of {width} x {height} px")
     crop = image[y0:y1, x0:x1]

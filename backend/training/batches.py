@@ -32,7 +32,9 @@ class _OfSteps(Dataset[Batch], Generic[Batch]):
         return self.make(step)
 
 
-def batches(make: Callable[[int], Batch], first: int, last: int | None, workers: int) -> Iterator[tuple[int, Batch]]:
+def batches(
+    make: Callable[[int], Batch], first: int, last: int | None, workers: int, *, pin: bool = False
+) -> Iterator[tuple[int, Batch]]:
     """Each step from ``first`` to ``last`` (None: without end) with ``make(step)``, in order.
 
     Args:
@@ -41,6 +43,8 @@ def batches(make: Callable[[int], Batch], first: int, last: int | None, workers:
         last: step before which to end.
         workers: processes that make batches ahead; 0: they are made here, when they are asked for. They are forked:
             what ``make`` holds is shared with them, not copied.
+        pin: put what the workers made into page-locked memory, from which a GPU takes it faster. Batches are then
+            tensors in tuples, lists and dictionaries, or have a ``pin_memory`` of their own; others stay as they are.
     """
     steps = range(first, _ENDLESS if last is None else last)
     if workers == 0:
@@ -53,6 +57,7 @@ def batches(make: Callable[[int], Batch], first: int, last: int | None, workers:
         sampler=steps,
         num_workers=workers,
         prefetch_factor=4,
+        pin_memory=pin,
         multiprocessing_context="fork",
         worker_init_fn=_one_thread,
     )

@@ -53,7 +53,7 @@ def source_options(command: F) -> F:
 def open_samples(source: str, options: dict[str, Any]) -> tuple[Any, list[Any]]:
     """(samples, problems) of SOURCE: see ``sources.open_source``; what an address names is fetched first."""
     from dataset_tools import sources
-    from dataset_tools.label_studio.exports import ImportRules
+    from dataset_tools.label_studio.import_rules import ImportRules
 
     problems: list[Any] = []
     rules = ImportRules(

@@ -7,6 +7,7 @@ taken for a category where nothing better is known, says so (``reading``), and l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from dataset_tools.categories import canonical
@@ -67,6 +68,7 @@ ANYWHERE = frozenset(["court", "pitch", "ballpark", "infield"])
 """Of these the words that name it wherever they stand; the others only as the head of what is described."""
 
 
+@lru_cache(maxsize=4096)
 def meanings_of(noun: str) -> Meanings:
     """What a noun, or its plural, may mean, by as many of its last words as the table holds; empty for one of
     ``dataset_tools.categories`` and where the table holds none."""

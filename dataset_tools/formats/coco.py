@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_tools.formats.coco_rows import read
-from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, split_of, write_json
+from dataset_tools.formats.items import Contents, Item, Items, category_rows, flat_name, split_of, write_json
 from dataset_tools.formats.outlines import Loss
 from dataset_tools.masks import area_of, box_of, from_coco, to_polygons
 from dataset_tools.records import Target
@@ -96,10 +96,11 @@ def write_instances(
                     "area": entry.box.area, "bbox": [x0, y0, x1 - x0, y1 - y0], "iscrowd": int(entry.crowd),
                 }  # fmt: skip
 
-    categories = [{"id": number + 1, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
     # The images are known when the annotations are through: the export is read once, not twice.
     write_json(
-        path, {"info": {}, "licenses": []}, {"annotations": annotations(), "images": images, "categories": categories}
+        path,
+        {"info": {}, "licenses": []},
+        {"annotations": annotations(), "images": images, "categories": category_rows(ids, 1)},
     )
 
 
@@ -117,9 +118,8 @@ class CocoWriter:
         """Nothing: masks are in the index."""
         yield from ()
 
-    def finish(self, root: Path, items: Items) -> str | None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> str | None:
         """``annotations/instances_<split>.json`` for every split that occurs."""
-        contents = Contents.of(items)
         for split in contents.splits:
             file = root / "annotations" / f"instances_{split}.json"
             write_instances(file, items, split, contents.category_ids, "images/", self._loss)

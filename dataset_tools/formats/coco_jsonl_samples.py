@@ -17,7 +17,7 @@ from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError
 from dataset_tools.formats import coco_jsonl
 from dataset_tools.formats.coco import objects
-from dataset_tools.formats.items import Contents, Item, Items, display_name, flat_name, write_json, write_lines
+from dataset_tools.formats.items import Contents, Item, Items, category_rows, flat_name, write_json, write_lines
 from dataset_tools.masks import area_of, box_of, to_coco_rle
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, Target
 
@@ -33,12 +33,10 @@ class CocoJsonlWriter:
         """Nothing: masks are in the index."""
         yield from ()
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """``annotations.json``, ``expressions.jsonl`` and, if splits were decided, ``split.json``."""
-        contents = Contents.of(items)
         ids = contents.category_ids
-        categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
-        lists = {"images": _images(items), "annotations": _annotations(items, ids), "categories": categories}
+        lists = {"images": _images(items), "annotations": _annotations(items, ids), "categories": category_rows(ids)}
         write_json(root / "annotations.json", {"info": {"description": "coco_jsonl"}}, lists)
         write_lines(root / "expressions.jsonl", (json.dumps(line) for line in _expressions(items)))
         if any(split for item in items() for split in item.sample.splits):

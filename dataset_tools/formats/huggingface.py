@@ -35,9 +35,9 @@ class HuggingFaceWriter(PackedWriter):
     def __init__(self) -> None:
         _pyarrow()  # say at once, not after an hour of export, that the extra is missing
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """Write the parquet files, then remove the staged images."""
-        for split in Contents.of(items).splits:
+        for split in contents.splits:
             total = -(-sum(bool(refs_of(item, split)) for item in items()) // IMAGES_PER_FILE)
             rows = (_row(root, item, split) for item in items() if refs_of(item, split))
             for number in range(total):

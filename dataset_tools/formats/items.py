@@ -60,8 +60,10 @@ class Writer(Protocol):
         """Files of one sample besides its image: (path relative to the root, content)."""
         ...
 
-    def finish(self, root: Path, items: Items) -> str | None:
-        """Write the index files of the whole dataset; returns what the format lost of it, in words for the card."""
+    def finish(self, root: Path, items: Items, contents: Contents, /) -> str | None:
+        """Write the index files of the whole dataset, of which ``contents`` are known; returns what the format lost of
+        it, in words for the card.
+        """
         ...
 
 
@@ -97,36 +99,39 @@ def references(item: Item, grouped: bool = True) -> list[Reference]:
     ]
 
 
-@dataclass(frozen=True)
 class Contents:
-    """What occurs in an export.
+    """Which categories and splits occur in an export, gathered sample by sample."""
 
-    Attributes:
-        category_ids: the canonical categories' places, so RRSIS-D's ids 0..19; other categories follow in alphabetical
-            order.
-        splits: the known ones first; an image that names none is in ``train``.
-    """
+    def __init__(self) -> None:
+        self._categories: set[str] = set()
+        self._splits: set[str] = set()
 
-    category_ids: dict[str, int]
-    splits: list[str]
+    def add(self, sample: Sample) -> None:
+        """Take note of a sample."""
+        self._splits.update(split or "train" for split in sample.splits)
+        self._categories.update(record.category for record in sample.records)
+        self._categories.update(box.category for box in sample.boxes)
 
-    @classmethod
-    def of(cls, items: Items) -> Contents:
-        """Those of ``items``, which are gone through once."""
-        ids = {name: number for number, name in enumerate(CATEGORIES)}
-        categories: set[str] = set()
-        splits: set[str] = set()
-        for item in items():
-            splits.update(split or "train" for split in item.sample.splits)
-            categories.update(record.category for record in item.sample.records)
-            categories.update(box.category for box in item.sample.boxes)
-        ids.update({name: len(ids) + number for number, name in enumerate(sorted(categories - set(ids)))})
-        return cls(ids, [*(split for split in SPLITS if split in splits), *sorted(splits - set(SPLITS))])
+    @property
+    def category_ids(self) -> dict[str, int]:
+        """The canonical categories' places, so RRSIS-D's ids 0..19; others that occur follow in alphabetical order."""
+        names = [*CATEGORIES, *sorted(self._categories - set(CATEGORIES))]
+        return {name: number for number, name in enumerate(names)}
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that occur, the known ones first; an image that names none is in ``train``."""
+        return [*(split for split in SPLITS if split in self._splits), *sorted(self._splits - set(SPLITS))]
 
 
 def display_name(category: str) -> str:
     """How a sentence names the category; the name itself where it is not canonical."""
     return CATEGORIES[category].display if category in CATEGORIES else category
+
+
+def category_rows(ids: Mapping[str, int], first: int = 0) -> list[dict[str, Any]]:
+    """COCO's ``categories``: numbers from ``first``."""
+    return [{"id": number + first, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
 
 
 def flat_name(file_name: str, suffix: str | None = None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 
 from dataset_tools.errors import DatasetError
-from dataset_tools.formats.items import Item, Items, flat_name, read_lines, to_png, write_lines
+from dataset_tools.formats.items import Contents, Item, Items, flat_name, read_lines, to_png, write_lines
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 
 _TEXTS = ("split", "kind", "scene")
@@ -32,7 +32,7 @@ class MasksFolderWriter:
         for number, record in item.numbered():
             yield f"masks/{number}.png", to_png(item.sample.union(record))
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, _contents: Contents) -> None:
         """``annotations.jsonl``."""
         lines = (json.dumps(entry) for item in items() for entry in _entries(item))
         write_lines(root / "annotations.jsonl", lines)

@@ -32,7 +32,7 @@ from dataset_tools.formats.items import (
     Item,
     Items,
     Reference,
-    display_name,
+    category_rows,
     flat_name,
     references,
     split_of,
@@ -66,18 +66,20 @@ class ReferWriter:
         for reference in self._references(item):
             yield f"ann_split/{reference.id:05d}.xml", _xml(item, reference).encode()
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """Pickle, REFER's instances and strict COCO."""
-        contents = Contents.of(items)
         ids = contents.category_ids
-        categories = [{"id": number, "name": name, "supercategory": display_name(name)} for name, number in ids.items()]
         refs: list[dict[str, Any]] = []
         images: list[dict[str, Any]] = []
         # Refs and images are small and known when the annotations are through: the export is read once, not thrice.
         write_json(
             root / "rrsisd" / "instances.json",
             {"info": {"description": "RRSIS-D layout"}, "licenses": []},
-            {"annotations": self._annotations(items, ids, refs, images), "images": images, "categories": categories},
+            {
+                "annotations": self._annotations(items, ids, refs, images),
+                "images": images,
+                "categories": category_rows(ids),
+            },
         )
         atomic.write_bytes(root / "rrsisd" / "refs(unc).p", dump_refs(refs))
         for split in contents.splits:

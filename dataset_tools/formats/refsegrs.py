@@ -36,7 +36,7 @@ class RefSegRSWriter:
             Image.fromarray(mask).save(buffer, "TIFF", compression="tiff_deflate")
             yield f"masks/{number}.tif", buffer.getvalue()
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """Phrase files, and one hard link (a copy where links are not to be had) to the image per expression."""
         for item in items():
             source = root / item.image_path
@@ -48,7 +48,7 @@ class RefSegRSWriter:
                     except OSError:
                         link.write_bytes(source.read_bytes())
             source.unlink(missing_ok=True)
-        for split in Contents.of(items).splits:
+        for split in contents.splits:
             lines = (
                 f"{number} {' '.join(record.expression.split())}"
                 for item in items()

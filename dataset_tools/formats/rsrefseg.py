@@ -41,9 +41,8 @@ class RSRefSegWriter:
         """Nothing: masks are in the index."""
         yield from ()
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """``datainfo/rrsisd_<split>.jsonl``."""
-        contents = Contents.of(items)
         ids = contents.category_ids
         for split in contents.splits:
             lines = (json.dumps(entry) for item in items() for entry in _entries(item, split, ids))

@@ -29,9 +29,9 @@ IMAGES_PER_SHARD = 1000
 class WebDatasetWriter(PackedWriter):
     """Writes tar shards."""
 
-    def finish(self, root: Path, items: Items) -> None:
+    def finish(self, root: Path, items: Items, contents: Contents) -> None:
         """Pack shards, then remove the staged images."""
-        for split in Contents.of(items).splits:
+        for split in contents.splits:
             shard: list[Item] = []
             number = 0
             for item in items():

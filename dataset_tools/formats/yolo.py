@@ -12,7 +12,7 @@ of several splits goes to the one held out furthest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -51,9 +51,8 @@ class _YoloWriter:
         """Nothing: labels need the classes of the whole dataset."""
         yield from ()
 
-    def _labels(self, root: Path, items: Items) -> Iterator[tuple[Item, int, Mask, list[str]]]:
+    def _labels(self, root: Path, items: Items, ids: Mapping[str, int]) -> Iterator[tuple[Item, int, Mask, list[str]]]:
         """Every object with its class and the lines that its image's file will have; the caller adds the object's."""
-        ids = Contents.of(items).category_ids
         for item in items():
             lines: list[str] = []
             for category, mask in _masks(item):
@@ -72,10 +71,10 @@ class _YoloWriter:
 class YoloSegWriter(_YoloWriter):
     """Writes ultralytics' polygons."""
 
-    def finish(self, root: Path, items: Items) -> str:
+    def finish(self, root: Path, items: Items, contents: Contents) -> str:
         """Labels and ``data.yaml``."""
         loss = Loss()
-        for item, number, mask, lines in self._labels(root, items):
+        for item, number, mask, lines in self._labels(root, items, contents.category_ids):
             polygon = joined(to_polygons(mask, _TOLERANCE))
             loss.add(mask, [polygon], item.sample.image.file_name)
             lines.append(_shares(number, np.reshape(polygon, (-1, 2)), mask))
@@ -85,10 +84,10 @@ class YoloSegWriter(_YoloWriter):
 class YoloObbWriter(_YoloWriter):
     """Writes ultralytics' rotated boxes; ultralytics refuses corners outside of the image, so they are moved in."""
 
-    def finish(self, root: Path, items: Items) -> str:
+    def finish(self, root: Path, items: Items, contents: Contents) -> str:
         """Labels and ``data.yaml``."""
         filled = _Filled()
-        for _, number, mask, lines in self._labels(root, items):
+        for _, number, mask, lines in self._labels(root, items, contents.category_ids):
             corners = smallest_rectangle(mask)
             inside = np.clip(corners, 0, (mask.shape[1], mask.shape[0]))
             filled.add(mask, corners, cut=not np.allclose(inside, corners, atol=0.01))
@@ -107,7 +106,7 @@ class DotaWriter:
         """Nothing: the label files are written at the end, when it is known what was lost."""
         yield from ()
 
-    def finish(self, root: Path, items: Items) -> str:
+    def finish(self, root: Path, items: Items, _contents: Contents) -> str:
         """``<split>/labelTxt/<stem>.txt``."""
         filled = _Filled()
         for item in items():

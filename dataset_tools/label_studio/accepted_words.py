@@ -10,7 +10,8 @@ from dataset_tools.categories import CATEGORIES, category_name
 from dataset_tools.errors import DatasetError, PslgError
 from dataset_tools.expressions.lexicon import says_nothing
 from dataset_tools.label_studio.annotations import annotations_of, words_of
-from dataset_tools.label_studio.exports import ImportRules, task_expressions
+from dataset_tools.label_studio.exports import task_expressions
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.label_studio.learnt_nouns import LearntNoun, learnt_nouns, meanings
 from dataset_tools.label_studio.regions import RegionInfo, is_accepted, read_info
 

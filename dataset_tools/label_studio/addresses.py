@@ -23,6 +23,7 @@ import requests
 from dataset_tools.label_studio.deadlines import WatchedAdapter
 
 __all__ = [
+    "OWN_AUTHORITY",
     "Origin",
     "Route",
     "base_address",
@@ -37,6 +38,8 @@ __all__ = [
     "shown",
 ]
 
+OWN_AUTHORITY = "for a certificate authority of your own, set PSLG_CA_BUNDLE to the file with its certificate"
+"""What helps where a certificate is not trusted (``Route.ca_bundle``)."""
 _WEB = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")
 _PAGES = re.compile(r"/(projects|tasks|user|organization|people|api)(/.*)?$")

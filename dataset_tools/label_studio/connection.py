@@ -19,7 +19,7 @@ import orjson
 import requests
 
 from dataset_tools.errors import LabelStudioError
-from dataset_tools.label_studio.addresses import Route, base_address, is_under, joined, shown
+from dataset_tools.label_studio.addresses import OWN_AUTHORITY, Route, base_address, is_under, joined, shown
 from dataset_tools.label_studio.deadlines import whole
 
 __all__ = ["CONNECT_TIMEOUT", "ApiConnection", "TokenKind", "detail", "token_kind"]
@@ -262,8 +262,7 @@ class ApiConnection:
                 raise requests.Timeout
         except requests.exceptions.SSLError as error:
             raise LabelStudioError(
-                f"Label Studio at {self.url} shows a certificate that is not trusted ({error}); for a certificate"
-                " authority of your own, set PSLG_CA_BUNDLE to the file with its certificate"
+                f"Label Studio at {self.url} shows a certificate that is not trusted ({error}); {OWN_AUTHORITY}"
             ) from error
         except requests.RequestException as error:
             raise LabelStudioError(

@@ -16,6 +16,7 @@ import requests
 
 from dataset_tools.errors import ImageError, LabelStudioError
 from dataset_tools.label_studio.addresses import (
+    OWN_AUTHORITY,
     Route,
     base_address,
     checked,
@@ -173,10 +174,8 @@ class Downloads:
                 proxies=self._route.proxies(address),
             )
         except requests.exceptions.SSLError as error:
-            raise ImageError(
-                f"{shown(address)} shows a certificate that is not trusted; for a certificate authority of your own,"
-                " set PSLG_CA_BUNDLE to the file with its certificate"
-            ) from error
+            # Without the error's own words: they hold the address with its query, which may be a signature.
+            raise ImageError(f"{shown(address)} shows a certificate that is not trusted; {OWN_AUTHORITY}") from error
         except requests.RequestException as error:
             raise ImageError(f"{shown(address)} cannot be reached ({type(error).__name__})") from error
         except LabelStudioError as error:

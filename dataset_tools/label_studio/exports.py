@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from dataset_tools import image_files
 from dataset_tools.categories import CATEGORIES
@@ -34,6 +34,7 @@ from dataset_tools.label_studio.annotations import (
     words_of,
 )
 from dataset_tools.label_studio.images import file_name, image_at, joined, local_file, value_at
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import UNDECIDED
 from dataset_tools.label_studio.regions import WORK, Region, agreement, fate_of, several_labels
@@ -42,8 +43,6 @@ from dataset_tools.records import FATES, Origin, Provenance, Record, Sample, Sou
 
 __all__ = [
     "ImageReading",
-    "ImportRules",
-    "Problem",
     "Reading",
     "chosen_readings",
     "read_tasks",
@@ -60,53 +59,6 @@ _AS_DRAWN = (
     "rectangles of {!r} are taken as drawn masks; if that is a smart tool, they are prompts whose suggestion was never"
     " accepted, and no objects: delete them"
 )
-Annotators: TypeAlias = Literal["ground-truth", "latest", "agreement", "all"]
-
-
-@dataclass(frozen=True)
-class ImportRules:
-    """What to take from a project.
-
-    Attributes:
-        image_key: key of the image in the task data; None takes the first key whose value looks like one.
-        expression_key: key of the expression (or list of expressions) in the task data.
-        annotators: which annotation of a task counts: ``ground-truth`` (the one marked so, else the latest),
-            ``latest`` (last updated), ``agreement`` (the one that agrees best with the others, if the mean IoU
-            reaches ``agreement``), ``all``.
-        agreement: least mean IoU with the others for ``agreement``.
-        images: folder with the images, for tasks whose image is an upload or a URL; None leaves them unresolved.
-        hash_annotators: key with which annotator ids are hashed; None keeps the ids.
-        predictions: whether a task that nobody has annotated or skipped gives its newest prediction, which nobody has
-            accepted: for maps, never for datasets.
-        model_version: the one whose predictions count; None takes any.
-        nouns: that the project's annotators use -> category (``learnt_nouns.meanings``).
-    """
-
-    image_key: str | None = None
-    expression_key: str = "expression"
-    annotators: Annotators = "ground-truth"
-    agreement: float = 0.8
-    images: Path | None = None
-    hash_annotators: str | None = None
-    predictions: bool = False
-    model_version: str | None = None
-    nouns: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something to be told about a task: that something was left out and why, or that something was assumed.
-
-    Attributes:
-        task: its id.
-        message: what, and what helps.
-        kind: ``left-out``; ``wordless``: an object without words, which the formats that hold objects by themselves
-            keep; ``note``: nothing was left out, it is logged once.
-    """
-
-    task: int | str | None
-    message: str
-    kind: Literal["left-out", "wordless", "note"] = "left-out"
 
 
 @dataclass
@@ -116,10 +68,12 @@ class ImageReading:
     Attributes:
         location: the image's address as it stands in the task's data.
         annotations: the annotations with their objects on this image.
+        size: (height, width) in pixels that the objects are for; None without any.
     """
 
     location: str
     annotations: list[Reading] = field(default_factory=list)
+    size: tuple[int, int] | None = None
 
 
 def samples_of(tasks: Iterable[Mapping[str, Any]], rules: ImportRules, problems: list[Problem]) -> Iterator[Sample]:
@@ -208,14 +162,13 @@ def _source_image(task: Mapping[str, Any], reading: ImageReading, rules: ImportR
     name, scene = file_name(reading.location), _text(task["data"].get("scene"))
     tile = task["data"].get("tile")  # where it lies on the map, as `pslg import-images` keeps it
     extra = tile if isinstance(tile, dict) else {}
-    for _, regions in reading.annotations:
-        for region in regions:
-            height, width = region.size
-            return SourceImage(name, width, height, location, scene, extra)
-    try:
-        height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
-    except (DatasetError, ImageError) as error:
-        raise DatasetError(f"it was submitted empty, and its image is needed for that: {error}") from None
+    if reading.size is not None:
+        height, width = reading.size
+    else:
+        try:
+            height, width = image_files.read(local_path(SourceImage(name, 0, 0, location))).shape[:2]
+        except (DatasetError, ImageError) as error:
+            raise DatasetError(f"it was submitted empty, and its image is needed for that: {error}") from None
     return SourceImage(name, width, height, location, scene, extra)
 
 
@@ -264,6 +217,7 @@ def chosen_readings(task: Mapping[str, Any], rules: ImportRules, problems: list[
         sizes = {region.size for _, regions in reading.annotations for region in regions}
         if len(sizes) > 1:
             raise DatasetError(f"its regions are for images of different sizes {sorted(sizes)} (height, width)")
+        reading.size = next(iter(sizes), None)
     return list(found.values())
 
 

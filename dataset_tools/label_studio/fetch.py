@@ -16,8 +16,8 @@ from dataset_tools import atomic
 from dataset_tools.errors import DatasetError, ImageError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.downloads import Downloads, read_body
-from dataset_tools.label_studio.exports import Problem
 from dataset_tools.label_studio.images import addresses, image_path
+from dataset_tools.label_studio.import_rules import Problem
 
 __all__ = ["MAX_IMAGE_BYTES", "fetch_images", "fetch_tasks", "fetched_tasks"]
 

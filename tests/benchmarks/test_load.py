@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_prompts, read_task
 from backend.server.protocol import PredictRequest, validate
+from benchmarks.image_server import served
 from benchmarks.load import KINDS, Figures, asked, compared, faults, shown, table
 from dataset_tools.synthetic import draw_scene
 
@@ -65,29 +65,10 @@ def test_refusals_failures_and_two_answers_are_told_apart() -> None:
     assert len(figures.failed) == 3
 
 
-class Alone:
+def always(slots: list[Any]) -> Callable[[str], bytes]:
     """A server without company that gives everybody the same slots."""
-
-    def __init__(self, slots: list[Any]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                data = json.dumps({"results": slots}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    answer = json.dumps({"results": slots}).encode()
+    return lambda _path: answer
 
 
 def test_a_wrong_answer_and_a_run_that_shows_nothing_are_faults() -> None:
@@ -101,9 +82,8 @@ def test_a_wrong_answer_and_a_run_that_shows_nothing_are_faults() -> None:
         "requests": table(figures), "failed": 0, "first_failed": [],
     }  # fmt: skip
     for value, wrong in ((7, 0), (8, len(KINDS))):
-        alone = Alone([slot(value, "b")])
-        found = {**row, **compared(figures, alone, 100)}  # type: ignore[arg-type]
-        alone.close()
+        with served(always([slot(value, "b")])) as alone:
+            found = {**row, **compared(figures, alone, 100)}
         assert found["wrong"] == wrong
         assert bool(faults(found)) == bool(wrong)
         assert ("FAULT: 4 of 4 answers are wrong" in shown(found)) == bool(wrong)

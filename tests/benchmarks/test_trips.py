@@ -53,10 +53,10 @@ def trips() -> dict[str, Trip]:
 @pytest.mark.parametrize(
     ("name", "modules", "changes"),
     [
-        ("warm click", 31, 112),
-        ("first pre-label", 64, 430),
+        ("warm click", 31, 104),
+        ("first pre-label", 64, 392),
         ("webhook", 8, 13),
-        ("export record to REFER", 21, 130),
+        ("export record to REFER", 21, 126),
     ],
 )
 def test_a_trip_visits_few_modules_and_changes_files_seldom(

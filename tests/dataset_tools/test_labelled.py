@@ -16,11 +16,11 @@ from dataset_tools.categories import category_name
 from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.export import export
 from dataset_tools.geometry import Box
+from dataset_tools.image_files import file_key
 from dataset_tools.labelled import (
     LabelledExpression,
     LabelledImage,
     LabelledObject,
-    file_key,
     questions,
     read,
     spread,

@@ -12,7 +12,8 @@ import pytest
 from dataset_tools import statistics, synthetic
 from dataset_tools.enlarging import enlarge
 from dataset_tools.formats import read
-from dataset_tools.label_studio.exports import ImportRules, read_tasks, samples_of
+from dataset_tools.label_studio.exports import read_tasks, samples_of
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.label_studio.tasks import write_tasks
 from dataset_tools.records import Provenance, Record, Sample, SourceImage, target_of
 

@@ -20,9 +20,9 @@ from backend.learning.versions.jobs import Job, TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from dataset_tools import brush_rle, metrics, synthetic
 from dataset_tools.categories import canonical
+from dataset_tools.image_files import file_key
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import answered
-from dataset_tools.labelled import file_key
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio
 from tests.end_to_end.editor import open_editor

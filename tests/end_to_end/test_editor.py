@@ -13,7 +13,8 @@ import pytest
 
 from dataset_tools import brush_rle, metrics
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_task
+from dataset_tools.label_studio.exports import samples_of_task
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.notes import asked, stated
 from dataset_tools.synthetic import Scene
 from tests.end_to_end.conftest import StartBackend, Studio

@@ -11,7 +11,8 @@ import torch
 import yaml
 from PIL import Image
 
-from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorConfig, save_detector
+from backend.pipeline.grounding.compact.detector_file import save_detector
+from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorConfig
 from backend.pipeline.segmentation.compact_sam import ARCHITECTURE, build_compact_sam
 from backend.training.run import save_weights
 from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject

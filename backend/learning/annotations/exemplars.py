@@ -29,7 +29,7 @@ from backend.pipeline.grounding.exemplars import (
     taught_categories,
 )
 from dataset_tools.geometry import Box
-from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.import_rules import Problem
 from dataset_tools.labelled import LabelledImage
 
 __all__ = ["ExemplarStore", "Taught"]

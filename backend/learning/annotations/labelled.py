@@ -22,13 +22,8 @@ from dataset_tools.errors import DatasetError, ImageError, MaskError
 from dataset_tools.expressions.lexicon import own_nouns, says_nothing
 from dataset_tools.expressions.parser import parse
 from dataset_tools.label_studio.annotations import BOX, SAME_OBJECT, words_of
-from dataset_tools.label_studio.exports import (
-    ImageReading,
-    ImportRules,
-    Problem,
-    chosen_readings,
-    task_expressions,
-)
+from dataset_tools.label_studio.exports import ImageReading, chosen_readings, task_expressions
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.labelled import LabelledExpression, LabelledImage, LabelledObject
 

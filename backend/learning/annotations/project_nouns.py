@@ -10,7 +10,8 @@ from types import MappingProxyType
 from backend.learning.annotations.store import AnnotationRow, AnnotationStore
 from dataset_tools.errors import PslgError
 from dataset_tools.label_studio.accepted_words import accepted_words, taught
-from dataset_tools.label_studio.exports import ImportRules, task_expressions
+from dataset_tools.label_studio.exports import task_expressions
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.label_studio.learnt_nouns import meanings
 
 __all__ = ["ProjectNouns"]

@@ -27,7 +27,8 @@ from backend.learning.annotations.changes import annotation_seen
 from dataset_tools.errors import DatasetError, MaskError, ProtocolError
 from dataset_tools.label_studio.accepted_words import accepted_words, taught
 from dataset_tools.label_studio.annotations import annotations_of, objects_of, results_of
-from dataset_tools.label_studio.exports import ImportRules, task_expressions
+from dataset_tools.label_studio.exports import task_expressions
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.label_studio.learnt_nouns import LearntNoun
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import NOTE, answered, read_notes

@@ -28,8 +28,8 @@ import torch
 import yaml
 
 from backend.pipeline.config import PipelineConfig, load_config
-from backend.pipeline.grounding.compact.network import load_detector, save_adapted
-from backend.pipeline.pslg_sam import load_segmenter
+from backend.pipeline.grounding.compact.detector_file import load_detector, save_adapted
+from backend.pipeline.loading import load_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.weights import locate, require

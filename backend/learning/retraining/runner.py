@@ -37,7 +37,7 @@ from backend.pipeline.config import config_path
 from backend.settings import Settings
 from dataset_tools import atomic
 from dataset_tools.errors import PslgError
-from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.import_rules import Problem
 
 if TYPE_CHECKING:
     from backend.learning.retraining.project import ProjectTrainingOptions

@@ -19,7 +19,7 @@ class Segmenter(Protocol):
     def encoder_hash(self) -> str:
         """Identifies encoder weights, input size and storage dtype; part of every embedding's key."""
 
-    def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
+    def window_for(self, box: Box, image_size: tuple[int, int], /) -> Box:
         """The part of an image of (height, width) pixels to embed for an object in ``box``.
 
         A function of its arguments only, so that any worker asks for the same window. Models that embed whole images

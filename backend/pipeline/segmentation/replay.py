@@ -67,7 +67,7 @@ class ReplayCache:
         logits_bytes: bound on the memory of logits; windows take a little more.
     """
 
-    def __init__(self, logits_bytes: int = 64_000_000) -> None:
+    def __init__(self, logits_bytes: int = 32_000_000) -> None:
         self.logits: BoundedCache[Hashable, npt.NDArray[np.float32]] = BoundedCache(logits_bytes)
         self.sights: BoundedCache[Hashable, _Sight] = BoundedCache(1_000_000)
         self.outlines: BoundedCache[Hashable, tuple[Point, ...]] = BoundedCache(1_000_000)

@@ -31,6 +31,7 @@ from backend.pipeline.segmentation.windows import (
     hold_clicks,
     prompt_tensors,
     upsampled,
+    whole_image,
     window_size,
 )
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
@@ -71,6 +72,9 @@ class SamSegmenter:
         weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
         engine: ``openvino`` runs encoder and decoder on the CPU with as many threads as torch has at this moment.
 
+    Attributes:
+        window_for: the rule, see ``Segmenter``.
+
     Raises:
         ConfigError: OpenVINO is asked for and not installed, or asked to run on a GPU.
     """
@@ -95,7 +99,7 @@ class SamSegmenter:
         self.sam = placed(sam, _resolve(device), "the segmenter").eval().requires_grad_(False)
         self.memory_fallback = MemoryFallback(self.sam, "the segmenter's encoder")
         self.embedding_dtype = np.dtype(embedding_dtype)
-        self._window_rule = window_rule
+        self.window_for: WindowRule = window_rule or whole_image
         self._autocast: Autocast = autocast if autocast != "bfloat16" else True
         self._click_radius = click_radius
         self._weights_hash = weights_hash
@@ -136,12 +140,6 @@ class SamSegmenter:
         if self._autocast and self._engine != "torch":  # in bfloat16 the engines round at other places
             digest.update(self._engine.encode())
         return digest.hexdigest()[:16]
-
-    def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
-        """The part of an image of (height, width) pixels to embed for an object in ``box``."""
-        if self._window_rule is not None:
-            return self._window_rule(box, image_size)
-        return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
 
     def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         """Features of ``image`` or of one ``window`` of it.

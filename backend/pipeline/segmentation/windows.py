@@ -26,6 +26,7 @@ __all__ = [
     "hold_clicks",
     "prompt_tensors",
     "upsampled",
+    "whole_image",
     "window_for",
     "window_size",
 ]
@@ -65,6 +66,11 @@ def window_for(box: Box, image_size: tuple[int, int]) -> Box:
     if side >= height:
         y0 = (height - side) // 2
     return Box(float(x0), float(y0), float(x0 + side), float(y0 + side))
+
+
+def whole_image(_box: Box, image_size: tuple[int, int]) -> Box:
+    """The whole image of (height, width) pixels, whatever object is looked for."""
+    return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
 
 
 def prompt_tensors(

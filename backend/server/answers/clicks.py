@@ -31,7 +31,7 @@ from backend.server.answers.predictions import BUSY, note_region
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, answered_fields, read_prompts, read_task
-from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, has_regions
+from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, visible_results
 from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
@@ -299,7 +299,7 @@ class Clicks:
         if not controls:
             logger.warning("task %s: no control for masks has the label %r", task.id, prompt.label)
             return [], 0.0
-        segmenter = pipeline.segmenter
+        segmenter, prompts = pipeline.segmenter, prompt.prompts
         embed = partial(
             self._embeddings.embed,
             segmenter,
@@ -310,28 +310,28 @@ class Clicks:
         )
         region: FoundRegion | None = None
         if prompt.box is None:
-            first = prompt.clicks[0]
-            region = self._lookup.under(task, first.point, prompt.label, config, image.size)
+            first, seen = prompt.clicks[0], visible_results(task)
+            region = self._lookup.under(seen, first.point, prompt.label, config, image.size)
             if region is None and not any(click.positive for click in prompt.clicks):
                 logger.info("task %s: only negative clicks and no region under the first", task.id)
                 return [], 0.0
-            if region is None and first.positive and has_regions(task):
+            if region is None and first.positive and seen:
                 # The click may lie beside a region, on the part of its object that is missing.
-                region = self._lookup.near(task, first.point, prompt.label, config, image.size)
-            if region is None and first.positive and has_regions(task):
+                region = self._lookup.near(seen, first.point, prompt.label, config, image.size)
+            if region is None and first.positive and seen:
                 kept = self._kept.of(pipeline.model_version, image.identity)
-                points = outlined(segmenter, embed, image.size, prompt.prompts, kept)
-                region = self._lookup.holding(task, points, prompt.label, config, image.size)
+                points = outlined(segmenter, embed, image.size, prompts, kept)
+                region = self._lookup.holding(seen, points, prompt.label, config, image.size)
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
         kept = self._kept.of(pipeline.model_version, image.identity, digest)
         stages, began = spent.get(), time.perf_counter()
         before = _elsewhere(stages)
-        prediction = replay(segmenter, embed, image.size, prompt.prompts, mask, kept)
+        prediction = replay(segmenter, embed, image.size, prompts, mask, kept)
         replayed = time.perf_counter()
         stages["segment"] += replayed - began - (_elsewhere(stages) - before)
         cleaned = shown_mask(
             prediction.mask,
-            prompt.prompts,
+            prompts,
             self._settings.speck_area,
             self._settings.hole_area,
             new=region is None,

@@ -19,7 +19,7 @@ from backend.pipeline.types import Box
 from backend.server.answers.predictions import note_region
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import MoreLike
-from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter
+from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, visible_results
 from backend.server.images import EditorImage
 from backend.server.metrics import Metrics
 from backend.server.protocol import Region, Task
@@ -53,7 +53,7 @@ class MoreLikeThis:
 
         A note where there are none, or it cannot be told what is meant.
         """
-        shown = self._lookup.shown(task, config, image.size)
+        shown = self._lookup.shown(visible_results(task), config, image.size)
         meant = _meant(wanted, shown, config)
         if meant is None:
             what = f" called {wanted.noun!r}" if wanted.noun and shown else ""

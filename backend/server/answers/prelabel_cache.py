@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,7 +18,35 @@ from backend.pipeline.pslg_sam import OFFERING
 from backend.pipeline.types import Abstention, Box, Point, Prelabel, Prelabels
 from dataset_tools import masks
 
-__all__ = ["PrelabelCache"]
+__all__ = ["PrelabelCache", "PrelabelQuestion"]
+
+
+@dataclass(frozen=True)
+class PrelabelQuestion:
+    """What a pipeline is asked about an image: all that its answer depends on beside the image's content.
+
+    Attributes:
+        expression: in the words in which it is asked.
+        default_category: canonical name for what neither the words nor the grounder name.
+        model_version: of the pipeline that answers.
+        labels: the project's own nouns, with which the expression is read.
+    """
+
+    expression: str
+    default_category: str | None
+    model_version: str
+    labels: frozenset[str] = frozenset()
+
+    def key(self, image: str) -> str:
+        """Names the answer for the image with hash ``image``: 64 hexadecimal digits.
+
+        A label that is added later may be what the words name; one that cannot stand in them, in whatever number,
+        changes nothing of what is kept.
+        """
+        text = self.expression.casefold()
+        named = sorted(label for label in self.labels if label.casefold()[:-1] in text)
+        parts = [image, self.expression, self.default_category, self.model_version, *([named] if named else [])]
+        return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
 class PrelabelCache:
@@ -35,42 +63,22 @@ class PrelabelCache:
         self._database = database
         self._max_rows = max_rows
 
-    def get(
-        self,
-        image: str,
-        expression: str,
-        default_category: str | None,
-        model_version: str,
-        labels: Collection[str] = (),
-    ) -> Prelabels | None:
-        """The answer of ``model_version`` for the image with hash ``image``, None if it was not computed yet.
-
-        ``labels`` are the project's own nouns, with which the expression is read: one that is added later may be what
-        the words name.
-        """
-        key = _key(image, expression, default_category, model_version, labels)
+    def get(self, image: str, question: PrelabelQuestion) -> Prelabels | None:
+        """The answer for the image with hash ``image``, None if it was not computed yet."""
+        key = question.key(image)
         row = None
         with self._database.spared("kept pre-labels (reading)"), self._database.transaction() as connection:
             row = connection.execute("SELECT body FROM prelabels WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        bound, offered, answer = _from_json(row[0], expression)
+        bound, offered, answer = _from_json(row[0], question.expression)
         if answer.abstained is not None and answer.abstained.code in OFFERING and offered != self.candidates:
             return None
         return None if len(answer) > self.most or (answer.left_out and bound != self.most) else answer
 
-    def put(
-        self,
-        image: str,
-        expression: str,
-        default_category: str | None,
-        model_version: str,
-        labels: Collection[str],
-        answer: Prelabels,
-    ) -> None:
-        """Keep an answer; see ``get``."""
-        key = _key(image, expression, default_category, model_version, labels)
-        row = (key, model_version, time.time(), _to_json(answer, self.most, self.candidates))
+    def put(self, image: str, question: PrelabelQuestion, answer: Prelabels) -> None:
+        """Keep the answer for the image with hash ``image``."""
+        row = (question.key(image), question.model_version, time.time(), _to_json(answer, self.most, self.candidates))
         with self._database.spared("kept pre-labels"), self._database.transaction() as connection:
             cursor = connection.execute(
                 "INSERT OR REPLACE INTO prelabels (key, model_version, computed_at, body) VALUES (?, ?, ?, ?)", row
@@ -86,14 +94,6 @@ class PrelabelCache:
                 "SELECT model_version FROM prelabels GROUP BY model_version ORDER BY max(id) DESC"
             ).fetchall()
         return [str(row[0]) for row in rows]
-
-
-def _key(image: str, expression: str, default_category: str | None, model_version: str, labels: Collection[str]) -> str:
-    # Only nouns that may stand in the expression, in whatever number: other labels change nothing of what is kept.
-    text = expression.casefold()
-    named = sorted(label for label in labels if label.casefold()[:-1] in text)
-    parts = [image, expression, default_category, model_version, *([named] if named else [])]
-    return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
 def _to_json(answer: Prelabels, most: int, candidates: int) -> bytes:

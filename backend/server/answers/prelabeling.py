@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Prelabel, Prelabels
 from backend.server.answers.background import JobPool, LatePredictions, Priority, TaskNotes
 from backend.server.answers.predictions import Predictions, note_region, notes_of
-from backend.server.answers.prelabel_cache import PrelabelCache
+from backend.server.answers.prelabel_cache import PrelabelCache, PrelabelQuestion
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.images import TaskImages
@@ -85,7 +85,7 @@ class Prelabeler:
         self.late = LatePredictions(label_studio, metrics)
         self.notes = TaskNotes(label_studio)
         self.predictions = Predictions(settings, metrics)
-        self._running: dict[tuple[str, ...], Future[Prelabels]] = {}
+        self._running: dict[tuple[str, PrelabelQuestion, int | None], Future[Prelabels]] = {}
         self._lock = threading.Lock()
         # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
         self._compute = Turns()
@@ -158,17 +158,7 @@ class Prelabeler:
             PslgError: the image cannot be had.
         """
         identity = self._images.load(query.url, query.task_id).identity
-        found = [
-            self._cache.get(
-                identity,
-                asked,
-                default_category(query, config, text),
-                pipeline.version_answering(asked),
-                config.own_categories,
-            )
-            for text in query.expressions
-            for asked in [_asked(pipeline, config, text)]
-        ]
+        found = [self._cache.get(identity, _question(pipeline, query, text, config)) for text in query.expressions]
         answers = [self._cleaned(pipeline.rescored(answer)) for answer in found if answer is not None]
         return answers if len(answers) == len(found) else None
 
@@ -280,10 +270,9 @@ class Prelabeler:
         serving: Serving = _ALWAYS,
     ) -> Future[Prelabels]:
         """The answer to one expression, computed once however many ask for it at the same time."""
-        default = default_category(query, config, expression)
-        asked = _asked(pipeline, config, expression)
+        question = _question(pipeline, query, expression, config)
         urgency = (int(priority), time.monotonic())
-        key = (query.url, asked, default or "", pipeline.version_answering(asked), str(serving.scope))
+        key = (query.url, question, serving.scope)
 
         def run() -> Prelabels:
             try:
@@ -293,7 +282,7 @@ class Prelabeler:
                         " dropped: retrieve predictions again"
                     )
                 with work(task=query.task_id) as stages:
-                    answer = self._compute_one(pipeline, query, asked, default, urgency, config.own_categories)
+                    answer = self._compute_one(pipeline, query, question, urgency)
                     self._account(query, answer, stages)
                 return answer
             finally:
@@ -309,19 +298,12 @@ class Prelabeler:
             return future
 
     def _compute_one(
-        self,
-        pipeline: PslgSam,
-        query: TaskQuery,
-        expression: str,
-        default_category: str | None,
-        urgency: Urgency,
-        labels: Collection[str],
+        self, pipeline: PslgSam, query: TaskQuery, question: PrelabelQuestion, urgency: Urgency
     ) -> Prelabels:
         stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
-        wanted = (image.identity, expression, default_category, pipeline.version_answering(expression), labels)
-        found = self._cache.get(*wanted)
+        found = self._cache.get(image.identity, question)
         self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
         if found is not None:
             return self._cleaned(pipeline.rescored(found))
@@ -336,28 +318,28 @@ class Prelabeler:
             asked = time.perf_counter()
             with self._talk.turn(urgency) if pipeline.talks == "here" else nullcontext():
                 stages["queue"] += time.perf_counter() - asked
-                grounding = pipeline.ground(pixels, expression, key=image.identity, labels=labels)
+                grounding = pipeline.ground(pixels, question.expression, key=image.identity, labels=question.labels)
         asked = time.perf_counter()
         with self._compute.turn(urgency):
             stages["queue"] += time.perf_counter() - asked
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
-                expression,
-                default_category=default_category,
+                question.expression,
+                default_category=question.default_category,
                 key=image.identity,
                 embed=embed,
                 most=self._cache.most,
                 until=until,
                 candidates=self._cache.candidates,
-                labels=labels,
+                labels=question.labels,
                 grounding=grounding,
             )
             cleaned = self._cleaned(answer)
             for item in (*cleaned.items, *cleaned.candidates):
                 embed(pixels, _click_window(pipeline, item))
         if not answer.left_out or time.monotonic() < until:
-            self._cache.put(*wanted, answer)  # what time cut off is outlined when somebody asks again
+            self._cache.put(image.identity, question, answer)  # what time cut off is outlined when somebody asks again
         return cleaned
 
     def _account(self, query: TaskQuery, answer: Prelabels, stages: Mapping[str, float]) -> None:
@@ -389,9 +371,11 @@ def _host(url: str) -> str:
         return url[:200]
 
 
-def _asked(pipeline: PslgSam, config: LabelingConfig, expression: str) -> str:
+def _question(pipeline: PslgSam, query: TaskQuery, expression: str, config: LabelingConfig) -> PrelabelQuestion:
     """What the pipeline is asked: a model of any word gets the annotator's own, others those that they know."""
-    return expression if pipeline.grounder.known_categories is None else config.asked(expression)
+    asked = expression if pipeline.grounder.known_categories is None else config.asked(expression)
+    default = default_category(query, config, expression)
+    return PrelabelQuestion(asked, default, pipeline.version_answering(asked), config.own_categories)
 
 
 def _click_window(pipeline: PslgSam, item: Prelabel) -> Box:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -30,14 +30,16 @@ from dataset_tools.label_studio.notes import answered
 from dataset_tools.label_studio.regions import new_id, provenance, read_info, words
 from dataset_tools.label_studio.shapes import brush_code, mask_of, written
 
-__all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "has_regions"]
+__all__ = ["FoundRegion", "RegionLookup", "RegionWriter", "visible_results"]
 
 logger = logging.getLogger(__name__)
 
 _FRAGMENT = 0.02
 """A part of less than this share of the largest part is no polygon: each would be a region of its own to delete."""
 _LOOKUP_BYTES = 4_000_000
-_MASK_BYTES = 64_000_000
+_MASK_BYTES = 32_000_000
+Results: TypeAlias = Sequence[Sequence[Any]]
+"""Lists of a task's regions; a click means one of the first list that has one for it."""
 _DAMAGED = (DatasetError, MaskError, TypeError, ValueError, OverflowError)
 
 
@@ -69,21 +71,19 @@ class RegionLookup:
         self._masks: BoundedCache[str, Mask] = BoundedCache(_MASK_BYTES)
 
     def under(
-        self, task: Task, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
+        self, seen: Results, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
     ) -> FoundRegion | None:
         """The topmost region with this label under ``point`` (x, y in pixels), None without one.
 
-        The newest draft is what the annotator sees; without a draft it is an annotation, the newest first, or else a
-        prediction; where several people have annotated the task, a prediction, never another annotator's region.
-        Regions of smart tools are prompts and do not count.
+        ``seen``: what the annotator sees, :func:`visible_results`. Regions of smart tools are prompts and do not count.
         """
-        return self.holding(task, [point], label, config, image_size)
+        return self.holding(seen, [point], label, config, image_size)
 
     def holding(
-        self, task: Task, points: Sequence[Point], label: str, config: LabelingConfig, image_size: tuple[int, int]
+        self, seen: Results, points: Sequence[Point], label: str, config: LabelingConfig, image_size: tuple[int, int]
     ) -> FoundRegion | None:
         """The topmost region with this label that holds more than half of ``points``, None without one."""
-        for result in _visible_results(task):
+        for result in seen:
             for region, control in _labelled(result, label, config):
                 try:
                     if self._holds(region, control, points, image_size):
@@ -93,10 +93,10 @@ class RegionLookup:
         return None
 
     def near(
-        self, task: Task, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
+        self, seen: Results, point: Point, label: str, config: LabelingConfig, image_size: tuple[int, int]
     ) -> FoundRegion | None:
         """The region with this label that a positive click at ``point`` beside it refines, the nearest of several."""
-        for result in _visible_results(task):
+        for result in seen:
             least, nearest = NEAR, None
             for region, control in _labelled(result, label, config):
                 try:
@@ -109,12 +109,14 @@ class RegionLookup:
                 return self._found(*nearest, image_size)
         return None
 
-    def shown(self, task: Task, config: LabelingConfig, image_size: tuple[int, int]) -> list[tuple[str, FoundRegion]]:
-        """Label and region of everything outlined in what the annotator sees (``under``), the topmost last; candidates
-        and damaged regions are left out.
+    def shown(
+        self, seen: Results, config: LabelingConfig, image_size: tuple[int, int]
+    ) -> list[tuple[str, FoundRegion]]:
+        """Label and region of everything outlined in what the annotator sees, the topmost last; candidates and damaged
+        regions are left out.
         """
         outputs = {control.name: control for control in config.outputs}
-        for result in _visible_results(task):
+        for result in seen:
             found: list[tuple[str, FoundRegion]] = []
             for region in answered(result):
                 value = region.get("value") if isinstance(region, dict) else None
@@ -198,24 +200,24 @@ def _labelled(result: Sequence[Any], label: str, config: LabelingConfig) -> Iter
             yield region, control
 
 
-def has_regions(task: Task) -> bool:
-    """Whether a click in this task may lie on or beside a region at all."""
-    return any(any(result) for result in _visible_results(task))
+def visible_results(task: Task) -> Results:
+    """What the annotator sees: the newest draft; without a draft the annotations, the newest first, then predictions.
 
-
-def _visible_results(task: Task) -> Iterator[Sequence[Any]]:
+    Where several people have annotated the task only predictions, never another annotator's region. Empty results are
+    left out.
+    """
     draft = newest_draft(task.drafts)
     if draft is not None:
-        yield draft["result"]
-        return
+        return [draft["result"]] if draft["result"] else []
+    seen: list[Sequence[Any]] = []
     for group in (task.annotations, task.predictions):
         usable = [item for item in group if isinstance(item, dict) and isinstance(item.get("result"), list)]
         people = {str(item.get("completed_by")) for item in usable if not item.get("was_cancelled")}
         if group is task.annotations and len(people) > 1:
             continue  # the request does not say whose click it is: what all of them began from is what is seen for sure
-        for item in sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True):
-            if not item.get("was_cancelled"):
-                yield item["result"]
+        newest_first = sorted(usable, key=lambda item: str(item.get("updated_at") or ""), reverse=True)
+        seen += [item["result"] for item in newest_first if item["result"] and not item.get("was_cancelled")]
+    return seen
 
 
 @dataclass(frozen=True)

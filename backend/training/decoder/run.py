@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor
 
 from backend.pipeline.config import PipelineConfig, SegmenterConfig, load_config
-from backend.pipeline.pslg_sam import load_segmenter
+from backend.pipeline.loading import load_segmenter
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.weights import require

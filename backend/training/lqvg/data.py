@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import normalize
@@ -116,7 +115,7 @@ def collate(images: Sequence[Image], expressions: Sequence[Sequence[int]], boxes
     return Batch(pixels, padding, token_ids, attention, torch.tensor(boxes, dtype=torch.float32))
 
 
-class GroundingBatches(Dataset[Batch]):
+class GroundingBatches:
     """The batches of a run by step number: what a step holds depends on seed, step and process only.
 
     An epoch is a permutation of the examples, filled up from its beginning to whole batches for every process.

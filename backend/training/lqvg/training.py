@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from backend.pipeline.grounding.lqvg import LqvgGrounder
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.network import LqvgNetwork
+from backend.training.batches import batches
 from backend.training.lqvg.data import GroundingBatches, GroundingExample
 from backend.training.lqvg.loss import grounding_losses, total_loss
 from backend.training.lqvg.settings import LqvgSettings
@@ -55,7 +55,7 @@ def train_lqvg(
     """
     device = group.device
     precision = _precision(settings, device)
-    batches = GroundingBatches(
+    examples = GroundingBatches(
         training,
         tokenizer,
         seed=settings.seed,
@@ -65,7 +65,7 @@ def train_lqvg(
         process=group.index,
         processes=group.count,
     )
-    steps = settings.epochs * batches.steps_per_epoch
+    steps = settings.epochs * examples.steps_per_epoch
     network.to(device)
     freeze(network, settings)
     optimizer = torch.optim.AdamW(groups_by_rate(network, settings), weight_decay=settings.weight_decay)
@@ -82,9 +82,11 @@ def train_lqvg(
     network.train()
 
     logged: list[dict[str, float]] = []
-    progress = Bar(range(first, steps), initial=first, total=steps, desc="lqvg", unit="step", disable=run is None)
-    for step, batch in zip(progress, _load(batches, range(first, steps), settings, device), strict=True):
-        drop = 0.1 if step >= settings.drop_epoch * batches.steps_per_epoch else 1.0
+    ahead = batches(examples.__getitem__, first, steps, settings.workers, pin=device.type == "cuda")
+    progress = Bar(ahead, initial=first, total=steps, desc="lqvg", unit="step", disable=run is None)
+    for step, made in progress:
+        batch = made.to(device)
+        drop = 0.1 if step >= settings.drop_epoch * examples.steps_per_epoch else 1.0
         for rate, parameters in zip(rates, optimizer.param_groups, strict=True):
             parameters["lr"] = rate * drop
         # Dropout draws from the global generator: seeded by step, a resumed run draws what it would have drawn.
@@ -195,15 +197,3 @@ def _distributed(network: LqvgNetwork, group: Processes) -> nn.Module:
     if group.count == 1:
         return network
     return DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
-
-
-def _load(batches: GroundingBatches, steps: range, settings: LqvgSettings, device: torch.device) -> Iterator[Any]:
-    loader: DataLoader[Any] = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=steps,
-        num_workers=settings.workers,
-        pin_memory=device.type == "cuda",
-    )
-    for batch in loader:
-        yield batch.to(device)

@@ -21,7 +21,8 @@ from dataset_tools.checks.validate import fixed, validate
 from dataset_tools.errors import PslgError
 from dataset_tools.export import export
 from dataset_tools.formats.refer import load_refs
-from dataset_tools.label_studio.exports import ImportRules, samples_of
+from dataset_tools.label_studio.exports import samples_of
+from dataset_tools.label_studio.import_rules import ImportRules
 from tests.conftest import REPOSITORY
 
 CASES = REPOSITORY / "tests/data/cases"

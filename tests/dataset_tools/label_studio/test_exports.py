@@ -14,7 +14,8 @@ from PIL import Image
 from dataset_tools import brush_rle, export
 from dataset_tools.checks.validate import check_sample
 from dataset_tools.errors import DatasetError
-from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
+from dataset_tools.label_studio.exports import read_tasks, samples_of
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.records import Sample
 from dataset_tools.sources import open_source
 

@@ -17,8 +17,8 @@ import pytest
 from dataset_tools import brush_rle
 from dataset_tools.errors import DatasetError, LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.exports import ImportRules, Problem
 from dataset_tools.label_studio.fetch import fetch_images, fetch_tasks, fetched_tasks
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.sources import open_source
 from tests.dataset_tools.label_studio.test_client import jwt
 

@@ -13,10 +13,11 @@ from PIL import Image
 
 from dataset_tools.errors import DatasetError, ImageError, LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
-from dataset_tools.label_studio.exports import ImportRules, samples_of_task
+from dataset_tools.label_studio.exports import samples_of_task
 from dataset_tools.label_studio.image_folders import FolderImage
 from dataset_tools.label_studio.image_import import FILE, Imported, LocalFiles, TaskKeys, import_images
 from dataset_tools.label_studio.images import addresses
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.label_studio.projects import add_tasks, create_project
 from dataset_tools.label_studio.regions import new_id
 from dataset_tools.label_studio.shapes import written

@@ -11,7 +11,8 @@ import pytest
 
 from dataset_tools import brush_rle
 from dataset_tools.checks.validate import check_sample
-from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of
+from dataset_tools.label_studio.exports import samples_of
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.notes import NOTE
 from dataset_tools.records import Sample
 from tests.conftest import REPOSITORY

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dataset_tools.label_studio.annotations import prompt_texts
-from dataset_tools.label_studio.exports import ImportRules, Problem, samples_of_task
+from dataset_tools.label_studio.exports import samples_of_task
 from dataset_tools.label_studio.images import addresses, image_at
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.note_counts import NoteCounts
 from dataset_tools.label_studio.notes import (
     NOTE,

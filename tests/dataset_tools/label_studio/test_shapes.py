@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from backend.server.editor.labeling_config import LabelingConfig, parse_labeling_config
-from backend.server.editor.regions import RegionLookup, RegionWriter
+from backend.server.editor.regions import RegionLookup, RegionWriter, visible_results
 from backend.server.protocol import Task
 from dataset_tools import masks, metrics
 from dataset_tools.errors import DatasetError
 from dataset_tools.geometry import Point
-from dataset_tools.label_studio.exports import ImportRules, Problem, read_tasks, samples_of
+from dataset_tools.label_studio.exports import read_tasks, samples_of
+from dataset_tools.label_studio.import_rules import ImportRules, Problem
 from dataset_tools.label_studio.regions import read_region
 from dataset_tools.label_studio.shapes import SHAPES, mask_of, written
 from dataset_tools.masks import Mask
@@ -42,7 +43,7 @@ def config_of(kind: str) -> LabelingConfig:
 
 def by_click(region: dict[str, Any], kind: str, size: tuple[int, int], x: float, y: float) -> Mask | None:
     task = Task(predictions=[{"result": [region]}])
-    found = RegionLookup().under(task, Point(x, y), "ship", config_of(kind), size)
+    found = RegionLookup().under(visible_results(task), Point(x, y), "ship", config_of(kind), size)
     return None if found is None else found.mask
 
 

@@ -17,7 +17,7 @@ from dataset_tools import brush_rle
 from dataset_tools.categories import canonical, category_name
 from dataset_tools.errors import ImageError
 from dataset_tools.expressions.lexicon import EMPTY_NOUNS
-from dataset_tools.label_studio.exports import Problem
+from dataset_tools.label_studio.import_rules import Problem
 from dataset_tools.labelled import LabelledImage
 from dataset_tools.masks import Mask
 from tests.learning.annotations.test_store import annotation, event

@@ -24,7 +24,8 @@ from backend.learning.versions.manifest import Manifest
 from backend.learning.versions.registry import Promotion, VersionRow
 from dataset_tools import brush_rle
 from dataset_tools.errors import ConfigError, DatasetError
-from dataset_tools.label_studio.exports import ImportRules, samples_of
+from dataset_tools.label_studio.exports import samples_of
+from dataset_tools.label_studio.import_rules import ImportRules
 from dataset_tools.statistics import collect
 from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.learning.versions.test_registry import manifest

@@ -20,7 +20,7 @@ from backend.settings import Settings
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError
 from dataset_tools.formats import coco_jsonl
-from dataset_tools.labelled import file_key
+from dataset_tools.image_files import file_key
 
 
 @pytest.fixture

@@ -309,6 +309,21 @@ def test_the_deadline_returns_what_there_is_and_the_rest_is_kept(settings: Setti
     service.close()
 
 
+def test_a_label_that_came_meanwhile_shares_no_answer_with_what_was_asked_without_it(
+    settings: Settings, site: Site
+) -> None:
+    gate = Gate()
+    service = gated(settings.model_copy(update={"deadline": 0.5}), gate)
+    found = task(1, site.put("/a.png", png()), "the ship near the solar panel")
+    assert predict(service, found) == [[]]  # being computed
+    more = LABEL_CONFIG.replace('<Label value="water"/>', '<Label value="water"/><Label value="solar panel"/>')
+    assert predict(service, found, label_config=more) == [[]]
+    gate.opened.set()
+    wait_for(lambda: predict(service, found, label_config=more)[0])
+    assert gate.asked.count("the ship near the solar panel") == 2
+    service.close()
+
+
 def test_computed_answers_survive_a_restart(settings: Settings, site: Site) -> None:
     url = site.put("/a.png", png())
     first = gated(settings, Gate())

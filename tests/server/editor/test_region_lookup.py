@@ -8,7 +8,7 @@ import pytest
 from backend.pipeline.segmentation.refinement import spread_points
 from backend.pipeline.types import Mask
 from backend.server.editor.labeling_config import parse_labeling_config
-from backend.server.editor.regions import FoundRegion, RegionLookup
+from backend.server.editor.regions import FoundRegion, RegionLookup, visible_results
 from backend.server.protocol import Task
 from dataset_tools import brush_rle
 from dataset_tools.geometry import Point
@@ -39,7 +39,7 @@ def stored(*regions: Any, updated: str = "2026-11-23T09:00:00Z", **more: Any) ->
 
 
 def under(task: Task, x: float, y: float, label: str = "ship") -> FoundRegion | None:
-    return RegionLookup().under(task, Point(x, y), label, CONFIG, SIZE)
+    return RegionLookup().under(visible_results(task), Point(x, y), label, CONFIG, SIZE)
 
 
 def identity(found: FoundRegion | None) -> str | None:
@@ -118,10 +118,10 @@ def test_polygons_and_plain_boxes_are_found_too() -> None:
         "value": {"x": 50, "y": 50, "width": 25, "height": 50, "rotation": 0, "rectanglelabels": ["ship"]},
     }
     task = Task(predictions=[stored(outline, frame)])
-    found = RegionLookup().under(task, Point(5, 5), "ship", MIXED, SIZE)
+    found = RegionLookup().under(visible_results(task), Point(5, 5), "ship", MIXED, SIZE)
     assert found is not None
     assert (found.id, found.control.name, int(found.mask.sum())) == ("p", "outline", 600)
-    found = RegionLookup().under(task, Point(45, 35), "ship", MIXED, SIZE)
+    found = RegionLookup().under(visible_results(task), Point(45, 35), "ship", MIXED, SIZE)
     assert found is not None
     assert (found.id, int(found.mask.sum())) == ("r", 600)
 
@@ -157,20 +157,20 @@ def test_smart_boxes_are_prompts_not_regions() -> None:
 
 def test_asking_again_gives_the_same() -> None:
     lookup, task = RegionLookup(), Task(predictions=[stored(brush("a", block(0, 0)))])
-    first = lookup.under(task, Point(5, 5), "ship", CONFIG, SIZE)
-    again = lookup.under(task, Point(5, 5), "ship", CONFIG, SIZE)
+    first = lookup.under(visible_results(task), Point(5, 5), "ship", CONFIG, SIZE)
+    again = lookup.under(visible_results(task), Point(5, 5), "ship", CONFIG, SIZE)
     assert first is not None
     assert again is not None
     assert (first.id, first.digest) == (again.id, again.digest)
     assert np.array_equal(first.mask, again.mask)
-    assert lookup.under(task, Point(50, 50), "ship", CONFIG, SIZE) is None
+    assert lookup.under(visible_results(task), Point(50, 50), "ship", CONFIG, SIZE) is None
 
 
 def test_a_region_holding_most_of_some_points_is_found() -> None:
     task = Task(predictions=[stored(brush("a", block(0, 0, 20)), brush("b", block(40, 30)))])
 
     def holding(mask: Mask) -> str | None:
-        return identity(RegionLookup().holding(task, spread_points(mask), "ship", CONFIG, SIZE))
+        return identity(RegionLookup().holding(visible_results(task), spread_points(mask), "ship", CONFIG, SIZE))
 
     assert holding(block(2, 2, 22)) == "a"  # the region and a part that is missing from it
     assert holding(block(12, 12, 30)) is None  # a larger thing that reaches into it
@@ -189,7 +189,7 @@ def test_the_nearest_region_is_refined_by_a_click_beside_it() -> None:
     )
 
     def near(x: float, y: float, lookup: RegionLookup) -> str | None:
-        return identity(lookup.near(task, Point(x, y), "ship", CONFIG, SIZE))
+        return identity(lookup.near(visible_results(task), Point(x, y), "ship", CONFIG, SIZE))
 
     for lookup in (RegionLookup(), RegionLookup()):
         for _ in range(2):  # what is kept gives the same
@@ -199,4 +199,4 @@ def test_the_nearest_region_is_refined_by_a_click_beside_it() -> None:
             assert near(52.5, 10.5, lookup) is None
             assert near(38.5, 40.5, lookup) is None  # another label
     task = Task(drafts=[stored(boxed)])
-    assert identity(RegionLookup().near(task, Point(22.5, 40.5), "ship", MIXED, SIZE)) == "poly"
+    assert identity(RegionLookup().near(visible_results(task), Point(22.5, 40.5), "ship", MIXED, SIZE)) == "poly"

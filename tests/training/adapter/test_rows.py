@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.pipeline.grounding.compact.network import load_detector
+from backend.pipeline.grounding.compact.detector_file import load_detector
 from backend.training.adapter.adaptation import AdaptationOptions, categories_to_learn
 from backend.training.adapter.rows import ViewCells, neighbourhoods
 from backend.training.adapter.views import FeatureCache, FeatureView, Levels

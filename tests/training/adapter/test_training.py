@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from backend.pipeline.grounding.compact.detections import detect, prepare
+from backend.pipeline.grounding.compact.detector_file import load_detector, save_adapted
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
-from backend.pipeline.grounding.compact.network import load_detector, save_adapted
 from backend.training.adapter.calibration import cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, FeatureView, detections_of, training_views

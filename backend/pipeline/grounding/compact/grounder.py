@@ -16,7 +16,8 @@ import torch
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.grounding.compact.detections import Detection, detect_anywhere
-from backend.pipeline.grounding.compact.network import Calibration, Detector, load_detector
+from backend.pipeline.grounding.compact.detector_file import load_detector
+from backend.pipeline.grounding.compact.network import Calibration, Detector
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, hash_image
 from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb
@@ -34,7 +35,7 @@ _LOWEST_SCORE = 0.05
 """Detections below this score are never looked at."""
 _DETECTION_BYTES = 256
 """What a kept detection takes in memory, about."""
-_PLAUSIBLE = 0.08
+_PLAUSIBLE = 0.12
 """Probability from which a detection is considered for a place in an order or as what a relation refers to."""
 _EVEN = 0.42
 """Probability from which an object belongs to "all the ..."; as ``_PLAUSIBLE``, chosen on training and validation."""
@@ -185,10 +186,13 @@ def chosen(
     ]
     subjects = [g for g in groundings if (not named or g.category in named) and g.score >= _PLAUSIBLE]
     considered = tuple(subjects)
+    enough = [g for g in subjects if g.score >= calibration.answer]
     if query.is_all or query.category is None:
-        # Orders weigh doubtful objects by their probability; a list of objects has to draw the line.
-        subjects = [g for g in subjects if g.score >= max(calibration.answer, _EVEN)]
-    elif max((g.score for g in subjects), default=0.0) < calibration.answer:
+        # Orders weigh doubtful objects by their probability; a list of objects has to draw the line, and draws it
+        # lower only where it would be empty though "the ..." had an answer.
+        even = [g for g in enough if g.score >= _EVEN]
+        subjects = even or (enough if query.is_all else [])
+    elif not enough:
         subjects = []
     targets = [g for g in groundings if g.category in referred - set(named) and g.score >= _PLAUSIBLE]
     candidates = subjects + targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,14 @@ def test_position_chooses_among_equals() -> None:
 def test_weak_detections_do_not_take_part_in_all() -> None:
     found = Detection(LEFT, "ship", 0.9), Detection(RIGHT, "ship", 0.7), Detection(FAR, "ship", 0.22)
     assert sorted(boxes(ask("all the ships", *found))) == [LEFT, RIGHT]
+
+
+def test_all_of_doubtful_objects_are_those_that_one_would_be() -> None:
+    doubtful = Detection(LEFT, "ship", 0.37), Detection(RIGHT, "ship", 0.36), Detection(FAR, "ship", 0.1)
+    unsure = replace(CALIBRATION, answer=0.25)
+    assert boxes(answer(parse("the left ship"), doubtful, unsure, SIZE)) == [LEFT]
+    assert sorted(boxes(answer(parse("all the ships"), doubtful, unsure, SIZE))) == [LEFT, RIGHT]
+    assert answer(parse("all the ships"), doubtful[2:], unsure, SIZE).abstention is not None
 
 
 def test_nothing_found_is_absent_with_the_closest_candidates() -> None:

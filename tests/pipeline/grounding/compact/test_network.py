@@ -10,16 +10,8 @@ import pytest
 import torch
 
 from backend.pipeline.grounding.compact.detections import cell_boxes, detect, merge, peaks, prepare
-from backend.pipeline.grounding.compact.network import (
-    STRIDES,
-    Calibration,
-    Detector,
-    DetectorConfig,
-    DetectorOutput,
-    load_detector,
-    save_detector,
-    save_without,
-)
+from backend.pipeline.grounding.compact.detector_file import load_detector, save_detector, save_without
+from backend.pipeline.grounding.compact.network import STRIDES, Calibration, Detector, DetectorConfig, DetectorOutput
 from dataset_tools.errors import WeightsError
 
 TINY = DetectorConfig(("ship", "vehicle"), widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1), pyramid_width=8)
