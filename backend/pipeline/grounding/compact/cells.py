@@ -116,7 +116,7 @@ class _Surroundings:
         total = bottom[:, x1] - bottom[:, x0] - top[:, x1] + top[:, x0]
         areas = (y1 - y0)[:, None, None] * (x1 - x0)[None, :, None]
         means = (total / areas).astype(np.float32)[rows][:, columns]
-        return means.reshape(-1, means.shape[2])
+        return np.asarray(means.reshape(-1, means.shape[2]), np.float32)
 
     def _spans(self, places: Array, side: float, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Along one axis: first and last + 1 of the cells around ``places`` [N], int64[2, M] without repeats, and
