@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from backend.evaluation.expressions import evaluate
+from backend.pipeline.grounding.exemplars import LIKE, lessons_of
 from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools.categories import CATEGORIES, category_name, category_named
 from dataset_tools.image_files import read
@@ -34,6 +35,8 @@ MOST_EXPRESSIONS = 200
 CERTAINTY = 0.95
 _DRAWS = 2000
 _SEED = 20261127
+_LESSONS = 60
+"""Images that lessons are made of, as many as serve."""
 _JUDGED_IMAGES = 3
 """A category that fewer images ask about is not judged alone: two are not enough to tell a loss from chance."""
 
@@ -87,6 +90,8 @@ class Evidence:
         objects, images: held out, with expressions about them.
         held_out, replay: the answers; empty where nothing was asked.
         crowds: of every category that the project labels, in held-out images.
+        lessons: the held-out answers where the old version may use lessons of what the new one was trained on; empty
+            where they teach it nothing.
     """
 
     objects: int
@@ -94,6 +99,7 @@ class Evidence:
     held_out: Sequence[Answer]
     replay: Sequence[Answer]
     crowds: Sequence[Crowd] = ()
+    lessons: Sequence[Answer] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class GateReport:
         replay_expressions: asked about replay images.
         most_found, most_labelled: of the category that is furthest over what labelled images hold.
         promoted, waits, reason, advice: the ``Verdict``.
+        held_out_lessons: mIoU of the old version with lessons of the training's images; None where it is the same.
     """
 
     held_out_old: float | None
@@ -135,6 +142,7 @@ class GateReport:
     waits: bool
     reason: str
     advice: str | None
+    held_out_lessons: float | None = None
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -174,7 +182,7 @@ def compare(
         new: the version that wants to be.
         held_out: the project's images that neither was trained on (``is_held_out``).
         replay: images of what was known before.
-        training: the project's other labelled images: how many objects of a category an image holds.
+        training: the project's other labelled images: how many objects an image holds, and what lessons of them find.
         rules: see ``Rules``.
         limit: most expressions asked of each set; None asks all.
         progress: called with the number of expressions done since the last call.
@@ -189,9 +197,11 @@ def compare(
     evidence = replace(evidence, crowds=_crowds(new, held_out, training))
     if (refusal := _too_many(evidence, rules)) is not None:
         return _report(evidence, refusal)
+    taught = _with_lessons(old, training)
     evidence = replace(
         evidence,
         held_out=_answers(old, new, held_out, limit, labels, progress),
+        lessons=() if taught is old else _answers(taught, new, held_out, limit, labels, progress),
         replay=_answers(old, new, replay, limit, (), progress),
     )
     return _report(evidence, decide(evidence, rules))
@@ -210,6 +220,9 @@ def decide(evidence: Evidence, rules: Rules) -> Verdict:
     if low <= 0:
         reason = f"{said}: may be chance (a bootstrap over images puts the gain at {low:+.3f} or more)"
         return Verdict(False, False, reason, more)
+    if evidence.lessons and _gain(evidence.lessons) < -rules.tolerance:
+        found = f'{said}, but lessons alone ("more like this") reach {_mean(evidence.lessons, "old"):.3f}'
+        return Verdict(False, False, f"{found}: they go on serving", more)
     lost = _lost(evidence, rules)
     if lost:
         advice = "label some images of these categories too, and give PSLG_TRAIN_REPLAY a dataset that holds them"
@@ -336,6 +349,14 @@ def _answers(
     ]
 
 
+def _with_lessons(old: PslgSam, training: Sequence[LabelledImage]) -> PslgSam:
+    """``old`` as it serves between trainings, with lessons of their images; itself where they teach it nothing."""
+    matcher, known = old.exemplar_matcher(), old.grounder.known_categories
+    if matcher is None or known is None:
+        return old
+    return old.with_exemplars(lessons_of(matcher, training[:_LESSONS], known), f"{old.model_version}{LIKE}gate")
+
+
 def _crowds(new: PslgSam, held_out: Sequence[LabelledImage], training: Sequence[LabelledImage]) -> list[Crowd]:
     """How many objects "all the X" finds in the held-out images, of every X that the project labels; no masks."""
     labelled: dict[str, int] = {}
@@ -375,4 +396,5 @@ def _report(evidence: Evidence, verdict: Verdict) -> GateReport:
         waits=verdict.waits,
         reason=verdict.reason,
         advice=verdict.advice,
+        held_out_lessons=means(evidence.lessons)[0],
     )

@@ -11,6 +11,7 @@ import gc
 import threading
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +98,11 @@ def compile_network(
         "INFERENCE_PRECISION_HINT": precision,  # the default is bf16 on CPUs that have it
         "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
     }
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    with ThreadPoolExecutor(1, "openvino") as other:
+        # OpenVINO gives the thread that compiles a signal stack of its own and frees it with the model, in whichever
+        # thread that is; the next signal that Python handles there would end the process. So a thread that ends does
+        # it.
+        compiled = other.submit(openvino.Core().compile_model, model, "CPU", settings).result()
     del program, graph, exported, frontend, model
     gc.collect()  # the exported graphs refer to each other
     give_back()

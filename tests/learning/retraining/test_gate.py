@@ -43,6 +43,12 @@ CASES: dict[str, tuple[Evidence, bool, str]] = {
     "forgotten": (Evidence(12, 6, BETTER, answers([-0.2, 0.1, -0.1, 0.1], "ship")), False, "more than 0.01 lost"),
     "crowd": (Evidence(12, 6, BETTER, SAME, [Crowd("solar panel", 37, 12)]), False, "37 objects called 'solar panel'"),
     "many": (Evidence(12, 6, BETTER, SAME, [Crowd("ship", 101, 90)]), False, "at most 100 are accepted"),
+    "lessons": (
+        Evidence(12, 6, BETTER, SAME, lessons=answers([-0.3] * 6, before=0.858)),
+        False,
+        'lessons alone ("more like this") reach 0.858',
+    ),
+    "no worse than lessons": (Evidence(12, 6, BETTER, SAME, lessons=answers([0.0] * 6, before=0.558)), True, "0.558"),
     "some": (Evidence(12, 6, BETTER, SAME, [Crowd("solar panel", 10, 1), Crowd("ship", 36, 12)]), True, "0.558"),
 }
 

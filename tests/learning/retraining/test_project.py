@@ -71,6 +71,12 @@ def test_a_new_word_survives_a_killed_training_and_the_gate_promotes_it(tmp_path
     assert (report.objects, report.images, report.most_labelled) == (10, 10, 1)
     assert report.gain_low is not None
     assert report.gain_low > 0
+    # Lessons of the training's images are asked too: a version that finds less than they do would not be promoted.
+    taught = compare(old, new, held_out, [], training=training)
+    assert taught.held_out_lessons is not None
+    assert taught.promoted == (
+        taught.held_out_new is not None and taught.held_out_new >= taught.held_out_lessons - 0.01
+    )
     assert not compare(new, old, held_out, replay).promoted
     waiting = compare(old, new, held_out[:9], replay)
     assert waiting.waits

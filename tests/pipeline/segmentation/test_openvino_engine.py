@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -112,3 +113,31 @@ def test_an_engine_that_cannot_run_is_explained(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConfigError, match=r"pip install \"pslg-sam\[openvino\]\""):
         SamSegmenter(small_vit_sam(), engine="openvino")
+
+
+SIGNAL_AFTER_A_MODEL = """
+import gc, signal, threading
+import torch
+from backend.pipeline.segmentation.openvino_engine import compile_network
+
+network = compile_network(torch.nn.ReLU().eval(), [torch.ones(1, 4)])
+print(network(torch.tensor([[1.0, -1.0, 2.0, -2.0]]))[0].tolist())
+
+def drop():
+    global network
+    network = None
+    gc.collect()
+
+dropping = threading.Thread(target=drop)
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGCHLD, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGCHLD)
+"""
+
+
+def test_a_signal_is_handled_after_a_model_was_dropped_in_another_thread() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", SIGNAL_AFTER_A_MODEL], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.split("\n")[:2]) == (0, ["[[1.0, 0.0, 2.0, 0.0]]", "handled"]), done.stderr

@@ -251,8 +251,11 @@ class Detector(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
 
-    def _stage_features(self, images: Tensor) -> list[Tensor]:
-        """What the backbone says of normalised images, at strides 4, 8, 16 and 32."""
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """What the backbone says at strides 4, 8, 16 and 32; ``images`` as for ``forward``."""
+        if images.shape[-1] % PADDING_MULTIPLE or images.shape[-2] % PADDING_MULTIPLE:
+            raise ValueError(f"height and width must be multiples of {PADDING_MULTIPLE}, got {tuple(images.shape)}")
+        images = (images - self.mean) / self.std
         if self.backbone is not None:
             return self.backbone(images)  # type: ignore[no-any-return]
         x = self.stem(images)
@@ -291,9 +294,10 @@ class Detector(nn.Module):
         """The features [B, ``pyramid_width``, H/stride, W/stride] that the heads read, one per level of ``STRIDES``;
         ``images`` as for ``forward``.
         """
-        if images.shape[-1] % PADDING_MULTIPLE or images.shape[-2] % PADDING_MULTIPLE:
-            raise ValueError(f"height and width must be multiples of {PADDING_MULTIPLE}, got {tuple(images.shape)}")
-        stages = self._stage_features((images - self.mean) / self.std)
+        return self.pyramid_of(self.levels(images))
+
+    def pyramid_of(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """``pyramid`` from what ``levels`` gave."""
         top = self.lateral[3](stages[3])
         pyramid: list[Tensor] = []
         for level in (2, 1, 0):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from backend.pipeline.grounding.compact.exemplars import CompactMatcher, GrounderWithExemplars
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, load_compact_grounder
@@ -106,3 +107,23 @@ def test_the_same_image_and_objects_make_the_same_lesson(
     again = matcher.learn(scenes[0].image, boxes(scenes[0]), [], complete=True)
     assert digest({WORD: [again]}) == digest({WORD: [lesson]})
     assert sum(array.nbytes for array in again.values()) < 100_000
+
+
+def test_what_the_heat_is_blind_to_is_found_by_what_the_backbone_sees(scenes: list[Scene]) -> None:
+    blind = load_compact_grounder(WEIGHTS)
+    with torch.no_grad():
+        blind.detector.heat.conv.weight.zero_()  # all that it looks for is gone, as for what it took for background
+    matcher = CompactMatcher(blind)
+    lesson = matcher.learn(scenes[0].image, boxes(scenes[0]), [], complete=True)
+    for scene in scenes[1:]:
+        best = matcher.find(scene.image, {WORD: [lesson]})[0]
+        assert max(best.box.iou(box) for box in boxes(scene)) >= 0.5
+
+
+def test_lessons_of_many_images_make_one_rule_whatever_their_order(
+    matcher: CompactMatcher, lesson: Lesson, scenes: list[Scene]
+) -> None:
+    other = matcher.learn(scenes[2].image, boxes(scenes[2]), [], complete=True)
+    found, turned = (matcher.find(scenes[1].image, {WORD: taught}) for taught in ([lesson, other], [other, lesson]))
+    assert [one.box for one in found] == [one.box for one in turned]
+    assert np.allclose([one.score for one in found], [one.score for one in turned], atol=1e-3)
