@@ -5,7 +5,8 @@ Each model runs with torch and with OpenVINO, in float32 (the same masks) and bf
 own, in turn, so that its peak memory is known; weights are random, of the published sizes. Beside the peak stands what
 of it are pages of torch's own libraries, which the CUDA build has gigabytes of. What the machine can do at most is the
 fastest float32 product that torch or OpenVINO makes of matrices like ViT-B's, in the same run. The ratios of CPU times
-hold on a machine that others use too; run it with one thread then, since waiting threads spin.
+hold on a machine that others use too; run it with one thread then, since waiting threads spin. With ``--warm`` each
+model embeds one image only, and all else are rounds of warm clicks in turn.
 """
 
 from __future__ import annotations
@@ -68,8 +69,11 @@ def segmenter_of(model: str, engine: str) -> Segmenter:
     return HfSamSegmenter(network, processor, device="cpu", **given)
 
 
-def work(model: str, engine: str, threads: int) -> None:
-    """Load, say so, then for every line on stdin make one cold click and some warm ones: a line of JSON each."""
+def work(model: str, engine: str, threads: int, *, warm_only: bool = False) -> None:
+    """Load, say so, then for every line on stdin make one cold click and some warm ones: a line of JSON each.
+
+    ``warm_only``: what would be further cold clicks are warm ones, too.
+    """
     import torch
 
     from backend.pipeline.types import Prompts
@@ -81,7 +85,8 @@ def work(model: str, engine: str, threads: int) -> None:
         image = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         place = np.array([[300, 400]], np.float32)
         start, cpu = time.perf_counter(), time.process_time()
-        embedding = segmenter.embed(image)
+        if not (number and warm_only):
+            embedding = segmenter.embed(image)
         mask = segmenter.decode(embedding, Prompts(place, np.ones(1, np.int64))).mask
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         warm, warm_cpu = time.perf_counter(), time.process_time()
@@ -132,10 +137,10 @@ def products(threads: int) -> float:
 
 
 @contextlib.contextmanager
-def worker(model: str, engine: str, threads: int) -> Iterator[subprocess.Popen[str]]:
+def worker(model: str, engine: str, threads: int, *, warm_only: bool) -> Iterator[subprocess.Popen[str]]:
     """A process that has loaded; ended afterwards."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cold_click", "--worker", model, engine]
-    command += ["--threads", str(threads)]
+    command += ["--threads", str(threads), *(["--warm"] if warm_only else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -153,18 +158,26 @@ def click(process: subprocess.Popen[str]) -> dict[str, float]:
     return answer
 
 
-def measure(models: list[str], repeats: int, threads: int, *, alone: bool = False) -> dict[str, dict[str, float]]:
-    """Medians in milliseconds of clicks taken in turn, their ratios, and peak memory; ``alone``: one after another."""
-    found: Answers = {model: {engine: [] for engine in ENGINES} for model in models}
-    pairs = [(model, engine) for model in models for engine in ENGINES]
+def measure(
+    models: list[str], repeats: int, threads: int, *, alone: bool = False, warm_only: bool = False
+) -> dict[str, dict[str, float]]:
+    """Medians in milliseconds of clicks taken in turn, their ratios, and peak memory.
+
+    ``alone``: one model after another; ``warm_only``: rows of warm clicks, in float32.
+    """
+    engines = [name for name in ENGINES if not (warm_only and name.endswith("bf16"))]
+    found: Answers = {model: {engine: [] for engine in engines} for model in models}
+    pairs = [(model, engine) for model in models for engine in engines]
     for together in [[pair] for pair in pairs] if alone else [pairs]:
         with contextlib.ExitStack() as stack:
-            workers = {pair: stack.enter_context(worker(*pair, threads)) for pair in together}
+            workers = {pair: stack.enter_context(worker(*pair, threads, warm_only=warm_only)) for pair in together}
             for _ in range(repeats):
                 for (model, engine), process in workers.items():
                     found[model][engine].append(click(process))
                     print(model, engine, found[model][engine][-1], file=sys.stderr, flush=True)
-    return rows(found, products(threads))
+    if not warm_only:
+        return rows(found, products(threads))
+    return {name: row for name, row in rows(found, 1.0).items() if name.startswith("warm")}
 
 
 def rows(found: Answers, gflops: float) -> dict[str, dict[str, float]]:
@@ -180,7 +193,7 @@ def rows(found: Answers, gflops: float) -> dict[str, dict[str, float]]:
     vit_b = found.get("vit_b", {}).get("openvino f32")
     for model, engines in found.items():
         torch = engines["torch"]
-        for engine in list(ENGINES)[1:]:
+        for engine in list(engines)[1:]:
             answers = engines[engine]
             row = table[f"cold click {SIDE}, {model} {engine}"] = {
                 "ms": median(answers, "ms"),
@@ -215,13 +228,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of each engine")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["vit_b", "sam2_hiera_tiny"])
     parser.add_argument("--alone", action="store_true", help="one process at a time: a quarter of the memory, no pairs")
+    parser.add_argument("--warm", action="store_true", help="one cold click a model, then warm ones only, in float32")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         model, engine = arguments.worker
-        work(model, engine, arguments.threads)
+        work(model, engine, arguments.threads, warm_only=arguments.warm)
         return
-    results = measure(arguments.models, arguments.repeats, arguments.threads, alone=arguments.alone)
+    results = measure(
+        arguments.models, arguments.repeats, arguments.threads, alone=arguments.alone, warm_only=arguments.warm
+    )
     if arguments.json:
         print(json.dumps(results))
         return

@@ -103,6 +103,7 @@ class LabelledExpression:
         kind: kind of expression (``single``, ``extreme``...), None if the source does not say.
         label: the category asked for as the source spells it, None if it does not say.
         number: place among the expressions of the source, which need not go image by image.
+        style: how it was written (``terse``, ``natural``), empty if the source does not say.
     """
 
     text: str
@@ -110,6 +111,7 @@ class LabelledExpression:
     kind: str | None = None
     label: str | None = None
     number: int = 0
+    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -300,7 +302,14 @@ def _read_coco_jsonl(folder: Path, split: str | Path | None, expressions: Path |
             LabelledObject(a.category, a.box, size, a.segmentation, str(a.id), a.truncated) for a in entry.annotations
         )
         found = tuple(
-            LabelledExpression(e.expression, tuple(index[i] for i in e.ann_ids), e.kind, e.category, number)
+            LabelledExpression(
+                e.expression,
+                tuple(index[i] for i in e.ann_ids),
+                e.kind,
+                e.category,
+                number,
+                str(e.extra.get("style", "")),
+            )
             for number, e in asked.get(entry.file_name, ())
         )
         images.append(LabelledImage(entry.path, *size, objects, found, complete, entry.file_name))

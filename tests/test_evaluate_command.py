@@ -41,3 +41,26 @@ def test_two_configs_stand_side_by_side(scenes: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(evaluate, [*words, "--gallery", str(tmp_path / "worst.png")])
     assert refused.exit_code == 2
     assert "one --config" in refused.output
+
+
+def test_other_sentences_are_told_by_style_and_by_the_objects_chosen(scenes: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (scenes / "expressions.jsonl").read_text("utf-8").splitlines()]
+    one = next(row for row in rows if row["kind"] == "single")
+    asked = [
+        one | {"id": 1, "set": scenes.name, "style": "terse"},
+        one | {"id": 2, "set": scenes.name, "style": "natural", "expression": f"{one['expression']} with faded lines"},
+        one | {"id": 3, "set": "another_folder", "image": "nowhere.png", "style": "terse"},
+    ]
+    file = tmp_path / "sentences.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    words = ["--data", str(scenes), "--expressions", str(file)]
+    report = json.loads(CliRunner().invoke(evaluate, [*words, "--json"], catch_exceptions=False).stdout)
+    assert report["n"] == 2  # the row of another folder is passed over
+    choices = report["choices"]
+    assert set(choices["by_style"]) == {"terse", "natural"}
+    assert choices["by_style"]["terse"]["right"] == 1.0
+    for values in (choices, *choices["by_style"].values()):
+        assert values["right"] + values["wrong"] + values["abstained"] == pytest.approx(1.0)
+    table = CliRunner().invoke(evaluate, words, catch_exceptions=False).stdout
+    assert "objects chosen: right" in table
+    assert "terse: right 100.0, wrong 0.0" in table

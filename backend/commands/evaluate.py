@@ -78,6 +78,7 @@ def _table(report: dict[str, Any]) -> str:
         "",
         f"boxes: {report['boxes']};"
         f" P@0.5 of the boxes of single targets: {100 * grounding['P@0.5']:.1f} (n {grounding['n']})",
+        *_choices(report["choices"]),
         f"absent objects: abstained from {absent['abstained']} of {absent['n']};"
         f" present objects: answered {present['answered']} of {present['n']}",
         f"seconds per expression: {report['seconds']:.3f}, with stored embeddings {report['seconds_embedded']:.3f};"
@@ -87,6 +88,16 @@ def _table(report: dict[str, Any]) -> str:
         + (f", {report['limit']} expressions spread evenly" if report["limit"] else ""),
     ]
     return "\n".join(lines)
+
+
+def _choices(choices: dict[str, Any]) -> list[str]:
+    """How often exactly the objects meant were chosen: of all, and by style where the rows name one."""
+    lines = []
+    for name, values in {"objects chosen": choices, **choices["by_style"]}.items():
+        parts = [f"{key} {100 * values[key]:.1f}" for key in ("right", "wrong", "abstained")]
+        offered = f"{100 * values['offered']:.1f} of those with the objects among the candidates"
+        lines.append(f"{name}: {', '.join(parts)}, {offered} (n {values['n']})")
+    return lines
 
 
 def _side_by_side(reports: Sequence[dict[str, Any]]) -> str:
@@ -137,7 +148,8 @@ def _side_by_side(reports: Sequence[dict[str, Any]]) -> str:
 @click.option(
     "--expressions",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Ask these of a coco_jsonl folder instead of its own (JSON lines as in expressions.jsonl).",
+    help="Ask these of a coco_jsonl folder instead of its own (JSON lines as in expressions.jsonl; rows whose `set` is"
+    " another folder are passed over, `style` splits the table of choices).",
 )
 @click.option("--whole", is_flag=True, help="Only expressions whose objects no border cuts, where the data says so.")
 @click.option(

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from backend.evaluation.choices import Picked, shares
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Embedding, Grounding, Image, Mask, Prelabels, hash_image
 from dataset_tools import categories
@@ -65,6 +66,7 @@ class Outcome:
         answered: there was at least one mask.
         box_iou: first predicted box against the one target's box; None unless there is exactly one target.
         target_area: pixels of the target at the image's own size.
+        choice: whether exactly the objects meant were chosen.
         spent: on the whole expression, embedding its windows included.
         spent_embedded: of which not on embedding: what it takes when the embeddings are stored.
     """
@@ -76,6 +78,7 @@ class Outcome:
     target_area: int
     spent: Spent
     spent_embedded: Spent
+    choice: Picked
 
     def iou(self, convention: Convention) -> float:
         """The IoU; for an absent object 1 if the pipeline abstained, else 0."""
@@ -105,6 +108,7 @@ class Evaluation:
             "single_target": self._summary(single),
             "small_objects": self._summary([one for one in single if one.target_area < SMALL_AREA]),
             "grounding": {"n": len(boxes), "P@0.5": float(np.mean([iou >= 0.5 for iou in boxes])) if boxes else 0.0},
+            "choices": self._choices(present),
             "absent": {"n": len(absent), "abstained": sum(not one.answered for one in absent)},
             "present": {"n": len(present), "answered": sum(one.answered for one in present)},
             "seconds": _mean([one.spent.wall for one in self.outcomes]),
@@ -121,6 +125,14 @@ class Evaluation:
                 "by_category": self._grouped(self.instances, lambda one: one.question.label),
             }
         return report
+
+    def _choices(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Of all, and by style where the rows name one."""
+        styled = group(
+            [one for one in outcomes if one.question.expression.style], lambda o: o.question.expression.style
+        )
+        by_style = {style: shares([one.choice for one in members]) for style, members in sorted(styled.items())}
+        return {**shares([one.choice for one in outcomes]), "by_style": by_style}
 
     def _summary(self, outcomes: Iterable[Outcome]) -> dict[str, Any]:
         return summarize([one.overlap for one in outcomes if one.overlap is not None], self.convention)
@@ -270,6 +282,7 @@ def _outcome(question: Question, timed: Timed, target: Mask, convention: Convent
         predicted |= item.mask
     box_iou = None
     targets = question.targets
+    offered = () if found.abstained is None else tuple(one.box for one in found.abstained.candidates)
     if len(targets) == 1:
         box_iou = found[0].box.iou(targets[0].box) if len(found) else 0.0
     return Outcome(
@@ -280,6 +293,7 @@ def _outcome(question: Question, timed: Timed, target: Mask, convention: Convent
         target_area=int(target.sum()),
         spent=spent,
         spent_embedded=embedded,
+        choice=Picked.of([item.box for item in found], offered, [target.box for target in targets]),
     )
 
 

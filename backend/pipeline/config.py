@@ -38,6 +38,7 @@ _FOLDERS = (Path(__file__).resolve().parents[2] / "configs", Path(__file__).reso
 # has none (a service) takes no parameter of that name, and need not take a device either.
 GROUNDERS: Mapping[str, str] = {
     "compact": "backend.pipeline.grounding.compact.grounder:load_compact_grounder",
+    "compact-vlm": "backend.pipeline.grounding.vlm.settling:load_settled",
     "lqvg": "backend.pipeline.grounding.lqvg:load_lqvg_grounder",
     "florence2": "backend.pipeline.grounding.florence2:load_florence2",
     "grounding-dino": "backend.pipeline.grounding.grounding_dino:load_grounding_dino",

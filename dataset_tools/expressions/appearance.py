@@ -35,12 +35,31 @@ class Outline:
         elongation: longer side over shorter side of the tightest rotated box, at least 1.
         fill: share of that box that the mask covers.
         solidity: share of its convex hull that the mask covers.
+        corners: share that the mask covers of each corner ninth of that box, going around; empty if not measured.
+        sides: the same of the ninths between them, the first between the first two corners.
     """
 
     angle: float
     elongation: float
     fill: float
     solidity: float
+    corners: tuple[float, ...] = ()
+    sides: tuple[float, ...] = ()
+
+    def likeness(self, letter: str) -> float:
+        """How much it looks like an ``l``, ``t`` or ``u``, turned or mirrored, in [0, 1]."""
+        if not self.corners:
+            return 0.0
+        corner = [float(_sigmoid(np.array((share - 0.22) / 0.07))) for share in self.corners]
+        side = [float(_sigmoid(np.array((share - 0.22) / 0.07))) for share in self.sides]
+        turns = range(4)
+        if letter == "l":  # one corner is empty
+            return max((1 - corner[i]) * min(corner[i - 1], corner[i - 2], corner[i - 3]) for i in turns)
+        if letter == "t":  # two corners of a side are empty, but not the side between them
+            return max(
+                (1 - corner[i]) * (1 - corner[(i + 1) % 4]) * side[i] * min(corner[i - 1], corner[i - 2]) for i in turns
+            )
+        return max((1 - side[i]) * min(corner) for i in turns)
 
 
 @dataclass(frozen=True)
@@ -140,7 +159,21 @@ def _outline(mask: npt.NDArray[np.bool_], box: Box) -> Outline | None:
     _, (first, second), degrees = cv2.minAreaRect(points)
     longer, shorter = max(first, second) + 1, min(first, second) + 1
     angle = np.deg2rad(degrees if first >= second else degrees + 90) % np.pi
-    return Outline(float(angle), longer / shorter, min(area / (longer * shorter), 1.0), min(area / hull, 1.0))
+    corners, sides = _ninths(part, cv2.minAreaRect(points))
+    return Outline(
+        float(angle), longer / shorter, min(area / (longer * shorter), 1.0), min(area / hull, 1.0), corners, sides
+    )
+
+
+def _ninths(part: npt.NDArray[np.uint8], rectangle: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Shares of the corners and sides (see :class:`Outline`) of a rotated rectangle of OpenCV's."""
+    corners = cv2.boxPoints(rectangle)
+    square = np.array([[0, 0], [29, 0], [29, 29]], np.float32)
+    turned = cv2.warpAffine(part, cv2.getAffineTransform(corners[:3].astype(np.float32), square), (30, 30))
+    shares = turned.reshape(3, 10, 3, 10).mean(axis=(1, 3))
+    around = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0)]
+    values = [float(shares[at]) for at in around]
+    return tuple(values[0::2]), tuple(values[1::2])
 
 
 def view_of(image: npt.NDArray[np.uint8]) -> View:

@@ -114,9 +114,9 @@ SHAPES = {
     "irregular": "irregular, irregularly shaped, y shaped, cross shaped, fan shaped, "
     "x shaped, kidney shaped, shaped like a kidney, bean shaped, free form, freeform, irregular shaped, "
     "cruciform, curved shaped",
-    "l-shaped": "l shaped, l shape",
-    "t-shaped": "t shaped, t shape",
-    "u-shaped": "u shaped, u shape, horseshoe shaped, h shaped",
+    "l-shaped": "l shaped, l shape, in an l, like an l, shaped like an l, with an l",
+    "t-shaped": "t shaped, t shape, in a t, like a t, shaped like a t, t head, t headed, t topped",
+    "u-shaped": "u shaped, u shape, in a u, like a u, shaped like a u, horseshoe shaped, h shaped",
 }
 
 GROUPS: dict[tuple[str, int | None], str] = {
@@ -224,6 +224,11 @@ HARMLESS = frozenset(
         "dull",
         "lashed",
         "rafted",
+        "hidden",
+        "cement",
+        "crane",
+        "edged",
+        "sided",
     ]
 )
 """Words that tell no object from another; ``filler`` in the table are those with a place in the grammar."""

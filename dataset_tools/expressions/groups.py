@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.query import GroupShape
@@ -16,6 +18,9 @@ __all__ = ["FoundGroup", "find_groups", "partitions"]
 
 _REACHES = (0.35, 0.8, 1.5, 3.0)
 """Gaps, in mean object sizes, up to which neighbours belong to one cluster."""
+_STEP, _MOST_CUTS = 1.25, 3
+"""Two distances in such a ratio set clusters apart; so many ways to do that are tried."""
+_NATURAL = 0.7
 _ROW_GAP = 3.5
 _MOST = 60
 Links = list[tuple[float, int, int]]
@@ -78,7 +83,9 @@ def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[Foun
         middles, extent = spatial.centers(own), own[:, 2:] - own[:, :2]
         across = 1 if shape == "row" else 0
         angles = [0.0] if shape == "row" else [np.pi / 2]
-        angles += [angle for angle, _ in _angles(own)[2:] if shape == "row" or abs(np.sin(angle)) >= 0.7]
+        angles += [
+            angle for angle, _ in _angles(own, _between_middles(own))[2:] if shape == "row" or abs(np.sin(angle)) >= 0.7
+        ]
         for angle in angles:
             normal = np.array([-np.sin(angle), np.cos(angle)])
             offset, depth = middles @ normal, float(np.median(extent[:, across]))
@@ -89,12 +96,18 @@ def partitions(boxes: Floats, peers: Bools, shape: GroupShape) -> list[list[Foun
             found[parts] = max(found.get(parts, 0.0), 1.0 if angle in (0.0, np.pi / 2) else 0.8 if steep else 0.9)
     else:
         gaps = spatial.gaps(own, own)
-        size = float(np.median(np.sqrt(spatial.sizes(own, "area"))))
+        size = _middle_size(own)
         for reach in _REACHES:
             linked = [tuple(int(here[i]) for i in part) for part in _connected(gaps <= reach * size)]
             alone = [(int(i),) for i in here if not any(int(i) in part for part in linked)]
             if linked:
                 found[tuple(sorted([*linked, *alone]))] = 1.0
+        for apart in (gaps, _between_middles(own)):
+            links = _shortest_links(apart)
+            for place, (most, _, _) in enumerate(_cuts(links, size)):
+                linked = [tuple(int(here[i]) for i in part) for part in _linked_by(links, len(own), most)]
+                alone = [(int(i),) for i in here if not any(int(i) in part for part in linked)]
+                found.setdefault(tuple(sorted([*linked, *alone])), 0.9 - 0.2 * place)
     return [[FoundGroup(part, fit) for part in parts] for parts, fit in found.items() if 1 < len(parts) <= 9]
 
 
@@ -107,70 +120,120 @@ def _counted(size: int, count: int | None, shape: GroupShape) -> float:
 
 
 def _candidates(boxes: Floats, gaps: Floats, shape: GroupShape) -> Iterator[tuple[list[int], float]]:
+    number, size, apart = len(boxes), _middle_size(boxes), _between_middles(boxes)
     if shape in ("any", "pair", "cluster"):
-        yield from _clusters(boxes, gaps, _shortest_links(gaps))
+        links = _shortest_links(gaps)
+        yield from _clusters(links, size, number)
+        for found in (links, _shortest_links(apart)):
+            yield from ((part, _NATURAL * fit) for part, fit in _natural_clusters(found, size, number))
     if shape == "row":
-        for angle, liking in _angles(boxes):
+        yield from _chains(gaps, _shortest_links(gaps), size)
+    if shape in ("row", "column", "any"):
+        for angle, liking in _angles(boxes, apart):
+            if shape == "column":
+                liking *= float(spatial.sigmoid(np.array((abs(np.sin(angle)) - 0.6) / 0.1)))
+            elif shape == "any":
+                liking *= 0.6
             yield from _lines(boxes, angle, liking)
-        yield from _chains(boxes, gaps, _shortest_links(gaps))
-    elif shape == "column":
-        for angle, liking in _angles(boxes):
-            upright = abs(np.sin(angle))
-            yield from _lines(boxes, angle, liking * float(spatial.sigmoid(np.array((upright - 0.6) / 0.1))))
-    elif shape == "any":
-        for angle, liking in _angles(boxes):
-            yield from ((line, 0.6 * fit) for line, fit in _lines(boxes, angle, liking))
 
 
-def _clusters(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[int], float]]:
+def _middle_size(boxes: Floats) -> float:
+    """Pixels: the median of the square roots of the areas."""
+    return float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
+
+
+def _clusters(links: Links, size: float, number: int) -> Iterator[tuple[list[int], float]]:
     """Connected by small gaps; the better the further away the others are."""
-    size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
     for reach in _REACHES:
-        for part in _linked_by(links, len(boxes), reach * size):
-            within = set(part)
-            inner = max(max(gap for gap, one, other in links if one in within and other in within), 0.2 * size)
-            others = np.ones(len(boxes), bool)
-            others[part] = False
-            outer = float(gaps[part][:, others].min()) if others.any() else 4 * inner
-            yield part, float(np.clip(0.4 + 0.6 * (outer / inner - 1) / 1.5, 0.3, 1.0))
+        for part, inner, outer in _linked(links, number, reach * size):
+            inner = max(inner, 0.2 * size)
+            yield part, min(max(0.4 + 0.6 * (min(outer, 4 * inner) / inner - 1) / 1.5, 0.3), 1.0)
 
 
-def _shortest_links(gaps: Floats) -> Links:
-    """The N - 1 gaps (pixels, one, other) that connect all boxes by the shortest way (Prim's algorithm)."""
-    away, origin = gaps[0].copy(), np.zeros(len(gaps), np.int64)  # to the nearest of those that are reached
-    away[0] = np.inf
-    reached = np.zeros(len(gaps), bool)
-    reached[0] = True
-    links = []
-    for _ in range(len(gaps) - 1):
-        one = int(away.argmin())
-        links.append((float(away[one]), int(origin[one]), one))
-        reached[one] = True
-        closer = (gaps[one] < away) & ~reached
-        away[closer], origin[closer] = gaps[one][closer], one
-        away[one] = np.inf
-    return links
+def _linked(links: Links, number: int, most: float) -> Iterator[tuple[list[int], float, float]]:
+    """Groups as of ``_linked_by``, each with its longest link within and the shortest to another one, in pixels."""
+    label, parts = _labelled(links, number, most)
+    inner, outer = [0.0] * number, [math.inf] * number
+    for gap, one, other in links:
+        if label[one] == label[other]:
+            inner[label[one]] = max(inner[label[one]], gap)
+        else:  # of the links that connect all by the shortest way one is the shortest way out of each group
+            for end in (label[one], label[other]):
+                outer[end] = min(outer[end], gap)
+    for part in parts:
+        name = label[part[0]]
+        yield part, inner[name], outer[name]
+
+
+def _between_middles(boxes: Floats) -> Floats:
+    """float64[N, N] in pixels: boxes of tilted objects overlap, their middles are apart."""
+    middles = spatial.centers(boxes)
+    return np.asarray(np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0)), np.float64)
+
+
+def _cuts(links: Links, size: float) -> list[tuple[float, float, float]]:
+    """(length, inner, outer) in pixels: up to which links hold together where a much longer one comes next."""
+    lengths = sorted(max(gap, 0.1 * size) for gap, _, _ in links)
+    steps = [(outer / inner, inner, outer) for inner, outer in pairwise(lengths)]
+    chosen = sorted((step for step in steps if step[0] >= _STEP), reverse=True)[:_MOST_CUTS]
+    return [((inner * outer) ** 0.5, inner, outer) for _, inner, outer in chosen]
+
+
+def _natural_clusters(links: Links, size: float, number: int) -> Iterator[tuple[list[int], float]]:
+    """Connected by distances that are short beside the next longer ones."""
+    for most, inner, outer in _cuts(links, size):
+        fit = min(max(0.4 + 0.6 * (outer / inner - 1) / 0.8, 0.3), 1.0)
+        yield from ((part, fit) for part in _linked_by(links, number, most))
+
+
+def _shortest_links(apart: Floats) -> Links:
+    """The N - 1 distances (pixels, one, other) that connect all boxes by the shortest way (Boruvka's algorithm)."""
+    number = len(apart)
+    index = np.arange(number)
+    low, high = np.minimum.outer(index, index), np.maximum.outer(index, index)
+    distinct = apart + 1e-9 * (low * number + high)  # so that no two are alike
+    np.fill_diagonal(distinct, np.inf)
+    label: npt.NDArray[np.int64] = index.copy()
+    links: dict[tuple[int, int], float] = {}
+    while len(links) < number - 1:
+        outside = np.where(label[:, None] == label, np.inf, distinct)
+        nearest = outside.argmin(axis=1)
+        away = outside[index, nearest].tolist()
+        shortest: dict[int, tuple[float, int, int]] = {}
+        for one, (name, gap, other) in enumerate(zip(label.tolist(), away, nearest.tolist(), strict=True)):
+            if name not in shortest or gap < shortest[name][0]:
+                shortest[name] = (gap, one, other)
+        for _, one, other in shortest.values():
+            links[min(one, other), max(one, other)] = float(apart[one, other])
+        label = np.asarray(_labelled([(gap, *ends) for ends, gap in links.items()], number, math.inf)[0])
+    return [(gap, one, other) for (one, other), gap in links.items()]
 
 
 def _linked_by(links: Links, number: int, most: float) -> list[list[int]]:
     """Groups of two and more of ``number`` boxes that links of at most ``most`` pixels connect."""
+    return _labelled(links, number, most)[1]
+
+
+def _labelled(links: Links, number: int, most: float) -> tuple[list[int], list[list[int]]]:
+    """A name for the group of each box, and the groups of two and more."""
     label = list(range(number))
     members = [[index] for index in range(number)]
     for gap, one, other in links:
-        if gap <= most and label[one] != label[other]:
-            old, new = label[one], label[other]
+        old, new = label[one], label[other]
+        if gap <= most and old != new:
+            if len(members[old]) > len(members[new]):
+                old, new = new, old
             for index in members[old]:
                 label[index] = new
             members[new] += members[old]
             members[old] = []
-    return sorted(sorted(part) for part in members if len(part) > 1)
+    return label, sorted(sorted(part) for part in members if len(part) > 1)
 
 
-def _chains(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[int], float]]:
+def _chains(gaps: Floats, links: Links, size: float) -> Iterator[tuple[list[int], float]]:
     """Rows that bend: clusters in which each has one or two next to it."""
-    size = float(np.median(np.sqrt(spatial.sizes(boxes, "area"))))
     for reach in _REACHES[:3]:
-        for part in _linked_by(links, len(boxes), reach * size):
+        for part in _linked_by(links, len(gaps), reach * size):
             if len(part) <= 3:
                 continue
             beside = (gaps[np.ix_(part, part)] <= reach * size).sum(axis=1) - 1
@@ -178,24 +241,25 @@ def _chains(boxes: Floats, gaps: Floats, links: Links) -> Iterator[tuple[list[in
                 yield part, 0.95
 
 
-def _angles(boxes: Floats) -> list[tuple[float, float]]:
-    """Directions in which neighbours follow one another, in radians in [0, pi), with a liking in [0, 1]."""
-    middles = spatial.centers(boxes)
+def _angles(boxes: Floats, apart: Floats) -> list[tuple[float, float]]:
+    """Directions in which neighbours follow one another, in radians in [0, pi), with a liking in [0, 1].
+
+    ``apart``: float64[N, N], pixels between the boxes' middles.
+    """
     angles = [(0.0, 1.0), (np.pi / 2, 0.75)]
     if len(boxes) < 3:
         return angles
-    distance = np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0))
-    np.fill_diagonal(distance, np.inf)
-    nearest = distance.argmin(axis=1)
+    middles = spatial.centers(boxes)
+    nearest = (apart + np.diag(np.full(len(apart), np.inf))).argmin(axis=1)
     offset = middles[nearest] - middles
-    turned = np.arctan2(offset[:, 1], offset[:, 0]) % np.pi
-    doubled = np.exp(2j * turned)
-    modes = []
-    for start in np.linspace(0.0, np.pi, 8, endpoint=False):  # rows of different directions each have their own
-        near = np.abs(np.angle(doubled * np.exp(-2j * start))) < 0.5
-        if near.sum() >= 3:
-            modes.append((int(near.sum()), float(np.angle(doubled[near].mean()) / 2 % np.pi)))
-    for _, main in sorted(modes, reverse=True)[:4]:
+    doubled = np.exp(2j * (np.arctan2(offset[:, 1], offset[:, 0]) % np.pi))
+    starts = np.exp(
+        -2j * np.linspace(0.0, np.pi, 8, endpoint=False)
+    )  # rows of different directions each have their own
+    near = np.abs(np.angle(starts[:, None] * doubled)) < 0.5
+    counts, means = near.sum(axis=1), np.angle(near @ doubled) / 2 % np.pi
+    modes = [(int(n), float(mean)) for n, mean in zip(counts, means, strict=True) if n >= 3]
+    for _, main in sorted(modes, reverse=True)[:3]:
         if all(_turn(main, known) > 0.12 for known, _ in angles):
             angles.append((main, 0.95))
     return angles

@@ -15,9 +15,9 @@ from typing import Any
 from dataset_tools.categories import CATEGORIES, Mention, category_name, find_mentions
 from dataset_tools.expressions.meanings import ANYWHERE, MEANINGS, meanings_of
 from dataset_tools.expressions.spelling import corrected
-from dataset_tools.expressions.vocabulary import TABLE, combine
+from dataset_tools.expressions.vocabulary import TABLE
 
-__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "combine", "lexemes", "own_nouns", "says_nothing"]
+__all__ = ["EMPTY_NOUNS", "MOST_WORDS", "Lexeme", "lexemes", "own_nouns", "says_nothing"]
 
 EMPTY_NOUNS = frozenset(
     {"object", "target", "region", "mask", "foreground", "instance", "thing", "item", "referent", "referred object"}

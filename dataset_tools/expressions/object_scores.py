@@ -6,6 +6,7 @@ import numpy as np
 
 from dataset_tools import colors
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.appearance import Outline
 from dataset_tools.expressions.candidates import Candidates, LabelledBox
 from dataset_tools.expressions.query import Color, Part, Shape, State
 from dataset_tools.expressions.spatial_scores import Bools, Floats
@@ -16,6 +17,10 @@ _STANDS_OUT = 8.0
 """Units of CIELAB by which those of a colour differ from the middle one of all."""
 _AT_BORDER = 1.5
 """Pixels from the image's border up to which an object is cut by it."""
+
+
+_LETTERS, _LETTER = "ltu", 0.4
+"""Shapes that are told by which parts of the outline's rectangle are empty, and how much that counts."""
 
 
 def color_scores(condition: Color, scene: Candidates, peers: Bools) -> Floats:
@@ -100,10 +105,23 @@ def shape_scores(condition: Shape, scene: Candidates, peers: Bools) -> Floats | 
             return np.asarray(np.exp(-np.log(longish) / 0.25), np.float64)
         case "l-shaped" | "t-shaped" | "u-shaped" | "irregular" | "curved" if known:
             low = solidity[peers].min() if peers.any() else 0.0
-            return spatial.sigmoid((low + 0.12 - solidity) / 0.05) if condition.name != "curved" else 1.2 - fill
+            hollow = spatial.sigmoid((low + 0.12 - solidity) / 0.05)
+            letter = condition.name[0]
+            if condition.name == "curved":
+                return 1.2 - fill
+            like = np.array([0.0 if o is None else _letter(o, letter) for o in outlines])
+            if letter not in _LETTERS or not peers.any() or like[peers].max() < 0.5:
+                return hollow
+            return np.asarray((1.0 - _LETTER) * hollow + _LETTER * like, np.float64)
         case "straight" if known:
             return spatial.sigmoid((longish - 3.0) / 0.8)
     return None
+
+
+def _letter(outline: Outline, letter: str) -> float:
+    """In [0, 1]; people call many a dock T- or U-shaped that is an L with a short foot."""
+    others = max(outline.likeness(other) for other in _LETTERS)
+    return max(outline.likeness(letter), 0.5 * others)
 
 
 def _upright_angle(candidate: LabelledBox) -> float:

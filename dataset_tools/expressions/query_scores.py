@@ -13,7 +13,7 @@ import numpy as np
 
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.candidates import Candidates
-from dataset_tools.expressions.groups import FoundGroup, find_groups, partitions
+from dataset_tools.expressions.group_choice import groups_meant
 from dataset_tools.expressions.object_scores import color_scores, part_scores, shape_scores, state_scores
 from dataset_tools.expressions.query import (
     Among,
@@ -30,6 +30,8 @@ from dataset_tools.expressions.query import (
     State,
 )
 from dataset_tools.expressions.relation_scores import Weigh, distance_to, relation_scores
+from dataset_tools.expressions.salience import salience
+from dataset_tools.expressions.size_scores import hinted, relative_size
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["Fit", "fit"]
@@ -39,14 +41,8 @@ _CONFLICT = 0.02
 _NO_PRESENCE = 0.03
 """A candidate with less is not counted when it is asked for the fifth."""
 _DOUBT_OF_LANDMARKS = 0.25
-_TWO_KINDS = 1.4
-"""Log of the ratio of areas from which "truck" and "car" are told apart by size."""
 _SLACK_OF_PLACES, _SLACK_OF_ENDS = 0.015, 0.005
 """Share of the image's diagonal by which two may differ and still both be "at the bottom", both "bottommost"."""
-_MOST_GROUPS = 24
-"""So many groups that might be meant are placed in the image."""
-_GROUPS = 5
-"""So many groups are considered for one expression."""
 _DOUBT: dict[type, float] = {
     Color: 0.05, Part: 0.25, Size: 0.1, Shape: 0.3, State: 0.15, Relation: 0.05, Place: 0.01, Extreme: 0.01,
     Among: 0.03, Group: 0.05,
@@ -84,18 +80,21 @@ def fit(query: Query, scene: Candidates, within: Bools | None = None) -> Fit:
     groups = [c for c in query.constraints if isinstance(c, Group) and not c.negated]
     if groups:
         return _in_groups(query, groups[0], scene, here)
-    return _flat(query, scene, here)
+    return _flat(query, scene, here, of_group=within is not None)
 
 
-def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
+def _flat(query: Query, scene: Candidates, here: Floats, *, of_group: bool) -> Fit:
+    """``of_group``: ``here`` are those of a group, of which everyone counts."""
     fits = here.copy()
     doubted = here.copy()
     seen: list[tuple[Constraint, Floats]] = []
     missing: list[str] = []
+    noticed = np.ones(len(here)) if of_group else salience(query, scene, here > 0)
     for condition in query.constraints:
         if _is_order(condition, query):
             continue
-        values = _condition(condition, query, scene, fits > 0, missing)
+        peers = (fits > 0) & (noticed >= 0.5)
+        values = _condition(condition, query, scene, peers if peers.any() else fits > 0, missing)
         if values is None:
             missing += _nouns(condition)
             continue
@@ -106,7 +105,7 @@ def _flat(query: Query, scene: Candidates, here: Floats) -> Fit:
         if isinstance(condition, Relation) and condition.targets[0].category not in scene.kinds:
             doubt = _DOUBT_OF_LANDMARKS
         doubted = doubted * (doubt + (1.0 - doubt) * values)
-    doubted = doubted * _hinted(query.hint, scene, here > 0)
+    doubted = doubted * hinted(query.hint, scene, here > 0) * noticed
     most = max(float(doubted.max()), 1e-9)  # many conditions shrink all alike; the best of them is there all the same
     presence = scene.presence * doubted / most
     counted = _without_asides(query, seen, scene, here)
@@ -156,7 +155,7 @@ def _in_groups(query: Query, group: Group, scene: Candidates, here: Floats) -> F
     own = tuple(c for c in rest.constraints if isinstance(c, Color | Part | State | Shape) and not c.negated)
     members = fit(replace(query, is_all=True, count=None, constraints=(*group.members, *own)), scene, here > 0)
     liked = members.score / max(float(members.score.max()), 1e-9) * here
-    found = _counted_groups(group, liked, scene, here) or _likely_groups(group, liked, scene, here)
+    found = groups_meant(group, liked, scene, here, lambda query, things: fit(query, things).score)
     if not found:
         return _merged_flat(group, rest, scene, here, members)
     fits: Floats = np.zeros(len(here))
@@ -182,79 +181,6 @@ def _merged_flat(group: Group, rest: Query, scene: Candidates, here: Floats, mem
     """Where no group is seen, its conditions are those of the object: "the left one of the row at the top"."""
     flat = fit(replace(rest, constraints=(*group.place, *group.members, *rest.constraints)), scene, here > 0)
     return replace(flat, missing=(*members.missing, *flat.missing))
-
-
-def _counted_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
-    """As ``_likely_groups``, for "the second row": the rank-th of all groups, by each way to deal objects to them."""
-    order = next((c for c in group.place if isinstance(c, Extreme)), None)
-    if order is None or order.rank < 2 or group.shape not in ("row", "column", "cluster"):
-        return []
-    peers = (liked >= 0.5) & (here > 0)
-    result: list[tuple[Bools, float]] = []
-    for parts in partitions(scene.boxes, peers, group.shape):
-        if len(parts) < order.rank:
-            continue
-        score = _group_places(group, parts, scene)
-        best = int(score.argmax())
-        size = len(parts[best].members)
-        wanted = 1.0 if group.count in (None, size) else 0.2
-        single = 0.4 if size == 1 else 1.0
-        mask: Bools = np.zeros(len(here), bool)
-        mask[list(parts[best].members)] = True
-        result.append((mask, parts[best].fit * wanted * single))
-    top = max((weight for _, weight in result), default=0.0)
-    return [(mask, weight / top) for mask, weight in result]
-
-
-def _likely_groups(group: Group, liked: Floats, scene: Candidates, here: Floats) -> list[tuple[Bools, float]]:
-    """(bool[N], weight in [0, 1]) of the groups that may be meant, best first."""
-    found: dict[tuple[int, ...], float] = {}
-    everyone = here > 0
-    chosen = (liked >= 0.5) & everyone
-    for peers, weight in ((chosen, 1.0), (everyone, 0.8)):
-        if weight < 1.0 and (chosen == everyone).all():
-            break
-        for one in find_groups(scene.boxes, peers, group.shape, group.count, scene.gaps):
-            value = weight * one.fit * float(np.mean(liked[list(one.members)]))
-            found[one.members] = max(found.get(one.members, 0.0), value)
-        if group.shape == "any" and group.count and peers.sum() >= group.count:
-            order = np.argsort(-liked, kind="stable")
-            best = tuple(sorted(int(i) for i in order[: group.count]))
-            behind = float(liked[order[group.count]]) if len(order) > group.count else 0.0
-            lead = float(np.clip(1.0 - behind / max(float(liked[list(best)].min()), 1e-9), 0.0, 1.0))
-            value = (0.1 + 0.8 * lead) * float(np.mean(liked[list(best)]))
-            found[best] = max(found.get(best, 0.0), value)
-    if not found:
-        return []
-    likeliest = sorted(found.items(), key=lambda item: -item[1])[:_MOST_GROUPS]
-    ranked = [FoundGroup(members, value) for members, value in likeliest]
-    weights = np.array([one.fit for one in ranked])
-    if group.place and len(ranked) > 1:
-        weights = weights * _group_places(group, ranked, scene)
-    total = max(len(one.members) for one in ranked)
-    if group.count is None:  # "the row": rather the long one
-        weights = weights * np.array([(len(one.members) / total) ** 0.35 for one in ranked])
-    order = np.argsort(-weights, kind="stable")[:_GROUPS]
-    top = float(weights[order[0]])
-    result: list[tuple[Bools, float]] = []
-    for i in order:
-        if weights[i] >= 0.15 * top and top > 0:
-            mask: Bools = np.zeros(len(here), bool)
-            mask[list(ranked[int(i)].members)] = True
-            result.append((mask, float(weights[i] / top)))
-    return result
-
-
-def _group_places(group: Group, found: list[FoundGroup], scene: Candidates) -> Floats:
-    """How well each group, as one thing with a box of its own, meets what is said of it."""
-    boxes = [
-        np.concatenate([own[:, :2].min(axis=0), own[:, 2:].max(axis=0)])
-        for own in (scene.boxes[list(one.members)] for one in found)
-    ]
-    things = scene.with_things(boxes, [one.fit for one in found])
-    placed = fit(Query("", category=Candidates.GROUP, constraints=group.place), things)
-    score = placed.score[len(scene.candidates) :] / np.maximum(things.presence[len(scene.candidates) :], 1e-9)
-    return np.asarray(score / max(float(score.max()), 1e-9), np.float64)
 
 
 def _nouns(condition: Constraint) -> list[str]:
@@ -299,7 +225,7 @@ def _condition(
                 return spatial.side(scene.boxes, constraint.direction, peers)
             return region
         case Size():
-            return _relative_size(constraint, scene, peers, single=not query.is_all)
+            return relative_size(constraint, scene, peers, single=not query.is_all)
         case Color():
             return color_scores(constraint, scene, peers)
         case Part():
@@ -340,29 +266,6 @@ def _weigher(scene: Candidates, missing: list[str] | None = None) -> Weigh:
         return found.score
 
     return weigh
-
-
-def _hinted(hint: str, scene: Candidates, peers: Bools) -> Floats:
-    """ "truck", "car": rather one of the large, of the small ones."""
-    if not hint or peers.sum() < 2:
-        return np.ones(len(peers))
-    logs = np.log(scene.sizes("area")) * (1 if hint == "large" else -1)
-    low, high = np.percentile(logs[peers], (10, 90))
-    if high - low > _TWO_KINDS:  # cars and trucks, plainly
-        return np.asarray(0.2 + 0.8 * spatial.sigmoid((logs - (low + high) / 2) / 0.25), np.float64)
-    return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
-
-
-def _relative_size(constraint: Size, scene: Candidates, peers: Bools, *, single: bool) -> Floats:
-    """ "large": against the middle of the candidates' sizes; for one object rather the largest than the second."""
-    if peers.sum() < 2:
-        return np.ones(len(peers))
-    logs = np.log(scene.sizes(constraint.measure)) * constraint.sign
-    middle = (logs[peers].min() + logs[peers].max()) / 2
-    score = spatial.sigmoid((logs - middle) / 0.25 + 0.5)
-    if single:
-        score = score * (0.5 + 0.5 * spatial.ranked(logs, np.full(len(logs), 0.15), peers.astype(np.float64)))
-    return np.asarray(score, np.float64)
 
 
 def _place(constraint: Constraint, query: Query, scene: Candidates, presence: Floats, *, inside: bool) -> Floats | None:

@@ -28,6 +28,7 @@ __all__ = [
     "sigmoid",
     "sizes",
     "surrounded",
+    "to_border",
 ]
 
 Bools = npt.NDArray[np.bool_]
@@ -245,3 +246,9 @@ def surrounded(boxes: Floats, targets: Floats, presence: Floats) -> Floats:
             widest = np.diff(angles, append=angles[0] + 2 * np.pi).max()
             score[index] = float(sigmoid(np.array((1.05 * np.pi - widest) / 0.25)))
     return np.asarray(np.maximum(held, score), np.float64)
+
+
+def to_border(boxes: Floats, image_size: tuple[int, int]) -> Floats:
+    """float64[N, 4]: pixels from each side (left, top, right, bottom) of the boxes to that border of the image."""
+    height, width = image_size
+    return np.stack([boxes[:, 0], boxes[:, 1], width - boxes[:, 2], height - boxes[:, 3]], axis=1)

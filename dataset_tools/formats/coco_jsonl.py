@@ -139,7 +139,8 @@ def read(folder: str | Path, split: str | Path | None = None, expressions: Path 
         folder: the folder described at the top of this module.
         split: a name in ``split.json``, or a file that lists image file names (a JSON list, or one per line); keeps
             only those images with their annotations and expressions. None keeps all.
-        expressions: another file of expressions about the folder's annotations; None reads ``expressions.jsonl``.
+        expressions: another file of expressions about the folder's annotations; None reads ``expressions.jsonl``. Rows
+            whose ``set`` names another folder are passed over.
 
     Raises:
         DatasetError: a file is missing or malformed, or ids do not fit together; the message names file and line.
@@ -157,7 +158,11 @@ def read(folder: str | Path, split: str | Path | None = None, expressions: Path 
             f"{expressions} does not exist; a file of expressions was expected, one JSON object per line"
         )
     rows = tuple(
-        _read_expressions(expressions or folder / "expressions.jsonl", {image.file_name: image for image in images})
+        _read_expressions(
+            expressions or folder / "expressions.jsonl",
+            {image.file_name: image for image in images},
+            folder.resolve().name,
+        )
     )
     if split is not None:
         names = _split_names(folder, splits, split, {image.file_name for image in images})
@@ -317,7 +322,7 @@ def _box(item: dict[str, Any], segmentation: Segmentation, height: int, width: i
     return Box(x, y, x + w, y + h)
 
 
-def _read_expressions(file: Path, images: Mapping[str, ImageEntry]) -> Iterator[Expression]:
+def _read_expressions(file: Path, images: Mapping[str, ImageEntry], folder_name: str) -> Iterator[Expression]:
     if not file.is_file():
         return
     annotations = {name: {annotation.id for annotation in image.annotations} for name, image in images.items()}
@@ -331,6 +336,8 @@ def _read_expressions(file: Path, images: Mapping[str, ImageEntry]) -> Iterator[
                 item = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise DatasetError(f"{where}: not valid JSON ({error}): {line[:80]!r}") from error
+            if isinstance(item, dict) and item.get("set", folder_name) != folder_name:
+                continue
             expression_id, image = _field(item, "id", int, where), _field(item, "image", str, where)
             if image not in images:
                 raise DatasetError(f"{where}: image {image!r} is not in annotations.json")

@@ -1,7 +1,9 @@
-"""People's own sentences over true boxes: 250 of ours about training scenes, in tests/data/sentences.jsonl.
+"""People's own sentences over true boxes: 352 of ours about training scenes, in tests/data/sentences.jsonl.
 
-They were written by looking at the numbered boxes of 33 images of nwpu_vhr10 and isaid_512 (parts ``train``), before
-any rule was tried on them; faults that they showed were mended by kind afterwards, and the chance is fitted on them.
+250 were written by looking at the numbered boxes of 33 images of nwpu_vhr10 and isaid_512 (parts ``train``), the chance
+is fitted on them; 102 (ids from 250 on) by looking at one object, drawn by chance and marked, in each of 51 further
+images (``train`` and ``val``), ten of which were not understood: the numbered boxes show that others fit as well. All
+were written before any rule was tried on them; faults that they showed were mended by kind afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def measured(request: pytest.FixtureRequest) -> dict[str, dict[str, float | int]
     return table(answers(rows, situations(rows, shared)))
 
 
-@pytest.mark.parametrize(("style", "right", "wrong"), [("terse", 0.71, 0.05), ("natural", 0.68, 0.08)])
+@pytest.mark.parametrize(("style", "right", "wrong"), [("terse", 0.70, 0.06), ("natural", 0.68, 0.06)])
 def test_sentences_of_our_own(
     measured: dict[str, dict[str, float | int]], style: str, right: float, wrong: float
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,14 @@ def omdet(folder: Path) -> dict[str, str]:
     return only(folder)
 
 
-TINY: dict[str, Callable[[Path], dict[str, str]]] = {
+def compact_vlm(_: Path) -> dict[str, Any]:
+    """Nobody listens there: the expression of the test leaves nothing open."""
+    return {"weights": "compact_grounder", "options": {"url_env": "VLM_URL", "model": "m"}}
+
+
+TINY: dict[str, Callable[[Path], dict[str, Any]]] = {
     "compact": lambda _: {"weights": "compact_grounder"},
+    "compact-vlm": compact_vlm,
     "lqvg": lqvg,
     "florence2": lambda folder: only(write_florence2(folder, POLYGON)),
     "grounding-dino": lambda folder: only(write_grounding_dino(folder)),
@@ -54,7 +61,10 @@ TINY: dict[str, Callable[[Path], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("kind", GROUNDERS)
-def test_every_kind_takes_what_the_pipeline_asks_with(kind: str, tmp_path: Path) -> None:
+def test_every_kind_takes_what_the_pipeline_asks_with(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLM_URL", "http://127.0.0.1:9/v1")
     assert kind in TINY, f"a new kind of grounder: add what writes a tiny {kind} to TINY"
     config = PipelineConfig.model_validate(
         {

@@ -14,7 +14,7 @@ from segment_anything.modeling import TwoWayTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backend.pipeline.segmentation.folded_decoder import as_matrix, pixels_in_rows, two_way
+from backend.pipeline.segmentation.folded_decoder import FirstLook, as_matrix, first_look, pixels_in_rows, two_way
 
 __all__ = ["FoldedHfDecoder", "ImageSide", "feature_shapes"]
 
@@ -64,6 +64,7 @@ class FoldedHfDecoder(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.decoder = model.mask_decoder
+        self.prompt_encoder = model.prompt_encoder
         self.transformer = _under_published_names(self.decoder)
         height, width = model.prompt_encoder.image_embedding_size
         self.grid = (int(height), int(width))
@@ -84,14 +85,47 @@ class FoldedHfDecoder(nn.Module):
         own = [cast(nn.Embedding, one).weight for one in self.own_tokens]
         return torch.cat(own if sparse is None else [*own, sparse])
 
+    def image_side(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``tokens`` float[h * w, C] of ``ImageSide`` where no mask is a prompt, then keys, values and queries
+        of a ``FirstLook`` at them: what further decodes of the image need not do again.
+        """
+        without_mask = tokens + self.prompt_encoder.no_mask_embed.weight
+        return without_mask, *first_look(self.transformer, without_mask, self.image_pe)
+
+    def dense_prompt(self, mask: Tensor | None) -> Tensor:
+        """A mask prompt float[1, 1, 4 h, 4 w], as the channels float[h * w, M] that ``mixing`` adds to the image's."""
+        embed = self.prompt_encoder.mask_embed
+        channels = embed.conv3.in_channels
+        if mask is None:
+            return torch.zeros(len(self.image_pe), channels + 1, device=self.image_pe.device)
+        hidden = embed.activation(embed.layer_norm1(embed.conv1(mask)))
+        hidden = embed.activation(embed.layer_norm2(embed.conv2(hidden)))[0].flatten(1).T
+        return functional.pad(hidden, (0, 1), value=1.0)  # the last stands for what is added instead of no mask's own
+
+    def mixing(self) -> Tensor:
+        """float[C, M]: what the channels of ``dense_prompt`` add to the image's tokens."""
+        last = self.prompt_encoder.mask_embed.conv3
+        instead = last.bias - self.prompt_encoder.no_mask_embed.weight[0]
+        return torch.cat((last.weight.flatten(1), instead[:, None]), dim=1)
+
     def forward(
-        self, image_tokens: Tensor, prompt_tokens: Tensor, finest: Tensor | None = None, finer: Tensor | None = None
+        self,
+        image_tokens: Tensor,
+        prompt_tokens: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        queries: Tensor,
+        dense: Tensor,
+        finest: Tensor | None = None,
+        finer: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """All masks of the decoder and what it thinks of them.
 
         Args:
-            image_tokens: float[h * w, C], of ``ImageSide``, the dense prompt added.
+            image_tokens: float[h * w, C], of ``image_side``, and of a mask prompt ``dense @ mixing.T`` added.
             prompt_tokens: from ``prompt_tokens``.
+            keys, values, queries: of ``image_side``.
+            dense: from ``dense_prompt``.
             finest: float[h * w * 16, C / 8], of ``ImageSide``.
             finer: float[h * w * 4, C / 4], of ``ImageSide``.
 
@@ -100,7 +134,8 @@ class FoldedHfDecoder(nn.Module):
         """
         decoder = self.decoder
         own = sum(cast(nn.Embedding, one).num_embeddings for one in self.own_tokens)
-        image, tokens = two_way(self.transformer, image_tokens, self.image_pe, prompt_tokens, own)
+        known = FirstLook(keys, values, queries, dense, self.mixing())
+        image, tokens = two_way(self.transformer, image_tokens, self.image_pe, prompt_tokens, own, known)
         first, norm, second = decoder.upscale_conv1, decoder.upscale_layer_norm, decoder.upscale_conv2
         rows = functional.linear(image, as_matrix(first), first.bias.repeat(4)).view(-1, first.out_channels)
         rows = rows if finer is None else rows + finer

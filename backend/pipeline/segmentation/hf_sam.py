@@ -36,7 +36,7 @@ __all__ = ["HfSamSegmenter", "load_hf_sam"]
 
 _MODEL_TYPES = ("sam", "sam_hq", "sam2", "sam2_video", "edgetam", "edgetam_video")
 _FEATURE_BYTES = 48_000_000
-"""Embeddings kept in the form in which the decoder reads them, beside the store's: three of SAM 2."""
+"""Embeddings kept in the form in which the decoder reads them, beside the store's: two of SAM 2."""
 
 
 class HfSamSegmenter:
@@ -93,7 +93,9 @@ class HfSamSegmenter:
             raise ConfigError(f"segmenter.engine openvino runs on the CPU, the device is {self._device}: set cpu")
         image, *others = [torch.zeros(shape) for shape in self._shapes]
         tokens = self._decoder.prompt_tokens(torch.zeros(2, image.shape[1]))
-        self._run_decoder = compile_network(self._decoder, [image, tokens, *others], varying=[1])
+        image, *looks = self._decoder.image_side(image)
+        dense = self._decoder.dense_prompt(None)
+        self._run_decoder = compile_network(self._decoder, [image, tokens, *looks, dense, *others], varying=[1])
         pixels = torch.zeros(1, 3, self._side, self._side)
         encoder = HieraRows(self._model) if is_hiera(self._model) else ImageSide(self._model)
         self._run_encoder = compile_network(
@@ -163,9 +165,13 @@ class HfSamSegmenter:
             PromptError: no prompt, a point outside the image, or mask logits of another shape than the model's.
         """
         size = embedding.image_size
-        sparse, dense = self._encoded(embedding, prompts)
-        image, *others = self._in_rows(embedding)
-        masks, ious = self._run_decoder(image + dense, self._decoder.prompt_tokens(sparse), *others)
+        sparse, mask = self._encoded(embedding, prompts)
+        image, keys, values, queries, *others = self._in_rows(embedding)
+        dense = self._decoder.dense_prompt(mask)
+        if mask is not None:
+            image = torch.addmm(image, dense, self._decoder.mixing().T)
+        tokens = self._decoder.prompt_tokens(sparse)
+        masks, ious = self._run_decoder(image, tokens, keys, values, queries, dense, *others)
         lone_point = len(prompts.points) == 1 and prompts.box is None and prompts.mask_logits is None
         best = self._chosen(masks, ious, lone_point=lone_point)
         low_res = masks[best].cpu().numpy()
@@ -205,26 +211,28 @@ class HfSamSegmenter:
         return logits
 
     def _in_rows(self, embedding: Embedding) -> tuple[Tensor, ...]:
-        """The embedding as the decoder reads it, float32; kept, since further clicks ask for it again."""
+        """The embedding as the decoder reads it, float32: of ``image_side``, then the finest and the finer rows as far
+        as there are any. Kept, since further clicks ask for it again.
+        """
         rows = self._features.get(embedding.key)
         if rows is None:
             flat = torch.from_numpy(embedding.features).to(self._device, torch.float32).flatten()
             parts = torch.split(flat, [math.prod(shape) for shape in self._shapes])
-            rows = tuple(one.view(shape) for one, shape in zip(parts, self._shapes, strict=True))
-            self._features.put(embedding.key, rows, flat.nbytes)
+            tokens, *others = (one.view(shape) for one, shape in zip(parts, self._shapes, strict=True))
+            rows = (*self._decoder.image_side(tokens), *others)
+            self._features.put(embedding.key, rows, sum(one.nbytes for one in rows))
         return rows
 
-    def _encoded(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor | None, Tensor]:
-        """As the decoder reads prompts: tokens float[N, C], and what is added to the image's, float[h * w or 1, C]."""
+    def _encoded(self, embedding: Embedding, prompts: Prompts) -> tuple[Tensor | None, Tensor | None]:
+        """As the decoder reads prompts: tokens float[N, C], and the mask float[1, 1, 4 h, 4 w]."""
         given = self._prompt_tensors(embedding, prompts)
         if not given.keys() & {"input_points", "input_boxes"} and hasattr(self._model, "no_memory_embedding"):
             given["input_points"] = self._tensor(np.zeros((1, 1, 1, 2)))  # as SAM 2 does: a point that is none
             given["input_labels"] = -torch.ones(1, 1, 1, dtype=torch.int32, device=self._device)
+        mask = given.pop("input_masks", None)
         names = ("input_points", "input_labels", "input_boxes", "input_masks")
-        sparse, dense = self._model.prompt_encoder(**{name: given.get(name) for name in names})
-        if "input_masks" in given:
-            return None if sparse is None else sparse[0, 0], dense[0].flatten(1).T
-        return sparse[0, 0], self._model.prompt_encoder.no_mask_embed.weight
+        sparse, _ = self._model.prompt_encoder(**{name: given.get(name) for name in names})
+        return None if sparse is None else sparse[0, 0], mask
 
     @property
     def _mask_input_size(self) -> tuple[int, int]:

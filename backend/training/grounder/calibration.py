@@ -21,8 +21,6 @@ from backend.training.run import IMAGENET, read_weights
 from dataset_tools.errors import WeightsError
 
 _THRESHOLDS = np.round(np.arange(0.08, 0.71, 0.01), 2)
-_AS_GOOD = 0.005
-"""So little worse than the best is as good: a few images decide it."""
 _PRIOR_OBJECTS = 20
 """A category's own best threshold counts as much as that of all categories together when it has so many objects."""
 
@@ -60,10 +58,7 @@ def calibrate(
 def _answer_from(
     calibration: Calibration, detections: Sequence[Sequence[Detection]], images: Sequence[TrainingImage]
 ) -> float:
-    """The probability that balances unanswered categories of an image against answers for absent ones.
-
-    Of those that do about as well, the lowest: a doubtful answer says by its score that it is one.
-    """
+    """The probability that balances unanswered categories of an image against answers for absent ones."""
     best: dict[bool, list[float]] = {True: [], False: []}
     for found, image in zip(detections, images, strict=True):
         present = {name for item in image.objects for name in (item.category, item.kind)}
@@ -77,7 +72,7 @@ def _answer_from(
     missed = (np.array(best[True])[None] < steps[:, None]).mean(axis=1)
     invented = (np.array(best[False])[None] >= steps[:, None]).mean(axis=1)
     error = missed + invented
-    return float(steps[error <= error.min() + _AS_GOOD].min())
+    return float(np.median(steps[error <= error.min() + 1e-9]).round(2))
 
 
 def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]) -> Path:
@@ -142,9 +137,9 @@ def threshold_curve(scores: Sequence[float], hits: Sequence[bool], objects: int)
 
 
 def best_threshold(curve: npt.NDArray[np.float64]) -> float:
-    """The threshold with the best F1 score; the middle of all that are about as good."""
+    """The threshold with the best F1 score; the middle of all that are within 0.005 of it."""
     f1 = 2 * curve[:, 0] / np.maximum(curve[:, 1] + curve[:, 2], 1)
-    return float(np.median(_THRESHOLDS[f1 >= f1.max() - _AS_GOOD]))
+    return float(np.median(_THRESHOLDS[f1 >= f1.max() - 0.005]))
 
 
 def _slope(distances: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataset_tools.expressions.lexicon import Lexeme, combine
+from dataset_tools.expressions.direction_words import combine
+from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.query import Direction, Query
 
 __all__ = ["LEADS", "OPENS_NOUN", "Cursor", "Position"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
-from dataset_tools.expressions.lexicon import combine
+from dataset_tools.expressions.direction_words import combine
 from dataset_tools.expressions.meanings import meanings_of
 from dataset_tools.expressions.query import (
     Color,

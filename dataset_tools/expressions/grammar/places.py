@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dataset_tools.expressions.descriptive_words import HARMLESS
+from dataset_tools.expressions.direction_words import combine
 from dataset_tools.expressions.grammar.cursor import OPENS_NOUN, Cursor, Position
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
-from dataset_tools.expressions.lexicon import Lexeme, combine
+from dataset_tools.expressions.lexicon import Lexeme
 from dataset_tools.expressions.query import (
     Constraint,
     Direction,
@@ -237,6 +238,10 @@ class Places(Cursor):
                     phrase.unread.append("row")  # which row of houses cannot be told
                 return
             count = pool.count if pool.count and pool.count > 1 else count
+            last = pool.constraints[-1] if pool.constraints else None
+            if scratch.rank is not None and not scratch.constraints and pool.rank is None and isinstance(last, Extreme):
+                place = tuple(ranked([last], scratch.rank))  # "the second group of courts counting from the lower left"
+                pool.constraints = pool.constraints[:-1]
             members = tuple(ranked(pool.constraints, pool.rank))
             phrase.unread += pool.unread
         elif not phrase.has_noun and not phrase.root:

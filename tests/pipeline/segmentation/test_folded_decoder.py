@@ -4,7 +4,7 @@ import pytest
 import torch
 from segment_anything.modeling import Sam
 
-from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
+from backend.pipeline.segmentation.folded_decoder import FirstLook, FoldedDecoder, first_look, two_way
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
 
@@ -28,3 +28,22 @@ def test_logits_equal_those_of_the_published_decoder(sam: Sam, clicks: int, with
 
     assert torch.allclose(folded_masks, masks[0], rtol=1e-4, atol=1e-5)
     assert torch.allclose(folded_ious, ious[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("sam", [small_vit_sam(), small_compact_sam()], ids=["vit", "compact"])
+@pytest.mark.parametrize("with_mask", [False, True])
+@torch.inference_mode()
+def test_what_was_projected_before_gives_the_same(sam: Sam, with_mask: bool) -> None:
+    torch.manual_seed(1)
+    folded, transformer = FoldedDecoder(sam), sam.mask_decoder.transformer
+    image = torch.randn(folded.image_pe.shape)
+    dense, mixing = torch.randn(len(image), 5) * with_mask, torch.randn(image.shape[1], 5)
+    prompts = folded.prompt_tokens(torch.randn(3, image.shape[1]))
+    known = FirstLook(*first_look(transformer, image, folded.image_pe), dense, mixing)
+    seen = image + dense @ mixing.T
+    for again, afresh in zip(
+        two_way(transformer, seen, folded.image_pe, prompts, 4, known),
+        two_way(transformer, seen, folded.image_pe, prompts, 4),
+        strict=True,
+    ):
+        assert torch.allclose(again, afresh, rtol=1e-4, atol=1e-5)

@@ -35,7 +35,7 @@ _LOWEST_SCORE = 0.05
 """Detections below this score are never looked at."""
 _DETECTION_BYTES = 256
 """What a kept detection takes in memory, about."""
-_PLAUSIBLE = 0.12
+_PLAUSIBLE = 0.08
 """Probability from which a detection is considered for a place in an order or as what a relation refers to."""
 _EVEN = 0.42
 """Probability from which an object belongs to "all the ..."; as ``_PLAUSIBLE``, chosen on training and validation."""

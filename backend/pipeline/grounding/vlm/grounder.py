@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from backend.pipeline.grounding.open_vocabulary import Found, choose_among, of_sentence, with_nouns_as_categories
 from backend.pipeline.grounding.vlm.answers import AnswerError, Coordinates, Frame, PointedBox, read_answer
 from backend.pipeline.grounding.vlm.chat import Chat, Observe
+from backend.pipeline.grounding.vlm.settling import Settler
 from backend.pipeline.types import Grounding, GroundingResult, Image
 from dataset_tools.categories import canonical
 from dataset_tools.errors import ConfigError, UnavailableError
@@ -52,6 +53,7 @@ class VlmGrounder:
         check: ask a second time for all objects of the kind, and have the relation program choose among them; a
             disagreement multiplies the score by ``disagreement``.
         disagreement: that factor.
+        settler: asked which of the model's boxes is meant where the relation program leaves it open; None: not asked.
 
     Attributes:
         elsewhere: whether the model runs in another process, which is waited for.
@@ -69,8 +71,10 @@ class VlmGrounder:
         deadline_s: float,
         check: bool,
         disagreement: float,
+        settler: Settler | None = None,
     ) -> None:
         self._chat = chat
+        self._settler = settler
         self.elsewhere = chat.elsewhere
         self._coordinates = coordinates
         self._score = score
@@ -105,6 +109,8 @@ class VlmGrounder:
         pointed = self._point(image, expression, until)
         groundings = tuple(self._grounding(one, query) for one in pointed)
         result = of_sentence(image, expression, query, groundings)
+        if self._settler is not None and result.abstention is not None:
+            return self._settler.settle(image, expression, result, until)
         settled = result.abstention is not None or len(result.groundings) < len(groundings)
         if self._check and not settled and query.category is not None and query.constraints:
             groundings = self._checked(image, query, groundings, until)
@@ -164,6 +170,8 @@ def load_vlm(
     max_pixels: int = 1_003_520,
     check: bool = False,
     disagreement: float = 0.5,
+    settle: bool = False,
+    settled: float = 0.7,
 ) -> VlmGrounder:
     """The grounder of a language model, in this process or behind an OpenAI-compatible endpoint.
 
@@ -178,6 +186,9 @@ def load_vlm(
         score, attempts, deadline_s, check, disagreement: see ``VlmGrounder``.
         max_tokens: longest answer.
         max_pixels: of an image that is sent to an endpoint.
+        settle: of several boxes for one object that the relation program cannot choose among, have the model say which
+            (``settling``).
+        settled: what the score of one so chosen is multiplied by.
 
     Raises:
         ConfigError: neither or both of weights and url, or a value that cannot be.
@@ -192,7 +203,8 @@ def load_vlm(
             " endpoint to ask)"
         )
     for name, given, low, high in (
-        ("score", score, 0, 1), ("disagreement", disagreement, 0, 1), ("attempts", attempts, 1, 10),
+        ("score", score, 0, 1), ("disagreement", disagreement, 0, 1), ("settled", settled, 0, 1),
+        ("attempts", attempts, 1, 10),
         ("deadline_s", deadline_s, 1, 3600), ("max_tokens", max_tokens, 16, 1 << 17),
         ("max_pixels", max_pixels, 1 << 13, 1 << 26),
     ):  # fmt: skip
@@ -219,4 +231,5 @@ def load_vlm(
         deadline_s=deadline_s,
         check=check,
         disagreement=disagreement,
+        settler=Settler(chat, settled) if settle else None,
     )
