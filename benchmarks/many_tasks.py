@@ -27,7 +27,7 @@ from dataset_tools.synthetic import draw_scene
 
 def measure(rows: dict[int, dict[str, Any]], workers: int, folder: Path) -> tuple[dict[str, float], dict[int, bytes]]:
     """Seconds to start and tasks a second, and each task's prediction; 0 ``workers``: this process, without Ray."""
-    settings = Settings(state_dir=folder, image_hosts="127.0.0.1", model_threads=1)
+    settings = Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=1)
     began = time.perf_counter()
     with (ray_engine if workers else local_engine)(settings, read_config("rrsisd"), workers or None) as engine:
         started = time.perf_counter()
