@@ -24,11 +24,11 @@ from backend.bounded_cache import BoundedCache
 from backend.pipeline.memory_fallback import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
+from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.windows import (
     STABILITY_OFFSET,
     click_places,
-    hold_clicks,
     prompt_tensors,
     upsampled,
     whole_image,
@@ -216,7 +216,7 @@ class SamSegmenter:
         chosen = masks[best]
         if self._click_radius is not None and points is not None:
             places, signs = click_places(embedding, prompts, self._transform, self._scale)
-            chosen = hold_clicks(chosen, places, signs, self._click_radius)
+            chosen = hold_clicks(chosen, places, signs, self._click_radius, prompts.mask_logits)
         size = window_size(embedding.window)
         input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
         low_res_logits = chosen.cpu().numpy()

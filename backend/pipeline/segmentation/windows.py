@@ -23,7 +23,6 @@ __all__ = [
     "STABILITY_OFFSET",
     "PlacedLogits",
     "click_places",
-    "hold_clicks",
     "prompt_tensors",
     "upsampled",
     "whole_image",
@@ -35,14 +34,6 @@ WINDOW_FACTOR = 1.75
 MINIMUM_WINDOW = 40
 STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
-CLICK_MARGIN = 2.0
-"""Logit that a contradicted click's own pixel gets at least."""
-_ALIKE = 1.0
-"""Logits by which the mask may be surer than at the click where it still changes with it."""
-_SPREAD = 8 / 3
-"""How much further than its radius a click changes what is connected with it and alike."""
-_LEAST_REACH = 0.7
-"""Low-resolution pixels around a click that hold with it, however near one of the other sign is."""
 _MARGIN = 2
 """Low-resolution pixels around what is kept: one that interpolation reaches, one that takes the cut's own border."""
 
@@ -159,67 +150,6 @@ def _kept_points(embedding: Embedding, prompts: Prompts) -> npt.NDArray[np.bool_
             f"{tuple(embedding.window)}: embed a larger window"
         )
     return np.asarray(inside)
-
-
-def hold_clicks(
-    logits: Tensor, places: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], radius: float
-) -> Tensor:
-    """``logits`` with every click made to hold.
-
-    The compact decoder has seen few thin parts; a click on a wing tip that changes nothing would leave an annotator no
-    way to finish. segment-anything's own models are used as published, without this.
-
-    A click that the mask contradicts, or all but contradicts, shifts the logits around it so far that its own pixel is
-    clearly on its side, fully within half of its reach and fading to nothing at one and a half. The reach is
-    ``radius``, and more where what is connected with the click is no surer against it than its own pixel: a wing that
-    the mask misses comes as a whole, the grass beside it does not. It is less where a click of the other sign is near,
-    which is to hold as well; clicks are taken in order. A mask that agrees with all clicks stays as it is.
-
-    Args:
-        logits: float32[h, w].
-        places: float64[N, 2], (x, y) of the clicks in pixels of the logits, whole numbers at their centres.
-        labels: int64[N], 1 foreground, 0 background.
-        radius: in pixels of the logits.
-    """
-    height, width = logits.shape
-    rows = torch.arange(height, device=logits.device, dtype=torch.float32)[:, None]
-    columns = torch.arange(width, device=logits.device, dtype=torch.float32)[None]
-    held = logits
-    for (x, y), label in zip(places.tolist(), labels.tolist(), strict=True):
-        sign = 1.0 if label == 1 else -1.0
-        value = _value_at(held, x, y)
-        missing = CLICK_MARGIN - sign * value
-        if missing > 0:
-            others = places[labels != label]
-            free = min((math.hypot(x - float(u), y - float(v)) for u, v in others), default=math.inf) / 1.5
-            distance = ((rows - y) ** 2 + (columns - x) ** 2).sqrt()
-            near, far = (
-                (1.5 - distance / max(min(reach, free), _LEAST_REACH)).clamp(0, 1)
-                for reach in (radius, _SPREAD * radius)
-            )
-            alike = (1 - sign * (value - held) / _ALIKE).clamp(0, 1) * far
-            shape = torch.maximum(near, _connected(alike, near, x, y))
-            held = held + sign * missing / max(_value_at(shape, x, y), 0.1) * shape
-    return held
-
-
-def _connected(alike: Tensor, near: Tensor, x: float, y: float) -> Tensor:
-    """``alike`` [h, w], 0 where it is not connected with the place (x, y) by what it or ``near`` is positive in."""
-    height, width = alike.shape
-    column, row = (min(max(round(v), 0), most - 1) for v, most in ((x, width), (y, height)))
-    together = ((alike > 0) | (near > 0)).cpu().numpy().view(np.uint8)
-    _, parts = cv2.connectedComponents(together, connectivity=4)
-    return alike * torch.from_numpy(parts == parts[row, column]).to(alike.device)
-
-
-def _value_at(logits: Tensor, x: float, y: float) -> float:
-    """Bilinear between the four pixels around a place: what the mask's own pixel there gets."""
-    height, width = logits.shape
-    x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
-    left, upper = min(int(x), max(width - 2, 0)), min(int(y), max(height - 2, 0))
-    corners = logits[upper : upper + 2, left : left + 2].cpu().numpy()
-    across = corners @ np.array([1 - (x - left), x - left])[: corners.shape[1]]
-    return float(np.array([1 - (y - upper), y - upper])[: len(across)] @ across)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ from segment_anything import SamPredictor
 
 from backend.pipeline.segmentation import sam
 from backend.pipeline.segmentation.embedding_store import embedding_address
+from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter
-from backend.pipeline.segmentation.windows import hold_clicks, window_for
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Image, Prompts, hash_image
 from dataset_tools.errors import ImageError, PromptError
 from tests.pipeline.segmentation.small_sams import small_vit_sam
@@ -184,6 +185,22 @@ def test_what_is_alike_and_connected_comes_with_a_click(label: int) -> None:
     assert (held[10:13, 14:26] < 0).all()
     assert torch.equal(held[25:28, 20:24], logits[25:28, 20:24])
     assert (held[10:22, 4:14] > 0).all()
+
+
+@pytest.mark.parametrize("label", [1, 0])
+def test_a_click_on_a_sliver_changes_nothing_far_away(label: int) -> None:
+    sign = 1.0 if label else -1.0
+    before = np.full((64, 64), -4.0, np.float32)
+    before[8:56, 8:56] = 4.0
+    answer = torch.from_numpy(before).clone()
+    answer[8:56, 40:56] = -4.0  # the decoder drops the far side
+    place, labels = np.array([[6.0, 30.0]]), np.array([label])  # two pixels beside the mask
+    held = sign * hold_clicks(sign * answer, place, labels, 3.0, sign * before)
+    assert held[30, 6] > 0
+    assert (held[8:56, 8:56] > 0).all()
+    assert (held[:20, :4] < 0).all()
+    # What it agrees with is no correction: the decoder's answer stays.
+    assert torch.equal(hold_clicks(sign * answer, np.array([[20.0, 30.0]]), labels, 3.0, sign * before), sign * answer)
 
 
 @pytest.mark.parametrize("seed", range(4))
