@@ -53,7 +53,7 @@ def trips() -> dict[str, Trip]:
 @pytest.mark.parametrize(
     ("name", "modules", "changes"),
     [
-        ("warm click", 31, 104),
+        ("warm click", 32, 104),
         ("first pre-label", 65, 396),
         ("webhook", 8, 13),
         ("export record to REFER", 21, 126),
