@@ -53,8 +53,8 @@ def trips() -> dict[str, Trip]:
 @pytest.mark.parametrize(
     ("name", "modules", "changes"),
     [
-        ("warm click", 32, 104),
-        ("first pre-label", 65, 396),
+        ("warm click", 32, 106),
+        ("first pre-label", 66, 398),
         ("webhook", 8, 13),
         ("export record to REFER", 21, 126),
     ],
