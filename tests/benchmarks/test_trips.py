@@ -54,7 +54,7 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 32, 104),
-        ("first pre-label", 65, 396),
+        ("first pre-label", 66, 396),
         ("webhook", 8, 13),
         ("export record to REFER", 21, 126),
     ],
