@@ -22,6 +22,7 @@ from backend.pipeline.grounding.compact.exemplars import CompactMatcher, Grounde
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorOutput
 from backend.pipeline.grounding.exemplars import Lessons
+from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
@@ -181,7 +182,7 @@ class World:
             return []
         outputs = {}
         for side in self._sides(image):
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode(), in_bfloat16(torch.device("cpu")):
                 output = adapted_output(detector, self.cache.reading(image, FeatureView(side)))
             heat = [level[:, -new:] for level in output.heat]
             outputs[side] = DetectorOutput(heat, [level[:, -4:] for level in output.sides], None)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, Head
+from backend.pipeline.precision import in_bfloat16
 from backend.training.adapter.rows import Rows, ViewCells
 from backend.training.adapter.start import start_from_regression
 from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
@@ -182,7 +183,7 @@ class AdapterData:
         found = []
         for number in rng.permutation(np.array(numbers, np.int64))[: self.options.mined]:
             view = self.cells(number)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode(), in_bfloat16(torch.device("cpu")):
                 output = adapted_output(detector, view.reading)
             heat = torch.cat([level[0].float().flatten(1).T for level in output.heat]).numpy()[:, self.channels]
             alarm = ((heat > _ALARM) & (view.background > 0)).any(axis=1) & ~view.positive

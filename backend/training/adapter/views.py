@@ -22,6 +22,7 @@ import torch
 
 from backend.pipeline.grounding.compact.detections import Detection, find, prepare, reading_sides
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput
+from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools import atomic
 from dataset_tools.geometry import Box
@@ -125,7 +126,7 @@ class FeatureCache:
         """float16[cells of all levels, features + heat + sides]."""
         turned = np.ascontiguousarray(view.apply(image)).astype(np.uint8)
         inputs = prepare(turned, view.side / max(image.shape[:2])).to(self.detector.mean.device)
-        with torch.inference_mode(), torch.autocast(inputs.device.type, torch.bfloat16):
+        with torch.inference_mode(), in_bfloat16(inputs.device):
             pyramid = self.detector.pyramid(inputs)
             parts = zip(pyramid, self.detector.heat(pyramid), self.detector.sides(pyramid), strict=True)
             flat = torch.cat([torch.cat(part, dim=1)[0].flatten(1).T for part in parts])
@@ -182,7 +183,7 @@ def detections_of(
     outputs = {}
     for side in reading_sides(scales, max(image.height, image.width)):
         reading = cache.reading(image, FeatureView(side))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), in_bfloat16(torch.device("cpu")):
             outputs[side] = adapted_output(detector, reading)
     size = (image.height, image.width)
     return find(outputs, size, detector.config.categories, threshold)

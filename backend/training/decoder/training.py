@@ -21,6 +21,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
+from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
 from backend.training.run import Ema, TrainingRun, parameter_groups, step_generator
@@ -232,7 +233,7 @@ class _Tuning:
         draw = self.by_box if kind in ("box", "box_point") else self.by_click
         samples = draw(options.batch, rng)
         parts: dict[str, list[float]] = {"iou": [], "iou_error": []}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.autocast):
+        with in_bfloat16(self.device, options.autocast):
             losses = interactive_rounds(
                 self.sam, self._features(samples), samples, kind, rounds, options.iou_weight, rng, parts
             )

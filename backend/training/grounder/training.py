@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backend.pipeline.grounding.compact.efficientnet import folded_imagenet
 from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
+from backend.pipeline.precision import in_bfloat16
 from backend.training.batches import batches
 from backend.training.grounder.augmentation import AugmentationConfig, SampleMaker
 from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder
@@ -193,7 +194,7 @@ def _step(
 ) -> dict[str, float]:
     """One update by images uint8[B, S, S, 3]; returns the losses and the gradient's norm."""
     images = images.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config["bfloat16"]):
+    with in_bfloat16(images.device, config["bfloat16"]):
         output = detector(images)
     parts: dict[str, Tensor] = losses(output, targets)
     weighted = [config["loss_weights"][name] * value for name, value in parts.items()]

@@ -19,6 +19,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional
 
+from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 from backend.training.batches import batches
 from backend.training.run import Ema, TrainingRun, parameter_groups, seed_everything, step_generator
@@ -177,7 +178,7 @@ def _step(sam: Sam, settings: SegmenterSettings, batch: _Batch) -> tuple[Tensor,
     groups, samples, rng = settings.groups, batch.samples, batch.rng
     losses: list[Tensor] = []
     parts: dict[str, list[float]] = {"iou": [], "iou_error": []}
-    with torch.autocast(sam.pixel_mean.device.type, torch.bfloat16, enabled=settings.autocast):
+    with in_bfloat16(sam.pixel_mean.device, settings.autocast):
         features = encode(sam, np.stack([sample.image for sample in samples]))
         start = 0
         for group, kind in zip(groups, batch.kinds, strict=True):

@@ -15,6 +15,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
+from backend.pipeline.precision import in_bfloat16
 from backend.training.segmenter.prompts import (
     BatchPrompts,
     PromptTarget,
@@ -79,7 +80,7 @@ def score_prompts(sam: Sam, scenes: list[TrainingScene], seed: int, batch: int =
     pairs = [(scene, target) for scene in scenes for target in scene.objects]
     scores: dict[str, list[Scores]] = {}
     size = sam.image_encoder.img_size
-    with torch.autocast(sam.pixel_mean.device.type, torch.bfloat16):
+    with in_bfloat16(sam.pixel_mean.device):
         for start in range(0, len(pairs), batch):
             chosen = pairs[start : start + batch]
             exact = [plain_sample(scene, target, target.box, size) for scene, target in chosen]

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from backend.pipeline.grounding.compact.detections import cell_boxes, prepare, reading_sides
 from backend.pipeline.grounding.compact.network import STRIDES, Detector
+from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 
 __all__ = ["Array", "Cells", "cells_of"]
@@ -57,7 +58,7 @@ def cells_of(detector: Detector, scales: Sequence[int], image: Image, *, bfloat1
     for side in reading_sides(scales, max(height, width)):
         factor = side / max(height, width)
         inputs = prepare(image, factor).to(detector.mean.device)
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
+        with in_bfloat16(inputs.device, bfloat16):
             stages = detector.levels(inputs)
             pyramid = detector.pyramid_of(stages)
             sides = detector.sides(pyramid)

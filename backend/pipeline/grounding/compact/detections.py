@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backend.pipeline.grounding.compact.network import PADDING_MULTIPLE, STRIDES, Detector, DetectorOutput
+from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
 from dataset_tools.maps.tiles import windows
@@ -76,7 +77,7 @@ def detect(
     outputs = {}
     for side in reading_sides(scales, max(height, width)):
         inputs = prepare(image, side / max(height, width)).to(detector.mean.device)
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bfloat16):
+        with in_bfloat16(inputs.device, bfloat16):
             outputs[side] = detector(inputs)
     return find(outputs, (height, width), detector.config.categories, threshold, overlap=overlap)
 

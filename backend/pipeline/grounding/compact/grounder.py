@@ -18,6 +18,7 @@ from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.grounding.compact.detections import Detection, detect_anywhere
 from backend.pipeline.grounding.compact.detector_file import load_detector
 from backend.pipeline.grounding.compact.network import Calibration, Detector
+from backend.pipeline.precision import multiplies_bfloat16
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, hash_image
 from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb
@@ -64,7 +65,8 @@ class CompactGrounder:
     ) -> None:
         self.detector = detector
         self.calibration = calibration
-        self.bfloat16 = _has_native_bfloat16(detector.mean.device) if bfloat16 is None else bfloat16
+        device = detector.mean.device
+        self.bfloat16 = bfloat16 if bfloat16 is not None else device.type == "cpu" and multiplies_bfloat16(device)
         self._cache: BoundedCache[str, tuple[Detection, ...]] = BoundedCache(cache_bytes)
 
     @property
@@ -238,10 +240,6 @@ def load_compact_grounder(
     """
     detector, calibration = load_detector(weights)
     return CompactGrounder(detector.to(torch.device(device)), calibration, cache_bytes=cache_bytes, bfloat16=bfloat16)
-
-
-def _has_native_bfloat16(device: torch.device) -> bool:
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def _shortened(text: str, length: int = 60) -> str:
