@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,11 @@ class Editor:
             place.get_by_text(label, exact=True).first.click()
             assert self.position(0, 0) == pytest.approx(before, abs=1), "the page scrolled away from the image"
         assert self.page.evaluate(ask, [control, label])[1], f"label {label!r} of {control!r} was not picked"
+
+    def wait_for_note(self) -> str:
+        """The first sentence in the field for notes, once there is one."""
+        self.page.locator(".rs-note").filter(has_text=re.compile(r"\S")).first.wait_for()
+        return self.notes()[0]
 
     def notes(self) -> list[str]:
         """The sentences in the field for notes, as they are shown."""

@@ -179,7 +179,7 @@ def test_the_editor_says_why_there_is_no_mask_and_offers_candidates(
     client.retrieve_predictions(project.id, [ambiguous, unknown])
     editor.open_task(project.id, unknown)
     editor.screenshot("note-unknown")
-    assert "(unknown-category): " in editor.notes()[0]
+    assert "(unknown-category): " in editor.wait_for_note()
     assert editor.brush_regions() == []
     # Typed: what has no answer says so, the field stays, and the next one is answered.
     editor.auto_annotation()
@@ -202,7 +202,7 @@ def test_the_editor_says_why_there_is_no_mask_and_offers_candidates(
     editor.open_task(project.id, ambiguous)
     editor.wait_for_regions(3)
     editor.screenshot("ambiguous")
-    assert "(ambiguous): " in editor.notes()[0]
+    assert "(ambiguous): " in editor.wait_for_note()
     kept, *others = editor.brush_regions()
     for other in others:
         editor.delete_region(other["id"])

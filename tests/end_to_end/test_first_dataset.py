@@ -65,7 +65,7 @@ def test_a_folder_of_photos_becomes_a_dataset(
                 editor.screenshot("first-dataset")
                 editor.submit()
             else:
-                assert "(absent): " in editor.notes()[0]
+                assert "(absent): " in editor.wait_for_note()
         assert editor.problems == []
 
     out = tmp_path / "dataset"
