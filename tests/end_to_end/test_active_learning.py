@@ -14,6 +14,7 @@ import requests
 
 from backend.database import Database
 from backend.demo.backend_process import BackendProcess
+from backend.demo.label_studio_client import LabelStudioClient, StoredPrediction
 from backend.learning.annotations.store import AnnotationStore
 from backend.learning.retraining.gate import is_held_out
 from backend.learning.versions.jobs import Job, TrainingJobs
@@ -85,6 +86,13 @@ def _pslg(backend: BackendProcess, *arguments: str) -> str:
     return done.stdout
 
 
+def _predicted(client: LabelStudioClient, project: int, count: int) -> list[StoredPrediction]:
+    """The project's predictions, once there are ``count``: what a batch's deadline does not hold comes a little later."""
+    while len(found := client.predictions(project)) < count:
+        time.sleep(0.5)
+    return found
+
+
 def _score_column(api: LabelStudio, project: int, backend: int, version: str) -> tuple[int, dict[int, float]]:
     """A tab of the Data Manager and its column "Prediction score", once connection and project name ``version``."""
     while [row["title"] for row in api.backends(project) if row["id"] == backend] != [version]:
@@ -140,7 +148,7 @@ def test_submitted_masks_make_a_version_that_is_served_and_taken_back(
     while client.backend(connected.id).model_version != version:
         time.sleep(0.2)
     client.retrieve_predictions(project, tasks)
-    stored = client.predictions(project)
+    stored = _predicted(client, project, 2 * len(tasks))
     tab, shown = _score_column(LabelStudio(studio.url, personal_access_token), project, connected.id, version)
     assert shown == pytest.approx({item.task: item.score for item in stored if item.model_version == version})
     assert max(shown.values()) > 0, "the base version finds nothing: these are the promoted version's"
@@ -170,7 +178,8 @@ def test_submitted_masks_make_a_version_that_is_served_and_taken_back(
     # The base version, with what was accepted as examples of a category that it was not trained on.
     assert served.startswith(f"{base}.like-"), served
     client.retrieve_predictions(project, tasks)
-    assert len(client.predictions(project)) == len(stored) + len(tasks)
+    wanted = len(stored) + len(tasks)
+    assert len(_predicted(client, project, wanted)) == wanted
     body = {
         "tasks": [{"id": tasks[0], "data": {"image": images[0], "expression": EXPRESSION}}],
         "label_config": CONFIG,
