@@ -87,7 +87,7 @@ def _pslg(backend: BackendProcess, *arguments: str) -> str:
 
 
 def _predicted(client: LabelStudioClient, project: int, count: int) -> list[StoredPrediction]:
-    """The project's predictions, once there are ``count``: what a batch's deadline does not hold comes a little later."""
+    """The project's predictions, once there are ``count``; some come after a batch's deadline."""
     while len(found := client.predictions(project)) < count:
         time.sleep(0.5)
     return found
