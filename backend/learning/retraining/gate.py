@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.evaluation.expressions import evaluate
+from backend.evaluation.expressions import Outcome, evaluate
+from backend.learning.annotations.exemplars import MOST_LESSONS
 from backend.pipeline.grounding.exemplars import LIKE, lessons_of
 from backend.pipeline.pslg_sam import PslgSam
 from dataset_tools.categories import CATEGORIES, category_name, category_named
@@ -35,8 +36,7 @@ MOST_EXPRESSIONS = 200
 CERTAINTY = 0.95
 _DRAWS = 2000
 _SEED = 20261127
-_LESSONS = 60
-"""Images that lessons are made of, as many as serve."""
+_CONVENTION = CONVENTIONS["native"]
 _JUDGED_IMAGES = 3
 """A category that fewer images ask about is not judged alone: two are not enough to tell a loss from chance."""
 
@@ -198,11 +198,14 @@ def compare(
     if (refusal := _too_many(evidence, rules)) is not None:
         return _report(evidence, refusal)
     taught = _with_lessons(old, training)
+    of_project = partial(_outcomes, images=held_out, limit=limit, labels=labels, progress=progress)
+    of_replay = partial(_outcomes, images=replay, limit=limit, labels=(), progress=progress)
+    answered = of_project(new)
     evidence = replace(
         evidence,
-        held_out=_answers(old, new, held_out, limit, labels, progress),
-        lessons=() if taught is old else _answers(taught, new, held_out, limit, labels, progress),
-        replay=_answers(old, new, replay, limit, (), progress),
+        held_out=_paired(of_project(old), answered),
+        lessons=() if taught is old else _paired(of_project(taught), answered),
+        replay=_paired(of_replay(old), of_replay(new)),
     )
     return _report(evidence, decide(evidence, rules))
 
@@ -325,27 +328,28 @@ def _interval(answers: Sequence[Answer]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _answers(
-    old: PslgSam,
-    new: PslgSam,
+def _outcomes(
+    pipeline: PslgSam,
     images: Sequence[LabelledImage],
     limit: int | None,
     labels: Collection[str],
     progress: Callable[[int], object],
-) -> list[Answer]:
-    """Both versions' answers to the expressions of ``images``; a grounder keeps an image's boxes for the next one."""
+) -> Sequence[Outcome]:
+    """What ``pipeline`` answers to the expressions of ``images``; its grounder keeps an image's boxes meanwhile."""
     asked = spread(questions(images), limit)
-    convention = CONVENTIONS["native"]
-    measured = partial(evaluate, asked=asked, read_image=read, convention=convention, labels=labels, progress=progress)
-    found = [measured(pipeline) for pipeline in (old, new)]
+    return evaluate(pipeline, asked, read, convention=_CONVENTION, labels=labels, progress=progress).outcomes
+
+
+def _paired(old: Sequence[Outcome], new: Sequence[Outcome]) -> list[Answer]:
+    """Both versions' answers to the same expressions."""
     return [
         Answer(
             before.question.image.key,
             category_name(before.question.label or before.question.expression.text),
-            before.iou(convention),
-            after.iou(convention),
+            before.iou(_CONVENTION),
+            after.iou(_CONVENTION),
         )
-        for before, after in zip(*(evaluation.outcomes for evaluation in found), strict=True)
+        for before, after in zip(old, new, strict=True)
     ]
 
 
@@ -354,7 +358,7 @@ def _with_lessons(old: PslgSam, training: Sequence[LabelledImage]) -> PslgSam:
     matcher, known = old.exemplar_matcher(), old.grounder.known_categories
     if matcher is None or known is None:
         return old
-    return old.with_exemplars(lessons_of(matcher, training[:_LESSONS], known), f"{old.model_version}{LIKE}gate")
+    return old.with_exemplars(lessons_of(matcher, training[:MOST_LESSONS], known), f"{old.model_version}{LIKE}gate")
 
 
 def _crowds(new: PslgSam, held_out: Sequence[LabelledImage], training: Sequence[LabelledImage]) -> list[Crowd]:
