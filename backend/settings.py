@@ -232,6 +232,11 @@ class Settings(BaseModel):
         return self.threads - self.batch_limit - _SPARE_THREADS
 
     @property
+    def threads_of_models(self) -> int:
+        """Threads of the numerical libraries in this process."""
+        return self.model_threads or max(1, (os.cpu_count() or 2) // 2)
+
+    @property
     def state(self) -> StateFolder:
         """Names of the files in ``state_dir``."""
         return StateFolder(self.state_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,9 +19,16 @@ BACKGROUND: Urgency = (1, 0.0)
 
 
 class Turns:
-    """One at a time; of those who wait the most urgent is next, of equally urgent ones who came first."""
+    """One at a time; of those who wait the most urgent is next, of equally urgent ones who came first.
 
-    def __init__(self) -> None:
+    Args:
+        grace: after an urgent turn (class 0) others begin only so many seconds later, in which the next urgent one may
+            come.
+    """
+
+    def __init__(self, grace: float = 0.0) -> None:
+        self._grace = grace
+        self._quiet = 0.0  # the time of ``time.monotonic`` from which on turns that are not urgent begin
         self._waiting: list[tuple[Urgency, int]] = []
         self._numbers = itertools.count()
         self._taken = False
@@ -32,8 +40,12 @@ class Turns:
         with self._condition:
             mine = (urgency, next(self._numbers))
             heapq.heappush(self._waiting, mine)
-            while self._taken or self._waiting[0] != mine:
-                self._condition.wait()
+            while True:
+                is_next = not self._taken and self._waiting[0] == mine
+                pause = self._quiet - time.monotonic() if urgency >= BACKGROUND else 0.0
+                if is_next and pause <= 0:
+                    break
+                self._condition.wait(pause if is_next else None)
             heapq.heappop(self._waiting)
             self._taken = True
         try:
@@ -41,6 +53,8 @@ class Turns:
         finally:
             with self._condition:
                 self._taken = False
+                if urgency < BACKGROUND:
+                    self._quiet = time.monotonic() + self._grace
                 self._condition.notify_all()
 
 

@@ -31,6 +31,30 @@ def test_the_most_urgent_is_next_and_equals_keep_their_order() -> None:
     assert served == ["early click", "late click", "batch 1", "batch 2"]
 
 
+def test_after_an_urgent_turn_the_next_urgent_one_goes_before_a_batch_that_waited() -> None:
+    turns = Turns(grace=30.0)
+    served: list[str] = []
+
+    def work(name: str, urgency: tuple[int, float]) -> None:
+        with turns.turn(urgency):
+            served.append(name)
+
+    with turns.turn((1, 0.0)):
+        pass
+    with turns.turn((0, 0.0)):
+        batch = threading.Thread(target=work, args=("batch", (1, 0.0)), daemon=True)
+        batch.start()
+        while not turns._waiting:
+            time.sleep(0.01)
+    time.sleep(0.05)  # for a batch that does not wait
+    work("opened", (0, 1.0))
+    assert served == ["opened"]
+    turns._grace = 0.0
+    work("opened", (0, 2.0))
+    batch.join(30)
+    assert served == ["opened", "opened", "batch"]
+
+
 def test_large_bodies_are_held_within_a_budget() -> None:
     budget = BodyBudget(100, small=10)
     refused = pytest.raises(UnavailableError, match="ask later")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -82,7 +81,7 @@ def _set_threads(settings: Settings) -> None:
     """As many as the server gives the models."""
     import torch
 
-    torch.set_num_threads(settings.model_threads or max(1, (os.cpu_count() or 2) // 2))
+    torch.set_num_threads(settings.threads_of_models)
 
 
 def _seconds(pipeline: PslgSam) -> float:

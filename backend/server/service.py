@@ -64,7 +64,7 @@ class LabelingService:
         self.metrics = Metrics()
         self.last_requests = LastRequests()
         self.model = Model(
-            settings.config, self._watched(load or partial(load_pipeline, settings.config)), settings.model_threads
+            settings.config, self._watched(load or partial(load_pipeline, settings.config)), settings.threads_of_models
         )
         self._database = Database.of_state(settings.state_dir, can_wait=True)
         self.store = AnnotationStore(self._database)

@@ -1,4 +1,4 @@
-"""Work that no request waits for: threads that take the most urgent job first, and what they bring to Label Studio.
+"""Work in threads of its own, project by project, and what it brings to Label Studio.
 
 A prediction that came after its batch's deadline is pushed there, unless it has asked again meanwhile; a note is
 written into its task's data.
@@ -43,18 +43,16 @@ class Priority(IntEnum):
 
 @dataclass(order=True)
 class _Job:
-    priority: int
     number: int
     run: Callable[[], None] = field(compare=False)
     future: Future[Any] = field(compare=False)
 
 
 class JobPool:
-    """Runs functions in ``workers`` threads; the most urgent first, among equally urgent ones project by project.
+    """Runs functions in ``workers`` threads, project by project.
 
-    Of several threads one is kept for what somebody waits for in the editor, and one host gets all but two at most, so
-    that neither a long batch nor a host that hangs holds up everybody. The threads are daemons: a batch that is being
-    computed never keeps the process from ending.
+    One host gets all threads but two at most, so that one that hangs does not hold up everybody. The threads are
+    daemons: a batch that is being computed never keeps the process from ending.
     """
 
     def __init__(self, workers: int, name: str) -> None:
@@ -62,21 +60,16 @@ class JobPool:
         self._numbers = itertools.count()
         self._served: dict[Hashable, int] = {}  # project -> when it was served last
         self._at_work: Counter[str] = Counter()  # by host
-        self._batches = 0  # at work
-        self._batch_share = max(1, workers - 1)
         self._host_share = max(1, workers - 2)
         self._condition = threading.Condition()
         self._closed = False
         for number in range(workers):
             threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
 
-    def submit(
-        self, priority: Priority, function: Callable[[], T], *, project: Hashable = None, host: str = ""
-    ) -> Future[T]:
+    def submit(self, function: Callable[[], T], *, project: Hashable = None, host: str = "") -> Future[T]:
         """Queue ``function``; its result or exception goes into the future.
 
         Args:
-            priority: who waits for it.
             function: called in one of the threads.
             project: projects take turns.
             host: that it will wait for; "" for none.
@@ -93,7 +86,7 @@ class JobPool:
 
         with self._condition:
             lane = self._lanes.setdefault((project, host), [])
-            heapq.heappush(lane, _Job(int(priority), next(self._numbers), run, future))
+            heapq.heappush(lane, _Job(next(self._numbers), run, future))
             self._condition.notify_all()
         return future
 
@@ -115,12 +108,11 @@ class JobPool:
     def _next(self) -> tuple[Hashable, str] | None:
         """The lane whose first job goes next; None if none may."""
         free = [
-            (lane[0].priority, self._served.get(key[0], -1), lane[0].number, key)
+            (self._served.get(key[0], -1), lane[0].number, key)
             for key, lane in self._lanes.items()
-            if (lane[0].priority < Priority.BATCH or self._batches < self._batch_share)
-            and (not key[1] or self._at_work[key[1]] < self._host_share)
+            if not key[1] or self._at_work[key[1]] < self._host_share
         ]
-        return min(free, key=lambda item: item[:3])[3] if free else None
+        return min(free, key=lambda item: item[:2])[2] if free else None
 
     def _work(self) -> None:
         while True:
@@ -136,9 +128,7 @@ class JobPool:
                 if len(self._served) > _REMEMBERED:
                     self._served.clear()
                 self._served[project] = next(self._numbers)
-                batch = job.priority >= Priority.BATCH
                 self._at_work[host] += 1
-                self._batches += batch
             try:
                 if job.future.set_running_or_notify_cancel():
                     job.run()
@@ -148,7 +138,6 @@ class JobPool:
                     self._at_work[host] -= 1
                     if not self._at_work[host]:
                         del self._at_work[host]
-                    self._batches -= batch
                     self._condition.notify_all()
 
 
@@ -183,7 +172,7 @@ class LatePredictions:
                 logger.warning("task %s: %d predictions wait to be pushed already: not pushed", task_id, _MOST_LATE)
                 return
             self._tickets[task_id] = ticket
-        self._jobs.submit(Priority.BATCH, lambda: self._push(label_studio, task_id, project, ticket, wait, wanted))
+        self._jobs.submit(lambda: self._push(label_studio, task_id, project, ticket, wait, wanted))
 
     def forget(self, task_id: int | str) -> None:
         """Label Studio has asked for this task again and gets the prediction itself: do not push it too."""
@@ -264,7 +253,7 @@ class TaskNotes:
         Of a task whose expressions are answered now an earlier note is emptied.
         """
         if self._label_studio is not None and (task.data.get(NOTE) or "") != note_lines(notes):
-            self._jobs.submit(Priority.BATCH, lambda: self.write(task, notes))
+            self._jobs.submit(lambda: self.write(task, notes))
 
     def write(self, task: Task, notes: Sequence[Note]) -> bool:
         """As :meth:`keep`, at once; whether anything was written. A failure is logged: the pre-label does not need it.

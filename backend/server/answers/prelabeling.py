@@ -62,6 +62,8 @@ class _SwitchedError(PslgError):
 
 _ALWAYS = Serving()
 _MOST_WAITING = 100_000
+_GRACE = 0.25
+"""Seconds in which the next opened task's image is fetched, if it does not hang."""
 
 
 class Prelabeler:
@@ -81,14 +83,18 @@ class Prelabeler:
         self._embeddings = embeddings
         self._cache = cache
         self._metrics = metrics
-        self._jobs = JobPool(settings.prelabel_fetchers, "prelabel")
+        # Pools of their own: whoever opens a task waits for no batch, which may have asked the same host for thousands.
+        self._pools = {
+            priority: JobPool(settings.prelabel_fetchers, f"prelabel-{priority.name.lower()}") for priority in Priority
+        }
         self.late = LatePredictions(label_studio, metrics)
         self.notes = TaskNotes(label_studio)
         self.predictions = Predictions(settings, metrics)
-        self._running: dict[tuple[str, PrelabelQuestion, int | None], Future[Prelabels]] = {}
+        self._running: dict[tuple[str, PrelabelQuestion, int | None, Priority], Future[Prelabels]] = {}
         self._lock = threading.Lock()
-        # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory.
-        self._compute = Turns()
+        # Fetching overlaps, computing does not: two images at once would only take each other's cores and memory. A
+        # batch's image waits until those who open tasks have no further one, which is perhaps being fetched.
+        self._compute = Turns(grace=_GRACE)
         self._talk = Turns()  # to a language model in this process, one at a time
 
     def batch(
@@ -99,8 +105,8 @@ class Prelabeler:
         Raises:
             UnavailableError: too much waits already.
         """
-        if self._jobs.waiting() > _MOST_WAITING:
-            raise UnavailableError(f"{self._jobs.waiting()} expressions wait from earlier batches; ask again later")
+        if self.waiting > _MOST_WAITING:
+            raise UnavailableError(f"{self.waiting} expressions wait from earlier batches; ask again later")
         until = time.monotonic() + self._settings.deadline
         priority = Priority.EDITOR if len(tasks) == 1 else Priority.BATCH
         started = deque(self._start(pipeline, task, config, priority, serving) for task in tasks)
@@ -186,11 +192,12 @@ class Prelabeler:
     @property
     def waiting(self) -> int:
         """Expressions that no thread has taken yet."""
-        return self._jobs.waiting()
+        return sum(pool.waiting() for pool in self._pools.values())
 
     def close(self) -> None:
         """Cancel what waits."""
-        self._jobs.close()
+        for pool in self._pools.values():
+            pool.close()
         self.late.close()
         self.notes.close()
 
@@ -269,10 +276,13 @@ class Prelabeler:
         priority: Priority,
         serving: Serving = _ALWAYS,
     ) -> Future[Prelabels]:
-        """The answer to one expression, computed once however many ask for it at the same time."""
+        """The answer to one expression, computed once however many ask for it at the same time.
+
+        Who opens a task does not wait for the batch that it is in: it is asked for again, and the later turn finds it.
+        """
         question = _question(pipeline, query, expression, config)
         urgency = (int(priority), time.monotonic())
-        key = (query.url, question, serving.scope)
+        key = (query.url, question, serving.scope, priority)
 
         def run() -> Prelabels:
             try:
@@ -292,8 +302,8 @@ class Prelabeler:
         with self._lock:
             future = self._running.get(key)
             if future is None:
-                future = self._running[key] = self._jobs.submit(
-                    priority, run, project=serving.scope, host=_host(query.url)
+                future = self._running[key] = self._pools[priority].submit(
+                    run, project=serving.scope, host=_host(query.url)
                 )
             return future
 
@@ -303,10 +313,10 @@ class Prelabeler:
         stages, began = spent.get(), time.perf_counter()
         image = self._images.load(query.url, query.task_id)
         stages["fetch"] += time.perf_counter() - began
-        found = self._cache.get(image.identity, question)
-        self._metrics.prelabel_cache.labels("miss" if found is None else "hit").inc()
-        if found is not None:
-            return self._cleaned(pipeline.rescored(found))
+        kept = self._kept(pipeline, image.identity, question)
+        self._metrics.prelabel_cache.labels("miss" if kept is None else "hit").inc()
+        if kept is not None:
+            return kept
         began = time.perf_counter()
         pixels = image.pixels()
         stages["pixels"] += time.perf_counter() - began
@@ -322,6 +332,9 @@ class Prelabeler:
         asked = time.perf_counter()
         with self._compute.turn(urgency):
             stages["queue"] += time.perf_counter() - asked
+            kept = self._kept(pipeline, image.identity, question)
+            if kept is not None:  # another turn has answered it meanwhile: the batch's, or that of who opened it
+                return kept
             until = time.monotonic() + self._settings.deadline
             answer = pipeline.prelabel(
                 pixels,
@@ -338,9 +351,14 @@ class Prelabeler:
             cleaned = self._cleaned(answer)
             for item in (*cleaned.items, *cleaned.candidates):
                 embed(pixels, _click_window(pipeline, item))
-        if not answer.left_out or time.monotonic() < until:
-            self._cache.put(image.identity, question, answer)  # what time cut off is outlined when somebody asks again
+            if not answer.left_out or time.monotonic() < until:
+                # What time cut off is outlined when somebody asks again.
+                self._cache.put(image.identity, question, answer)
         return cleaned
+
+    def _kept(self, pipeline: PslgSam, identity: str, question: PrelabelQuestion) -> Prelabels | None:
+        found = self._cache.get(identity, question)
+        return None if found is None else self._cleaned(pipeline.rescored(found))
 
     def _account(self, query: TaskQuery, answer: Prelabels, stages: Mapping[str, float]) -> None:
         """Count and log where the time of an expression went, and why it has no answer."""

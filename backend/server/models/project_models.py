@@ -8,7 +8,6 @@ the name in predictions change together. A request keeps the pipeline that it be
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -46,13 +45,13 @@ class Model:
     Args:
         config: name or path of the pipeline config, for ``<config>-unavailable``.
         load: makes the pipeline.
-        threads: threads of the numerical libraries, None for half of the cores.
+        threads: threads of the numerical libraries.
     """
 
-    def __init__(self, config: str, load: Callable[[], PslgSam], threads: int | None = None) -> None:
+    def __init__(self, config: str, load: Callable[[], PslgSam], threads: int = 1) -> None:
         self._name = Path(config).stem
         self._load = load
-        self._threads = threads or max(1, (os.cpu_count() or 2) // 2)
+        self._threads = threads
         self._pipeline: PslgSam | None = None
         self._problem = "the models are being loaded"
         self._loading = False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from backend.server.answers.background import JobPool, Priority
+from backend.server.answers.background import JobPool
 
 
 class Work:
@@ -49,35 +49,26 @@ def work() -> Iterator[Work]:
 
 def test_a_host_that_hangs_never_has_all_fetchers(work: Work) -> None:
     for number in range(20):
-        work.pool.submit(Priority.BATCH, work.job(f"sick {number}"), project=1, host="sick.example")
+        work.pool.submit(work.job(f"sick {number}"), project=1, host="sick.example")
     assert work.await_begun(2) == ["sick 0", "sick 1"]
-    other = work.pool.submit(Priority.BATCH, work.job("well", waits=False), project=2, host="well.example")
+    other = work.pool.submit(work.job("well", waits=False), project=2, host="well.example")
     assert other.result(30) == "well"
     for number in range(20):
-        work.pool.submit(Priority.EDITOR, work.job(f"opened {number}"), project=3, host="sick.example")
-    assert work.pool.submit(Priority.EDITOR, work.job("still", waits=False), host="well.example").result(30) == "still"
-
-
-def test_a_batch_leaves_a_thread_to_the_editor(work: Work) -> None:
-    for number in range(20):
-        work.pool.submit(Priority.BATCH, work.job(f"batch {number}"), project=number, host=f"{number}.example")
-    assert len(work.await_begun(3)) == 3
-    assert work.pool.submit(Priority.EDITOR, work.job("opened", waits=False), host="a").result(30) == "opened"
-    assert work.pool.waiting() == 17
+        work.pool.submit(work.job(f"opened {number}"), project=3, host="sick.example")
+    assert work.pool.submit(work.job("still", waits=False), host="well.example").result(30) == "still"
 
 
 def test_projects_take_turns_however_much_each_has_asked_for() -> None:
     pool = JobPool(1, "test")
     work = Work(pool)
-    first = pool.submit(Priority.BATCH, work.job("first"), project=0)
+    first = pool.submit(work.job("first"), project=0)
     assert work.await_begun(1) == ["first"]
-    futures = [pool.submit(Priority.BATCH, work.job(f"long {n}"), project=1) for n in range(4)]
-    futures += [pool.submit(Priority.BATCH, work.job(f"short {n}"), project=2) for n in range(2)]
-    opened = pool.submit(Priority.EDITOR, work.job("opened"), project=1)
+    futures = [pool.submit(work.job(f"long {n}"), project=1) for n in range(4)]
+    futures += [pool.submit(work.job(f"short {n}"), project=2) for n in range(2)]
     work.release.set()
-    for future in [first, opened, *futures]:
+    for future in [first, *futures]:
         future.result(30)
-    assert work.begun == ["first", "opened", "short 0", "long 0", "short 1", "long 1", "long 2", "long 3"]
+    assert work.begun == ["first", "long 0", "short 0", "long 1", "short 1", "long 2", "long 3"]
     pool.close()
 
 
@@ -95,7 +86,7 @@ def test_an_error_keeps_nothing_that_was_in_hand() -> None:
 
     gc.disable()
     try:
-        future = pool.submit(Priority.BATCH, fail)
+        future = pool.submit(fail)
         error = future.exception(30)
         assert isinstance(error, RuntimeError)
         assert error.__traceback__ is not None

@@ -309,6 +309,22 @@ def test_the_deadline_returns_what_there_is_and_the_rest_is_kept(settings: Setti
     service.close()
 
 
+def test_who_opens_a_task_is_next_however_long_a_batch_is(settings: Settings, site: Site) -> None:
+    """Although its images come from the same host, and although the task is itself the last one of the batch."""
+    gate = Gate()
+    service = gated(settings.model_copy(update={"deadline": 0.1, "prelabel_fetchers": 4}), gate)
+    batch = [task(number, site.put(f"/{number}.png", png(seed=number)), f"the ship {number}") for number in range(8)]
+    assert not any(predict(service, *batch))
+    wait_for(lambda: len(gate.asked) == 1)  # the first holds up all others
+    opened = [batch[7], task(20, site.put("/other.png", png(seed=9)), "two buildings")]
+    assert not any(predict(service, one)[0] for one in opened)
+    gate.opened.set()
+    wait_for(lambda: not service.prelabeler.waiting and all(predict(service, *batch)))
+    assert gate.asked[:3] == ["the ship 0", "the ship 7", "two buildings"]
+    assert len(gate.asked) == 9  # what was opened is not computed once more for the batch
+    service.close()
+
+
 def test_a_label_that_came_meanwhile_shares_no_answer_with_what_was_asked_without_it(
     settings: Settings, site: Site
 ) -> None:
