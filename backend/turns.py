@@ -1,61 +1,114 @@
-"""What threads share: a lock whose turns go by urgency, not by chance, and budgets of bytes."""
+"""What threads share: one that computes in turns by urgency, a lock in the order of coming, and budgets of bytes."""
 
 from __future__ import annotations
 
+import contextvars
 import heapq
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
+from backend.memory import forget_locals
+from backend.work import spent
 from dataset_tools.errors import ImageError, UnavailableError
 
-__all__ = ["BACKGROUND", "BodyBudget", "BytesInFlight", "DecodeMemory", "Turns", "Urgency"]
+__all__ = ["BACKGROUND", "BodyBudget", "BytesInFlight", "DecodeMemory", "FairLock", "Turns", "Urgency"]
 
 Urgency = tuple[int, float]
 """Smaller goes first: a class (0: somebody waits in the editor), and within it when it was asked for."""
 BACKGROUND: Urgency = (1, 0.0)
+_IDLE = 10.0
+T = TypeVar("T")
 
 
 class Turns:
-    """One at a time; of those who wait the most urgent is next, of equally urgent ones who came first.
+    """Runs functions one at a time in a thread of its own; the most urgent next, of equally urgent ones in their order.
+
+    One thread, since numerical libraries keep buffers for every thread that ever computed. It ends when nothing was
+    asked for some seconds, and is begun again.
 
     Args:
-        grace: after an urgent turn (class 0) others begin only so many seconds later, in which the next urgent one may
-            come.
+        grace: after an urgent function (class 0) others begin only so many seconds later, in which the next urgent one
+            may come.
     """
 
     def __init__(self, grace: float = 0.0) -> None:
         self._grace = grace
-        self._quiet = 0.0  # the time of ``time.monotonic`` from which on turns that are not urgent begin
-        self._waiting: list[tuple[Urgency, int]] = []
+        self._quiet = 0.0  # the time of ``time.monotonic`` from which on what is not urgent begins
+        self._waiting: list[tuple[Urgency, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
-        self._taken = False
+        self._thread: threading.Thread | None = None
         self._condition = threading.Condition()
 
-    @contextmanager
-    def turn(self, urgency: Urgency = BACKGROUND) -> Iterator[None]:
-        """Wait for the turn; it ends with the block."""
+    def run(self, function: Callable[[], T], urgency: Urgency = BACKGROUND) -> T:
+        """What ``function`` returns or raises when its turn has come; it sees the caller's context variables."""
+        future: Future[T] = Future()
+        context, stages, asked = contextvars.copy_context(), spent.get(), time.perf_counter()
+
+        def run() -> None:
+            stages["queue"] += time.perf_counter() - asked
+            try:
+                future.set_result(context.run(function))
+            except BaseException as error:
+                forget_locals(error)
+                future.set_exception(error)
+
         with self._condition:
-            mine = (urgency, next(self._numbers))
-            heapq.heappush(self._waiting, mine)
+            heapq.heappush(self._waiting, (urgency, next(self._numbers), run))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="turns", daemon=True)
+                self._thread.start()
+            self._condition.notify_all()
+        return future.result()
+
+    def _work(self) -> None:
+        while (taken := self._next()) is not None:
+            urgency, run = taken
+            try:
+                run()
+            finally:
+                del taken, run  # and with it what it holds, while the thread waits for the next
+            if urgency < BACKGROUND:
+                self._quiet = time.monotonic() + self._grace
+
+    def _next(self) -> tuple[Urgency, Callable[[], None]] | None:
+        """What is to be run now, once there is something; None where the thread is to end."""
+        with self._condition:
             while True:
-                is_next = not self._taken and self._waiting[0] == mine
-                pause = self._quiet - time.monotonic() if urgency >= BACKGROUND else 0.0
-                if is_next and pause <= 0:
-                    break
-                self._condition.wait(pause if is_next else None)
-            heapq.heappop(self._waiting)
-            self._taken = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._taken = False
-                if urgency < BACKGROUND:
-                    self._quiet = time.monotonic() + self._grace
-                self._condition.notify_all()
+                if not self._waiting:
+                    if not self._condition.wait_for(lambda: self._waiting, _IDLE):
+                        self._thread = None
+                        return None
+                    continue
+                pause = self._quiet - time.monotonic() if self._waiting[0][0] >= BACKGROUND else 0.0
+                if pause <= 0:
+                    urgency, _, run = heapq.heappop(self._waiting)
+                    return urgency, run
+                self._condition.wait(pause)
+
+
+class FairLock:
+    """One at a time, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._line: deque[object] = deque()
+        self._condition = threading.Condition()
+
+    def __enter__(self) -> None:
+        mine = object()
+        with self._condition:
+            self._line.append(mine)
+            self._condition.wait_for(lambda: self._line[0] is mine)
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._line.popleft()
+            self._condition.notify_all()
 
 
 class BodyBudget:
@@ -144,7 +197,7 @@ class DecodeMemory:
         self._most = most
         self._free = most
         self._condition = threading.Condition()
-        self._turns = Turns()
+        self._line = FairLock()
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -158,7 +211,7 @@ class DecodeMemory:
                 f"decoding the image takes {size / 1e6:.0f} MB, more than {self._most / 1e6:.0f} (PSLG_DECODE_MEMORY);"
                 " cut it into tiles (pslg dataset tile), or save it with 8 bits and three bands"
             )
-        with self._turns.turn(), self._condition:  # in their order, so that small ones do not pass a large one for ever
+        with self._line, self._condition:  # in their order, so that small ones do not pass a large one for ever
             while self._free < size:
                 self._condition.wait()
             self._free -= size

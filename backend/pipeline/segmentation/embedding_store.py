@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -110,13 +111,16 @@ class EmbeddingStore:
             waiting: entered while it waits or is being computed, not when it is found.
         """
 
+        def encode(image: Image) -> Embedding:
+            began = time.perf_counter()
+            embedding = segmenter.embed(image, window, key=image_key)
+            spent.get()["embed"] += time.perf_counter() - began
+            return embedding
+
         def compute() -> Embedding:
             image = pixels()
-            with waiting(), self._encode.turn(urgency):
-                began = time.perf_counter()
-                embedding = segmenter.embed(image, window, key=image_key)
-                spent.get()["embed"] += time.perf_counter() - began
-                return embedding
+            with waiting():
+                return self._encode.run(partial(encode, image), urgency)
 
         address = embedding_address(image_key, segmenter.encoder_hash, window)
         return self.get_or_compute(address, compute, waiting)

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from backend.pipeline import PslgSam
@@ -325,13 +325,10 @@ class Prelabeler:
         # those who talk to it, in turns of their own.
         grounding = None
         if pipeline.talks is not None:
-            asked = time.perf_counter()
-            with self._talk.turn(urgency) if pipeline.talks == "here" else nullcontext():
-                stages["queue"] += time.perf_counter() - asked
-                grounding = pipeline.ground(pixels, question.expression, key=image.identity, labels=question.labels)
-        asked = time.perf_counter()
-        with self._compute.turn(urgency):
-            stages["queue"] += time.perf_counter() - asked
+            ask = partial(pipeline.ground, pixels, question.expression, key=image.identity, labels=question.labels)
+            grounding = self._talk.run(ask, urgency) if pipeline.talks == "here" else ask()
+
+        def compute() -> Prelabels:
             kept = self._kept(pipeline, image.identity, question)
             if kept is not None:  # another turn has answered it meanwhile: the batch's, or that of who opened it
                 return kept
@@ -354,7 +351,9 @@ class Prelabeler:
             if not answer.left_out or time.monotonic() < until:
                 # What time cut off is outlined when somebody asks again.
                 self._cache.put(image.identity, question, answer)
-        return cleaned
+            return cleaned
+
+        return self._compute.run(compute, urgency)
 
     def _kept(self, pipeline: PslgSam, identity: str, question: PrelabelQuestion) -> Prelabels | None:
         found = self._cache.get(identity, question)

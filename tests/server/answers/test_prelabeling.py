@@ -318,6 +318,7 @@ def test_who_opens_a_task_is_next_however_long_a_batch_is(settings: Settings, si
     wait_for(lambda: len(gate.asked) == 1)  # the first holds up all others
     opened = [batch[7], task(20, site.put("/other.png", png(seed=9)), "two buildings")]
     assert not any(predict(service, one)[0] for one in opened)
+    wait_for(lambda: len(service.prelabeler._compute._waiting) == 3)  # both, and one of the batch
     gate.opened.set()
     wait_for(lambda: not service.prelabeler.waiting and all(predict(service, *batch)))
     assert gate.asked[:3] == ["the ship 0", "the ship 7", "two buildings"]
