@@ -321,7 +321,8 @@ def test_who_opens_a_task_is_next_however_long_a_batch_is(settings: Settings, si
     wait_for(lambda: len(service.prelabeler._compute._waiting) == 3)  # both, and one of the batch
     gate.opened.set()
     wait_for(lambda: not service.prelabeler.waiting and all(predict(service, *batch)))
-    assert gate.asked[:3] == ["the ship 0", "the ship 7", "two buildings"]
+    assert gate.asked[0] in ("the ship 0", "the ship 1")  # whichever was fetched first
+    assert gate.asked[1:3] == ["the ship 7", "two buildings"]
     assert len(gate.asked) == 9  # what was opened is not computed once more for the batch
     service.close()
 
