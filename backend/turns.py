@@ -47,6 +47,10 @@ class Turns:
 
     def run(self, function: Callable[[], T], urgency: Urgency = BACKGROUND) -> T:
         """What ``function`` returns or raises when its turn has come; it sees the caller's context variables."""
+        return self.submit(function, urgency).result()
+
+    def submit(self, function: Callable[[], T], urgency: Urgency = BACKGROUND) -> Future[T]:
+        """As :meth:`run`, without waiting for it; what it raises is the future's."""
         future: Future[T] = Future()
         context, stages, asked = contextvars.copy_context(), spent.get(), time.perf_counter()
 
@@ -64,7 +68,7 @@ class Turns:
                 self._thread = threading.Thread(target=self._work, name="turns", daemon=True)
                 self._thread.start()
             self._condition.notify_all()
-        return future.result()
+        return future
 
     def _work(self) -> None:
         while (taken := self._next()) is not None:

@@ -26,7 +26,7 @@ from backend.server.answers.predictions import Predictions, note_region, notes_o
 from backend.server.answers.prelabel_cache import PrelabelCache, PrelabelQuestion
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, read_task
-from backend.server.images import TaskImages
+from backend.server.images import EditorImage, TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Slot, Task
 from backend.settings import Settings
@@ -182,10 +182,7 @@ class Prelabeler:
         windows = [_click_window(pipeline, item) for answer in answers for item in (*answer, *answer.candidates)]
         if pipeline.segmenter.window_for(Box(0.0, 0.0, 1.0, 1.0), image.size) == whole:
             windows.append(whole)  # a model of whole images is warm for any click
-        for window in dict.fromkeys(windows):
-            address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
-            if address not in self._embeddings:
-                self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
+        self._embed(pipeline, image, windows)
         notes = notes_of(query, answers, config)
         return self.predictions.of(pipeline, query, answers, config, notes), notes
 
@@ -345,15 +342,23 @@ class Prelabeler:
                 labels=question.labels,
                 grounding=grounding,
             )
-            cleaned = self._cleaned(answer)
-            for item in (*cleaned.items, *cleaned.candidates):
-                embed(pixels, _click_window(pipeline, item))
             if not answer.left_out or time.monotonic() < until:
                 # What time cut off is outlined when somebody asks again.
                 self._cache.put(image.identity, question, answer)
+            cleaned = self._cleaned(answer)
+            windows = [_click_window(pipeline, item) for item in (*cleaned.items, *cleaned.candidates)]
+            # First clicks are to be warm, but nobody waits for that, nor do those who open the next tasks.
+            self._compute.submit(partial(self._embed, pipeline, image, windows))
             return cleaned
 
         return self._compute.run(compute, urgency)
+
+    def _embed(self, pipeline: PslgSam, image: EditorImage, windows: Iterable[Box]) -> None:
+        """Have the embeddings of an image's windows kept."""
+        for window in dict.fromkeys(windows):
+            address = embedding_address(image.identity, pipeline.segmenter.encoder_hash, window)
+            if address not in self._embeddings:
+                self._embeddings.embed(pipeline.segmenter, image.identity, image.pixels, window)
 
     def _kept(self, pipeline: PslgSam, identity: str, question: PrelabelQuestion) -> Prelabels | None:
         found = self._cache.get(identity, question)
