@@ -283,6 +283,7 @@ def test_a_pre_labelled_task_is_warm_at_the_first_click(settings: Settings, site
     body["params"]["context"] = None
     (slot,) = first.predict(validate(PredictRequest, body))
     assert isinstance(slot, dict)
+    first.prelabeler._compute.run(lambda: None)  # after the windows of the first clicks, which no answer waits for
     first.close()
 
     again = LabelingService(settings, tiny_pipeline)  # a restart, or another worker
