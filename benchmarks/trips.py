@@ -54,7 +54,7 @@ LABEL_CONFIG = """<View><Image name="image" value="$image"/><Header value="$expr
 <KeyPointLabels name="point" toName="image" smart="true" smartOnly="true"><Label value="airplane"/></KeyPointLabels>
 </View>"""
 EXPRESSION = "all the airplanes"
-_SETTLE = 0.3
+_SETTLE = 1.5
 """Seconds after an answer in which work that it left to other threads still belongs to its trip."""
 _BY_THE_CLOCK = "memory"
 """Name of the thread that gives memory back every few seconds, whoever is on a trip then."""

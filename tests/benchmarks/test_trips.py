@@ -54,7 +54,7 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 32, 106),
-        ("first pre-label", 67, 385),
+        ("first pre-label", 67, 430),
         ("webhook", 8, 13),
         ("export record to REFER", 21, 126),
     ],
