@@ -83,7 +83,7 @@ class Settings(BaseModel):
             ``localhost`` and the machine's own name; with credentials, any.
         body_bytes: largest body of a request.
         deadline: seconds after which a batch returns what it has; Label Studio itself gives up after 100.
-        prelabel_fetchers: images fetched at the same time for pre-labels: so many for tasks that are opened, as many for
+        prelabel_fetchers: images fetched at the same time for opened tasks, and as many for
             batches; of one host two fewer.
         click_queue: clicks waiting or running in a process, beyond which they are refused: as many annotators can click
             at the same moment.
