@@ -20,6 +20,8 @@ _MOST_GROUPS = 24
 """So many groups that might be meant are placed in the image."""
 _SURE = 0.6
 """A group of those that are liked in itself is so good that no others are looked for."""
+_HARDLY = 0.05
+"""Who meets what is said of the members less than this is in no such group."""
 _GROUPS = 5
 """So many groups are considered for one expression."""
 
@@ -71,7 +73,7 @@ def _likely_groups(
 ) -> list[tuple[Bools, float]]:
     """(bool[N], weight in [0, 1]) of the groups that may be meant, best first."""
     found: dict[tuple[int, ...], float] = {}
-    everyone = here > 0
+    everyone = (here > 0) & (liked >= _HARDLY)
     chosen = (liked >= 0.5) & everyone
     liking = liked.tolist()
     for peers, weight in ((chosen, 1.0), (everyone, 0.8)):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.query import GroupShape
@@ -167,8 +166,8 @@ def _linked(links: Links, number: int, most: float) -> Iterator[tuple[list[int],
 
 def _between_middles(boxes: Floats) -> Floats:
     """float64[N, N] in pixels: boxes of tilted objects overlap, their middles are apart."""
-    middles = spatial.centers(boxes)
-    return np.asarray(np.hypot(*np.moveaxis(middles[:, None] - middles[None], -1, 0)), np.float64)
+    x, y = spatial.centers(boxes).T
+    return np.asarray(np.hypot(np.subtract.outer(x, x), np.subtract.outer(y, y)), np.float64)
 
 
 def _cuts(links: Links, size: float) -> list[tuple[float, float, float]]:
@@ -187,26 +186,19 @@ def _natural_clusters(links: Links, size: float, number: int) -> Iterator[tuple[
 
 
 def _shortest_links(apart: Floats) -> Links:
-    """The N - 1 distances (pixels, one, other) that connect all boxes by the shortest way (Boruvka's algorithm)."""
+    """The N - 1 distances (pixels, one, other) that connect all boxes by the shortest way (Prim's algorithm)."""
     number = len(apart)
-    index = np.arange(number)
-    low, high = np.minimum.outer(index, index), np.maximum.outer(index, index)
-    distinct = apart + 1e-9 * (low * number + high)  # so that no two are alike
-    np.fill_diagonal(distinct, np.inf)
-    label: npt.NDArray[np.int64] = index.copy()
-    links: dict[tuple[int, int], float] = {}
-    while len(links) < number - 1:
-        outside = np.where(label[:, None] == label, np.inf, distinct)
-        nearest = outside.argmin(axis=1)
-        away = outside[index, nearest].tolist()
-        shortest: dict[int, tuple[float, int, int]] = {}
-        for one, (name, gap, other) in enumerate(zip(label.tolist(), away, nearest.tolist(), strict=True)):
-            if name not in shortest or gap < shortest[name][0]:
-                shortest[name] = (gap, one, other)
-        for _, one, other in shortest.values():
-            links[min(one, other), max(one, other)] = float(apart[one, other])
-        label = np.asarray(_labelled([(gap, *ends) for ends, gap in links.items()], number, math.inf)[0])
-    return [(gap, one, other) for (one, other), gap in links.items()]
+    left = apart.copy()  # to those that are not connected yet
+    left[:, 0] = np.inf
+    nearest, to = left[0].copy(), np.zeros(number, np.int64)
+    links: Links = []
+    for _ in range(number - 1):
+        new = int(nearest.argmin())
+        links.append((float(nearest[new]), int(to[new]), new))
+        left[:, new] = nearest[new] = np.inf
+        to[left[new] < nearest] = new
+        np.minimum(nearest, left[new], out=nearest)
+    return links
 
 
 def _linked_by(links: Links, number: int, most: float) -> list[list[int]]:
@@ -280,11 +272,12 @@ def _lines(boxes: Floats, angle: float, liking: float) -> Iterator[tuple[list[in
     width = (extent * np.abs(along)).sum(axis=1)
     aside = np.abs(np.subtract.outer(middles @ across, middles @ across))
     ahead = np.abs(np.subtract.outer(middles @ along, middles @ along)) - np.add.outer(width, width) / 2
-    level = aside <= 0.45 * np.minimum.outer(depth, depth)
-    reaches = np.maximum.outer(width, width)
+    gap = ahead / np.maximum.outer(width, width)
+    one, other = np.nonzero(np.triu((aside <= 0.45 * np.minimum.outer(depth, depth)) & (gap <= _ROW_GAP), 1))
+    links = list(zip(gap[one, other].tolist(), one.tolist(), other.tolist(), strict=True))
     on_line, off_line = (middles @ along).tolist(), (middles @ across).tolist()
     for reach in (1.2, _ROW_GAP):
-        for part in _connected(level & (ahead <= reach * reaches)):
+        for part in _linked_by(links, len(boxes), reach):
             length, width_of_line = ([axis[i] for i in part] for axis in (on_line, off_line))
             spread = (max(length) - min(length)) / max(max(width_of_line) - min(width_of_line), 1e-6)
             yield part, liking / (1.0 + math.exp(min((1.5 - spread) / 0.4, 40.0)))
