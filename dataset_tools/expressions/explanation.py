@@ -118,7 +118,9 @@ def explain(
     lines = [f"understood: {in_words(replace(query, text=''))}"]
     lines.append(f"passed over: {', '.join(choice.unread) if choice.unread else 'nothing'}")
     scene = Candidates.of(candidates, image_size, view)
-    category = scene.category_of(query)
+    category = scene.category_of(query) or next(iter(scene.kinds) if len(scene.kinds) == 1 else iter(()), None)
+    if category is not None and len(Candidates.categories_of(query)) > 1:  # "court": of either kind
+        scene = scene.merged(Candidates.categories_of(query), category)
     found = fit(replace(query, category=category), scene)
     order = np.argsort(-found.score, kind="stable")
     boxes: dict[int, Box] = {}

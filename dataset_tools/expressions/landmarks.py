@@ -12,7 +12,7 @@ from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.descriptive_words import SURFACES
-from dataset_tools.expressions.query import Color, Direction, Query, RelationKind
+from dataset_tools.expressions.query import Color, Direction, Extreme, Place, Query, RelationKind
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["landmark_scores", "mentions_surroundings", "share_around", "surface_of"]
@@ -22,6 +22,12 @@ _PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
 _GROUNDS = ("paved", "bare", "open", "grass")
 """Surfaces on which objects stand, so that the bottom of one is a part of it."""
 _SHORTEST_RING = 4.0
+_PATCH, _FAINT = 0.35, 0.2
+"""A cell from which distances count is of the surface that much; where none is so plain, at least so much."""
+_ELSEWHERE = 0.05
+"""What counts of a surface outside the part of the image where it was said to lie."""
+Landmark = tuple[str | None, str | None, Direction | None]
+"""(surface, colour, place) as which something is looked for."""
 _REACH = 0.22
 """Share of the image's diagonal up to which something lies "left of" a landmark."""
 
@@ -60,22 +66,26 @@ def landmark_scores(
     if scene.view is None or what is None or not peers.any():
         return None
     layer = _without_objects(scene, scene.view.layer(*what)) if what[0] is None else scene.view.layer(*what)
+    place = _place_of(target)
+    if place is not None:
+        layer = layer * _within(place, layer.shape)
+    named: Landmark = (*what, place)
     here = np.flatnonzero(peers)
     scores: Floats = np.zeros(len(peers))
     match kind:
         case "on" | "in" | "surrounded" if direction == (None, None):
-            scores[here] = _measured("around", what, layer, scene)[here]
+            scores[here] = _measured("around", named, layer, scene)[here]
         case "near" | "nearest" | "far" | "farthest" | "on" | "in" | "surrounded" | "holds":
-            distance = _distances(layer, what, scene)
+            distance = _distances(layer, named, scene)
             if distance is None:
                 return None
             scores[here] = np.exp2(-distance[here] / (0.05 * float(np.hypot(*scene.image_size))))
             if kind in ("far", "farthest"):
                 scores[here] = 1.05 - scores[here]
         case "direction":
-            scores[here] = _measured("beyond", what, layer, scene, direction)[here]
+            scores[here] = _measured("beyond", named, layer, scene, direction)[here]
             if what[0] in _GROUNDS:  # "at the bottom of the yard" is in it
-                around = _measured("around", what, layer, scene)[here]
+                around = _measured("around", named, layer, scene)[here]
                 within: Floats = np.zeros(len(peers))
                 within[here] = around / max(float(around.max()), 1e-9)
                 if (within > 0.6).any():
@@ -85,6 +95,20 @@ def landmark_scores(
             return None
     most = float(scores.max())
     return None if most < 0.08 else scores / most
+
+
+def _place_of(target: Query) -> Direction | None:
+    """Where the landmark lies: "the road on the left", "the upper lawn"; None if that is not said."""
+    places = [c for c in target.constraints if isinstance(c, Place | Extreme) and not c.negated]
+    return places[0].direction if len(places) == 1 and getattr(places[0], "rank", 1) == 1 else None
+
+
+def _within(place: Direction, shape: tuple[int, ...]) -> Floats:
+    """float64[h, w]: how much each cell lies in that part of the image."""
+    height, width = shape
+    y, x = np.mgrid[:height, :width].reshape(2, -1) + 0.5
+    region = spatial.in_region(np.stack([x, y, x, y], axis=1), place, (height, width), single=False)
+    return np.asarray(_ELSEWHERE + (1.0 - _ELSEWHERE) * region.reshape(height, width), np.float64)
 
 
 def _cells(box: Floats, view: View, *, margin: float = 0.0) -> tuple[int, int, int, int]:
@@ -111,7 +135,7 @@ def _around(layer: Floats, box: Floats, view: View) -> float:
 
 def _measured(
     measure: Literal["around", "beyond"],
-    what: tuple[str | None, str | None],
+    what: Landmark,
     layer: Floats,
     scene: Candidates,
     direction: Direction = (None, None),
@@ -127,11 +151,12 @@ def _measured(
     return scene.measured[key]
 
 
-def _distances(layer: Floats, what: tuple[str | None, str | None], scene: Candidates) -> Floats | None:
+def _distances(layer: Floats, what: Landmark, scene: Candidates) -> Floats | None:
     """Pixels from each box to the nearest patch of the layer; None if there is no patch."""
     if ("away", what) in scene.measured:
         return scene.measured["away", what]
-    patches = (layer > 0.45).astype(np.uint8)
+    bar = min(_PATCH, max(_FAINT, 0.7 * float(layer.max())))  # a faint one where there is no plain one
+    patches = (layer > bar).astype(np.uint8)
     number, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=4)
     small = [i for i in range(1, number) if stats[i, cv2.CC_STAT_AREA] < 3]
     patches[np.isin(labels, small)] = 0

@@ -235,10 +235,24 @@ def _condition(
         case State():
             return state_scores(constraint, scene, peers)
         case Relation():
-            return relation_scores(constraint, scene, peers, _weigher(scene, missing), single=not query.is_all)
+            values = relation_scores(constraint, scene, peers, _weigher(scene, missing), single=not query.is_all)
+            return _where_unseen(constraint, query, scene, peers, missing) if values is None else values
         case Among():
             return _among(constraint, query, scene, peers)
     return None
+
+
+def _where_unseen(
+    relation: Relation, query: Query, scene: Candidates, peers: Bools, missing: list[str]
+) -> Floats | None:
+    """ "in the enclosure on the lower right": what is not seen has a place all the same, the object's too."""
+    if relation.kind not in ("on", "in", "near", "surrounded") or relation.negated:
+        return None
+    places = [c for c in relation.targets[0].constraints if isinstance(c, Place | Extreme) and not c.negated]
+    if len(places) != 1 or getattr(places[0], "rank", 1) != 1:
+        return None
+    missing += _nouns(relation)
+    return _condition(Place(places[0].direction, of_image=True), query, scene, peers, missing)
 
 
 def _among(constraint: Among, query: Query, scene: Candidates, peers: Bools) -> Floats | None:

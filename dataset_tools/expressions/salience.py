@@ -13,7 +13,7 @@ from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["salience"]
 
-_SLIVER, _SLIVER_SHARE = 0.2, 0.55
+_SLIVER, _SLIVER_SHARE = 0.2, 0.7
 """What remains of one that the border cuts, and the share of its kind's middle area at which half of that is lost."""
 _PARTIAL = frozenset(
     [

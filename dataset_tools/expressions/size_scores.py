@@ -11,7 +11,7 @@ from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["hinted", "relative_size"]
 
-_TWO_KINDS = 1.4
+_TWO_KINDS = 1.2
 """Log of the ratio of areas from which "truck" and "car" are told apart by size."""
 
 
@@ -22,7 +22,7 @@ def hinted(hint: str, scene: Candidates, peers: Bools) -> Floats:
     logs = np.log(scene.sizes("area")) * (1 if hint == "large" else -1)
     low, high = np.percentile(logs[peers], (10, 90))
     if high - low > _TWO_KINDS:  # cars and trucks, plainly
-        return np.asarray(0.2 + 0.8 * spatial.sigmoid((logs - (low + high) / 2) / 0.25), np.float64)
+        return np.asarray(0.1 + 0.9 * spatial.sigmoid((logs - (low + high) / 2) / 0.25), np.float64)
     return np.asarray(0.45 + 0.55 * spatial.sigmoid((logs - np.median(logs[peers])) / 0.35), np.float64)
 
 
