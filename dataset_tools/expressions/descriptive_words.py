@@ -37,7 +37,7 @@ SIZES = (
         1,
         "length",
         "long, tall, elongated, lengthy, high, very long",
-        "longer, taller, higher",
+        "longer, taller",
         "longest, tallest, most elongated",
     ),
     (-1, "length", "short, stubby", "shorter", "shortest"),
@@ -75,7 +75,7 @@ COLORS = {
     "yellow": "yellow, golden, gold, yellowish",
     "green": "green, greenest, greener, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, "
     "gray green",
-    "cyan": "cyan, turquoise, teal, aqua, aquamarine",
+    "cyan": "light blue, pale blue, baby blue, cyan, turquoise, teal, aqua, aquamarine",
     "blue": "blue, bluest, bluer, bluish, blueish, blue ish, navy, azure, navy blue, sky blue, royal blue, "
     "blue grey, blue gray, "
     "grey blue",
@@ -137,7 +137,10 @@ STATES = {
     "partly cut off, "
     "cut away, cut through, not fully visible, not completely visible, only partially visible, partly out of, "
     "half outside, partly outside, extends beyond, extending beyond, goes beyond, continues beyond, going out of, "
-    "running out of, runs out of, runs out, goes out of, partially cut off, extending off, extends off",
+    "running out of, runs out of, runs out, goes out of, partially cut off, extending off, extends off, sliver, "
+    "piece of, bit of, fragment, remainder, remnant, only part, only a part, only half, only a half, only a bit, "
+    "only a piece, only the tip, only the nose, only the tail, only the wing, only a wing, just the tip, "
+    "just the nose, just the tail, just a tip, just a bit, just a piece, not all of it",
     "whole": "whole, complete, completely visible, entire, entirely visible, fully visible, full, "
     "completely in view, "
     "see entirely, see completely, see whole, shows completely, shown completely, shown fully, fully in view, "

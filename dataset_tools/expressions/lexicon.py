@@ -63,6 +63,8 @@ _SHORT = (
     (re.compile(r"\bw/o\b", re.IGNORECASE), "without"),
     (re.compile(r"\bw/", re.IGNORECASE), "with "),
     (re.compile(r"\s[&+]\s"), " and "),
+    (re.compile(r"(?<=\w)-ish\b", re.IGNORECASE), ""),
+    (re.compile(r"\b([A-Za-z]{1,3})-(\d{1,3})\b"), r"\1\2"),  # "C-130"
 )
 """What people abbreviate."""
 _CLITIC = re.compile(r"\b(it|that|there|he|she|what|here|who|which|one|let)'s\b")

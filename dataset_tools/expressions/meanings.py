@@ -19,11 +19,12 @@ Meanings = tuple[tuple[str, float], ...]
 _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     (("tenniscourt", 0.6), ("basketballcourt", 0.4)): "court",
     (("soccerfield", 0.7), ("groundtrackfield", 0.2), ("baseballfield", 0.1)): "pitch, playing field, sports pitch",
-    (("baseballfield", 0.95),): "ballpark, ball park, infield, little league field",
-    (("soccerfield", 0.9),): "futsal pitch, astroturf, astro turf",
+    (("baseballfield", 0.95),): "ballpark, ball park, infield, little league field, baseball",
+    (("soccerfield", 0.9),): "futsal pitch, astroturf, astro turf, soccer",
     (("groundtrackfield", 0.85),): "athletics oval, cinder track, stadium track, race course",
-    (("tenniscourt", 0.95),): "tennis surface",
-    (("basketballcourt", 0.9),): "bball court, b ball court, hoops court, half court, hoop court, streetball court",
+    (("tenniscourt", 0.95),): "tennis surface, tennis",
+    (("basketballcourt", 0.9),): "bball court, b ball court, hoops court, half court, hoop court, streetball court, "
+    "basketball",
     (("vehicle", 0.95),): "mixer, cement mixer, concrete mixer, tipper, semi, eighteen wheeler, dumper, ute, "
     "estate car, convertible, coupe, cabriolet, people carrier, artic, juggernaut, big rig, flatbed, camper, "
     "motorbike, digger, excavator, bulldozer, loader, backhoe, crane truck, transporter, tug truck, hearse, minicab, "
@@ -37,7 +38,9 @@ _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     "dolphin, breakwater, catwalk, float, floats, finger, fingers, boat platform",
     (("airplane", 0.95),): "airbus, boeing, turboprop, prop plane, widebody, wide body, narrowbody, business jet, "
     "learjet, cessna, glider, drone, freighter plane, jetliner plane, crop duster, floatplane, "
-    "twinjet, trainer plane",
+    "twinjet, trainer plane, a300, a310, a318, a319, a320, a321, a330, a340, a350, a380, b52, b17, b29, "
+    "c130, c17, c47, c141, kc135, kc10, f14, f15, f16, f18, f22, f35, a10, t38, mig21, mig29, su27, "
+    "il76, tu154, an124, an225, md80, md11, dc3, dc8, dc9, dc10, crj, erj, atr, hercules, galaxy, starlifter",
     (("helicopter", 0.95),): "heli, whirlybird, gunship, helo",
     (("storagetank", 0.9),): "vat, cistern, container tank, drum, gasometer, digester, oil container, round tank, "
     "cylinder, silo tank",

@@ -92,6 +92,8 @@ class _Parser(Modifiers):
                     break
                 phrase.close_pending()
                 self.take_group(phrase, depth)
+            elif root and phrase.has_noun and self._opens_clause() and self._tells_of_others(phrase, depth):
+                pass  # "the slanted bridge, the other one is straight"
             elif root and phrase.has_noun and self._opens_clause() and self._selects_one(phrase):
                 self._one_of_them(phrase)  # "four trailers stand by the house; the uppermost, please"
             elif root and phrase.has_noun and self._opens_clause() and self._new_subject(phrase):
@@ -148,7 +150,11 @@ class _Parser(Modifiers):
             return True  # "the ship in the channel heading north"
         if (phrase.indefinite or phrase.plural) and self._superlative_ahead():
             return True  # "the dock with ten boats furthest to the left"
-        if kind == "article" and not self.root_has_noun and self.starts_noun(or_one=True):
+        if (
+            kind == "article"
+            and not self.root_has_noun
+            and (self.starts_noun(or_one=True) or (phrase.plural and self._selection_ahead()))
+        ):  # "in the row of trailers the last one", "... the last but one"
             return True
         return kind in ("article", "indefinite", "number", "category") and self.starts_noun()
 

@@ -81,7 +81,7 @@ _PLAIN: dict[str, str] = {
     "surrounded with, surrounded on all sides by, circled by",
     "holds": "containing, holding, surrounding, enclosing, carrying, full of, encircling, filled with, crowded with, "
     "lined with, that contains, which contains, including",
-    "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose",
+    "heading": "facing, pointing, heading, points, heads, headed, faces, oriented, directed, turned, nose, noses",
     "with": "with, covered with, covered by, covered in, topped with, topped by, wrapped in, marked with, "
     "painted with, has, have, having, that has, which has, that have, which have, featuring, sporting, bearing",
     "of": "of, out of, among, amongst",
@@ -95,6 +95,7 @@ _PLAIN: dict[str, str] = {
     "there": "there, where, you can see, we can see, we see, you see, one can see, here",
     "sort": "number, lot, lots, majority, rest, plurality, kind, type, kinds, types, sort",
     "possessive": "'s",
+    "ground": "out of the water, out of water, ashore, on dry land, beached, on the hard, on shore",
     "own": "its, whose, their",
     "similar": "similar in size to, same size as, of the same size as, as big as, as large as, equal in size to, "
     "of similar size to, of similar size as, as small as, as long as, similar in size with, similar size as, "
@@ -142,11 +143,12 @@ _PLAIN: dict[str, str] = {
     "a little bit, bit, clearly, plainly, right now, mainly, mostly, partly, fully shown, sticking out, "
     "stretching, reaching, extending, leading, going, sort, starts, begins, beginning, leads, goes, hangs, hanging, "
     "juts, jutting, juts out, jutting out, sticks out, comes out, running out, points out, pick out, taxiing, "
-    "turned up, twin, identical",
+    "turned up, twin, identical, stays, stay, staying, remains, remain, waits, waiting, rests, rest at",
 }
 
 _VALUED: dict[str, dict[str, Any]] = {
     "direction": {
+        "higher": (None, -1),
         "higher up": (None, -1),
         "lower down": (None, 1),
         "further up": (None, -1),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from dataset_tools.expressions.descriptive_words import HARMLESS, SURFACES
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
 from dataset_tools.expressions.grammar.places import Places
-from dataset_tools.expressions.query import Color, Extreme, Part, Place, Query, Relation, opposite
+from dataset_tools.expressions.query import Color, Extreme, Part, Place, Query, Relation, State, opposite
 
 __all__ = ["MEASURES", "PARTS", "Belongings"]
 
@@ -189,7 +189,9 @@ class Belongings(Places):
         phrase.unread += part.unread
 
     def _own_part(self, phrase: NounPhrase, depth: int) -> None:
-        """ "its tail is red", "whose white top ..."."""
+        """ "its tail is red", "whose white top ...", "whose upper half is outside the photo"."""
+        if self._cut_part(phrase):
+            return
         target = self.target(depth) if self.starts_noun(or_unknown=True) else self._unnamed_part(depth)
         if self.peek().kind == "copula" and self.peek(1).kind == "color":
             self.at += 1
@@ -205,6 +207,38 @@ class Belongings(Places):
             self._part(phrase, target)
         else:
             phrase.unread.append(target.noun)
+
+    def _cut_part(self, phrase: NounPhrase) -> bool:
+        """Past "(whose) upper half is outside the photo": cut by that border; False, and nothing taken, if not."""
+        start = self.at
+        self.skip("article")
+        position = self.position()
+        self.skip("copula", "filler")
+        gone = self.peek()
+        self.at += 1
+        self.skip("article", "of")
+        out = gone.text in ("outside", "outside of", "beyond", "off") and self.peek().kind in (
+            "frame",
+            "part",
+            "direction",
+        )
+        if position is None or not (out or (gone.kind == "state" and gone.value == "cut") or gone.text == "missing"):
+            self.at = start
+            return False
+        if not self.take_edge():
+            self.skip("frame")
+        phrase.add(State("cut", position.direction))
+        return True
+
+    def take_edge(self) -> bool:
+        """Past "by the right edge of the image" after "cut off"; False, and nothing taken, if it is not that."""
+        start = self.at
+        while self.peek().kind in ("near", "article", "direction", "part", "on", "in", "of", "frame", "filler"):
+            self.at += 1
+        if self.peek(-1).kind in ("part", "frame", "image_part"):
+            return True
+        self.at = start
+        return False
 
     def _unnamed_part(self, depth: int) -> Query:
         """ "its white top": the part has no noun of its own."""

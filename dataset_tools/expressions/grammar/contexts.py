@@ -9,7 +9,7 @@ from dataset_tools.expressions.grammar.cursor import LEADS
 from dataset_tools.expressions.grammar.links import Links
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase
 from dataset_tools.expressions.lexicon import Lexeme
-from dataset_tools.expressions.query import Constraint, Group
+from dataset_tools.expressions.query import Among, Constraint, Group
 
 __all__ = ["Contexts"]
 
@@ -43,7 +43,11 @@ class Contexts(Links):
 
     def _selects_one(self, phrase: NounPhrase) -> bool:
         """Whether one of several that were described is picked now, without a noun: "; the uppermost, please"."""
-        if self.peek().kind != "article" or not (phrase.plural or (phrase.count or 0) > 1) or phrase.partitive:
+        return (phrase.plural or (phrase.count or 0) > 1) and not phrase.partitive and self._selection_ahead()
+
+    def _selection_ahead(self) -> bool:
+        """Whether "the uppermost", "the last but one" comes, with no noun of its own."""
+        if self.peek().kind != "article":
             return False
         ahead = 1
         while self.peek(ahead).kind in (
@@ -72,6 +76,36 @@ class Contexts(Links):
         return not any(w.kind == "with" for w in rest) and any(
             w.kind == "inverse" or (w.text == "it" and n and rest[n - 1].kind in LEADS) for n, w in enumerate(rest)
         )
+
+    def _tells_of_others(self, phrase: NounPhrase, depth: int) -> bool:
+        """Past "; the other one is red": what is said of the others excludes them; False if no such clause comes."""
+        start = self.at
+        self.skip("article", "there", "and")
+        if self.peek().text not in (
+            "other",
+            "other one",
+            "others",
+            "other ones",
+            "all others",
+            "all the others",
+            "rest",
+        ):
+            self.at = start
+            return False
+        self.at += 1
+        if self.peek().kind == "number":
+            self.at += 1
+        self.skip("one")
+        if self.peek().kind == "copula":
+            self.at += 1
+        elif self.peek().kind not in ("with", "state"):
+            self.at = start
+            return False
+        others = self.target(depth)
+        phrase.unread += others.unread
+        if others.constraints:
+            phrase.constraints.append(Among(replace(others, category=None, noun="", unknown_words=()), negated=True))
+        return True
 
     def _known_noun(self) -> bool:
         """Whether a noun phrase of a known category comes right next, with an article of its own."""

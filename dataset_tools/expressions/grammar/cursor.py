@@ -16,7 +16,7 @@ LEADS = ("near", "nearest", "relative", "over", "on", "in", "of", "than", "far_f
 """Kinds of lexeme that lead to what something is related to."""
 _BEFORE_GROUP = (
     "article", "indefinite", "all", "both", "number", "ordinal", "size", "direction", "extreme", "most", "far", "color",
-    "filler", "part", "and", "state",
+    "filler", "part", "and", "state", "shape",
 )  # fmt: skip
 _PLACES = ("direction", "extreme", "most", "far", "part", "image_part")
 _END = Lexeme("end", "")
@@ -116,7 +116,19 @@ class Cursor:
             if self.peek(ahead).kind == "and" and self.peek(ahead + 1).kind != "color":
                 return False
             ahead += 1
-        return self.peek(ahead).kind == "group"
+        return self.peek(ahead).kind == "group" or (
+            self.peek(ahead - 1).kind == "unknown" and self.names_group(ahead - 1)
+        )
+
+    def names_group(self, ahead: int = 0) -> bool:
+        """Whether a word of no list is said of several: "the strip of five tennis courts", "a squad of three"."""
+        if self.peek(ahead).kind != "unknown" or self.peek(ahead + 1).kind != "of":
+            return False
+        first, second = self.peek(ahead + 2), self.peek(ahead + 3)
+        return first.kind == "number" and (
+            second.kind in ("end", "break", "in", "on", "near", "direction", "extreme")
+            or (second.kind == "category" and second.value.plural is not False)
+        )
 
     def take_and_before_noun(self, *, or_unknown: bool = False, or_one: bool = False) -> bool:
         """Past an "and" that another noun follows; False, and nothing taken, if none does."""
@@ -175,8 +187,8 @@ class Cursor:
         return Position(direction, extreme, in_image, is_end, start)
 
     def _is_bank(self) -> bool:
-        """Whether "the left bank" comes, which is a side; but not "the left bank of the canal"."""
-        return self.peek().text in ("bank", "shore", "shoreline") and self.peek(1).kind != "of"
+        """Whether "the left bank", "the west bank of the canal" comes, which is a side."""
+        return self.peek().text in ("bank", "shore", "shoreline")
 
     def _more_of(self, direction: Direction) -> bool:
         """Whether the next word still belongs to the direction: "upper left", "left most", "top and left"."""

@@ -54,6 +54,14 @@ class Links(Exclusions):
         if kind == "there" and lexeme.text == "where" and phrase.has_noun and self.starts_noun():
             self._with(phrase, depth)  # "where a red car is parked next to it"
             return
+        if kind == "ground":  # "a boat out of the water"
+            phrase.close_pending()
+            phrase.add(Relation("on", (Query("land", noun="land", unknown_words=("land",)),)))
+            return
+        if kind == "inverse" and lexeme.text == "alongside" and self.starts_noun(or_unknown=True, or_one=True):
+            phrase.close_pending()
+            self.relate(phrase, "near", depth)  # "alongside the dark shed", not "with a boat alongside"
+            return
         if kind == "inverse" and self.antecedent is not None and phrase.root:  # "not the big one but the one above it"
             of = (replace(self.antecedent, category=self._kind_of(phrase)),)
             phrase.add(Relation("near", of) if lexeme.value is None else Relation("direction", of, lexeme.value))

@@ -43,7 +43,8 @@ class Modifiers(Contexts):
             case "number":
                 self._number(phrase, lexeme)
             case "ordinal":
-                phrase.rank, phrase.is_last = lexeme.value, lexeme.text == "last"
+                if phrase.rank is None or not phrase.breaks:  # "the fourth, second to last before the gap": the fourth
+                    phrase.rank, phrase.is_last = lexeme.value, lexeme.text == "last"
             case "color":
                 self._color(phrase, lexeme)
             case "shape":

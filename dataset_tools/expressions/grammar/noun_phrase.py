@@ -28,6 +28,8 @@ from dataset_tools.expressions.query import (
 __all__ = ["NounPhrase", "ranked"]
 
 _MAX_NOUN = 60
+_CUT_PARTS = frozenset(["wing", "wings", "tail", "nose", "bow", "stern", "tip", "end", "part", "half", "corner"])
+"""What may be left of an object that the border cuts."""
 _ROOF_WORDS = ("roof", "roofed", "rooftop", "topped", "tiled")
 
 
@@ -101,6 +103,10 @@ class NounPhrase:
         """Whether words before "of the ships" pick some of them ("the largest of", "one of", "the second of")."""
         return self.has_noun or bool(self.constraints) or self.rank is not None
 
+    @property
+    def _is_cut(self) -> bool:
+        return any(isinstance(c, State) and c.name == "cut" for c in self.constraints)
+
     def _asides(self) -> tuple[Constraint, ...]:
         """What was said after a comma that followed an order."""
         for said in self.breaks:
@@ -158,7 +164,7 @@ class NounPhrase:
                     self.is_last,
                 )
             ),
-            unread=tuple(self.unread),
+            unread=tuple(w for w in self.unread if not (w in _CUT_PARTS and self._is_cut)),
             asides=self._asides(),
             hint=self.hint,
         )

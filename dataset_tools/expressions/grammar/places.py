@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dataset_tools.expressions.descriptive_words import HARMLESS
+from dataset_tools.expressions.descriptive_words import HARMLESS, SURFACES
 from dataset_tools.expressions.direction_words import combine
 from dataset_tools.expressions.grammar.cursor import OPENS_NOUN, Cursor, Position
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
@@ -14,6 +14,7 @@ from dataset_tools.expressions.query import (
     Direction,
     Extreme,
     Group,
+    GroupShape,
     Place,
     Query,
     Relation,
@@ -157,7 +158,7 @@ class Places(Cursor):
         """ "in the middle of": of its own kind a place in their midst, of several others between them, else inside."""
         target = self.target(depth)
         side = target.constraints[0] if len(target.constraints) == 1 and not target.noun else None
-        if isinstance(side, Place):  # "in the middle of the left side"
+        if isinstance(side, Place) and not target.count:  # "in the middle of the left side"
             phrase.add(replace(side, direction=combine(side.direction, (0, 0))))
         elif (target.category == phrase.category and not target.unknown_words) or (not target.noun and target.count):
             if target.count and target.count > 1:
@@ -175,6 +176,9 @@ class Places(Cursor):
         if self.peek().kind == "frame":
             self.at += 1
             return True
+        if phrase.has_noun and not extreme and self._ground_ahead():
+            self.at = start
+            return False
         if (self.is_place() or not phrase.has_noun) and self.take_position(phrase, depth, extreme=extreme):
             return True
         if self.peek().kind in ("part", "image_part"):
@@ -182,6 +186,15 @@ class Places(Cursor):
             return True
         self.at = start
         return False
+
+    def _ground_ahead(self) -> bool:
+        """Whether "the upper road", "left lawn" comes: what can be seen in the image has a place, not the object."""
+        ahead = 0
+        while self.peek(ahead).kind in ("direction", "extreme", "far", "most"):
+            ahead += 1
+        word = self.peek(ahead)
+        known = word.kind == "unknown" and SURFACES.get(word.text, "land") != "land"  # "the left bank" is a side
+        return ahead > 0 and known and self.peek(ahead + 1).kind != "unknown"
 
     def end_of_image(self, phrase: NounPhrase, lexeme: Lexeme) -> None:
         """ "in the corner", "at the edge": whichever it is."""
@@ -198,7 +211,7 @@ class Places(Cursor):
         ``partitive``: it was said in which group the object is; else the group itself may be what is asked for.
         """
         scratch = NounPhrase(root=False)
-        while self.peek().kind != "group":
+        while self.peek().kind != "group" and not self.names_group():
             phrase.in_known_group |= self.peek().text == "the" and phrase.has_noun
             if self.peek().text in ("up", "down") and self.peek(1).kind == "article":  # "going up the row"
                 self.at += 1
@@ -208,7 +221,10 @@ class Places(Cursor):
             before = self.at
             self.modifier(scratch, depth)
             self.at = max(self.at, before + 1)
-        shape, count = self.take().value
+        shape: GroupShape = "any"  # of a noun of no list: "the strip of five courts"
+        count: int | None = None
+        if (named := self.take()).value is not None:
+            shape, count = named.value
         if scratch.rank is not None and not scratch.constraints and self.peek().kind == "from":
             self.at += 1  # "the second row from the bottom"
             self.place(scratch, depth, extreme=True)
