@@ -102,7 +102,7 @@ class Candidates:
 
     @cached_property
     def measured(self) -> dict[tuple[Hashable, ...], Floats]:
-        """What was measured of all candidates in the image so far (``landmarks``), float64[N] each."""
+        """What was measured of all candidates so far, not to be changed: float64[N] each."""
         return {}
 
     @cached_property
@@ -119,11 +119,13 @@ class Candidates:
 
     def sizes(self, measure: str) -> Floats:
         """float64[N]: as ``spatial_scores.sizes``, with the masks' areas where they are known."""
-        by_box = spatial.sizes(self.boxes, measure)
-        if measure != "area":
-            return by_box
-        known = [candidate.area for candidate in self.candidates]
-        return np.array([size if area is None else max(area, 1e-6) for area, size in zip(known, by_box, strict=True)])
+        if ("size", measure) not in self.measured:
+            found = spatial.sizes(self.boxes, measure)
+            if measure == "area":
+                known = [candidate.area for candidate in self.candidates]
+                found = np.array([s if area is None else max(area, 1e-6) for area, s in zip(known, found, strict=True)])
+            self.measured["size", measure] = found
+        return self.measured["size", measure]
 
     @staticmethod
     def categories_of(query: Query) -> tuple[str, ...]:
@@ -134,12 +136,17 @@ class Candidates:
     def category_of(self, query: Query) -> str | None:
         """The query's category; for a noun of several ("court") the most frequent of them."""
         names = self.categories_of(query)
+        if len(names) < 2:
+            return query.category
         kinds = Counter(c.category for c in self.candidates if c.category in names)
         return kinds.most_common(1)[0][0] if kinds else query.category
 
     def of_category(self, category: str | None) -> Floats:
         """float64[N]: 1 for candidates of a category, else 0."""
-        return np.array([c.category == category for c in self.candidates], np.float64)
+        if ("category", category) not in self.measured:
+            of_it = [c.category == category for c in self.candidates]
+            self.measured["category", category] = np.array(of_it, np.float64)
+        return self.measured["category", category]
 
     def merged(self, names: Collection[str], category: str) -> Candidates:
         """The scene with all candidates of the categories ``names`` as ``category``."""
