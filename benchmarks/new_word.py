@@ -22,9 +22,10 @@ import numpy as np
 import yaml
 
 from backend.evaluation.expressions import evaluate
-from backend.learning.retraining.gate import Rules, compare
+from backend.learning.retraining.gate import compare
 from backend.learning.retraining.project import train_project
 from backend.learning.retraining.replay import read_replay
+from backend.learning.retraining.verdict import Rules
 from backend.learning.simulation.first_objects import whole_objects
 from backend.learning.simulation.words import renamed
 from backend.pipeline import load_pipeline

@@ -18,7 +18,7 @@ from PIL import Image
 
 from backend.commands.prelabel import prelabel
 from backend.database import Database
-from backend.learning.retraining import gate
+from backend.learning.retraining import gate, verdict
 from backend.pipeline.grounding.lqvg.inference import Tokenizer
 from backend.pipeline.grounding.lqvg.letterbox import normalize
 from backend.pipeline.pslg_sam import PslgSam
@@ -215,7 +215,7 @@ def promotion_gate(
 ) -> dict[str, RGB]:
     recorder, images = Recorder(), labelled.read(folder)
     pipeline = cast("PslgSam", recorder)
-    gate.compare(pipeline, pipeline, images, [], rules=gate.Rules(objects=1, images=1))
+    gate.compare(pipeline, pipeline, images, [], rules=verdict.Rules(objects=1, images=1))
     return dict(zip([*table, *table], recorder.seen, strict=True))
 
 

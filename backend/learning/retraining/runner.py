@@ -245,7 +245,8 @@ class TrainingRunner:
 
     def _judge(self, job: Job, staging: Path, replay: Replay, training: Sequence[LabelledImage]) -> Manifest:
         """Compare with what serves the project now."""
-        from backend.learning.retraining.gate import Rules, compare
+        from backend.learning.retraining.gate import compare
+        from backend.learning.retraining.verdict import Rules
         from backend.pipeline import load_config, load_pipeline
         from backend.pipeline.weights import model_version
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from backend.learning.retraining.gate import Answer, Crowd, Evidence, Rules, decide, is_held_out
+from backend.learning.retraining.evidence import Answer, Crowd, Evidence
+from backend.learning.retraining.gate import is_held_out
+from backend.learning.retraining.verdict import Rules, decide
 
 
 def test_the_held_out_share_is_frozen_per_project_and_grows_with_the_share() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from backend.learning.retraining.gate import Rules, compare
+from backend.learning.retraining.gate import compare
 from backend.learning.retraining.project import ProjectTrainingOptions, train_project
 from backend.learning.retraining.replay import drawn_scenes
+from backend.learning.retraining.verdict import Rules
 from backend.pipeline import load_pipeline
 from backend.training.adapter.adaptation import AdaptationOptions
 from backend.training.adapter.training import AdapterOptions
