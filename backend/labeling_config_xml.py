@@ -14,6 +14,8 @@ from xml.sax.saxutils import quoteattr
 
 from dataset_tools.categories import CATEGORIES, KINDS
 from dataset_tools.errors import ConfigError
+from dataset_tools.expressions.more_like import LABEL as MORE_LIKE
+from dataset_tools.expressions.more_like import more_like
 from dataset_tools.label_studio.notes import NOTE
 
 __all__ = ["COLORS", "GROUNDS", "HOTKEYS", "SHIPPED", "ConfigLabel", "Output", "labeling_config_xml"]
@@ -36,6 +38,9 @@ HOTKEYS = tuple("1234567890qtyasdfgjcnxzil")
 _NO_HOTKEY = "ctrl+alt+shift+f19"
 """Label Studio gives every label without a key a free one, tools' keys included. So the others have one that nobody
 presses; it is not shown."""
+
+_MORE_LIKE = f'        <Label value="{MORE_LIKE}" background="#595959" hotkey="."/>'
+"""A region that is clicked with it is an example; a gray that no object's label has, and no letter is left for it."""
 
 _STYLE = """
     .rs-row { display: flex; gap: 10px; align-items: flex-start; }
@@ -79,7 +84,7 @@ def labeling_config_xml(labels: Sequence[ConfigLabel], output: Output = "brush",
         about: one line on top of the file.
 
     Raises:
-        ConfigError: no label, an empty one, or one that comes twice.
+        ConfigError: no label, an empty one, one that comes twice, or "more like this", which every config has.
     """
     values = [label.value.strip() for label in labels]
     if not values or not all(values):
@@ -87,6 +92,8 @@ def labeling_config_xml(labels: Sequence[ConfigLabel], output: Output = "brush",
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ConfigError(f"each label once: {', '.join(map(repr, twice))} is there more than once")
+    if any(more_like(value) is not None for value in values):
+        raise ConfigError(f"every labeling config has {MORE_LIKE!r} to click with; it cannot be an object's label")
     tag, name, title = _SIDE[output]
     smart = 'smart="true" smartOnly="true"'
     search = ""
@@ -113,6 +120,7 @@ def labeling_config_xml(labels: Sequence[ConfigLabel], output: Output = "brush",
       <Header value="Click (Alt: not this)" size="6"/>{search}
       <KeyPointLabels name="point" toName="image" {smart}>
 {_labels(labels, HOTKEYS)}
+{_MORE_LIKE}
       </KeyPointLabels>
       <Collapse>
         <Panel value="Box around it">

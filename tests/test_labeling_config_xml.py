@@ -16,6 +16,7 @@ from backend.labeling_config_xml import COLORS, GROUNDS, HOTKEYS, SHIPPED, Confi
 from backend.labeling_configs import labeling_config_names, read_labeling_config
 from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools.errors import ConfigError
+from dataset_tools.expressions.more_like import more_like
 
 TOOLS = set("behkmopruvw")
 """Keys of the editor's tools (keymap of Label Studio 1.23.2)."""
@@ -74,6 +75,19 @@ def test_keys_pick_only_labels_to_click_with_and_no_tool(name: str) -> None:
     assert {key for others in keys.values() for key in others} == {"ctrl+alt+shift+f19"}
 
 
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_more_like_this_is_a_label_to_click_with_and_nothing_else(name: str) -> None:
+    root = fromstring(read_labeling_config(name))
+    tags = [
+        control.tag
+        for control in root.iter()
+        if control.tag.endswith("Labels")
+        for label in control.iter("Label")
+        if more_like(label.attrib["value"]) is not None
+    ]
+    assert tags == ["KeyPointLabels"]
+
+
 def test_there_is_a_key_for_every_shipped_label() -> None:
     assert not TOOLS & set(HOTKEYS)
     assert len(HOTKEYS) == len(set(HOTKEYS)) >= len(parse_labeling_config(read_labeling_config("rrsisd")).labels)
@@ -95,7 +109,7 @@ def test_a_config_for_ones_own_labels(output: str, tag: str, tmp_path: Path) -> 
     assert config.problems({"ship", "solar panel"}) == ()
 
 
-@pytest.mark.parametrize("labels", [[], [""], ["ship", "ship"]])
+@pytest.mark.parametrize("labels", [[], [""], ["ship", "ship"], ["ship", "More like this"]])
 def test_labels_that_cannot_work_are_refused(labels: list[str]) -> None:
     with pytest.raises(ConfigError):
         labeling_config_xml([ConfigLabel(label) for label in labels])

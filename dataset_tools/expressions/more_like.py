@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["more_like"]
+__all__ = ["LABEL", "more_like"]
+
+LABEL = "more like this"
+"""The label of shipped labeling configs that a region is clicked with. It is no object's, wherever it stands."""
 
 _MORE = re.compile(
     r"(?:(?:find|show|give|get)\s+(?:me\s+)?)?(?:all\s+|any\s+)?more\s+(?:objects?\s+)?(?:like|of)\s+"

@@ -14,6 +14,7 @@ import numpy as np
 from dataset_tools import masks
 from dataset_tools.categories import canonical
 from dataset_tools.errors import DatasetError
+from dataset_tools.expressions.more_like import more_like
 from dataset_tools.expressions.reading import WordsRead, reading_of
 from dataset_tools.label_studio.learnt_nouns import Reworded, in_known_words
 from dataset_tools.label_studio.shapes import SHAPES, code_of
@@ -151,11 +152,12 @@ def read_info(result: Mapping[str, Any], annotation: Mapping[str, Any]) -> Regio
 
 
 def labels_of(result: Mapping[str, Any]) -> list[str]:
-    """The labels of an accepted result, in its order; a lone text is one label."""
+    """The labels of an accepted result, in its order; a lone text is one label, and "more like this" is none."""
     value = result.get("value")
     labels = value.get(result["type"]) if isinstance(value, dict) else None
     parts = [labels] if isinstance(labels, str) else labels if isinstance(labels, list) else []
-    return [str(label) for label in parts if isinstance(label, str | int | float) and str(label).strip()]
+    texts = [str(label) for label in parts if isinstance(label, str | int | float) and str(label).strip()]
+    return [text for text in texts if "more" not in text.casefold() or more_like(text) is None]
 
 
 def several_labels(results: Sequence[Mapping[str, Any]]) -> list[str]:

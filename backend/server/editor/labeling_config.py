@@ -18,6 +18,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 from dataset_tools import categories
 from dataset_tools.errors import ProtocolError
 from dataset_tools.expressions.lexicon import own_nouns, says_nothing
+from dataset_tools.expressions.more_like import more_like
 from dataset_tools.label_studio.images import variables
 from dataset_tools.label_studio.learnt_nouns import in_known_words
 from dataset_tools.label_studio.notes import NOTE
@@ -76,7 +77,7 @@ class Control:
     Attributes:
         tag: ``BrushLabels``, ``KeyPointLabels``, ...
         name: its ``name``, a region's ``from_name``.
-        labels: its labels in document order.
+        labels: its labels in document order; "more like this" only where it is clicked with (``KeyPointLabels``).
         smart: whether it is a prompt tool (``smart="true"``); a missing attribute counts as True for BrushLabels,
             whose default it is in the editor, and False elsewhere.
         smart_only: whether the ordinary tool is hidden.
@@ -312,7 +313,7 @@ def _control(element: Element) -> Control:
         value, alias = tag.get("value", ""), tag.get("alias", "")
         names = [value, alias, *(part.strip() for part in tag.get("predicted_values", "").split(","))]
         names = list(dict.fromkeys(filter(None, names)))
-        if names:
+        if names and (element.tag == "KeyPointLabels" or more_like(alias or value) is None):
             labels.append(Label(alias or value, tuple(names)))
     smart_only = element.get("smartOnly", "").lower() == "true"
     default = "true" if element.tag == "BrushLabels" else "false"
@@ -366,7 +367,11 @@ def _notes(image: Element, controls: tuple[Control, ...], elements: list[Element
                 f"{control.tag} {control.name!r} has an ordinary tool too, whose clicks send nothing;"
                 ' set smartOnly="true"'
             )
-        lost = [label.stored for label in control.labels if control in prompts and label.stored not in outputs]
+        lost = [
+            label.stored
+            for label in control.labels
+            if control in prompts and label.stored not in outputs and more_like(label.stored) is None
+        ]
         if lost:
             notes.append(
                 f"{control.tag} {control.name!r} has labels {', '.join(map(repr, lost))} that no BrushLabels,"

@@ -32,6 +32,20 @@ def test_what_is_guessed_and_passed_over(expression: str, guessed: tuple[str, ..
     assert (reading.guessed, reading.unread) == (guessed, unread)
 
 
+@pytest.mark.parametrize(
+    ("labels", "label"),
+    [
+        (["more like this"], None),
+        (["More_like_these"], None),
+        (["more like this", "ship"], "ship"),
+        ("more of this", None),
+        (["More rafts"], "More rafts"),
+    ],
+)
+def test_the_label_to_find_more_with_is_no_object_s(labels: object, label: str | None) -> None:
+    assert read_info({"type": "brushlabels", "value": {"brushlabels": labels}}, {}).label == label
+
+
 def test_the_words_of_a_region_say_what_was_guessed_and_passed_over() -> None:
     region: dict[str, Any] = {"type": "brushlabels", "value": {}}
     region["meta"] = {"text": words("the leftmsot  ship with faded lines")}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from backend.database import Database
-from backend.learning.annotations.labelled import ImageFile, labelled_images
+from backend.learning.annotations.labelled import ImageFile, labelled_images, project_categories
 from backend.learning.annotations.store import AnnotationStore
 from backend.server.editor.labeling_config import parse_labeling_config
 from dataset_tools import brush_rle
@@ -103,6 +103,15 @@ def test_labels_of_the_project_make_categories_and_other_words_do_not(store: Ann
     (image,) = read(store)
     assert [item.category for item in image.objects] == ["ship", "solar panel", "airplane", "thing"]
     assert {item.text: item.objects for item in image.expressions} == {"all the ships": (0,), "the plane": (2,)}
+
+
+def test_the_label_to_find_more_with_makes_no_category(store: AnnotationStore) -> None:
+    submit(
+        store, 1, "all the solar panels", outline("solar panel", square(1, 1)), outline("more like this", square(20, 1))
+    )
+    (image,) = read(store)
+    assert {item.category for item in image.objects} <= {"solar panel", "object"}
+    assert project_categories(store, 2) == {"solar panel"}
 
 
 def test_what_cannot_be_had_is_reported_and_left_out(store: AnnotationStore) -> None:

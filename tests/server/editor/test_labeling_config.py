@@ -182,6 +182,22 @@ def test_shipped_configs_have_no_problem(name: str) -> None:
     assert parse_labeling_config(read_labeling_config(name)).problems(frozenset(categories.CATEGORIES)) == ()
 
 
+def test_the_label_to_find_more_with_is_clicked_with_and_is_no_object_s() -> None:
+    like = '<Label value="more like this"/>'
+    tools = "".join(
+        f'<{tag} name="{tag}" toName="image" {smart}><Label value="hull"/>{like}</{tag}>'
+        for tag, smart in (("KeyPointLabels", 'smart="true" smartOnly="true"'), ("BrushLabels", 'smart="false"'))
+    )
+    found = parse_labeling_config(config(tools))
+    assert [label.stored for label in found.labels] == ["hull"]
+    assert found.own_categories == {"hull"}
+    assert found.problems({"hull"}) == ()
+    one = parse_labeling_config(config(tools.replace("hull", "object")))
+    assert one.takes_any_category
+    alone = f'<KeyPointLabels name="more" toName="image" smart="true" smartOnly="true">{like}</KeyPointLabels>'
+    assert parse_labeling_config(config(alone + BRUSH)).problems({"building"}) == ()
+
+
 def test_the_rrsisd_config_has_a_label_for_every_category() -> None:
     found = parse_labeling_config(read_labeling_config("rrsisd"))
     assert all(found.label_for(category) for category in categories.CATEGORIES)
