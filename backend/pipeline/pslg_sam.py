@@ -21,6 +21,7 @@ from backend.pipeline.config import EXEMPLARS, PipelineConfig
 from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import ExemplarFinder, Grounder
 from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest
+from backend.pipeline.like_examples import best_outline, is_repeated
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import (
@@ -170,8 +171,7 @@ class PslgSam:
         """
         _require_rgb(image)
         height, width = image.shape[:2]
-        embed = embed or partial(self.embed, key=key)
-        embeddings: dict[Box, Embedding] = {}
+        embedded = _Embedded(image, embed or partial(self.embed, key=key))
         stages = spent.get()
         prelabels: list[Prelabel] = []
         chosen = groundings if most is None else _most_certain(groundings, most)
@@ -188,13 +188,11 @@ class PslgSam:
             if self.config.mask_from == "grounder" and grounding.outline is not None:
                 point, found = None, grounding.outline()
             else:
-                window = self.segmenter.window_for(box, (height, width))
-                if window not in embeddings:
-                    embeddings[window] = embed(image, window)
-                began = time.perf_counter()
-                point = self._foreground_point(image, box, category)
-                found = self.refine(embeddings[window], box_and_point(box, point))
-                stages["segment"] += time.perf_counter() - began
+                point, found = self._outline(image, grounding, box, category, embedded)
+            if grounding.like is not None:
+                if is_repeated(found.mask, [item.mask for item in prelabels if item.category == category]):
+                    continue
+                box = Box.of_mask(found.mask) if found.mask.any() else box
             scores = {
                 "grounding": grounding.score,
                 "predicted_iou": found.predicted_iou,
@@ -308,10 +306,39 @@ class PslgSam:
         if count is not None:
             count(observe)
 
+    def _outline(
+        self, image: Image, grounding: Grounding, box: Box, category: str | None, embedded: _Embedded
+    ) -> tuple[Point | None, MaskPrediction]:
+        """The foreground point in ``box``, that of ``grounding``, and the mask that it leads to."""
+
+        def outline(around: Box, prompts: Prompts | None = None) -> MaskPrediction:
+            embedding = embedded.of(self.segmenter.window_for(around, image.shape[:2]))
+            began = time.perf_counter()
+            found = self.refine(embedding, prompts or box_and_point(box, point))
+            spent.get()["segment"] += time.perf_counter() - began
+            return found
+
+        point = self._foreground_point(image, box, category)
+        found = outline(box)
+        return point, found if grounding.like is None else best_outline(found, grounding.like, outline)
+
     def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
         if not self.config.foreground_points.applies_to(category):
             return None
         return foreground_point(image, box, self.config.foreground_points)
+
+
+class _Embedded:
+    """The windows of one image that an answer has looked at."""
+
+    def __init__(self, image: Image, embed: EmbedWindow) -> None:
+        self._image, self._embed = image, embed
+        self._windows: dict[Box, Embedding] = {}
+
+    def of(self, window: Box) -> Embedding:
+        if window not in self._windows:
+            self._windows[window] = self._embed(self._image, window)
+        return self._windows[window]
 
 
 def _most_certain(groundings: tuple[Grounding, ...], most: int) -> tuple[Grounding, ...]:

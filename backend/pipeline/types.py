@@ -22,6 +22,7 @@ __all__ = [
     "Grounding",
     "GroundingResult",
     "Image",
+    "Likeness",
     "Mask",
     "MaskPrediction",
     "Point",
@@ -66,6 +67,19 @@ class GroundedMask:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """What is known of an object that was found because it looks like given examples.
+
+    Attributes:
+        place: (x, y) of its middle.
+        sizes: (width, height) of the examples in pixels, at least one, each at least 1.
+    """
+
+    place: Point
+    sizes: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Grounding:
     """One box found by coarse localization.
 
@@ -74,12 +88,14 @@ class Grounding:
         score: the grounder's confidence in [0, 1].
         category: canonical category name (``dataset_tools.categories``), None if the grounder returns none.
         outline: makes the object's outline, of grounders that see it and only for what they chose; never stored.
+        like: of an object that was found by examples; its box says where it is, and less surely how large.
     """
 
     box: Box
     score: float
     category: str | None = None
     outline: Callable[[], GroundedMask] | None = field(default=None, compare=False, repr=False)
+    like: Likeness | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -190,7 +206,7 @@ class Prelabel:
 
     Attributes:
         mask: bool[H, W] at the original image's size, never empty.
-        box: the box from coarse localization (x0, y0, x1, y1).
+        box: the box from coarse localization (x0, y0, x1, y1); the mask's where examples led to it.
         point: the foreground point (x, y) that went into the prompt, None when the point generator is off.
         category: canonical name, None only if neither expression nor caller gives one.
         score: in [0, 1]; with a calibrated config the probability that the mask is accepted unchanged

@@ -63,32 +63,65 @@ def cells_of(detector: Detector, scales: Sequence[int], image: Image, *, bfloat1
             pyramid = detector.pyramid_of(stages)
             sides = detector.sides(pyramid)
             looks = [
-                functional.relu(norm(detector.heat.conv(level)))
+                functional.relu(norm(detector.heat.conv(level)), inplace=True)
                 for norm, level in zip(detector.heat.norms, pyramid, strict=True)
             ]
         surroundings.add(stages, factor)
         picture = inputs[0].permute(1, 2, 0).cpu().numpy() / np.float32(_COLOR)
-        readings.append((factor, picture, looks, sides))
-    parts: list[list[Array]] = [[], [], []]
-    for factor, picture, looks, sides in readings:
-        for stride, look, level_sides in zip(STRIDES, looks, sides, strict=True):
-            rows, columns = look.shape[-2:]
-            boxes = cell_boxes(level_sides[:, :4].float(), stride)[0].flatten(1).T.cpu().numpy() / factor
-            x, y = ((np.arange(n, dtype=np.float32) + 0.5) * np.float32(stride / factor) for n in (columns, rows))
-            centers = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-            inside = (centers[:, 0] < width) & (centers[:, 1] < height)
-            colors = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1, 3)
-            areas = np.clip((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1, None)
-            described = (
-                look[0].float().flatten(1).T.cpu().numpy(),
-                colors,
-                0.5 * np.log(areas)[:, None],
-                surroundings.around(x, y, _WINDOW * stride / factor),
-            )
-            parts[0].append(np.concatenate(described, axis=1).astype(np.float32)[inside])
-            parts[1].append(boxes.astype(np.float32)[inside])
-            parts[2].append(centers[inside])
-    return Cells(*map(np.concatenate, parts))
+        readings += [
+            _Reading(stride, factor, look[0].float().permute(1, 2, 0).cpu().numpy(), level[:, :4].float(), picture)
+            for stride, look, level in zip(STRIDES, looks, sides, strict=True)
+        ]
+    counts = [reading.cells_in(height, width) for reading in readings]
+    total = sum(rows * columns for rows, columns in counts)
+    look_width = readings[0].looks.shape[2]
+    features = np.empty((total, look_width + 3 + 1 + surroundings.dimensions), np.float32)
+    boxes, centers = np.empty((total, 4), np.float32), np.empty((total, 2), np.float32)
+    start = 0
+    for reading, (rows, columns) in zip(readings, counts, strict=True):
+        place = slice(start, start := start + rows * columns)
+        step = reading.stride / reading.factor
+        x, y = ((np.arange(n, dtype=np.float32) + 0.5) * np.float32(step) for n in (columns, rows))
+        centers[place] = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        boxes[place] = reading.boxes()[:rows, :columns].reshape(-1, 4)
+        areas = np.clip((boxes[place, 2:] - boxes[place, :2]).prod(axis=1), 1, None)
+        described = features[place].reshape(rows, columns, -1)
+        described[:, :, :look_width] = reading.looks[:rows, :columns]
+        described[:, :, look_width : look_width + 3] = reading.colors()[:rows, :columns]
+        described[:, :, look_width + 3] = 0.5 * np.log(areas).reshape(rows, columns)
+        surroundings.around(x, y, _WINDOW * step, out=described[:, :, look_width + 4 :])
+    return Cells(features, boxes, centers)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """One level of one reading: ``looks`` float32[h, w, C] before the heat, ``sides`` [1, 4, h, w] of the network, the
+    picture float32[H, W, 3] that it read, scaled by ``factor``.
+    """
+
+    stride: int
+    factor: float
+    looks: Array
+    sides: Tensor
+    picture: Array
+
+    def cells_in(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns whose middles lie in an image of this size: the network's input is padded at its end."""
+        step = np.float32(self.stride / self.factor)
+        rows, columns = self.looks.shape[:2]
+        return tuple(  # type: ignore[return-value]
+            int(np.count_nonzero((np.arange(count, dtype=np.float32) + 0.5) * step < length))
+            for count, length in ((rows, height), (columns, width))
+        )
+
+    def boxes(self) -> Array:
+        """float32[h, w, 4] in pixels of the image."""
+        return cell_boxes(self.sides, self.stride)[0].permute(1, 2, 0).cpu().numpy() / np.float32(self.factor)
+
+    def colors(self) -> Array:
+        """float32[h, w, 3]: the mean of each cell's pixels."""
+        rows, columns = self.looks.shape[:2]
+        return np.asarray(cv2.resize(self.picture, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
 class _Surroundings:
@@ -107,8 +140,13 @@ class _Surroundings:
         """What the backbone says of the image scaled by ``factor``."""
         self._stages.append((factor, [stage[0].float() for stage in stages]))
 
-    def around(self, x: Array, y: Array, side: float) -> Array:
-        """float32[len(y) * len(x), D]: means over squares of ``side`` pixels around the places of a grid, by rows."""
+    @property
+    def dimensions(self) -> int:
+        """D of ``around``."""
+        return _COARSE + _FINE + 3 + 1
+
+    def around(self, x: Array, y: Array, side: float, out: Array) -> None:
+        """Means over squares of ``side`` pixels around places of a grid, into ``out`` float32[len(y), len(x), D]."""
         if self._sums is None:
             self._sums = self._summed()
         (x0, x1), columns = self._spans(x, side, self._sums.shape[1] - 1)
@@ -116,8 +154,7 @@ class _Surroundings:
         top, bottom = self._sums[y0], self._sums[y1]
         total = bottom[:, x1] - bottom[:, x0] - top[:, x1] + top[:, x0]
         areas = (y1 - y0)[:, None, None] * (x1 - x0)[None, :, None]
-        means = (total / areas).astype(np.float32)[rows][:, columns]
-        return np.asarray(means.reshape(-1, means.shape[2]), np.float32)
+        out[:] = (total / areas).astype(np.float32)[rows[:, None], columns]
 
     def _spans(self, places: Array, side: float, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Along one axis: first and last + 1 of the cells around ``places`` [N], int64[2, M] without repeats, and

@@ -49,7 +49,8 @@ class Rule:
 
     def scores(self, features: Array) -> Array:
         """float32[N]: 1 at objects, 0 at background."""
-        values = ((features - self.mean) / self.scale) @ self.prototypes.T
+        weights = self.prototypes / self.scale  # in place of standardising a hundred thousand descriptors
+        values = features @ weights.T - weights @ self.mean
         return np.asarray(values.max(axis=1), np.float32)
 
     def probability(self, scores: Array) -> Array:
@@ -149,10 +150,12 @@ def best_of(boxes: Array, scores: Array, threshold: float, most: int) -> list[in
 
 def ious(box: Array, others: Array) -> Array:
     """float32[N]: IoU of ``box`` float32[4] with each of ``others`` float32[N, 4]."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
-    return np.asarray(shared / np.maximum((box[2:] - box[:2]).prod() + areas - shared, 1e-6), np.float32)
+    # Column by column: reductions over an axis of two are twenty times as slow, and every cell of an image is asked.
+    x0, y0, x1, y1 = others.T
+    width = np.clip(np.minimum(box[2], x1) - np.maximum(box[0], x0), 0, None)
+    shared = width * np.clip(np.minimum(box[3], y1) - np.maximum(box[1], y0), 0, None)
+    union = (box[2] - box[0]) * (box[3] - box[1]) + (x1 - x0) * (y1 - y0) - shared
+    return np.asarray(shared / np.maximum(union, 1e-6), np.float32)
 
 
 def triangle(moments: npt.NDArray[np.float64]) -> Array:

@@ -9,7 +9,8 @@ against the images' background and against what was rejected.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import weakref
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,10 +22,10 @@ from backend.pipeline.grounding.compact.exemplar_rule import Rule, best_of, fitt
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration
 from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lesson, Lessons, digest
-from backend.pipeline.types import Grounding, Image, hash_image
+from backend.pipeline.types import Grounding, GroundingResult, Image, Likeness, hash_image
 from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.query import Query
-from dataset_tools.geometry import Box
+from dataset_tools.geometry import Box, Point
 
 __all__ = ["CompactMatcher", "GrounderWithExemplars"]
 
@@ -38,6 +39,8 @@ _SAME = 0.6
 """Where not all objects are outlined, what scores higher is no counter-example."""
 _BACKGROUND_CELLS = 4000
 _LOWEST = 0.05
+_SIZES = 12
+"""Of so many examples the sizes are told to the segmenter."""
 
 
 class CompactMatcher:
@@ -52,8 +55,9 @@ class CompactMatcher:
         for name, value in sorted(self._detector.state_dict().items()):
             if not name.startswith(("adapter.", "semantic.")):
                 state.update(name.encode() + value.cpu().numpy().tobytes())
-        self._encoder = f"compact-exemplars-2-{state.hexdigest()[:16]}"
+        self._encoder = f"compact-exemplars-3-{state.hexdigest()[:16]}"
         self._rules: BoundedCache[str, Rule] = BoundedCache(4_000_000)
+        self._kept: tuple[weakref.ref[Image], Cells] | None = None
 
     @property
     def encoder(self) -> str:
@@ -71,7 +75,7 @@ class CompactMatcher:
     ) -> Lesson:
         """See ``ExemplarMatcher``: ``objects`` and ``others`` float32[N, D], one descriptor for each; of the background
         ``mean`` [D], ``moments`` (``triangle``) and ``cells`` [1]; ``hard`` float16[M, D], what of it looks most like
-        an object; ``most`` [1], how many objects there are.
+        an object; ``most`` [1], how many objects there are; ``sizes`` [N, 2], (width, height) of each.
         """
         cells = self._cells(image)
         near = np.zeros(len(cells.boxes), bool)
@@ -87,6 +91,7 @@ class CompactMatcher:
             "moments": triangle(drawn.T @ drawn / max(1, len(drawn))),
             "cells": np.array([len(drawn)], np.float32),
             "most": np.array([len(objects)], np.float32),
+            "sizes": np.array([(box.width, box.height) for box in objects], np.float32).reshape(-1, 2),
         }
         for _ in range(_SEARCHES if len(lesson["objects"]) else 0):
             scores = fitted([lesson]).scores(cells.features)
@@ -106,12 +111,14 @@ class CompactMatcher:
             if rule is None:
                 continue
             cells = cells or self._cells(image)
+            sizes = _sizes(taught)
             scores = rule.scores(cells.features)
             for index in best_of(cells.boxes, scores, rule.threshold, rule.most):
                 box = Box(*cells.boxes[index].tolist()).clip(image.shape[1], image.shape[0])
                 probability = float(rule.probability(scores[index : index + 1])[0])
                 if box.width >= 1 and box.height >= 1 and probability >= _LOWEST:
-                    found.append(Grounding(box, probability, category))
+                    like = Likeness(Point(*cells.centers[index].tolist()), sizes)
+                    found.append(Grounding(box, probability, category, like=like))
         return tuple(sorted(found, key=lambda one: -one.score))
 
     def extended(self, lessons: Lessons) -> GrounderWithExemplars:
@@ -119,7 +126,20 @@ class CompactMatcher:
         return GrounderWithExemplars(self._grounder, self, lessons)
 
     def _cells(self, image: Image) -> Cells:
-        return cells_of(self._detector, self._scales, image, bfloat16=self._bfloat16)
+        """Those of the last image are kept as long as somebody holds its pixels: lessons about several categories, and
+        what earlier ones would have found, look at one image.
+        """
+        kept = self._kept
+        if kept is not None and kept[0]() is image:
+            return kept[1]
+        cells = cells_of(self._detector, self._scales, image, bfloat16=self._bfloat16)
+        self._kept = (weakref.ref(image, self._forget), cells)
+        return cells
+
+    def _forget(self, gone: weakref.ref[Image]) -> None:
+        kept = self._kept
+        if kept is not None and kept[0] is gone:
+            self._kept = None
 
     def _rule(self, category: str, taught: Sequence[Lesson]) -> Rule | None:
         taught = [lesson for lesson in taught if len(lesson["mean"])]
@@ -136,12 +156,14 @@ class CompactMatcher:
         """Mean descriptor of the middle of each box, of the cells whose own box fits best; float32[<= N, D]."""
         found = []
         for box in boxes:
-            fits = ious(np.array(box, np.float32), cells.boxes)
             reach = max(4.0, _MIDDLE * max(box.width, box.height))
-            middle = np.abs(cells.centers - np.array(box.center, np.float32)).max(axis=1) <= reach
-            best = float(fits[middle].max(initial=0.0))
-            chosen = middle & (fits >= min(_FITS, best) if best < _FITS else fits >= max(_FITS, best - 0.15))
+            x, y = np.array(box.center, np.float32)
+            near = (np.abs(cells.centers[:, 0] - x) <= reach) & (np.abs(cells.centers[:, 1] - y) <= reach)
+            middle = np.flatnonzero(near)
+            fits = ious(np.array(box, np.float32), cells.boxes[middle])
+            best = float(fits.max(initial=0.0))
             if best > 0:
+                chosen = middle[fits >= (best if best < _FITS else max(_FITS, best - 0.15))]
                 found.append(cells.features[chosen].mean(axis=0))
         return np.array(found, np.float32).reshape(-1, cells.features.shape[1])
 
@@ -166,7 +188,7 @@ class GrounderWithExemplars(CompactGrounder):
         calibration: Calibration = replace(grounder.calibration, even=even)
         super().__init__(grounder.detector, calibration, bfloat16=grounder.bfloat16)
         self._base, self._matcher, self.lessons = grounder, matcher, own
-        self._matches: BoundedCache[str, tuple[Detection, ...]] = BoundedCache(4_000_000)
+        self._matches: BoundedCache[str, tuple[Grounding, ...]] = BoundedCache(4_000_000)
 
     @property
     def known_categories(self) -> frozenset[str]:
@@ -184,13 +206,44 @@ class GrounderWithExemplars(CompactGrounder):
     def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:
         """What the grounder finds and what looks like the lessons' objects, best first."""
         key = key or hash_image(image)
+        slope = self.calibration.slope
+        found = (Detection(m.box, m.category or "", _score(m.score, slope)) for m in self._like(image, key))
+        return tuple(sorted((*self._base.detections(image, key=key), *found), key=lambda one: -one.score))
+
+    def ground(
+        self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()
+    ) -> GroundingResult:
+        """As the grounder's; what was found by lessons says so (``Grounding.like``)."""
+        key = key or hash_image(image)
+        answer = super().ground(image, expression, key=key, labels=labels)
+        abstained = answer.abstention
+        named = (*answer.groundings, *(abstained.candidates if abstained else ()))
+        if not any(one.category in self.lessons for one in named):
+            return answer
+        known = {(one.box, one.category): one.like for one in self._like(image, key)}
+
+        def said(groundings: Sequence[Grounding]) -> tuple[Grounding, ...]:
+            return tuple(replace(one, like=known.get((one.box, one.category))) for one in groundings)
+
+        if abstained is not None:
+            return replace(answer, abstention=replace(abstained, candidates=said(abstained.candidates)))
+        return replace(answer, groundings=said(answer.groundings))
+
+    def _like(self, image: Image, key: str) -> tuple[Grounding, ...]:
+        """What looks like the lessons' objects; kept for the image's next expression."""
         found = self._matches.get(key)
         if found is None:
-            slope = self.calibration.slope
-            matches = self._matcher.find(image, self.lessons, key=key)
-            found = tuple(Detection(m.box, m.category or "", _score(m.score, slope)) for m in matches)
-            self._matches.put(key, found, 256 * (1 + len(found)))
-        return tuple(sorted((*self._base.detections(image, key=key), *found), key=lambda one: -one.score))
+            found = self._matcher.find(image, self.lessons, key=key)
+            self._matches.put(key, found, 512 * (1 + len(found)))
+        return found
+
+
+def _sizes(taught: Sequence[Lesson]) -> tuple[tuple[float, float], ...]:
+    """(width, height) of the lessons' objects, of many a few that stand for all."""
+    sizes = np.concatenate([lesson["sizes"] for lesson in taught])
+    sizes = sizes[np.lexsort((sizes[:, 1], sizes[:, 0], sizes.prod(axis=1)))]
+    some = np.unique(np.linspace(0, len(sizes) - 1, _SIZES).round().astype(int))
+    return tuple((max(1.0, float(width)), max(1.0, float(height))) for width, height in sizes[some])
 
 
 def _score(probability: float, slope: float) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from backend.pipeline.grounding.compact import exemplars
+from backend.pipeline.grounding.compact.cells import Cells, cells_of
 from backend.pipeline.grounding.compact.exemplars import CompactMatcher, GrounderWithExemplars
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, load_compact_grounder
 from backend.pipeline.grounding.exemplars import Lesson, digest
@@ -127,3 +131,37 @@ def test_lessons_of_many_images_make_one_rule_whatever_their_order(
     found, turned = (matcher.find(scenes[1].image, {WORD: taught}) for taught in ([lesson, other], [other, lesson]))
     assert [one.box for one in found] == [one.box for one in turned]
     assert np.allclose([one.score for one in found], [one.score for one in turned], atol=1e-3)
+
+
+def test_an_image_is_looked_at_once_for_all_that_is_learnt_of_it(
+    grounder: CompactGrounder, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[weakref.ref[Cells]] = []
+
+    def look(*args: Any, **options: Any) -> Cells:
+        cells = cells_of(*args, **options)
+        looked.append(weakref.ref(cells))
+        return cells
+
+    monkeypatch.setattr(exemplars, "cells_of", look)
+    matcher = CompactMatcher(grounder)
+    image, (first, *rest) = scenes[0].image.copy(), boxes(scenes[0])
+    lesson = matcher.learn(image, [first], [], complete=False)
+    matcher.find(image, {WORD: [lesson]})
+    matcher.learn(image, rest, [first], complete=True)
+    assert len(looked) == 1
+    del image
+    assert looked[0]() is None, "nothing of an image is kept that nobody holds any more"
+
+
+def test_what_lessons_found_says_where_it_is_and_how_large_they_are(
+    grounder: CompactGrounder, matcher: CompactMatcher, lesson: Lesson, scenes: list[Scene]
+) -> None:
+    taught = GrounderWithExemplars(grounder, matcher, {WORD: [lesson]})
+    shown = sorted((box.width, box.height) for box in boxes(scenes[0]))
+    for one in taught.ground(scenes[1].image, f"all the {WORD}s").groundings:
+        assert one.like is not None
+        assert sorted(one.like.sizes) == shown
+    known = taught.ground(scenes[1].image, "all the airplanes").groundings
+    assert known
+    assert all(one.like is None for one in known)
