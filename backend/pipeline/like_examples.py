@@ -1,7 +1,7 @@
 """Where an object ends that was found by examples: what the segmenter is surest of, as large as they are.
 
 A detector that never saw such objects says well where one is and badly how large it is. So the mask in its box has
-rivals: what the segmenter outlines around the place alone, in windows for an object of the examples' size.
+a rival: what the segmenter outlines around the place alone, in a window for an object of the examples' size.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from backend.pipeline.types import Box, Likeness, Mask, MaskPrediction, Point, P
 
 __all__ = ["best_outline", "is_repeated"]
 
-_WINDOWS = (1.0, 1.6)
-"""Sides of the squares that an object may fill, in mean longer sides of the examples."""
+_ROOM = 1.6
+"""Side of the square that an object may fill, in mean longer sides of the examples."""
 _MISFIT = 0.2
 """What a size that is off by a factor of e costs, in predicted IoU."""
 _MOST_MISFIT = 3.0
@@ -28,7 +28,7 @@ _REPEATED = 0.5
 def best_outline(
     in_box: MaskPrediction, like: Likeness, outline: Callable[[Box, Prompts], MaskPrediction]
 ) -> MaskPrediction:
-    """``in_box`` or a rival of it.
+    """``in_box`` or its rival.
 
     Args:
         in_box: the mask for the detector's box.
@@ -37,13 +37,10 @@ def best_outline(
     """
     x, y = like.place
     point = Prompts(np.array([like.place], np.float32), np.ones(1, np.int64))
-    side = float(np.mean([max(size) for size in like.sizes]))
-    found = [in_box]
-    for factor in _WINDOWS:
-        half = factor * side / 2
-        rival = outline(Box(x - half, y - half, x + half, y + half), point)
-        found.append(replace(rival, mask=_part_at(rival.mask, like.place)))
-    return max((one for one in found if one.mask.any()), key=lambda one: _worth(one, like), default=in_box)
+    half = _ROOM * float(np.mean([max(size) for size in like.sizes])) / 2
+    rival = outline(Box(x - half, y - half, x + half, y + half), point)
+    both = (in_box, replace(rival, mask=_part_at(rival.mask, like.place)))
+    return max((one for one in both if one.mask.any()), key=lambda one: _worth(one, like), default=in_box)
 
 
 def is_repeated(mask: Mask, others: list[Mask]) -> bool:

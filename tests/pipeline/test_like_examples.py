@@ -47,7 +47,7 @@ def test_a_mask_of_the_examples_size_goes_before_a_larger_one() -> None:
     found = best_outline(predicted(LARGE), LIKE, outline)
     assert Box.of_mask(found.mask) == SMALL, "the part that the place lies on, without what is elsewhere"
     assert all(prompts.points.tolist() == [list(PLACE)] and prompts.box is None for _, prompts in asked)
-    assert [round(window.width, 1) for window, _ in asked] == [12.5, 20.0]
+    assert [round(window.width, 1) for window, _ in asked] == [20.0]
     assert all(window.center == PLACE for window, _ in asked)
 
 
