@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def _measured(draw: Draw, taught: Mapping[int, Taught]) -> Iterator[dict[str, An
         pixels = image.pixels()
         asked = [question for question in draw.asked if question.image is image]
         for count, one in taught.items():
-            outcomes = evaluate(one.model, asked, lambda _, pixels=pixels: pixels, convention=convention).outcomes
+            outcomes = evaluate(one.model, asked, partial(_given, pixels), convention=convention).outcomes
             ious[count] += [outcome.iou(convention) for outcome in outcomes]
             boxes[count].append(len(one.model.ground(pixels, ALL, key=hash_image(pixels)).groundings))
     for count, one in taught.items():
@@ -221,6 +222,11 @@ def _measured(draw: Draw, taught: Mapping[int, Taught]) -> Iterator[dict[str, An
             "found": float(np.mean(boxes[count])),
             "learn_seconds": one.seconds,
         }
+
+
+def _given(pixels: Image, _: Path) -> Image:
+    """The pixels themselves, which were read already: the matcher knows them again."""
+    return pixels
 
 
 def _panels(draw: Draw, taught: Mapping[int, Taught]) -> list[Image]:

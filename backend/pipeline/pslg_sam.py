@@ -312,7 +312,7 @@ class PslgSam:
         """The foreground point in ``box``, that of ``grounding``, and the mask that it leads to."""
 
         def outline(around: Box, prompts: Prompts | None = None) -> MaskPrediction:
-            embedding = embedded.of(self.segmenter.window_for(around, image.shape[:2]))
+            embedding = embedded.of(self.segmenter.window_for(around, (image.shape[0], image.shape[1])))
             began = time.perf_counter()
             found = self.refine(embedding, prompts or box_and_point(box, point))
             spent.get()["segment"] += time.perf_counter() - began

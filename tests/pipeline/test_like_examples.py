@@ -67,7 +67,7 @@ class OneMask:
 
     def embed(self, image: Image, window: Box | None = None, *, key: str | None = None) -> Embedding:
         whole = Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-        return Embedding("", np.zeros((1, 1, 1), np.float32), image.shape[:2], whole)
+        return Embedding("", np.zeros((1, 1, 1), np.float32), (image.shape[0], image.shape[1]), whole)
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
         return predicted(SMALL)

@@ -67,7 +67,7 @@ def cells_of(detector: Detector, scales: Sequence[int], image: Image, *, bfloat1
                 for norm, level in zip(detector.heat.norms, pyramid, strict=True)
             ]
         surroundings.add(stages, factor)
-        picture = inputs[0].permute(1, 2, 0).cpu().numpy() / np.float32(_COLOR)
+        picture = np.asarray(inputs[0].permute(1, 2, 0).cpu().numpy() / np.float32(_COLOR), np.float32)
         readings += [
             _Reading(stride, factor, look[0].float().permute(1, 2, 0).cpu().numpy(), level[:, :4].float(), picture)
             for stride, look, level in zip(STRIDES, looks, sides, strict=True)
@@ -116,7 +116,8 @@ class _Reading:
 
     def boxes(self) -> Array:
         """float32[h, w, 4] in pixels of the image."""
-        return cell_boxes(self.sides, self.stride)[0].permute(1, 2, 0).cpu().numpy() / np.float32(self.factor)
+        boxes = cell_boxes(self.sides, self.stride)[0].permute(1, 2, 0).cpu().numpy()
+        return np.asarray(boxes / np.float32(self.factor), np.float32)
 
     def colors(self) -> Array:
         """float32[h, w, 3]: the mean of each cell's pixels."""
