@@ -67,7 +67,7 @@ ARROWS = {
     "backend.pipeline.grounding": f"{_BASE} backend.pipeline backend.pipeline.weights dataset_tools.expressions",
     "backend.pipeline.segmentation": f"{_BASE} backend.pipeline backend.pipeline.weights",
     "backend.pipeline.weights": f"{_BASE} backend.pipeline",
-    "backend": "dataset_tools dataset_tools.label_studio",
+    "backend": "dataset_tools dataset_tools.expressions dataset_tools.label_studio",
     "dataset_tools.cli": "dataset_tools.commands",
     "dataset_tools.commands": "dataset_tools dataset_tools.checks dataset_tools.formats dataset_tools.label_studio "
     "dataset_tools.synthetic",

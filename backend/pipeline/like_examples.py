@@ -22,7 +22,8 @@ _ROOM = 1.6
 _MISFIT = 0.2
 """What a size that is off by a factor of e costs, in predicted IoU."""
 _MOST_MISFIT = 3.0
-_REPEATED = 0.5
+_REPEATED, _INSIDE = 0.5, 0.8
+"""IoU with a better mask, or share that lies in one, from which a mask outlines that object again, or a part of it."""
 
 
 def best_outline(
@@ -44,8 +45,9 @@ def best_outline(
 
 
 def is_repeated(mask: Mask, others: list[Mask]) -> bool:
-    """Whether ``mask`` bool[H, W] outlines the same object as one of ``others``."""
-    return any((mask & other).sum() > _REPEATED * (mask | other).sum() for other in others)
+    """Whether ``mask`` bool[H, W] outlines the same object as one of ``others``, or a part of it."""
+    shared = [((mask & other).sum(), (mask | other).sum()) for other in others]
+    return any(both > _REPEATED * either or both > _INSIDE * mask.sum() for both, either in shared)
 
 
 def _worth(found: MaskPrediction, like: Likeness) -> float:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from backend.pipeline import PslgSam
 from backend.pipeline.config import load_config
-from backend.pipeline.like_examples import best_outline
+from backend.pipeline.like_examples import best_outline, is_repeated
 from backend.pipeline.types import (
     Box,
     Embedding,
@@ -55,6 +55,14 @@ def test_a_box_that_fits_keeps_its_mask_where_the_rivals_are_less_sure() -> None
     kept = best_outline(predicted(SMALL), LIKE, lambda *_: predicted(Box(14, 14, 26, 27), iou=0.6))
     assert Box.of_mask(kept.mask) == SMALL
     assert not best_outline(predicted(), LIKE, lambda *_: predicted()).mask.any()
+
+
+def test_the_same_object_and_a_part_of_it_are_repeats_and_a_larger_one_is_none() -> None:
+    small, inner, beside = (predicted(box).mask for box in (SMALL, Box(17, 17, 21, 21), Box(23, 15, 33, 27)))
+    assert is_repeated(small, [beside, small])
+    assert is_repeated(inner, [small])
+    assert not is_repeated(small, [inner])
+    assert not is_repeated(beside, [small])
 
 
 class OneMask:

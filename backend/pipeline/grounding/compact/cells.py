@@ -69,7 +69,7 @@ def cells_of(detector: Detector, scales: Sequence[int], image: Image, *, bfloat1
         surroundings.add(stages, factor)
         picture = np.asarray(inputs[0].permute(1, 2, 0).cpu().numpy() / np.float32(_COLOR), np.float32)
         readings += [
-            _Reading(stride, factor, look[0].float().permute(1, 2, 0).cpu().numpy(), level[:, :4].float(), picture)
+            _Level(stride, factor, look[0].float().permute(1, 2, 0).cpu().numpy(), level[:, :4].float(), picture)
             for stride, look, level in zip(STRIDES, looks, sides, strict=True)
         ]
     counts = [reading.cells_in(height, width) for reading in readings]
@@ -94,7 +94,7 @@ def cells_of(detector: Detector, scales: Sequence[int], image: Image, *, bfloat1
 
 
 @dataclass(frozen=True, eq=False)
-class _Reading:
+class _Level:
     """One level of one reading: ``looks`` float32[h, w, C] before the heat, ``sides`` [1, 4, h, w] of the network, the
     picture float32[H, W, 3] that it read, scaled by ``factor``.
     """
