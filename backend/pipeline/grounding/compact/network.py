@@ -116,12 +116,14 @@ class Calibration:
         slope: how fast the probability rises with the score's logit.
         answer: an expression is answered if the likeliest object of its category has at least this probability.
         scales: long sides in pixels at which an image is read; the detections of all are merged.
+        mirrored: in so many of these readings, the coarsest first, the image's mirror image is read too.
     """
 
     even: Mapping[str, float]
     slope: float = 1.0
     answer: float = 0.5
     scales: tuple[int, ...] = (640,)
+    mirrored: int = 0
 
     def probability(self, category: str, score: float) -> float:
         """Probability in [0, 1] that a detection of ``category`` with ``score`` in [0, 1] is such an object."""
@@ -197,12 +199,14 @@ class DetectorOutput:
             [B, 4 * G, H/stride, W/stride].
         semantic: logits [B, ``config.outlined``, H/4, W/4] of the auxiliary mask head; None outside training.
         groups: of each of the C categories, which of the G boxes is its own; empty: all have the first.
+        looks: how many looks at the image are averaged here; where readings vote, each look has a voice.
     """
 
     heat: list[Tensor]
     sides: list[Tensor]
     semantic: Tensor | None
     groups: tuple[int, ...] = ()
+    looks: int = 1
 
 
 class Detector(nn.Module):
