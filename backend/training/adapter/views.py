@@ -22,8 +22,7 @@ import numpy.typing as npt
 import torch
 
 from backend.pipeline.grounding.compact.detections import Detection, find, prepare, readings
-from backend.pipeline.grounding.compact.mirror import averaged
-from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput
+from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput, averaged
 from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools import atomic
@@ -54,7 +53,7 @@ class FeatureView:
     """How an image is looked at: flipped left to right or not, then quarter turns, its long side in pixels.
 
     ``mirrored``: what the network reads of all that, its padding included, is mirrored in the end, as inference reads
-    it (``compact.mirror``); boxes stay those of the view that is mirrored.
+    it (``read_mirrored``); boxes stay those of the view that is mirrored.
     """
 
     side: int

@@ -17,8 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backend.pipeline.grounding.compact.mirror import read_mirrored
-from backend.pipeline.grounding.compact.network import PADDING_MULTIPLE, STRIDES, Detector, DetectorOutput
+from backend.pipeline.grounding.compact.network import (
+    PADDING_MULTIPLE,
+    STRIDES,
+    Detector,
+    DetectorOutput,
+    read_mirrored,
+)
 from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
@@ -73,7 +78,7 @@ def detect(
         scales: long sides in pixels at which the image is read. The finest grows with images of more than 1280 pixels,
             whose small objects it would lose; small images are enlarged at most twice.
         threshold: detections below this score are dropped.
-        mirrored: in so many readings, the coarsest first, the mirror image is read too (``mirror``).
+        mirrored: in so many readings, the coarsest first, the mirror image is read too.
         overlap: of two boxes of one category with a larger IoU, the better one is kept.
         bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
