@@ -84,7 +84,8 @@ def main() -> None:
         sides.append(f"{canvas.shape[1]} x {canvas.shape[0]}")
         for name, read in readings.items():
             start = time.perf_counter()
-            found = read(detector, canvas, calibration.scales, 0.05, bfloat16=True)
+            mirrored = calibration.mirrored
+            found = read(detector, canvas, calibration.scales, 0.05, mirrored=mirrored, bfloat16=True)
             seconds[name] += time.perf_counter() - start
             for size, values in counts(found, truth, calibration).items():
                 totals[name][size] += values

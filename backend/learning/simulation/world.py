@@ -22,12 +22,11 @@ from backend.pipeline.grounding.compact.exemplars import CompactMatcher, Grounde
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorOutput
 from backend.pipeline.grounding.exemplars import Lessons
-from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabels
-from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output
+from backend.training.adapter.views import FeatureCache, FeatureView, Reading, adapted_output, outputs_of
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions.query import Query
 from dataset_tools.image_files import read
@@ -170,7 +169,7 @@ class World:
     def known_boxes(self, image: LabelledImage) -> tuple[Detection, ...]:
         """What the base detector finds, best first."""
         if image.key not in self._known:
-            outputs = {side: self._base_output(image, side) for side in self._sides(image)}
+            outputs = self._outputs(image, self._base_output)
             size = (image.height, image.width)
             self._known[image.key] = tuple(find(outputs, size, self.cache.detector.config.categories, _LOWEST_SCORE))
         return self._known[image.key]
@@ -180,14 +179,14 @@ class World:
         new = detector.config.adapted
         if not new:
             return []
-        outputs = {}
-        for side in self._sides(image):
-            with torch.inference_mode(), in_bfloat16(torch.device("cpu")):
-                output = adapted_output(detector, self.cache.reading(image, FeatureView(side)))
+
+        def own(reading: Reading) -> DetectorOutput:
+            output = adapted_output(detector, reading)
             heat = [level[:, -new:] for level in output.heat]
-            outputs[side] = DetectorOutput(heat, [level[:, -4:] for level in output.sides], None)
+            return DetectorOutput(heat, [level[:, -4:] for level in output.sides], None)
+
         size = (image.height, image.width)
-        return find(outputs, size, detector.config.categories[-new:], _LOWEST_SCORE)
+        return find(self._outputs(image, own), size, detector.config.categories[-new:], _LOWEST_SCORE)
 
     def features(self, image: LabelledImage) -> npt.NDArray[np.float32]:
         """float32[D] of unit length: what the image looks like to the base detector, coarsest level, pooled."""
@@ -202,8 +201,12 @@ class World:
     def _sides(self, image: LabelledImage) -> list[int]:
         return reading_sides(self.calibration.scales, max(image.height, image.width))
 
-    def _base_output(self, image: LabelledImage, side: int) -> DetectorOutput:
-        reading = self.cache.reading(image, FeatureView(side))
+    def _outputs(
+        self, image: LabelledImage, output_of: Callable[[Reading], DetectorOutput]
+    ) -> dict[int, DetectorOutput]:
+        return outputs_of(self.cache, image, self.calibration.scales, self.calibration.mirrored, output_of)
+
+    def _base_output(self, reading: Reading) -> DetectorOutput:
         heat, sides = (
             [torch.from_numpy(np.asarray(level, np.float32)).permute(2, 0, 1)[None] for level in part]
             for part in (reading.heat, reading.sides)

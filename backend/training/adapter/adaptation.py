@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,9 +89,7 @@ def adapt_grounder(
     learnt = (*new, *further)
     if not learnt:
         return None
-    calibration = Calibration(
-        {name: calibration.even[name] for name in known}, calibration.slope, calibration.answer, calibration.scales
-    )
+    calibration = replace(calibration, even={name: calibration.even[name] for name in known})
     project = _seen(training, training_views(calibration.scales, options.views))
     replayed = _seen(replay, training_views(calibration.scales, options.replay_views))
     adapted = with_adapter(detector, new, options.width, options.head.seed)
@@ -104,7 +102,7 @@ def adapt_grounder(
     else:
         common = round(float(np.mean(list(calibration.even.values()))), 3)
         even = {**calibration.even, **dict.fromkeys(new, common)}
-        calibration = Calibration(even, calibration.slope, calibration.answer, calibration.scales)
+        calibration = replace(calibration, even=even)
     progress(1.0)
     return adapted, calibration
 

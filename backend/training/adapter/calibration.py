@@ -59,7 +59,11 @@ def cross_fitted(
         trained = with_adapter(detector, new, width, data.options.seed)
         train_adapter(trained, data, numbers, steps)
         for image in half:
-            found.append(detections_of(data.cache, trained, image, calibration.scales, LOWEST_SCORE))
+            found.append(
+                detections_of(
+                    data.cache, trained, image, calibration.scales, LOWEST_SCORE, mirrored=calibration.mirrored
+                )
+            )
             rated_images.append(image)
     common = float(np.mean(list(calibration.even.values()))) if calibration.even else 0.5
     even = dict(calibration.even)

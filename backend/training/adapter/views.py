@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from backend.pipeline.grounding.compact.detections import Detection, find, prepare, reading_sides
-from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput
+from backend.pipeline.grounding.compact.detections import Detection, find, prepare, readings
+from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput, averaged
 from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools import atomic
@@ -29,7 +30,16 @@ from dataset_tools.geometry import Box
 from dataset_tools.image_files import read
 from dataset_tools.labelled import LabelledImage
 
-__all__ = ["FeatureCache", "FeatureView", "Levels", "Reading", "detections_of", "frozen_hash", "training_views"]
+__all__ = [
+    "FeatureCache",
+    "FeatureView",
+    "Levels",
+    "Reading",
+    "detections_of",
+    "frozen_hash",
+    "outputs_of",
+    "training_views",
+]
 
 Levels: TypeAlias = list[npt.NDArray[np.float16]]
 """One float16[h, w, channels] per level of ``STRIDES``."""
@@ -40,11 +50,16 @@ _FREE_BYTES = 2_000_000_000
 
 @dataclass(frozen=True)
 class FeatureView:
-    """How an image is looked at: flipped left to right or not, then quarter turns, its long side in pixels."""
+    """How an image is looked at: flipped left to right or not, then quarter turns, its long side in pixels.
+
+    ``mirrored``: what the network reads of all that, its padding included, is mirrored in the end, as inference reads
+    it (``read_mirrored``); boxes stay those of the view that is mirrored.
+    """
 
     side: int
     turns: int = 0
     flip: bool = False
+    mirrored: bool = False
 
     def apply(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """``array`` [H, W, ...] flipped and turned, at its own size."""
@@ -114,7 +129,7 @@ class FeatureCache:
         """``image`` seen as ``view``; memory-mapped where it is kept."""
         path = None
         if self.folder is not None:
-            path = self.folder / f"{image.key[:32]}_{view.side}_{view.turns}{'f' if view.flip else ''}.npy"
+            path = self.folder / f"{image.key[:32]}_{view.side}_{view.turns}{'f' * view.flip}{'m' * view.mirrored}.npy"
             if path.is_file():
                 return self._split(np.load(path, mmap_mode="r"), image, view)
         flat = self._compute(read(image.path), view)
@@ -126,6 +141,7 @@ class FeatureCache:
         """float16[cells of all levels, features + heat + sides]."""
         turned = np.ascontiguousarray(view.apply(image)).astype(np.uint8)
         inputs = prepare(turned, view.side / max(image.shape[:2])).to(self.detector.mean.device)
+        inputs = inputs.flip(-1) if view.mirrored else inputs
         with torch.inference_mode(), in_bfloat16(inputs.device):
             pyramid = self.detector.pyramid(inputs)
             parts = zip(pyramid, self.detector.heat(pyramid), self.detector.sides(pyramid), strict=True)
@@ -174,19 +190,39 @@ def view_size(image: LabelledImage, view: FeatureView) -> tuple[int, int]:
 
 
 def detections_of(
-    cache: FeatureCache, detector: Detector, image: LabelledImage, scales: Sequence[int], threshold: float
+    cache: FeatureCache,
+    detector: Detector,
+    image: LabelledImage,
+    scales: Sequence[int],
+    threshold: float,
+    *,
+    mirrored: int = 0,
 ) -> list[Detection]:
     """What ``detect`` finds in ``image`` with ``detector``, which differs from the cache's in its adapter only.
 
     Images beyond 2048 pixels are read whole here, without the tiles that inference reads as well.
     """
-    outputs = {}
-    for side in reading_sides(scales, max(image.height, image.width)):
-        reading = cache.reading(image, FeatureView(side))
-        with torch.inference_mode(), in_bfloat16(torch.device("cpu")):
-            outputs[side] = adapted_output(detector, reading)
+    outputs = outputs_of(cache, image, scales, mirrored, partial(adapted_output, detector))
     size = (image.height, image.width)
     return find(outputs, size, detector.config.categories, threshold)
+
+
+def outputs_of(
+    cache: FeatureCache,
+    image: LabelledImage,
+    scales: Sequence[int],
+    mirrored: int,
+    output_of: Callable[[Reading], DetectorOutput],
+) -> dict[int, DetectorOutput]:
+    """What ``output_of`` makes of each reading that ``detect`` takes of ``image``, by its long side in pixels."""
+    outputs = {}
+    for side, twice in readings(scales, mirrored, max(image.height, image.width)):
+        with torch.inference_mode(), in_bfloat16(torch.device("cpu")):
+            outputs[side] = output_of(cache.reading(image, FeatureView(side)))
+            if twice:
+                of_mirror = output_of(cache.reading(image, FeatureView(side, mirrored=True)))
+                outputs[side] = averaged(outputs[side], of_mirror)
+    return outputs
 
 
 def adapted_output(detector: Detector, reading: Reading) -> DetectorOutput:

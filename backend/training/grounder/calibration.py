@@ -30,6 +30,7 @@ def calibrate(
     images: Sequence[TrainingImage],
     categories: Sequence[str],
     scales: Sequence[int],
+    mirrored: int = 0,
 ) -> Calibration:
     """Scores to probabilities, and the probability from which an expression is answered.
 
@@ -51,7 +52,8 @@ def calibrate(
     for category, (scores, correct, _) in rated.items():
         logits += [_log_odds(plain.probability(category, score)) for score in scores]
         hits += correct
-    calibration = Calibration(even, round(_slope(np.array(logits), np.array(hits)), 3), 0.5, tuple(scales))
+    slope = round(_slope(np.array(logits), np.array(hits)), 3)
+    calibration = Calibration(even, slope, 0.5, tuple(scales), mirrored)
     return replace(calibration, answer=_answer_from(calibration, detections, images))
 
 
@@ -80,7 +82,8 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
 
     Args:
         run: folder of a training run.
-        config: the run's config; ``config["scales"]`` are the scales to read images at. With ``average_with_init`` the
+        config: the run's config; ``config["scales"]`` are the scales to read images at, ``config["mirrored"]``
+            (0) in how many of them the mirror image is read too. With ``average_with_init`` the
             mean with the weights that it started from is taken ("Model soups", arXiv 2203.05482).
         images: to choose thresholds on: validation images, with many more objects also training images.
 
@@ -105,11 +108,13 @@ def export(run: Path, config: Mapping[str, Any], images: Sequence[TrainingImage]
             f"{source} does not fit the config's detector sizes {config['detector']}: {error}"
         ) from error
     detector = detector.eval().to(memory_format=torch.channels_last)
+    scales, mirrored = config["scales"], config.get("mirrored", 0)
     found = [
-        detect(detector, image.image, config["scales"], LOWEST_SCORE, bfloat16=config["bfloat16"]) for image in images
+        detect(detector, image.image, scales, LOWEST_SCORE, mirrored=mirrored, bfloat16=config["bfloat16"])
+        for image in images
     ]
     target = run / "model.safetensors"
-    save_detector(detector, calibrate(found, images, detector.config.categories, config["scales"]), target)
+    save_detector(detector, calibrate(found, images, detector.config.categories, scales, mirrored), target)
     return target
 
 

@@ -75,6 +75,7 @@ class TrainingSettings:
     calibration: Mapping[str, Mapping[str, Any]] | None = None
     leave_out: tuple[str, ...] = ()
     average_with_init: float = 0.0
+    mirrored: int = 0
 
 
 def without_left_out(values: Mapping[str, Any]) -> dict[str, Any]:

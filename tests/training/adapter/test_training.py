@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from backend.pipeline.grounding.compact.detections import prepare
 from backend.pipeline.grounding.compact.detector_file import load_detector, save_adapted
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
+from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
 from backend.training.adapter.calibration import cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output, training_views
@@ -47,6 +49,16 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
         for level in range(len(before.heat)):
             assert torch.equal(before.heat[level], after.heat[level][:, :2])
             assert torch.equal(before.sides[level], after.sides[level][:, :4])
+
+
+@pytest.mark.parametrize("calibration_steps", [0, 1])
+def test_a_project_reads_images_as_the_weights_it_began_with(tmp_path: Path, calibration_steps: int) -> None:
+    detector, calibration = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
+    options = AdaptationOptions(replace(OPTIONS, steps=1), 8, 1, calibration_steps=calibration_steps)
+    images = panels(tmp_path / "train", 4)
+    adapted = adapt_grounder(FeatureCache(detector, None), replace(calibration, mirrored=1), images, [], options)
+    assert adapted is not None
+    assert (adapted[1].scales, adapted[1].mirrored) == (calibration.scales, 1)
 
 
 def test_before_the_first_step_the_labels_are_known_already(tmp_path: Path) -> None:

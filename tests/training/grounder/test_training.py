@@ -130,9 +130,10 @@ def test_exported_weights_answer_expressions(config: dict[str, Any], data: Path,
     with pytest.raises(WeightsError, match="has no best"):
         export(tmp_path, config, images)
     best = run(config, data, tmp_path / "run", 2)
-    model = export(best.parent, config, images)
+    model = export(best.parent, {**config, "mirrored": 1}, images)
     grounder = load_compact_grounder(model)
     assert grounder.calibration.scales == (96,)
+    assert grounder.calibration.mirrored == 1
     assert set(grounder.calibration.even) == set(CATEGORIES)
     assert all(value.dtype == torch.float16 for name, value in load_file(model).items() if "running" not in name)
     result = grounder.ground(images[0].image, "the building")

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from backend.pipeline.grounding.compact.network import PADDING_MULTIPLE, STRIDES, Detector, DetectorOutput
+from backend.pipeline.grounding.compact.network import (
+    PADDING_MULTIPLE,
+    STRIDES,
+    Detector,
+    DetectorOutput,
+    read_mirrored,
+)
 from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
@@ -25,7 +31,8 @@ from dataset_tools.maps.tiles import windows
 
 PADDING_VALUE = (102, 105, 94)
 """RGB around an image that does not fill the network's input; training pads with it too."""
-_LEGIBLE = 8.0
+_LEGIBLE, _CLEAR = 8.0, 16.0
+"""Longer side in network pixels from which a reading is asked for an object, and from which all its looks count."""
 _LOWEST_PEAK = 0.03
 _LARGEST_READING = 1280
 _PEAKS = 600
@@ -59,6 +66,7 @@ def detect(
     scales: Sequence[int],
     threshold: float,
     *,
+    mirrored: int = 0,
     overlap: float = 0.5,
     bfloat16: bool = False,
 ) -> list[Detection]:
@@ -70,20 +78,27 @@ def detect(
         scales: long sides in pixels at which the image is read. The finest grows with images of more than 1280 pixels,
             whose small objects it would lose; small images are enlarged at most twice.
         threshold: detections below this score are dropped.
+        mirrored: in so many readings, the coarsest first, the mirror image is read too.
         overlap: of two boxes of one category with a larger IoU, the better one is kept.
         bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
     height, width = image.shape[:2]
     outputs = {}
-    for side in reading_sides(scales, max(height, width)):
+    for side, twice in readings(scales, mirrored, max(height, width)):
         inputs = prepare(image, side / max(height, width)).to(detector.mean.device)
         with in_bfloat16(inputs.device, bfloat16):
-            outputs[side] = detector(inputs)
+            outputs[side] = read_mirrored(detector, inputs) if twice else detector(inputs)
     return find(outputs, (height, width), detector.config.categories, threshold, overlap=overlap)
 
 
 def detect_anywhere(
-    detector: Detector, image: Image, scales: Sequence[int], threshold: float, *, bfloat16: bool = False
+    detector: Detector,
+    image: Image,
+    scales: Sequence[int],
+    threshold: float,
+    *,
+    mirrored: int = 0,
+    bfloat16: bool = False,
 ) -> list[Detection]:
     """``detect``, in tiles too where a side of ``image`` uint8[H, W, 3] RGB is longer than ``LARGEST_WHOLE``.
 
@@ -92,13 +107,13 @@ def detect_anywhere(
     least its score.
     """
     height, width = image.shape[:2]
-    whole = detect(detector, image, scales, threshold, bfloat16=bfloat16)
+    whole = detect(detector, image, scales, threshold, mirrored=mirrored, bfloat16=bfloat16)
     if max(height, width) <= LARGEST_WHOLE:
         return whole
     found = [d for d in whole if max(d.box.width, d.box.height) > TILE_OVERLAP / 2]
     for x, y, w, h in windows(width, height, TILE, TILE_OVERLAP):
         tile = np.ascontiguousarray(image[y : y + h, x : x + w])
-        for part in detect(detector, tile, scales, threshold, bfloat16=bfloat16):
+        for part in detect(detector, tile, scales, threshold, mirrored=mirrored, bfloat16=bfloat16):
             box = part.box.shifted(x, y)
             if not is_cut(box, Box(x, y, x + w, y + h), width, height):
                 found.append(Detection(box, part.category, part.score))
@@ -147,6 +162,7 @@ def find(
         np.concatenate(labels),
         np.concatenate(readings),
         factors=factors,
+        looks=np.array([output.looks for output in outputs.values()]),
         overlap=overlap,
     )
     result = []
@@ -162,6 +178,11 @@ def reading_sides(scales: Sequence[int], long_side: int) -> list[int]:
     *coarse, finest = sorted(scales)
     finest = max(finest, min(round(0.625 * long_side), _LARGEST_READING))
     return sorted({max(PADDING_MULTIPLE, min(side, 2 * long_side)) for side in (*coarse, finest)})
+
+
+def readings(scales: Sequence[int], mirrored: int, long_side: int) -> list[tuple[int, bool]]:
+    """``reading_sides``, each with whether the mirror image is read there too: at the ``mirrored`` coarsest."""
+    return [(side, place < mirrored) for place, side in enumerate(reading_sides(scales, long_side))]
 
 
 def prepare(image: Image, factor: float) -> Tensor:
@@ -214,12 +235,13 @@ def merge(
     *,
     factors: npt.NDArray[np.float64],
     overlap: float,
+    looks: npt.NDArray[np.int64] | None = None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Non-maximum suppression per category over several readings of an image, in which the readings vote.
 
-    A kept box becomes the mean, weighted by score, of itself and the suppressed boxes that agree with it (IoU of at
-    least 0.65); its score becomes the mean over the readings of the best score there at an IoU of 0.5, 0 where a
-    reading has none: what is seen at one scale only is doubtful. Readings in which the box is too small to be seen
+    A kept box becomes the mean, weighted by score and ``looks``, of itself and the suppressed boxes that agree with it
+    (IoU of at least 0.65); its score becomes the mean over the looks of the best score there at an IoU of 0.5, 0 where
+    a reading has none: what is seen at one scale only is doubtful. Readings in which the box is too small to be seen
     (its longer side below ``_LEGIBLE`` network pixels) are not asked; the finest always is.
 
     Args:
@@ -229,10 +251,13 @@ def merge(
         readings: int64[N], which reading each box is from, counted from 0.
         factors: float64[R], network pixels per unit of ``boxes`` in each reading, ascending.
         overlap: of two boxes of one category with a larger IoU, the better one is kept.
+        looks: int64[R], how many looks at the image each reading is the mean of: its voices on boxes whose longer side
+            is at least ``_CLEAR`` network pixels; None: one each.
 
     Returns:
         Boxes [M, 4], scores [M] and labels [M], best first.
     """
+    voices = np.ones(len(factors), np.float32) if looks is None else looks.astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     boxes, scores, labels, readings = boxes[order], scores[order], labels[order], readings[order]
     better, worse, shared = _overlaps(boxes, labels)
@@ -250,12 +275,14 @@ def merge(
     np.maximum.at(best, (judged[seen], readings[judges[seen]]), scores[judges[seen]])
     votes, weights = np.zeros_like(boxes), np.zeros((len(boxes), 1), boxes.dtype)
     for_box = agreement >= 0.65
-    weight = scores[judges[for_box], None]
+    weight = (scores * voices[readings])[judges[for_box], None]
     np.add.at(votes, judged[for_box], weight * boxes[judges[for_box]])
     np.add.at(weights, judged[for_box], weight)
-    legible = factors * (boxes[kept, 2:] - boxes[kept, :2]).max(axis=1, initial=0)[:, None] >= _LEGIBLE
+    longer = factors * (boxes[kept, 2:] - boxes[kept, :2]).max(axis=1, initial=0)[:, None]
+    legible = longer >= _LEGIBLE
     legible[:, -1:] = True
-    means = np.where(legible, best[kept], 0).sum(axis=1) / legible.sum(axis=1).astype(np.float32)
+    counted = legible * np.where(longer >= _CLEAR, voices, np.float32(1))
+    means = (best[kept] * counted).sum(axis=1) / counted.sum(axis=1)
     ranking = np.argsort(-means, kind="stable")
     return (votes[kept] / weights[kept])[ranking], means[ranking], labels[kept][ranking]
 

@@ -82,8 +82,10 @@ class CompactGrounder:
         key = key or hash_image(image)
         found = self._cache.get(key)
         if found is None:
-            scales = self.calibration.scales
-            found = tuple(detect_anywhere(self.detector, image, scales, _LOWEST_SCORE, bfloat16=self.bfloat16))
+            scales, mirrored = self.calibration.scales, self.calibration.mirrored
+            found = tuple(
+                detect_anywhere(self.detector, image, scales, _LOWEST_SCORE, mirrored=mirrored, bfloat16=self.bfloat16)
+            )
             self._cache.put(key, found, _DETECTION_BYTES * (1 + len(found)))
         return found
 

@@ -28,6 +28,10 @@ HEAT_BIAS = -4.6
 """Logit of the heat where nothing has been learnt yet."""
 PADDING_MULTIPLE = 32
 """Height and width of the network's input must be multiples of this."""
+_LEAST_HEAT = 1e-6
+"""Averaged heat is kept this far from 0 and 1, where logits end."""
+_EXCHANGED = (2, 1, 0, 3)
+"""Left, top, right and bottom in the mirror."""
 COMPACT_CATEGORIES = (
     "airplane",
     "ship",
@@ -116,12 +120,14 @@ class Calibration:
         slope: how fast the probability rises with the score's logit.
         answer: an expression is answered if the likeliest object of its category has at least this probability.
         scales: long sides in pixels at which an image is read; the detections of all are merged.
+        mirrored: in so many of these readings, the coarsest first, the image's mirror image is read too.
     """
 
     even: Mapping[str, float]
     slope: float = 1.0
     answer: float = 0.5
     scales: tuple[int, ...] = (640,)
+    mirrored: int = 0
 
     def probability(self, category: str, score: float) -> float:
         """Probability in [0, 1] that a detection of ``category`` with ``score`` in [0, 1] is such an object."""
@@ -197,12 +203,14 @@ class DetectorOutput:
             [B, 4 * G, H/stride, W/stride].
         semantic: logits [B, ``config.outlined``, H/4, W/4] of the auxiliary mask head; None outside training.
         groups: of each of the C categories, which of the G boxes is its own; empty: all have the first.
+        looks: how many looks at the image are averaged here; where readings vote, each look has a voice.
     """
 
     heat: list[Tensor]
     sides: list[Tensor]
     semantic: Tensor | None
     groups: tuple[int, ...] = ()
+    looks: int = 1
 
 
 class Detector(nn.Module):
@@ -311,3 +319,48 @@ class Detector(nn.Module):
         for module in self.modules():
             if isinstance(module, _ConvNormRelu):
                 module.fuse()
+
+
+def read_mirrored(detector: Detector, inputs: Tensor) -> DetectorOutput:
+    """What ``detector`` says of ``inputs`` float32[1, 3, H, W] and of their mirror image, averaged.
+
+    What stands left and right in an overhead image means nothing: the mean takes out what the network learnt of it by
+    chance. A reading twice costs twice. The padding is mirrored with the image, so that the cells of both lie on each
+    other.
+    """
+    both = torch.cat([inputs, inputs.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    output = detector(both)
+    of_image, of_mirror = (
+        DetectorOutput(
+            [level[place : place + 1] for level in output.heat],
+            [level[place : place + 1] for level in output.sides],
+            None,
+            output.groups,
+        )
+        for place in range(2)
+    )
+    return averaged(of_image, of_mirror)
+
+
+def averaged(of_image: DetectorOutput, of_mirror: DetectorOutput) -> DetectorOutput:
+    """The mean of two outputs for the image: of the heat (not its logits) and of the distances to the sides.
+
+    Args:
+        of_image: what the network said of its input.
+        of_mirror: what it said of that input's mirror image.
+    """
+    heat = [
+        ((one.float().sigmoid() + other.float().flip(-1).sigmoid()) / 2).clamp(_LEAST_HEAT, 1 - _LEAST_HEAT).logit()
+        for one, other in zip(of_image.heat, of_mirror.heat, strict=True)
+    ]
+    sides = [
+        ((one.float().exp() + _exchanged(other.float().flip(-1)).exp()) / 2).log()
+        for one, other in zip(of_image.sides, of_mirror.sides, strict=True)
+    ]
+    return DetectorOutput(heat, sides, None, of_image.groups, of_image.looks + of_mirror.looks)
+
+
+def _exchanged(sides: Tensor) -> Tensor:
+    """Sides [B, 4 * G, h, w] with left and right exchanged in each group."""
+    count, _, height, width = sides.shape
+    return sides.view(count, -1, 4, height, width)[:, :, _EXCHANGED].reshape(sides.shape)
