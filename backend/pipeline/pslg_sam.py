@@ -22,7 +22,7 @@ from backend.pipeline.foreground_points import foreground_point
 from backend.pipeline.grounding import ExemplarFinder, Grounder
 from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest
 from backend.pipeline.scores import combine_scores
-from backend.pipeline.segmentation import Segmenter
+from backend.pipeline.segmentation import Outliner, Segmenter
 from backend.pipeline.types import (
     Abstention,
     AbstentionCode,
@@ -193,7 +193,7 @@ class PslgSam:
                     embeddings[window] = embed(image, window)
                 began = time.perf_counter()
                 point = self._foreground_point(image, box, category)
-                found = self.refine(embeddings[window], box_and_point(box, point))
+                found = self._outlined(image, embeddings[window], box_and_point(box, point))
                 stages["segment"] += time.perf_counter() - began
             scores = {
                 "grounding": grounding.score,
@@ -307,6 +307,11 @@ class PslgSam:
         count = getattr(self.grounder, "count_calls", None)
         if count is not None:
             count(observe)
+
+    def _outlined(self, image: Image, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        if isinstance(self.segmenter, Outliner):
+            return self.segmenter.outline(image, embedding, prompts)
+        return self.refine(embedding, prompts)
 
     def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
         if not self.config.foreground_points.applies_to(category):
