@@ -117,7 +117,7 @@ def test_an_outline_by_two_looks_knows_no_up(window: Box) -> None:
         np.array([79, 99], np.float32) - points, upright.point_labels, Box(80 - 33, 100 - 31, 80 - 8, 100 - 12)
     )
     turned = Box(80 - window.x1, 100 - window.y1, 80 - window.x0, 100 - window.y0)
-    careful = SamSegmenter(small_compact_sam(), window_rule=window_for, click_radius=3.0, half_turn=True)
+    careful = SamSegmenter(small_compact_sam(), window_rule=window_for, half_turn=True)
     other_way = np.ascontiguousarray(image[::-1, ::-1])
     one = careful.outline(image, careful.embed(image, window), upright)
     other = careful.outline(other_way, careful.embed(other_way, turned), upside_down)
@@ -138,7 +138,8 @@ def test_the_threshold_says_what_belongs_to_the_object(tmp_path: Path) -> None:
         load_compact_segmenter(tmp_path / "model.safetensors", mask_threshold=float(value)) for value in (low, high)
     )
     masks = [one.decode(one.embed(image, whole), prompts).mask for one in (wide, narrow)]
-    assert [round(float(mask.mean()), 1) for mask in masks] == [0.7, 0.3]
+    assert masks[0].mean() > 0.6
+    assert 0 < masks[1].mean() < 0.4
     assert not (masks[1] & ~masks[0]).any()
 
 
