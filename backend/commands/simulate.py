@@ -99,7 +99,9 @@ def simulate(
         base_grounder = out / "base_grounder.safetensors"
         detector, calibration = load_detector(base_grounder)
     cache = FeatureCache(detector, features or out / "features")
-    world = World(cache, calibration, load_compact_segmenter(base_segmenter), load_config(config))
+    configured = load_config(config)
+    options = configured.segmenter.options if configured.segmenter.kind == "compact-sam" else {}
+    world = World(cache, calibration, load_compact_segmenter(base_segmenter, **options), configured)
     known = frozenset(detector.config.categories)
     images = {split: [renamed(image, called) for image in read(data, split)] for split in (pool, test)}
     simulation = Simulation(world, images[pool], images[test], known, out, settings, click.echo)

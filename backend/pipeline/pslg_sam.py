@@ -23,7 +23,7 @@ from backend.pipeline.grounding import ExemplarFinder, Grounder
 from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest
 from backend.pipeline.like_examples import best_outline, is_repeated
 from backend.pipeline.scores import combine_scores
-from backend.pipeline.segmentation import Segmenter
+from backend.pipeline.segmentation import Outliner, Segmenter
 from backend.pipeline.types import (
     Abstention,
     AbstentionCode,
@@ -314,13 +314,18 @@ class PslgSam:
         def outline(around: Box, prompts: Prompts | None = None) -> MaskPrediction:
             embedding = embedded.of(self.segmenter.window_for(around, (image.shape[0], image.shape[1])))
             began = time.perf_counter()
-            found = self.refine(embedding, prompts or box_and_point(box, point))
+            found = self._outlined(image, embedding, prompts or box_and_point(box, point))
             spent.get()["segment"] += time.perf_counter() - began
             return found
 
         point = self._foreground_point(image, box, category)
         found = outline(box)
         return point, found if grounding.like is None else best_outline(found, grounding.like, outline)
+
+    def _outlined(self, image: Image, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        if isinstance(self.segmenter, Outliner):
+            return self.segmenter.outline(image, embedding, prompts)
+        return self.refine(embedding, prompts)
 
     def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
         if not self.config.foreground_points.applies_to(category):

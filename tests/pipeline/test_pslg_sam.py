@@ -13,6 +13,7 @@ import torch
 
 from backend.pipeline import PslgSam, load_config, load_pipeline
 from backend.pipeline.config import PipelineConfig
+from backend.pipeline.pslg_sam import box_and_point
 from backend.pipeline.scores import combine_scores
 from backend.pipeline.segmentation.compact_sam import build_compact_sam
 from backend.pipeline.segmentation.sam import SamSegmenter
@@ -133,6 +134,26 @@ def test_the_caller_s_embeddings_are_used_and_each_window_is_asked_for_once(segm
         assert np.array_equal(one.mask, plain.mask)
 
 
+def test_a_prelabel_is_outlined_with_the_window_turned_by_half_and_stores_nothing_more(
+    segmenter: SamSegmenter,
+) -> None:
+    careful = SamSegmenter(segmenter.sam, window_rule=window_for, half_turn=True)
+    pipeline = pipeline_of(careful, BOX, boundary={"enabled": False})
+    made: list[Embedding] = []
+
+    def keep(image: Image, window: Box | None) -> Embedding:
+        made.append(pipeline.embed(image, window))
+        return made[-1]
+
+    (item,) = pipeline.prelabel(SCENE, "the storage tank", embed=keep)
+    prompts = box_and_point(BOX, item.point)
+    (embedding,) = made
+    outlined = careful.outline(SCENE, embedding, prompts)
+    assert item.scores["predicted_iou"] == outlined.predicted_iou
+    assert np.array_equal(item.mask, outlined.mask)
+    assert not np.array_equal(outlined.low_res_logits, careful.decode(embedding, prompts).low_res_logits)
+
+
 def test_boxes_over_the_border_are_cut_and_boxes_outside_left_out(segmenter: SamSegmenter) -> None:
     found = pipeline_of(segmenter, Box(-20, -20, 30, 30), Box(200, 200, 220, 220)).prelabel(SCENE, "the tanks")
     assert [item.box for item in found] == [Box(0, 0, 30, 30)]
@@ -142,11 +163,11 @@ def test_boxes_over_the_border_are_cut_and_boxes_outside_left_out(segmenter: Sam
 
 
 def test_a_box_without_an_outline_abstains_instead_of_giving_an_empty_mask(segmenter: SamSegmenter) -> None:
-    threshold, segmenter.sam.mask_threshold = segmenter.sam.mask_threshold, 1e6
+    threshold, segmenter.mask_threshold = segmenter.mask_threshold, 1e6
     try:
         found = pipeline_of(segmenter, BOX).prelabel(SCENE, "the storage tank")
     finally:
-        segmenter.sam.mask_threshold = threshold
+        segmenter.mask_threshold = threshold
     assert len(found) == 0
     assert found.abstained is not None
     assert "outlined" in found.abstained.message

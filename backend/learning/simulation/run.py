@@ -365,7 +365,13 @@ def _with_decoder(segmenter: SamSegmenter, tensors: dict[str, Tensor]) -> SamSeg
     """A compact segmenter with another mask decoder; embeddings of the given one fit it."""
     sam = copy.deepcopy(segmenter.sam)
     sam.load_state_dict(tensors, strict=False)
-    return SamSegmenter(sam, window_rule=window_for, click_radius=CLICK_RADIUS)
+    return SamSegmenter(
+        sam,
+        window_rule=window_for,
+        click_radius=CLICK_RADIUS,
+        mask_threshold=segmenter.mask_threshold,
+        half_turn=segmenter.half_turn,
+    )
 
 
 def _objects(labelled: Sequence[OracleTask]) -> dict[str, int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
 
-__all__ = ["Segmenter"]
+__all__ = ["Outliner", "Segmenter"]
 
 
 class Segmenter(Protocol):
@@ -38,3 +38,11 @@ class Segmenter(Protocol):
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
         """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""
+
+
+@runtime_checkable
+class Outliner(Protocol):
+    """A segmenter that outlines a pre-label with more care than a click may cost."""
+
+    def outline(self, image: Image, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        """As ``Segmenter.decode``, with the ``image`` uint8[H, W, 3] RGB at hand, of which the embedding is."""

@@ -151,6 +151,8 @@ def load_compact_segmenter(
     threads: int | None = None,
     autocast: Autocast = False,
     engine: Engine = "torch",
+    mask_threshold: float = 0.0,
+    half_turn: bool = False,
 ) -> SamSegmenter:
     """The compact segmenter from its safetensors file, whose metadata holds input size and dimensions.
 
@@ -161,6 +163,7 @@ def load_compact_segmenter(
         threads: torch's threads, a setting of the whole process; None leaves it alone.
         autocast: run the encoder in half precision, see ``SamSegmenter``.
         engine: what runs the networks, see ``SamSegmenter``.
+        mask_threshold, half_turn: see ``SamSegmenter``.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds another model.
@@ -193,4 +196,6 @@ def load_compact_segmenter(
         autocast=autocast,
         click_radius=CLICK_RADIUS,
         engine=engine,
+        mask_threshold=mask_threshold,
+        half_turn=half_turn,
     )

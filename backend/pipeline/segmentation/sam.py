@@ -28,7 +28,9 @@ from backend.pipeline.segmentation.held_clicks import hold_clicks
 from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.windows import (
     STABILITY_OFFSET,
+    PromptTensors,
     click_places,
+    half_turned,
     prompt_tensors,
     upsampled,
     whole_image,
@@ -71,9 +73,13 @@ class SamSegmenter:
             distance, in low-resolution pixels. None leaves the decoder's answer alone (segment-anything's behaviour).
         weights_hash: identifies the weights (their file's sha256); None hashes the encoder's tensors on first use.
         engine: ``openvino`` runs encoder and decoder on the CPU with as many threads as torch has at this moment.
+        mask_threshold: logit above which a pixel is the object's; None: the network's own (0).
+        half_turn: outline (``outline``) what the window shows together with what it shows turned by half, which costs
+            a second embedding and a second decode. For square windows.
 
     Attributes:
         window_for: the rule, see ``Segmenter``.
+        mask_threshold, half_turn: as given.
 
     Raises:
         ConfigError: OpenVINO is asked for and not installed, or asked to run on a GPU.
@@ -91,6 +97,8 @@ class SamSegmenter:
         click_radius: float | None = None,
         weights_hash: str | None = None,
         engine: Engine = "torch",
+        mask_threshold: float | None = None,
+        half_turn: bool = False,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -101,6 +109,8 @@ class SamSegmenter:
         self.embedding_dtype = np.dtype(embedding_dtype)
         self.window_for: WindowRule = window_rule or whole_image
         self._autocast: Autocast = autocast if autocast != "bfloat16" else True
+        self.mask_threshold = float(sam.mask_threshold if mask_threshold is None else mask_threshold)
+        self.half_turn = half_turn
         self._click_radius = click_radius
         self._weights_hash = weights_hash
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
@@ -159,14 +169,22 @@ class SamSegmenter:
         x0, y0, x1, y1 = (round(v) for v in window) if window is not None else (0, 0, width, height)
         if min(x1, width) <= max(x0, 0) or min(y1, height) <= max(y0, 0):
             raise ImageError(f"the window {(x0, y0, x1, y1)} lies outside the image of {width} x {height} pixels")
+        placed = Box(float(x0), float(y0), float(x1), float(y1))
+        pixels = self._pixels_in(image, placed)
+        features = self._encode(pixels)
+        address = embedding_address(key or hash_image(pixels), self.encoder_hash, placed)
+        return Embedding(key=address, features=features, image_size=(height, width), window=placed)
+
+    def _pixels_in(self, image: Image, window: Box) -> Image:
+        """The pixels of a window of ``image`` that overlaps it, the mean pixel where it reaches out of it."""
+        height, width = image.shape[:2]
+        x0, y0, x1, y1 = (round(v) for v in window)
         pixels = np.ascontiguousarray(image[max(y0, 0) : y1, max(x0, 0) : x1])
         borders = (max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0))
         if any(borders):
             mean = [round(float(v)) for v in self.sam.pixel_mean.flatten()]
             pixels = cv2.copyMakeBorder(pixels, *borders, cv2.BORDER_CONSTANT, value=mean).astype(np.uint8)
-        features, placed = self._encode(pixels), Box(float(x0), float(y0), float(x1), float(y1))
-        address = embedding_address(key or hash_image(pixels), self.encoder_hash, placed)
-        return Embedding(key=address, features=features, image_size=(height, width), window=placed)
+        return pixels
 
     @torch.inference_mode()
     def _encode(self, pixels: Image) -> npt.NDArray[np.floating]:
@@ -204,40 +222,79 @@ class SamSegmenter:
             PromptError: no prompt at all; a point outside the image, or a positive one outside the window; an empty box
                 or one beside the window; mask logits of another shape than the model's.
         """
-        points, labels, box, logits = prompt_tensors(self.sam, self._transform, embedding, prompts)
+        given = prompt_tensors(self.sam, self._transform, embedding, prompts)
+        logits, iou = self._decoded(self._embedding_tokens(embedding), given)
+        return self._prediction(logits, iou, embedding, prompts)
+
+    @torch.inference_mode()
+    def outline(self, image: Image, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        """The mask of a pre-label: as ``decode``, with ``half_turn`` by the mean of two looks.
+
+        Seen from above no side is up, and the network errs differently on the two views.
+
+        Args:
+            image: uint8[H, W, 3] RGB, of which ``embedding`` is.
+            embedding: of a square window.
+            prompts: as of ``decode``; the same errors.
+        """
+        if not self.half_turn:
+            return self.decode(embedding, prompts)
+        given = prompt_tensors(self.sam, self._transform, embedding, prompts)
+        side = self._transform.target_length
+        turned = half_turned(given, side, side / window_size(embedding.window)[0])
+        logits, iou = self._decoded(self._embedding_tokens(embedding), given)
+        others, other = self._decoded(self._turned_tokens(image, embedding), turned)
+        return self._prediction((logits + others.flip(0, 1)) / 2, (iou + other) / 2, embedding, prompts)
+
+    def _decoded(self, tokens: Tensor, given: PromptTensors) -> tuple[Tensor, Tensor]:
+        """The best mask's logits float32[h, w] and its predicted IoU, of features ``tokens`` float32[h * w, C]."""
+        points, labels, box, logits = given
         single_point = labels is not None and labels.shape[1] == 1
         ambiguous = single_point and box is None and logits is None
         several = ambiguous and self.sam.mask_decoder.num_multimask_outputs > 0
-        sparse, _ = self.sam.prompt_encoder(points=None if points is None else (points, labels), boxes=box, masks=None)
-        image = self._decoder.image_tokens(self._embedding_tokens(embedding), logits)
+        pairs = None if points is None else (points, labels)
+        sparse, _ = self.sam.prompt_encoder(points=pairs, boxes=box, masks=None)
+        image = self._decoder.image_tokens(tokens, logits)
         masks, ious = self._run_decoder(image, self._decoder.prompt_tokens(sparse[0]))
         first = 1 if several else 0
         best = first + int(ious[first : None if several else 1].argmax())
-        chosen = masks[best]
-        if self._click_radius is not None and points is not None:
+        return masks[best], ious[best]
+
+    def _prediction(self, logits: Tensor, iou: Tensor, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        """``logits`` float32[h, w], made to hold the clicks where they have to, as a mask of the image."""
+        if self._click_radius is not None and len(prompts.points):
             places, signs = click_places(embedding, prompts, self._transform, self._scale)
-            chosen = hold_clicks(chosen, places, signs, self._click_radius, prompts.mask_logits)
+            logits = hold_clicks(logits, places, signs, self._click_radius, prompts.mask_logits)
         size = window_size(embedding.window)
-        input_size = self._transform.get_preprocess_shape(*size, self._transform.target_length)
-        low_res_logits = chosen.cpu().numpy()
-        threshold = self.sam.mask_threshold
-        placed = upsampled(
-            low_res_logits, self._transform.target_length, input_size, size, threshold - STABILITY_OFFSET
-        )
+        side, threshold = self._transform.target_length, self.mask_threshold
+        input_size = self._transform.get_preprocess_shape(*size, side)
+        low_res_logits = logits.cpu().numpy()
+        placed = upsampled(low_res_logits, side, input_size, size, threshold - STABILITY_OFFSET)
         return MaskPrediction(
             mask=placed.mask(threshold, embedding),
-            predicted_iou=float(ious[best].clamp(0, 1)),
+            predicted_iou=float(iou.clamp(0, 1)),
             low_res_logits=low_res_logits,
             measure_stability=partial(placed.stability, threshold),
         )
 
     def _embedding_tokens(self, embedding: Embedding) -> Tensor:
         """The embedding as the decoder reads it, float32[h * w, C]; kept, since further clicks ask for it again."""
-        tokens = self._image_tokens.get(embedding.key)
+        return self._tokens(embedding.key, lambda: embedding.features)
+
+    def _turned_tokens(self, image: Image, embedding: Embedding) -> Tensor:
+        """The same of the window of ``image`` turned by half; not stored, since clicks never ask for it."""
+
+        def features() -> npt.NDArray[np.floating]:
+            return self._encode(np.ascontiguousarray(self._pixels_in(image, embedding.window)[::-1, ::-1]))
+
+        return self._tokens(f"{embedding.key} turned", features)
+
+    def _tokens(self, key: str, features: Callable[[], npt.NDArray[np.floating]]) -> Tensor:
+        tokens = self._image_tokens.get(key)
         if tokens is None:
-            features = torch.from_numpy(embedding.features).to(self.sam.device, torch.float32)
-            tokens = features.flatten(1).T.contiguous()
-            self._image_tokens.put(embedding.key, tokens, tokens.nbytes)
+            tensor = torch.from_numpy(features()).to(self.sam.device, torch.float32)
+            tokens = tensor.flatten(1).T.contiguous()
+            self._image_tokens.put(key, tokens, tokens.nbytes)
         return tokens
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,7 +23,9 @@ from dataset_tools.errors import PromptError
 __all__ = [
     "STABILITY_OFFSET",
     "PlacedLogits",
+    "PromptTensors",
     "click_places",
+    "half_turned",
     "prompt_tensors",
     "upsampled",
     "whole_image",
@@ -36,6 +39,22 @@ STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
 _MARGIN = 2
 """Low-resolution pixels around what is kept: one that interpolation reaches, one that takes the cut's own border."""
+
+
+class PromptTensors(NamedTuple):
+    """Prompts as a network takes them, None where there are none: in pixels of its square input.
+
+    Attributes:
+        points: float32[1, N, 2], (x, y).
+        labels: int32[1, N], 1 foreground, 0 background.
+        box: float32[1, 4], (x0, y0, x1, y1).
+        logits: float32[1, 1, h, w] of an earlier mask.
+    """
+
+    points: Tensor | None
+    labels: Tensor | None
+    box: Tensor | None
+    logits: Tensor | None
 
 
 def window_for(box: Box, image_size: tuple[int, int]) -> Box:
@@ -64,10 +83,8 @@ def whole_image(_box: Box, image_size: tuple[int, int]) -> Box:
     return Box(0.0, 0.0, float(image_size[1]), float(image_size[0]))
 
 
-def prompt_tensors(
-    sam: Sam, transform: ResizeLongestSide, embedding: Embedding, prompts: Prompts
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Points [1, N, 2], labels [1, N], box [1, 4] in the input frame, logits [1, 1, h, w]; None where absent.
+def prompt_tensors(sam: Sam, transform: ResizeLongestSide, embedding: Embedding, prompts: Prompts) -> PromptTensors:
+    """Prompts of the image as the network takes them.
 
     Raises:
         PromptError: see ``SamSegmenter.decode``.
@@ -103,7 +120,21 @@ def prompt_tensors(
         logits = torch.as_tensor(prompts.mask_logits, dtype=torch.float, device=device)[None, None]
     if points is None and box is None and logits is None:
         raise PromptError("every point is a negative one outside the embedded window: a positive point is needed")
-    return points, labels, box, logits
+    return PromptTensors(points, labels, box, logits)
+
+
+def half_turned(given: PromptTensors, side: float, pixel: float) -> PromptTensors:
+    """The same prompts for an input of ``side`` pixels that is turned by half.
+
+    Clicks name pixels of the image, each ``pixel`` wide in the input, by their upper left corners; boxes name borders.
+    """
+    points, labels, box, logits = given
+    return PromptTensors(
+        None if points is None else (side - pixel - points).clamp(0, side),
+        labels,
+        None if box is None else (side - box.view(1, 2, 2)).flip(1).view(1, 4),
+        None if logits is None else logits.flip(-2, -1),
+    )
 
 
 def window_size(window: Box) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, load_compact_segmenter, set_img_size
+from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Prompts
 from backend.training.run import save_weights
@@ -104,6 +105,42 @@ def test_wrong_files_are_explained(tmp_path: Path) -> None:
     write_small(tmp_path / "misfit.safetensors", model=json.dumps(DIMENSIONS | {"mlp_dim": 64}))
     with pytest.raises(WeightsError, match="do not fit"):
         load_compact_segmenter(tmp_path / "misfit.safetensors")
+
+
+@pytest.mark.parametrize("window", [Box(0, 0, 40, 40), Box(-6, 10, 90, 106)])
+def test_an_outline_by_two_looks_knows_no_up(window: Box) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
+    points = np.array([[12, 25], [30, 14]], np.float32)
+    around = Box(8, 12, 33, 31)
+    upright = Prompts(points, np.array([1, 0]), around)
+    upside_down = Prompts(
+        np.array([79, 99], np.float32) - points, upright.point_labels, Box(80 - 33, 100 - 31, 80 - 8, 100 - 12)
+    )
+    turned = Box(80 - window.x1, 100 - window.y1, 80 - window.x0, 100 - window.y0)
+    careful = SamSegmenter(small_compact_sam(), window_rule=window_for, half_turn=True)
+    other_way = np.ascontiguousarray(image[::-1, ::-1])
+    one = careful.outline(image, careful.embed(image, window), upright)
+    other = careful.outline(other_way, careful.embed(other_way, turned), upside_down)
+    assert one.mask.any()
+    assert np.allclose(one.low_res_logits, other.low_res_logits[::-1, ::-1], atol=1e-4)
+    assert (one.mask != other.mask[::-1, ::-1]).mean() < 0.001
+    assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-5)
+
+
+def test_the_threshold_says_what_belongs_to_the_object(tmp_path: Path) -> None:
+    write_small(tmp_path / "model.safetensors")
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    prompts, whole = Prompts(box=Box(20, 20, 44, 44)), Box(0, 0, 64, 64)
+    plain = load_compact_segmenter(tmp_path / "model.safetensors")
+    first = plain.decode(plain.embed(image, whole), prompts)
+    low, high = np.quantile(first.low_res_logits, [0.3, 0.7])
+    wide, narrow = (
+        load_compact_segmenter(tmp_path / "model.safetensors", mask_threshold=float(value)) for value in (low, high)
+    )
+    masks = [one.decode(one.embed(image, whole), prompts).mask for one in (wide, narrow)]
+    assert masks[0].mean() > 0.6
+    assert 0 < masks[1].mean() < 0.4
+    assert not (masks[1] & ~masks[0]).any()
 
 
 @pytest.mark.parametrize("side", [24, 90, 300])
