@@ -325,6 +325,29 @@ def test_refining_a_prelabel_leaves_one_region(studio: Studio, project: Project,
     assert metrics.iou(editor.painted("refined-reloaded", scene.image), _union(_masks([stored], scene))) > 0.8
 
 
+def test_a_region_clicked_with_more_like_this_brings_others(
+    studio: Studio, project: Project, scene: Scene, editor: Editor
+) -> None:
+    left, upper, right = airplanes(scene)
+    editor.open_task(project.id, project.tasks[UPPER])
+    editor.wait_for_regions(1)
+    editor.auto_annotation()
+    editor.pick_label("point", "more like this")
+    editor.pick_smart_tool("KeyPointTool")
+    editor.click(*inner_point(upper), on_region=True)
+    editor.screenshot("more-like-this")
+    editor.accept()
+    editor.screenshot("more-like-this-accepted")
+    regions = editor.brush_regions()
+    assert len(regions) >= 2
+    assert {tuple(region["labels"]) for region in regions} == {("airplane",)}
+    editor.submit()
+    (annotation,) = studio.client.annotations(project.tasks[UPPER])
+    assert {region["type"] for region in annotation["result"]} == {"brushlabels"}
+    found = _union(_masks(_brushes(annotation), scene))
+    assert max(_share(left, found), _share(right, found)) > 0.7
+
+
 def test_the_score_column_is_filled_and_the_status_page_tells_what_was_asked(
     studio: Studio, personal_access_token: str, start_backend: StartBackend, scene: Scene, editor: Editor
 ) -> None:
