@@ -53,8 +53,8 @@ def trips() -> dict[str, Trip]:
 @pytest.mark.parametrize(
     ("name", "modules", "changes"),
     [
-        ("warm click", 32, 106),
-        ("first pre-label", 67, 430),
+        ("warm click", 32, 108),
+        ("first pre-label", 67, 475),
         ("webhook", 8, 13),
         ("export record to REFER", 21, 126),
     ],
