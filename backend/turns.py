@@ -17,13 +17,31 @@ from backend.memory import forget_locals
 from backend.work import spent
 from dataset_tools.errors import ImageError, UnavailableError
 
-__all__ = ["BACKGROUND", "BodyBudget", "BytesInFlight", "DecodeMemory", "FairLock", "Turns", "Urgency"]
+__all__ = ["BACKGROUND", "BodyBudget", "BytesInFlight", "DecodeMemory", "FairLock", "Turns", "Urgency", "promised"]
 
 Urgency = tuple[int, float]
 """Smaller goes first: a class (0: somebody waits in the editor), and within it when it was asked for."""
 BACKGROUND: Urgency = (1, 0.0)
 _IDLE = 10.0
 T = TypeVar("T")
+
+
+def promised(function: Callable[[], T]) -> tuple[Callable[[], None], Future[T]]:
+    """What another thread is to call, and where the result or exception of ``function`` goes then.
+
+    ``function`` sees the context variables of now: whose work it is, for the log.
+    """
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:
+            forget_locals(error)
+            future.set_exception(error)
+
+    return run, future
 
 
 class Turns:
@@ -51,17 +69,13 @@ class Turns:
 
     def submit(self, function: Callable[[], T], urgency: Urgency = BACKGROUND) -> Future[T]:
         """As :meth:`run`, without waiting for it; what it raises is the future's."""
-        future: Future[T] = Future()
-        context, stages, asked = contextvars.copy_context(), spent.get(), time.perf_counter()
+        asked = time.perf_counter()
 
-        def run() -> None:
-            stages["queue"] += time.perf_counter() - asked
-            try:
-                future.set_result(context.run(function))
-            except BaseException as error:
-                forget_locals(error)
-                future.set_exception(error)
+        def counted() -> T:
+            spent.get()["queue"] += time.perf_counter() - asked
+            return function()
 
+        run, future = promised(counted)
         with self._condition:
             heapq.heappush(self._waiting, (urgency, next(self._numbers), run))
             if self._thread is None:

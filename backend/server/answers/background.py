@@ -6,21 +6,19 @@ written into its task's data.
 
 from __future__ import annotations
 
-import contextvars
-import heapq
 import itertools
 import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from backend.memory import forget_locals
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Task
+from backend.turns import promised
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import NOTE, Note, note_lines
@@ -41,11 +39,11 @@ class Priority(IntEnum):
     BATCH = 1
 
 
-@dataclass(order=True)
+@dataclass(frozen=True)
 class _Job:
     number: int
-    run: Callable[[], None] = field(compare=False)
-    future: Future[Any] = field(compare=False)
+    run: Callable[[], None]
+    future: Future[Any]
 
 
 class JobPool:
@@ -56,7 +54,7 @@ class JobPool:
     """
 
     def __init__(self, workers: int, name: str) -> None:
-        self._lanes: dict[tuple[Hashable, str], list[_Job]] = {}
+        self._lanes: dict[tuple[Hashable, str], deque[_Job]] = {}
         self._numbers = itertools.count()
         self._served: dict[Hashable, int] = {}  # project -> when it was served last
         self._at_work: Counter[str] = Counter()  # by host
@@ -74,19 +72,9 @@ class JobPool:
             project: projects take turns.
             host: that it will wait for; "" for none.
         """
-        future: Future[T] = Future()
-        context = contextvars.copy_context()  # whose work it is, for the log
-
-        def run() -> None:
-            try:
-                future.set_result(context.run(function))
-            except BaseException as error:
-                forget_locals(error)
-                future.set_exception(error)
-
+        run, future = promised(function)
         with self._condition:
-            lane = self._lanes.setdefault((project, host), [])
-            heapq.heappush(lane, _Job(next(self._numbers), run, future))
+            self._lanes.setdefault((project, host), deque()).append(_Job(next(self._numbers), run, future))
             self._condition.notify_all()
         return future
 
@@ -121,7 +109,7 @@ class JobPool:
                     self._condition.wait()
                 if key is None or self._closed:
                     return
-                job = heapq.heappop(self._lanes[key])
+                job = self._lanes[key].popleft()
                 if not self._lanes[key]:
                     del self._lanes[key]
                 project, host = key
