@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 import traceback
 
-__all__ = ["MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas"]
+__all__ = ["MemoryTrimmer", "forget_locals", "give_back", "use_few_arenas", "use_huge_pages"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,16 @@ def use_few_arenas() -> bool:
     """Let all threads of this process share two arenas; whether the C library has such a setting (glibc has)."""
     mallopt = _function("mallopt")
     return mallopt is not None and bool(mallopt(_M_ARENA_MAX, _ARENAS))
+
+
+def use_huge_pages() -> None:
+    """Let torch take its large tensors in huge pages, where the kernel has some for those who ask (``madvise``).
+
+    Call before torch makes its first tensor. A network's features are fresh memory each time (freed memory goes back),
+    and the kernel hands it out page by page: a fifth of a detector's time at 800 pixels went there, 39,000 faults.
+    Whoever sets the variable to 0 keeps small pages.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def give_back() -> bool:

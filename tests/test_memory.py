@@ -6,6 +6,7 @@ import ctypes
 import gc
 import gzip
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from backend.settings import Settings
 from tests.server.conftest import Site, batch, encode, interactive, make_site, png, task
 from tests.server.tiny import tiny_pipeline
 
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 ARENAS = """
 import ctypes, sys, threading
 from backend.memory import use_few_arenas
@@ -47,6 +49,16 @@ libc.malloc_info(0, file)
 libc.fflush(file)
 """
 
+HUGE_PAGES = """
+import sys
+from backend.pipeline.loading import load_pipeline
+load_pipeline("compact")
+import torch
+tensor = torch.ones(64 << 18)
+with open("/proc/self/smaps_rollup") as lines:
+    print(next(line for line in lines if line.startswith("AnonHugePages")).split()[1])
+"""
+
 
 @pytest.fixture
 def site() -> Iterator[Site]:
@@ -63,6 +75,23 @@ def test_threads_share_two_arenas() -> None:
     if many <= 2:
         pytest.skip("this C library makes few arenas by itself")
     assert arenas("few") <= 2
+
+
+@pytest.mark.skipif(
+    not HUGE.exists() or "never" in HUGE.read_text().split("[")[1].split("]")[0], reason="the kernel has no huge pages"
+)
+def test_large_tensors_of_a_process_with_models_lie_in_huge_pages() -> None:
+    def kilobytes(**environment: str) -> int:
+        command = [sys.executable, "-c", HUGE_PAGES]
+        inherited = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+        done = subprocess.run(
+            command, check=True, capture_output=True, timeout=120, text=True, env={**inherited, **environment}
+        )
+        return int(done.stdout)
+
+    if "[always]" not in HUGE.read_text():
+        assert kilobytes(THP_MEM_ALLOC_ENABLE="0") < 32 << 10  # as somebody wished
+    assert kilobytes() >= 32 << 10  # of 64 MB: not all of it is aligned to them
 
 
 def test_free_memory_is_given_back_until_the_end() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from backend.memory import use_huge_pages
 from backend.pipeline.config import GROUNDERS, SEGMENTERS, PipelineConfig, SegmenterConfig, load_config
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.options import with_environment
@@ -35,6 +36,7 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
         ConfigError: the config cannot work.
         WeightsError: weights are missing, damaged or of another kind; the message says what to run.
     """
+    use_huge_pages()
     if not isinstance(config, PipelineConfig):
         config = load_config(config)
     make_grounder, options = _adapter(GROUNDERS[config.grounder.kind], "grounder", config.grounder.options)
@@ -72,6 +74,7 @@ def load_segmenter(config: SegmenterConfig, *, device: str = "auto", shared: dic
 
     ``shared`` holds what a grounder of the same checkpoint brought.
     """
+    use_huge_pages()
     make, options = _adapter(SEGMENTERS[config.kind], "segmenter", config.options)
     keywords: dict[str, Any] = {"embedding_dtype": config.embedding_dtype, **options}
     if shared is not None and "shared" in inspect.signature(make).parameters:
