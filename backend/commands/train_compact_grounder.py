@@ -55,9 +55,9 @@ def compact_grounder(
     from backend.training.grounder.calibration import export
     from backend.training.grounder.evaluation import evaluate_detector
     from backend.training.grounder.settings import check_settings, without_left_out
-    from backend.training.grounder.training import load_sources, train
+    from backend.training.grounder.training import CRITERION, load_sources, train
     from backend.training.processes import device_of
-    from backend.training.run import load_recipe
+    from backend.training.run import TrainingRun, load_recipe
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -71,14 +71,14 @@ def compact_grounder(
         return {name: source.images for name, source in zip(section, found, strict=True)}
 
     if not export_only:
+        run = TrainingRun(out, values, criterion=CRITERION, resume=resume)  # refused before minutes of decoding
         sets = images_of(values["validation"])
         train(
+            run,
             values,
             load_sources(values["sources"], data, values["max_side"], left_out, workers),
-            out,
             None if minutes is not None else steps,
             lambda detector: evaluate_detector(detector, sets, values["scales"], bfloat16=values["bfloat16"]),
-            resume,
             minutes=minutes,
             device=device_of(device),
             workers=workers,

@@ -84,12 +84,11 @@ def load_sources(
 
 
 def train(
+    run: TrainingRun,
     config: Mapping[str, Any],
     sources: Sequence[Source],
-    out: Path,
     steps: int | None,
     validate: Callable[[Detector], dict[str, float]],
-    resume: bool,
     *,
     minutes: float | None = None,
     device: torch.device | None = None,
@@ -98,19 +97,17 @@ def train(
     """Train until ``steps``, or for ``minutes``, and return the best weights' file.
 
     Args:
+        run: of ``config`` and with ``CRITERION``; it goes on from its checkpoint, if it has one.
         config: train.yaml as a mapping; its ``init``, if any, is the file of the weights to start from.
         sources: where the samples come from.
-        out: the run's folder (``TrainingRun``).
         steps: total number of steps; not part of the run's config, so that a run may be ended early or prolonged. None
             with ``minutes``.
         validate: figures of a detector in evaluation mode; must hold ``CRITERION``.
-        resume: go on from the folder's checkpoint.
         minutes: train so long, whatever the number of steps (``Schedule``).
         device: where the network learns; default: the CPU.
         workers: processes that draw the samples; 0: this one.
     """
     device = device or torch.device("cpu")
-    run = TrainingRun(out, config, criterion=CRITERION, resume=resume)
     seed_everything(config["seed"])
     model_config = DetectorConfig.of(config["detector"])
     detector = Detector(model_config)
@@ -172,7 +169,7 @@ def train(
             save(done)
         if over:
             break
-    return out / "best.safetensors"
+    return run.folder / "best.safetensors"
 
 
 def _start_from(detector: Detector, path: Path) -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
 from backend.training.grounder.calibration import export
 from backend.training.grounder.evaluation import evaluate_detector
-from backend.training.grounder.training import load_sources, train
-from backend.training.run import load_recipe
+from backend.training.grounder.training import CRITERION, load_sources, train
+from backend.training.run import TrainingRun, load_recipe
 from backend.training.schedule import learning_rate
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError, WeightsError
@@ -65,12 +65,11 @@ def run(config: dict[str, Any], data: Path, out: Path, steps: int, *, resume: bo
     torch.set_num_threads(1)
     sources = load_sources(config["sources"], data, config["max_side"])
     return train(
+        TrainingRun(out, config, criterion=CRITERION, resume=resume),
         config,
         sources,
-        out,
         steps,
         lambda detector: evaluate_detector(detector, {"scenes": sources[0].images}, config["scales"]),
-        resume,
     )
 
 
@@ -91,8 +90,8 @@ def test_processes_that_draw_the_samples_change_nothing(config: dict[str, Any], 
     weights = []
     for workers in (0, 2):
         sources = load_sources(config["sources"], data, config["max_side"], workers=workers)
-        out = tmp_path / str(workers)
-        weights.append(load_file(train(config, sources, out, 3, lambda _: {"mAP50": 0.0}, False, workers=workers)))
+        begun = TrainingRun(tmp_path / str(workers), config, criterion=CRITERION)
+        weights.append(load_file(train(begun, config, sources, 3, lambda _: {"mAP50": 0.0}, workers=workers)))
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
 
@@ -107,7 +106,8 @@ def test_a_run_by_the_clock_saves_before_its_last_validation(
         assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] > 0
         return {"mAP50": 0.5}
 
-    best = train(config, sources, tmp_path / "run", None, validate, False, minutes=0.01)
+    begun = TrainingRun(tmp_path / "run", config, criterion=CRITERION)
+    best = train(begun, config, sources, None, validate, minutes=0.01)
     assert best.exists()
 
 
