@@ -89,6 +89,7 @@ class SegmenterSettings:
     threads: int
     log_every: int
     validate_every: int
+    save_every: int = 100
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> SegmenterSettings:

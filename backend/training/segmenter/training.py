@@ -146,8 +146,9 @@ def train_segmenter(
             metrics = validate(averaged, held_out, settings.seed)
             run.log("validation", done, **metrics)
             run.keep_if_best(done, metrics[run.criterion], ema.tensors)
-            save(done)
             run.plot()
+        if done % settings.validate_every == 0 or done % settings.save_every == 0 or over:
+            save(done)
         if over:
             break
 

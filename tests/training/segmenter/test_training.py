@@ -138,6 +138,27 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(data: Path, config: dict[str
     assert all(torch.equal(checkpoints[0][name], value) for name, value in checkpoints[1].items())
 
 
+def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(
+    data: Path, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config |= {"validate_every": 4, "save_every": 1, "threads": 1}
+    draw, drawn = segmenter_training._draw_batch, []
+
+    def killed(*args: Any) -> Any:
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(args[-1])
+        return draw(*args)
+
+    monkeypatch.setattr(segmenter_training, "_draw_batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_segmenter_training(data, tmp_path / "run", config, resume=False)
+    drawn.clear()
+    run_segmenter_training(data, tmp_path / "run", config, resume=True)
+    assert drawn[0] > 0
+    assert drawn[-1] == 3
+
+
 def test_weights_to_start_from_are_used(data: Path, config: dict[str, Any], tmp_path: Path) -> None:
     run_segmenter_training(data, tmp_path / "first", config, resume=False)
     frozen = config | {"init": str(tmp_path / "first" / "best.safetensors"), "learning_rate": 0.0, "stop_after": 1}
