@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.devices import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.hf_decoder import FoldedHfDecoder, ImageSide, feature_shapes
 from backend.pipeline.segmentation.hiera_encoder import HieraRows, is_hiera

@@ -21,7 +21,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.devices import MemoryFallback, placed, resolved
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
 from backend.pipeline.segmentation.held_clicks import hold_clicks
@@ -104,7 +104,7 @@ class SamSegmenter:
             torch.set_num_threads(threads)
         if autocast not in (False, True, "bfloat16", "float16"):
             raise ConfigError(f"autocast must be false, true, bfloat16 or float16, got {autocast!r}")
-        self.sam = placed(sam, _resolve(device), "the segmenter").eval().requires_grad_(False)
+        self.sam = placed(sam, resolved(device), "the segmenter").eval().requires_grad_(False)
         self.memory_fallback = MemoryFallback(self.sam, "the segmenter's encoder")
         self.embedding_dtype = np.dtype(embedding_dtype)
         self.window_for: WindowRule = window_rule or whole_image
@@ -318,9 +318,3 @@ class SamSegmenter:
         logits = np.full(self.sam.prompt_encoder.mask_input_size, -MASK_PROMPT_LOGIT, np.float32)
         logits[:rows_in, :columns_in] = (2 * resized - 1) * MASK_PROMPT_LOGIT
         return logits
-
-
-def _resolve(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.grounding.compact.network import (
     PADDING_MULTIPLE,
     STRIDES,
@@ -24,7 +25,6 @@ from backend.pipeline.grounding.compact.network import (
     DetectorOutput,
     read_mirrored,
 )
-from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
 from dataset_tools.maps.tiles import windows
