@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from backend.memory import forget_locals
 from backend.work import spent
-from dataset_tools.errors import ImageError, UnavailableError
+from dataset_tools.errors import ImageError
 
-__all__ = ["BACKGROUND", "BodyBudget", "BytesInFlight", "DecodeMemory", "FairLock", "Turns", "Urgency", "promised"]
+__all__ = ["BACKGROUND", "BytesInFlight", "DecodeMemory", "FairLock", "Turns", "Urgency", "promised"]
 
 Urgency = tuple[int, float]
 """Smaller goes first: a class (0: somebody waits in the editor), and within it when it was asked for."""
@@ -127,43 +127,6 @@ class FairLock:
         with self._condition:
             self._line.popleft()
             self._condition.notify_all()
-
-
-class BodyBudget:
-    """Bytes of bodies that are held at the same time. Thread-safe.
-
-    Args:
-        most: bytes; a body that alone is larger still gets through when there is no other.
-        small: bodies up to this size are not counted.
-    """
-
-    def __init__(self, most: int, small: int = 1_000_000) -> None:
-        self._most = most
-        self._small = small
-        self._held = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """While a body of ``size`` bytes is read and answered.
-
-        Raises:
-            UnavailableError: too many large ones are being answered.
-        """
-        if size <= self._small:
-            yield
-            return
-        with self._lock:
-            if self._held and self._held + size > self._most:
-                raise UnavailableError(
-                    f"requests of {self._held} bytes are being answered (PSLG_BODY_BYTES limits one); ask later"
-                )
-            self._held += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held -= size
 
 
 class BytesInFlight:

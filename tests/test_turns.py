@@ -7,8 +7,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from backend.turns import BodyBudget, BytesInFlight, DecodeMemory, FairLock, Turns, Urgency
-from dataset_tools.errors import ImageError, UnavailableError
+from backend.turns import BytesInFlight, DecodeMemory, FairLock, Turns, Urgency
+from dataset_tools.errors import ImageError
 
 
 class Work:
@@ -93,15 +93,6 @@ def test_a_fair_lock_is_had_in_the_order_of_coming() -> None:
     for thread in threads:
         thread.join(30)
     assert had == [0, 1, 2, 3, 4]
-
-
-def test_large_bodies_are_held_within_a_budget() -> None:
-    budget = BodyBudget(100, small=10)
-    refused = pytest.raises(UnavailableError, match="ask later")
-    with budget.holding(80), budget.holding(10), budget.holding(20), refused, budget.holding(11):
-        pass
-    with budget.holding(500):
-        pass
 
 
 def test_bytes_in_flight_are_bounded_together() -> None:

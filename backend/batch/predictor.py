@@ -63,7 +63,7 @@ class TaskPredictor:
         pipeline = self._service.models.pipeline(project)
         config = self._service.labeling_config(self._labeling_config, project)
         query, prelabeler = read_task(task, config), self._service.prelabeler
-        answers = prelabeler.answers(pipeline, query, config, Priority.EDITOR)
+        answers = prelabeler.expressions.answers(pipeline, query, config, Priority.EDITOR)
         prediction = _with_own_ids(prelabeler.predictions.of(pipeline, query, answers, config), row)
         return prediction, note_lines(notes_of(query, answers, config))
 

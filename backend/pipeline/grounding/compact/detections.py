@@ -83,10 +83,10 @@ def detect(
         bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
     height, width = image.shape[:2]
-    outputs = {}
-    for side, twice in readings(scales, mirrored, max(height, width)):
-        inputs = prepare(image, side / max(height, width)).to(detector.mean.device)
-        with in_bfloat16(inputs.device, bfloat16):
+    outputs, device = {}, detector.mean.device
+    with in_bfloat16(device, bfloat16):
+        for side, twice in readings(scales, mirrored, max(height, width)):
+            inputs = prepare(image, side / max(height, width)).to(device)
             outputs[side] = read_mirrored(detector, inputs) if twice else detector(inputs)
     return find(outputs, (height, width), detector.config.categories, threshold, overlap=overlap)
 
