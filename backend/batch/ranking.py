@@ -17,11 +17,11 @@ from backend.learning.ranking.image_features import ImageFeatures, ImageLook, sa
 from backend.learning.ranking.strategies import Candidate, disagreement, order
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
-from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
+from backend.turns import Priority
 from dataset_tools import metrics
 from dataset_tools.errors import PslgError
 from dataset_tools.expressions import parser as expression_parser

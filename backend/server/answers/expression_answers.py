@@ -18,14 +18,13 @@ from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.types import Box, Prelabel, Prelabels
-from backend.server.answers.background import JobPool, Priority
 from backend.server.answers.prelabel_cache import PrelabelCache, PrelabelQuestion
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category
 from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.settings import Settings
-from backend.turns import Turns, Urgency
+from backend.turns import JobPool, Priority, Turns, Urgency
 from backend.work import in_words, spent, work
 from dataset_tools.errors import PslgError
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.types import Prelabels
-from backend.server.answers.background import LatePredictions, Priority, TaskNotes
+from backend.server.answers.background import LatePredictions, TaskNotes
 from backend.server.answers.expression_answers import ALWAYS, ExpressionAnswers, Serving
 from backend.server.answers.predictions import Predictions, note_region, notes_of
 from backend.server.answers.prelabel_cache import PrelabelCache
@@ -27,6 +27,7 @@ from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Slot, Task
 from backend.settings import Settings
+from backend.turns import Priority
 from dataset_tools.errors import ImageError, PslgError, UnavailableError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import Note, is_note

@@ -18,12 +18,12 @@ from backend.pipeline import PslgSam
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.grounding.vlm import load_vlm
 from backend.pipeline.types import Box, Grounding, GroundingResult, Image
-from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_task
 from backend.server.protocol import PredictRequest, Task, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from backend.turns import Priority
 from dataset_tools import brush_rle
 from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.dataset_tools.test_image_files import huge_png_header
