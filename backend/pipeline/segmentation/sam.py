@@ -218,8 +218,8 @@ class SamSegmenter:
             PromptError: no prompt at all; a point outside the image, or a positive one outside the window; an empty box
                 or one beside the window; mask logits of another shape than the model's.
         """
-        given = prompt_tensors(self.sam, self._transform, embedding, prompts)
         tokens = self._looks(embedding)[0]
+        given = prompt_tensors(self.sam, self._transform, embedding, prompts)
         return self._prediction(*self._decoded(tokens, given), embedding, given, prompts.mask_logits)
 
     @torch.inference_mode()
@@ -235,9 +235,9 @@ class SamSegmenter:
         """
         if not self.half_turn:
             return self.decode(embedding, prompts)
+        upright, other = self._looks(embedding, image)
         given = prompt_tensors(self.sam, self._transform, embedding, prompts)
         turned = half_turned(given, self._transform.target_length)
-        upright, other = self._looks(embedding, image)
         logits, iou = self._decoded(upright, given)
         others, its_iou = self._decoded(other, turned)
         mean = (logits + others.flip(0, 1)) / 2
