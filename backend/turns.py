@@ -1,4 +1,4 @@
-"""What threads share: one that computes in turns by urgency, a lock in the order of coming, and budgets of bytes."""
+"""Work for other threads: one that computes in turns by urgency, pools that serve projects in turns."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ import heapq
 import itertools
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, TypeVar
 
 from backend.memory import forget_locals
 from backend.work import spent
-from dataset_tools.errors import ImageError, UnavailableError
 
-__all__ = ["BACKGROUND", "BodyBudget", "BytesInFlight", "DecodeMemory", "FairLock", "Turns", "Urgency", "promised"]
+__all__ = ["BACKGROUND", "JobPool", "Priority", "Turns", "Urgency"]
 
 Urgency = tuple[int, float]
 """Smaller goes first: a class (0: somebody waits in the editor), and within it when it was asked for."""
 BACKGROUND: Urgency = (1, 0.0)
 _IDLE = 10.0
+_REMEMBERED = 10_000
 T = TypeVar("T")
 
 
-def promised(function: Callable[[], T]) -> tuple[Callable[[], None], Future[T]]:
+class Priority(IntEnum):
+    """Smaller goes first: somebody waits in the editor, or a batch is being retrieved."""
+
+    EDITOR = 0
+    BATCH = 1
+
+
+def _promised(function: Callable[[], T]) -> tuple[Callable[[], None], Future[T]]:
     """What another thread is to call, and where the result or exception of ``function`` goes then.
 
     ``function`` sees the context variables of now: whose work it is, for the log.
@@ -75,7 +83,7 @@ class Turns:
             spent.get()["queue"] += time.perf_counter() - asked
             return function()
 
-        run, future = promised(counted)
+        run, future = _promised(counted)
         with self._condition:
             heapq.heappush(self._waiting, (urgency, next(self._numbers), run))
             if self._thread is None:
@@ -110,132 +118,91 @@ class Turns:
                 self._condition.wait(pause)
 
 
-class FairLock:
-    """One at a time, in the order in which they came."""
+@dataclass(frozen=True)
+class _Job:
+    number: int
+    run: Callable[[], None]
+    future: Future[Any]
 
-    def __init__(self) -> None:
-        self._line: deque[object] = deque()
+
+class JobPool:
+    """Runs functions in ``workers`` threads, project by project.
+
+    One host gets all threads but two at most, so that one that hangs does not hold up everybody. The threads are
+    daemons: a batch that is being computed never keeps the process from ending.
+    """
+
+    def __init__(self, workers: int, name: str) -> None:
+        self._lanes: dict[tuple[Hashable, str], deque[_Job]] = {}
+        self._numbers = itertools.count()
+        self._served: dict[Hashable, int] = {}  # project -> when it was served last
+        self._at_work: Counter[str] = Counter()  # by host
+        self._host_share = max(1, workers - 2)
         self._condition = threading.Condition()
+        self._closed = False
+        for number in range(workers):
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
 
-    def __enter__(self) -> None:
-        mine = object()
-        with self._condition:
-            self._line.append(mine)
-            self._condition.wait_for(lambda: self._line[0] is mine)
+    def submit(self, function: Callable[[], T], *, project: Hashable = None, host: str = "") -> Future[T]:
+        """Queue ``function``; its result or exception goes into the future.
 
-    def __exit__(self, *_: object) -> None:
+        Args:
+            function: called in one of the threads.
+            project: projects take turns.
+            host: that it will wait for; "" for none.
+        """
+        run, future = _promised(function)
         with self._condition:
-            self._line.popleft()
+            self._lanes.setdefault((project, host), deque()).append(_Job(next(self._numbers), run, future))
+            self._condition.notify_all()
+        return future
+
+    def waiting(self) -> int:
+        """Number of jobs that no thread has taken yet."""
+        with self._condition:
+            return sum(map(len, self._lanes.values()))
+
+    def close(self) -> None:
+        """Cancel the waiting jobs and end the threads after the jobs that they run."""
+        with self._condition:
+            self._closed = True
+            for lane in self._lanes.values():
+                for job in lane:
+                    job.future.cancel()
+            self._lanes.clear()
             self._condition.notify_all()
 
+    def _next(self) -> tuple[Hashable, str] | None:
+        """The lane whose first job goes next; None if none may."""
+        free = [
+            (self._served.get(key[0], -1), lane[0].number, key)
+            for key, lane in self._lanes.items()
+            if not key[1] or self._at_work[key[1]] < self._host_share
+        ]
+        return min(free, key=lambda item: item[:2])[2] if free else None
 
-class BodyBudget:
-    """Bytes of bodies that are held at the same time. Thread-safe.
-
-    Args:
-        most: bytes; a body that alone is larger still gets through when there is no other.
-        small: bodies up to this size are not counted.
-    """
-
-    def __init__(self, most: int, small: int = 1_000_000) -> None:
-        self._most = most
-        self._small = small
-        self._held = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """While a body of ``size`` bytes is read and answered.
-
-        Raises:
-            UnavailableError: too many large ones are being answered.
-        """
-        if size <= self._small:
-            yield
-            return
-        with self._lock:
-            if self._held and self._held + size > self._most:
-                raise UnavailableError(
-                    f"requests of {self._held} bytes are being answered (PSLG_BODY_BYTES limits one); ask later"
-                )
-            self._held += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held -= size
-
-
-class BytesInFlight:
-    """Bytes of image files that are fetched and not decoded yet, all threads together. Thread-safe.
-
-    Args:
-        most: beyond so many a further image is refused; one alone may be larger.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def account(self) -> Iterator[Callable[[int], None]]:
-        """Gives what is to be called with the number of bytes that came; they count until the block ends.
-
-        What it gives raises ImageError where the images of others leave no room.
-        """
-        mine = 0
-
-        def came(count: int) -> None:
-            nonlocal mine
-            with self._lock:
-                if self._held > mine and self._held + count > self._most:
-                    raise ImageError(
-                        f"images of {self._held} bytes are being fetched (PSLG_IMAGE_BYTES limits them together, too):"
-                        " ask again later"
-                    )
-                self._held += count
-                mine += count
-
-        try:
-            yield came
-        finally:
-            with self._lock:
-                self._held -= mine
-
-
-class DecodeMemory:
-    """Memory for decoding images: who needs more than is free waits. Thread-safe.
-
-    Args:
-        most: bytes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._free = most
-        self._condition = threading.Condition()
-        self._line = FairLock()
-
-    @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """While an image is decoded that takes ``size`` bytes.
-
-        Raises:
-            ImageError: it takes more than there is.
-        """
-        if size > self._most:
-            raise ImageError(
-                f"decoding the image takes {size / 1e6:.0f} MB, more than {self._most / 1e6:.0f} (PSLG_DECODE_MEMORY);"
-                " cut it into tiles (pslg dataset tile), or save it with 8 bits and three bands"
-            )
-        with self._line, self._condition:  # in their order, so that small ones do not pass a large one for ever
-            while self._free < size:
-                self._condition.wait()
-            self._free -= size
-        try:
-            yield
-        finally:
+    def _work(self) -> None:
+        while True:
             with self._condition:
-                self._free += size
-                self._condition.notify_all()
+                while (key := self._next()) is None and not self._closed:
+                    self._condition.wait()
+                if key is None or self._closed:
+                    return
+                job = self._lanes[key].popleft()
+                if not self._lanes[key]:
+                    del self._lanes[key]
+                project, host = key
+                if len(self._served) > _REMEMBERED:
+                    self._served.clear()
+                self._served[project] = next(self._numbers)
+                self._at_work[host] += 1
+            try:
+                if job.future.set_running_or_notify_cancel():
+                    job.run()
+            finally:
+                del job  # and with it what it has made, while the thread waits for the next
+                with self._condition:
+                    self._at_work[host] -= 1
+                    if not self._at_work[host]:
+                        del self._at_work[host]
+                    self._condition.notify_all()

@@ -55,7 +55,7 @@ LABEL_CONFIG = """<View><Image name="image" value="$image"/><Header value="$expr
 </View>"""
 EXPRESSION = "all the airplanes"
 _SETTLE = 1.5
-"""Seconds after an answer in which work that it left to other threads still belongs to its trip."""
+"""Seconds without a call after which a trip has ended: work that an answer left to other threads belongs to it."""
 _BY_THE_CLOCK = "memory"
 """Name of the thread that gives memory back every few seconds, whoever is on a trip then."""
 
@@ -95,13 +95,16 @@ class Recorder:
 
     @contextmanager
     def record(self, settle: float = _SETTLE) -> Iterator[Trip]:
-        """What is called in this block, and ``settle`` seconds longer by the other threads."""
+        """What is called in this block, and after it by the other threads until none calls for ``settle`` seconds."""
         trip = self._trip = Trip()
         sys.setprofile(self._see)
         try:
             yield trip
             sys.setprofile(None)
-            time.sleep(settle)
+            before = -1
+            while settle and before != (now := sum(map(len, list(trip.calls.values())))):
+                before = now
+                time.sleep(settle)
         finally:
             sys.setprofile(None)
             self._trip = None

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
+import numpy as np
 import pytest
 
-from backend.turns import BodyBudget, BytesInFlight, DecodeMemory, FairLock, Turns, Urgency
-from dataset_tools.errors import ImageError, UnavailableError
+from backend.turns import JobPool, Turns, Urgency
 
 
 class Work:
@@ -77,64 +80,85 @@ def test_all_turns_are_of_one_thread_which_ends_when_nothing_is_asked(monkeypatc
         turns.run(lambda: {1: 2}[3])
 
 
-def test_a_fair_lock_is_had_in_the_order_of_coming() -> None:
-    lock, had = FairLock(), []
+class Jobs:
+    """Jobs that wait to be released; ``begun`` are their names in the order in which threads took them."""
 
-    def take(number: int) -> None:
-        with lock:
-            had.append(number)
+    def __init__(self, pool: JobPool) -> None:
+        self.pool = pool
+        self.begun: list[str] = []
+        self.release = threading.Event()
+        self.changed = threading.Condition()
 
-    threads = [threading.Thread(target=take, args=(number,)) for number in range(5)]
-    with lock:
-        for number, thread in enumerate(threads):
-            thread.start()
-            while len(lock._line) < number + 2:
-                time.sleep(0.01)
-    for thread in threads:
-        thread.join(30)
-    assert had == [0, 1, 2, 3, 4]
+    def job(self, name: str, *, waits: bool = True) -> Callable[[], str]:
+        def run() -> str:
+            with self.changed:
+                self.begun.append(name)
+                self.changed.notify_all()
+            if waits:
+                self.release.wait(60)
+            return name
 
+        return run
 
-def test_large_bodies_are_held_within_a_budget() -> None:
-    budget = BodyBudget(100, small=10)
-    refused = pytest.raises(UnavailableError, match="ask later")
-    with budget.holding(80), budget.holding(10), budget.holding(20), refused, budget.holding(11):
-        pass
-    with budget.holding(500):
-        pass
-
-
-def test_bytes_in_flight_are_bounded_together() -> None:
-    budget = BytesInFlight(100)
-    with budget.account() as alone:
-        alone(90)
-        alone(90)  # one image may be larger than the bound, if it is the only one
-        with budget.account() as other, pytest.raises(ImageError, match="PSLG_IMAGE_BYTES"):
-            other(1)
-    with budget.account() as one, budget.account() as two:
-        one(50)
-        two(50)
-        with pytest.raises(ImageError):
-            one(1)
-    assert budget._held == 0
+    def await_begun(self, count: int) -> list[str]:
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.begun) >= count, 30)
+        time.sleep(0.05)  # for one too many to begin
+        return list(self.begun)
 
 
-def test_decoding_waits_for_memory_and_refuses_what_never_fits() -> None:
-    memory = DecodeMemory(100)
-    with pytest.raises(ImageError, match="PSLG_DECODE_MEMORY"), memory.holding(101):
-        pass
-    order: list[str] = []
-    entered = threading.Event()
+@pytest.fixture
+def jobs() -> Iterator[Jobs]:
+    found = Jobs(JobPool(4, "test"))
+    yield found
+    found.release.set()
+    found.pool.close()
 
-    def large() -> None:
-        entered.set()
-        with memory.holding(80):
-            order.append("large")
 
-    with memory.holding(60):
-        thread = threading.Thread(target=large)
-        thread.start()
-        entered.wait(30)
-        order.append("first")
-    thread.join(30)
-    assert order == ["first", "large"]
+def test_a_host_that_hangs_never_has_all_fetchers(jobs: Jobs) -> None:
+    for number in range(20):
+        jobs.pool.submit(jobs.job(f"sick {number}"), project=1, host="sick.example")
+    assert jobs.await_begun(2) == ["sick 0", "sick 1"]
+    other = jobs.pool.submit(jobs.job("well", waits=False), project=2, host="well.example")
+    assert other.result(30) == "well"
+    for number in range(20):
+        jobs.pool.submit(jobs.job(f"opened {number}"), project=3, host="sick.example")
+    assert jobs.pool.submit(jobs.job("still", waits=False), host="well.example").result(30) == "still"
+
+
+def test_projects_take_turns_however_much_each_has_asked_for() -> None:
+    pool = JobPool(1, "test")
+    jobs = Jobs(pool)
+    first = pool.submit(jobs.job("first"), project=0)
+    assert jobs.await_begun(1) == ["first"]
+    futures = [pool.submit(jobs.job(f"long {n}"), project=1) for n in range(4)]
+    futures += [pool.submit(jobs.job(f"short {n}"), project=2) for n in range(2)]
+    jobs.release.set()
+    for future in [first, *futures]:
+        future.result(30)
+    assert jobs.begun == ["first", "long 0", "short 0", "long 1", "short 1", "long 2", "long 3"]
+    pool.close()
+
+
+def test_an_error_keeps_nothing_that_was_in_hand() -> None:
+    pool = JobPool(1, "test")
+    seen: list[weakref.ref[np.ndarray]] = []  # type: ignore[type-arg]
+
+    def fail() -> None:
+        image = np.zeros((1000, 1000), np.uint8)
+        seen.append(weakref.ref(image))
+        try:
+            raise ValueError("inner")
+        except ValueError as error:
+            raise RuntimeError("outer") from error
+
+    gc.disable()
+    try:
+        future = pool.submit(fail)
+        error = future.exception(30)
+        assert isinstance(error, RuntimeError)
+        assert error.__traceback__ is not None
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+    pool.close()

@@ -6,13 +6,13 @@ import hashlib
 import json
 from typing import Any
 
-from backend.server.answers.background import Priority
 from backend.server.answers.predictions import notes_of
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_task
 from backend.server.protocol import Prediction, Task
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from backend.turns import Priority
 from dataset_tools.errors import ConfigError
 from dataset_tools.label_studio.notes import note_lines
 
@@ -63,7 +63,7 @@ class TaskPredictor:
         pipeline = self._service.models.pipeline(project)
         config = self._service.labeling_config(self._labeling_config, project)
         query, prelabeler = read_task(task, config), self._service.prelabeler
-        answers = prelabeler.answers(pipeline, query, config, Priority.EDITOR)
+        answers = prelabeler.expressions.answers(pipeline, query, config, Priority.EDITOR)
         prediction = _with_own_ids(prelabeler.predictions.of(pipeline, query, answers, config), row)
         return prediction, note_lines(notes_of(query, answers, config))
 

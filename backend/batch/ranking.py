@@ -17,11 +17,11 @@ from backend.learning.ranking.image_features import ImageFeatures, ImageLook, sa
 from backend.learning.ranking.strategies import Candidate, disagreement, order
 from backend.pipeline import PslgSam
 from backend.pipeline.types import Box, Mask, Prelabels
-from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import TaskQuery, default_category, read_task
 from backend.server.protocol import Task
 from backend.server.service import LabelingService
+from backend.turns import Priority
 from dataset_tools import metrics
 from dataset_tools.errors import PslgError
 from dataset_tools.expressions import parser as expression_parser
@@ -154,7 +154,7 @@ class TaskRanker:
     def _scored(self, seen: _SeenTask, row: Mapping[str, Any], query: TaskQuery) -> _SeenTask:
         predictions = sorted(row.get("predictions") or [], key=lambda item: int(item["id"]), reverse=True)
         version = self._pipeline.model_version
-        answers = self._service.prelabeler.kept_answers(self._pipeline, query, self._config)
+        answers = self._service.prelabeler.expressions.kept_answers(self._pipeline, query, self._config)
         stored = next((item for item in predictions if item.get("model_version") == version), None)
         other = next((item for item in predictions if item.get("model_version") != version), None)
         if answers is None and stored is not None:
@@ -162,7 +162,7 @@ class TaskRanker:
             score = min(max(float(stored.get("score") or 0.0), 0.0), 1.0)
             return replace(seen, score=score, disagreement=disagreement(between))
         if answers is None:
-            answers = self._service.prelabeler.answers(self._pipeline, query, self._config, Priority.BATCH)
+            answers = self._service.prelabeler.expressions.answers(self._pipeline, query, self._config, Priority.BATCH)
         items = [item for answer in answers for item in answer]
         mask = np.logical_or.reduce([item.mask for item in items]) if items else None
         between = None if other is None else _agreement(mask, _union(other))

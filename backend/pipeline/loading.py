@@ -56,7 +56,7 @@ def load_pipeline(config: str | Path | PipelineConfig) -> PslgSam:
     if files.tokenizer is not None:
         options["tokenizer"] = files.tokenizer
     if "device" in parameters:
-        options["device"] = _device(config.device)
+        options["device"] = _resolved(config.device)
     shared: dict[Any, Any] = {}  # what grounder and segmenter of one checkpoint have in common
     if "shared" in parameters:
         options["shared"] = shared
@@ -86,15 +86,13 @@ def load_segmenter(config: SegmenterConfig, *, device: str = "auto", shared: dic
             )
         keywords["engine"] = config.engine
         device = "cpu" if device == "auto" else device
-    return cast(Segmenter, make(weight_files.require(config.weights), device=_device(device), **keywords))
+    return cast(Segmenter, make(weight_files.require(config.weights), device=_resolved(device), **keywords))
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
+def _resolved(device: str) -> str:
+    from backend.pipeline.devices import resolved  # which imports torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return resolved(device)
 
 
 def _set_threads(count: int) -> None:

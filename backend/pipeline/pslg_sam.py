@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -171,24 +171,26 @@ class PslgSam:
         """
         _require_rgb(image)
         height, width = image.shape[:2]
-        embedded = _Embedded(image, embed or partial(self.embed, key=key))
+        embedded = cache(partial(embed or partial(self.embed, key=key), image))
         stages = spent.get()
         prelabels: list[Prelabel] = []
         chosen = groundings if most is None else _most_certain(groundings, most)
         left_out = len(groundings) - len(chosen)
-        for number, grounding in enumerate(chosen):
+        inside = [(found, box) for found in chosen if (box := found.box.clip(width, height)).area > 0]
+        categories = {found.category or default_category for found in chosen}
+        pointed = set(filter(self.config.foreground_points.applies_to, categories))
+        smoothed = set(filter(self.config.boundary.applies_to, categories))
+        for number, (grounding, box) in enumerate(inside):
             if prelabels and time.monotonic() > until:
-                left_out += len(chosen) - number
+                left_out += len(inside) - number
                 break
-            box = grounding.box.clip(width, height)
-            if box.area <= 0:
-                continue
             category = grounding.category or default_category
             found: GroundedMask | MaskPrediction
             if self.config.mask_from == "grounder" and grounding.outline is not None:
                 point, found = None, grounding.outline()
             else:
-                point, found = self._outline(image, grounding, box, category, embedded)
+                point = foreground_point(image, box, self.config.foreground_points) if category in pointed else None
+                found = self._outline(image, grounding, box, point, embedded)
             if grounding.like is not None:
                 if is_repeated(found.mask, [item.mask for item in prelabels if item.category == category]):
                     continue
@@ -199,7 +201,7 @@ class PslgSam:
                 "stability": found.stability,
             }
             mask = found.mask
-            if self.config.boundary.applies_to(category) and mask.any():
+            if category in smoothed and mask.any():
                 began = time.perf_counter()
                 optimized = optimize_boundary(image, mask, self.config.boundary)
                 stages["boundary"] += time.perf_counter() - began
@@ -307,43 +309,23 @@ class PslgSam:
             count(observe)
 
     def _outline(
-        self, image: Image, grounding: Grounding, box: Box, category: str | None, embedded: _Embedded
-    ) -> tuple[Point | None, MaskPrediction]:
-        """The foreground point in ``box``, that of ``grounding``, and the mask that it leads to."""
+        self, image: Image, grounding: Grounding, box: Box, point: Point | None, embedded: Callable[[Box], Embedding]
+    ) -> MaskPrediction:
+        """The mask that ``box``, that of ``grounding``, and its foreground ``point`` lead to."""
 
         def outline(around: Box, prompts: Prompts | None = None) -> MaskPrediction:
-            embedding = embedded.of(self.segmenter.window_for(around, (image.shape[0], image.shape[1])))
+            given = prompts or box_and_point(box, point)
+            embedding = embedded(self.segmenter.window_for(around, (image.shape[0], image.shape[1])))
             began = time.perf_counter()
-            found = self._outlined(image, embedding, prompts or box_and_point(box, point))
+            if isinstance(self.segmenter, Outliner):
+                found = self.segmenter.outline(image, embedding, given)
+            else:
+                found = self.segmenter.decode(embedding, given)
             spent.get()["segment"] += time.perf_counter() - began
             return found
 
-        point = self._foreground_point(image, box, category)
         found = outline(box)
-        return point, found if grounding.like is None else best_outline(found, grounding.like, outline)
-
-    def _outlined(self, image: Image, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
-        if isinstance(self.segmenter, Outliner):
-            return self.segmenter.outline(image, embedding, prompts)
-        return self.refine(embedding, prompts)
-
-    def _foreground_point(self, image: Image, box: Box, category: str | None) -> Point | None:
-        if not self.config.foreground_points.applies_to(category):
-            return None
-        return foreground_point(image, box, self.config.foreground_points)
-
-
-class _Embedded:
-    """The windows of one image that an answer has looked at."""
-
-    def __init__(self, image: Image, embed: EmbedWindow) -> None:
-        self._image, self._embed = image, embed
-        self._windows: dict[Box, Embedding] = {}
-
-    def of(self, window: Box) -> Embedding:
-        if window not in self._windows:
-            self._windows[window] = self._embed(self._image, window)
-        return self._windows[window]
+        return found if grounding.like is None else best_outline(found, grounding.like, outline)
 
 
 def _most_certain(groundings: tuple[Grounding, ...], most: int) -> tuple[Grounding, ...]:

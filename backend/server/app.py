@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,48 @@ from backend.server.protocol import PredictRequest, SetupRequest, parse_body, va
 from backend.server.service import LabelingService
 from backend.server.status_page import status_page
 from backend.settings import Settings
-from backend.turns import BodyBudget
 from dataset_tools.errors import ProtocolError, PslgError, UnavailableError
 
-__all__ = ["answer_to", "create_app"]
+__all__ = ["BodyBudget", "answer_to", "create_app"]
 
 logger = logging.getLogger(__name__)
+
+
+class BodyBudget:
+    """Bytes of bodies that are held at the same time. Thread-safe.
+
+    Args:
+        most: bytes; a body that alone is larger still gets through when there is no other.
+        small: bodies up to this size are not counted.
+    """
+
+    def __init__(self, most: int, small: int = 1_000_000) -> None:
+        self._most = most
+        self._small = small
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """While a body of ``size`` bytes is read and answered.
+
+        Raises:
+            UnavailableError: too many large ones are being answered.
+        """
+        if size <= self._small:
+            yield
+            return
+        with self._lock:
+            if self._held and self._held + size > self._most:
+                raise UnavailableError(
+                    f"requests of {self._held} bytes are being answered (PSLG_BODY_BYTES limits one); ask later"
+                )
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held -= size
 
 
 def create_app(settings: Settings, service: LabelingService | None = None) -> Flask:

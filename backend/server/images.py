@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,6 @@ from backend.database import Database
 from backend.pipeline.types import Image
 from backend.settings import Settings
 from backend.state import image_file
-from backend.turns import BytesInFlight, DecodeMemory
 from dataset_tools import atomic, image_files
 from dataset_tools.errors import ImageError
 from dataset_tools.label_studio.addresses import shown
@@ -29,7 +30,7 @@ from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
 from dataset_tools.label_studio.hosts import HostRules
 
-__all__ = ["EditorImage", "TaskImages"]
+__all__ = ["BytesInFlight", "DecodeMemory", "EditorImage", "FairLock", "TaskImages"]
 
 _LONGEST_SIDE = 65_535
 _UNWRITTEN, _KNOWN_BYTES = 2_000_000, 500
@@ -236,3 +237,97 @@ class TaskImages:
                 return None
             limit, seconds = self._settings.image_bytes, WHOLE * self._settings.fetch_timeout
             return read_body(response, limit, seconds, "PSLG_IMAGE_BYTES", came), response.headers
+
+
+class FairLock:
+    """One at a time, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._line: deque[object] = deque()
+        self._condition = threading.Condition()
+
+    def __enter__(self) -> None:
+        mine = object()
+        with self._condition:
+            self._line.append(mine)
+            self._condition.wait_for(lambda: self._line[0] is mine)
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._line.popleft()
+            self._condition.notify_all()
+
+
+class BytesInFlight:
+    """Bytes of image files that are fetched and not decoded yet, all threads together. Thread-safe.
+
+    Args:
+        most: beyond so many a further image is refused; one alone may be larger.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def account(self) -> Iterator[Callable[[int], None]]:
+        """Gives what is to be called with the number of bytes that came; they count until the block ends.
+
+        What it gives raises ImageError where the images of others leave no room.
+        """
+        mine = 0
+
+        def came(count: int) -> None:
+            nonlocal mine
+            with self._lock:
+                if self._held > mine and self._held + count > self._most:
+                    raise ImageError(
+                        f"images of {self._held} bytes are being fetched (PSLG_IMAGE_BYTES limits them together, too):"
+                        " ask again later"
+                    )
+                self._held += count
+                mine += count
+
+        try:
+            yield came
+        finally:
+            with self._lock:
+                self._held -= mine
+
+
+class DecodeMemory:
+    """Memory for decoding images: who needs more than is free waits. Thread-safe.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free = most
+        self._condition = threading.Condition()
+        self._line = FairLock()
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """While an image is decoded that takes ``size`` bytes.
+
+        Raises:
+            ImageError: it takes more than there is.
+        """
+        if size > self._most:
+            raise ImageError(
+                f"decoding the image takes {size / 1e6:.0f} MB, more than {self._most / 1e6:.0f} (PSLG_DECODE_MEMORY);"
+                " cut it into tiles (pslg dataset tile), or save it with 8 bits and three bands"
+            )
+        with self._line, self._condition:  # in their order, so that small ones do not pass a large one for ever
+            while self._free < size:
+                self._condition.wait()
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._free += size
+                self._condition.notify_all()

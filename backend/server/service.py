@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, get_args
 
 from backend.database import Database
 from backend.learning.annotations.events import ACTIONS
@@ -22,11 +22,12 @@ from backend.learning.versions.jobs import TrainingJobs
 from backend.learning.versions.registry import ModelVersions
 from backend.memory import MemoryTrimmer, use_few_arenas
 from backend.pipeline import PslgSam, load_pipeline
-from backend.pipeline.segmentation.embedding_store import EmbeddingStore
+from backend.pipeline.segmentation.embedding_store import Count, EmbeddingStore
 from backend.server.access import Access
 from backend.server.answers.clicks import ClickQueue, Clicks
+from backend.server.answers.expression_answers import Serving
 from backend.server.answers.prelabel_cache import PrelabelCache
-from backend.server.answers.prelabeling import Prelabeler, Serving
+from backend.server.answers.prelabeling import Prelabeler
 from backend.server.connection import ConnectionSetup
 from backend.server.editor.labeling_config import NO_OUTPUT, LabelingConfig, parse_labeling_config
 from backend.server.images import TaskImages
@@ -85,7 +86,7 @@ class LabelingService:
             settings.state.embeddings,
             settings.embedding_disk,
             settings.embedding_memory,
-            count=lambda result: self.metrics.embeddings.labels(result).inc(),
+            count={what: self.metrics.embeddings.labels(what).inc for what in get_args(Count)},
         )
         self.prelabeler = Prelabeler(
             settings, self.images, self.embeddings, self.cache, self.label_studio, self.metrics

@@ -101,7 +101,7 @@ def _counts(counter: Counter, label: str) -> Markup:
 
 
 def _waiting(service: LabelingService) -> Markup:
-    rows = [("clicks", service.clicks_waiting), ("expressions", service.prelabeler.waiting)]
+    rows = [("clicks", service.clicks_waiting), ("expressions", service.prelabeler.expressions.waiting)]
     return html_page.table(("what", "number"), rows)
 
 

@@ -101,7 +101,7 @@ class ReferWriter:
                     "id": reference.id, "image_id": reference.id, "ref_id": reference.id, "category_id": category,
                     "categories_id": category, "segmentation": [code], "iscrowd": 0,
                     "area": area_of(code, height, width),
-                    "bbox": [int(value) for value in box_of(code, height, width)],
+                    "bbox": list(map(int, box_of(code, height, width))),
                 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def _ref(item: Item, reference: Reference, ids: dict[str, int]) -> dict[str, Any
 
 def _xml(item: Item, reference: Reference) -> str:
     image = item.sample.image
-    x0, y0, x1, y1 = (int(value) for value in item.sample.box(reference.record))
+    x0, y0, x1, y1 = map(int, item.sample.box(reference.record))
     sentences = "".join(f"<description>{escape(text)}</description>" for text in reference.sentences)
     return (
         f"<annotation><filename>{escape(item.image_path.removeprefix(IMAGES))}</filename>"

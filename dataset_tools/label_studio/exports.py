@@ -283,7 +283,7 @@ def _records(
     texts = task_expressions(task, rules)
     groups: dict[tuple[str, str], list[Region]] = {}
     # The labels of the annotation are nouns, whether or not the lexicon holds them.
-    own = own_nouns(region.label for region in regions if region.label)
+    own = own_nouns([region.label for region in regions if region.label])
     words = words_of(regions, annotation["result"], texts, own, rules.nouns)
     for number, (region, text) in enumerate(zip(regions, words, strict=True), start=1):
         if text is None:
@@ -304,6 +304,9 @@ def _records(
         clicks = [region.clicks for region in members if region.clicks is not None]
         scores = [region.score for region in members if region.score is not None]
         reading = _reading(text, category, members, rules)
+        targets = tuple(dict.fromkeys(Target(region.rle["counts"]) for region in members))
+        kind = _text(task["data"].get("kind")) or (None if targets else "absent")
+        split = _text(task["data"].get("split"))
         provenance = Provenance(
             source=PREDICTED if annotation.get(PREDICTED) else "label-studio",
             task=task.get("id"),
@@ -320,9 +323,7 @@ def _records(
             unread=reading.unread,
             mixed=len({region.expression for region in members}) > 1 or None,
         )
-        targets = tuple(dict.fromkeys(Target(region.rle["counts"]) for region in members))
-        kind = _text(task["data"].get("kind")) or (None if targets else "absent")
-        yield Record(text, category, targets, _text(task["data"].get("split")), kind, provenance)
+        yield Record(text, category, targets, split, kind, provenance)
 
 
 def _reading(text: str, category: str, members: Sequence[Region], rules: ImportRules) -> WordsRead:

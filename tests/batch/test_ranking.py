@@ -89,7 +89,7 @@ def test_a_task_that_fails_is_named_and_the_others_are_ranked(ranker: TaskRanker
 def test_a_stored_prediction_of_this_version_is_not_computed_again(
     service: LabelingService, ranker: TaskRanker, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.prelabeler, "answers", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(service.prelabeler.expressions, "answers", lambda *_: pytest.fail("computed"))
     row = task(1, site.put("/a.png", png()), predictions=[prediction(1, VERSION, 40, 0.37)])
     assert ranked(ranker, row)[1].score == 0.37
 

@@ -14,10 +14,10 @@ from flask.testing import FlaskClient
 from label_studio_sdk.label_interface import LabelInterface
 
 from backend.pipeline import PslgSam
-from backend.server.app import create_app
+from backend.server.app import BodyBudget, create_app
 from backend.server.service import LabelingService
 from backend.settings import Settings
-from dataset_tools.errors import WeightsError
+from dataset_tools.errors import UnavailableError, WeightsError
 from tests.pipeline.segmentation.scarce import make_scarce
 from tests.server.conftest import LABEL_CONFIG, Site, batch, interactive, png, task
 from tests.server.editor.test_prompts import CAPTURES
@@ -225,3 +225,12 @@ def test_two_services_in_one_process_do_not_share_metrics(client: FlaskClient, t
     other = LabelingService(Settings(state_dir=tmp_path / "other"), tiny_pipeline)
     assert 'endpoint="health"' not in other.render_metrics().decode()
     other.close()
+
+
+def test_large_bodies_are_held_within_a_budget() -> None:
+    budget = BodyBudget(100, small=10)
+    refused = pytest.raises(UnavailableError, match="ask later")
+    with budget.holding(80), budget.holding(10), budget.holding(20), refused, budget.holding(11):
+        pass
+    with budget.holding(500):
+        pass

@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from backend.database import Database
-from backend.server.images import TaskImages
+from backend.server.images import BytesInFlight, DecodeMemory, FairLock, TaskImages
 from backend.settings import Settings
 from dataset_tools.errors import ImageError
 from tests.dataset_tools.label_studio.test_client import LEGACY, jwt
@@ -324,3 +326,57 @@ def test_an_image_of_the_same_length_is_not_taken_for_the_same(database: Databas
 def test_an_address_that_is_none_is_refused_in_a_line(database: Database, url: str) -> None:
     with pytest.raises(ImageError):
         images(database).load(url)
+
+
+def test_a_fair_lock_is_had_in_the_order_of_coming() -> None:
+    lock, had = FairLock(), []
+
+    def take(number: int) -> None:
+        with lock:
+            had.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(5)]
+    with lock:
+        for number, thread in enumerate(threads):
+            thread.start()
+            while len(lock._line) < number + 2:
+                time.sleep(0.01)
+    for thread in threads:
+        thread.join(30)
+    assert had == [0, 1, 2, 3, 4]
+
+
+def test_bytes_in_flight_are_bounded_together() -> None:
+    budget = BytesInFlight(100)
+    with budget.account() as alone:
+        alone(90)
+        alone(90)  # one image may be larger than the bound, if it is the only one
+        with budget.account() as other, pytest.raises(ImageError, match="PSLG_IMAGE_BYTES"):
+            other(1)
+    with budget.account() as one, budget.account() as two:
+        one(50)
+        two(50)
+        with pytest.raises(ImageError):
+            one(1)
+    assert budget._held == 0
+
+
+def test_decoding_waits_for_memory_and_refuses_what_never_fits() -> None:
+    memory = DecodeMemory(100)
+    with pytest.raises(ImageError, match="PSLG_DECODE_MEMORY"), memory.holding(101):
+        pass
+    order: list[str] = []
+    entered = threading.Event()
+
+    def large() -> None:
+        entered.set()
+        with memory.holding(80):
+            order.append("large")
+
+    with memory.holding(60):
+        thread = threading.Thread(target=large)
+        thread.start()
+        entered.wait(30)
+        order.append("first")
+    thread.join(30)
+    assert order == ["first", "large"]

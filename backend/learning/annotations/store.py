@@ -167,7 +167,7 @@ class AnnotationStore:
                 " FROM live_annotations WHERE project = ?",
                 (project,),
             ).fetchone()
-        return tuple(int(value) for value in row)
+        return tuple(map(int, row))
 
     def signatures(self, project: int) -> dict[int, str]:
         """Of every annotated task what changes when its annotations do; cheap: nothing of them is read."""

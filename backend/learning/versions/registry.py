@@ -31,6 +31,10 @@ from dataset_tools.errors import ConfigError, WeightsError
 __all__ = ["ModelVersions", "Promotion", "VersionRow"]
 
 CONFIG = "config.yaml"
+_LAST_PROMOTION = (
+    "SELECT version, previous, promoted_at, reason FROM promotions WHERE project = ? AND config = ?"
+    " ORDER BY id DESC LIMIT 1"
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class ModelVersions:
     def active(self, project: int, config: str) -> str | None:
         """The version that serves a project under the base config named ``config``; None: the base version."""
         with self._database.transaction() as connection:
-            promotion = _last_promotion(connection, project, config)
-        return None if promotion is None else promotion.version
+            row = connection.execute(_LAST_PROMOTION, (project, config)).fetchone()
+        return None if row is None else row[0]
 
     def all_active(self, config: str) -> dict[int, str]:
         """Project -> version, where a promoted one serves."""
@@ -278,11 +282,7 @@ def _insert(
 
 
 def _last_promotion(connection: sqlite3.Connection, project: int, config: str) -> Promotion | None:
-    row = connection.execute(
-        "SELECT version, previous, promoted_at, reason FROM promotions WHERE project = ? AND config = ?"
-        " ORDER BY id DESC LIMIT 1",
-        (project, config),
-    ).fetchone()
+    row = connection.execute(_LAST_PROMOTION, (project, config)).fetchone()
     return None if row is None else Promotion(*row)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from backend.pipeline.devices import placed
 from backend.pipeline.grounding.open_vocabulary import Found, Phrase, TransformersDetector, labelled_boxes
-from backend.pipeline.memory_fallback import placed
 from backend.pipeline.types import Image
 from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
 

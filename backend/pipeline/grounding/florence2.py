@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from backend.pipeline.devices import placed
 from backend.pipeline.grounding.open_vocabulary import Found, choose_among, of_sentence, with_nouns_as_categories
-from backend.pipeline.memory_fallback import placed
 from backend.pipeline.types import GroundedMask, Grounding, GroundingResult, Image
 from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type
 from dataset_tools.categories import canonical

@@ -21,9 +21,9 @@ from torch.nn import functional
 from torchvision.ops import batched_nms
 
 from backend.bounded_cache import BoundedCache
+from backend.pipeline.devices import placed
 from backend.pipeline.grounding.compact.detections import Detection, is_cut, without_repeats
 from backend.pipeline.grounding.open_vocabulary import Found, Phrase, TransformersDetector
-from backend.pipeline.memory_fallback import placed
 from backend.pipeline.sam3_vision import DETECTORS, FEATURE_MEMORY, load_sam3_part, share_backbone
 from backend.pipeline.types import GroundedMask, Grounding, Image
 from backend.pipeline.weights.kinds import checkpoint_kind

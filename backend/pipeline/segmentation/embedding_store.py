@@ -13,11 +13,12 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ from backend.turns import BACKGROUND, Turns, Urgency
 from backend.work import spent
 from dataset_tools import atomic
 
-__all__ = ["EmbeddingStore", "embedding_address"]
+__all__ = ["Count", "EmbeddingStore", "embedding_address"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class EmbeddingStore:
         folder: where the files are; created with the first of them.
         disk_bytes: bound on the files' bytes, kept by every process that writes.
         memory_bytes: bound on the bytes kept in memory by this process.
-        count: called with each thing that happens.
+        count: what is called with each thing that happens.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class EmbeddingStore:
         folder: Path,
         disk_bytes: int,
         memory_bytes: int,
-        count: Callable[[Count], None] = lambda _: None,
+        count: Mapping[Count, Callable[[], object]] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.disk_bytes = disk_bytes
-        self._count = count
+        self._counters = count
         self._memory: BoundedCache[str, Embedding] = BoundedCache(memory_bytes)
         self._computing: dict[str, Future[Embedding]] = {}
         self._lock = threading.Lock()
@@ -111,19 +112,17 @@ class EmbeddingStore:
             waiting: entered while it waits or is being computed, not when it is found.
         """
 
-        def encode(image: Image) -> Embedding:
-            began = time.perf_counter()
-            embedding = segmenter.embed(image, window, key=image_key)
-            spent.get()["embed"] += time.perf_counter() - began
-            return embedding
-
-        def compute() -> Embedding:
-            image = pixels()
-            with waiting():
-                return self._encode.run(partial(encode, image), urgency)
-
         address = embedding_address(image_key, segmenter.encoder_hash, window)
+        compute = partial(self._computed, segmenter, image_key, pixels, window, urgency, waiting)
         return self.get_or_compute(address, compute, waiting)
+
+    def keep(self, segmenter: Segmenter, image_key: str, pixels: Callable[[], Image], windows: Iterable[Box]) -> None:
+        """Have the embeddings of an image's windows in memory or on disk; arguments as of :meth:`embed`."""
+        pixels = cache(pixels)  # asked for once
+        for window in dict.fromkeys(windows):
+            address = embedding_address(image_key, segmenter.encoder_hash, window)
+            if not self._path(address).exists():
+                self.get_or_compute(address, partial(self._computed, segmenter, image_key, pixels, window))
 
     def embedder(self, segmenter: Segmenter, image_key: str) -> Callable[[Image, Box], Embedding]:
         """:meth:`embed` for one image whose pixels are there, as the pipeline asks for it: of (image, window)."""
@@ -213,6 +212,31 @@ class EmbeddingStore:
                         part.unlink()
                 except OSError:
                     continue  # its writer finished
+
+    def _computed(
+        self,
+        segmenter: Segmenter,
+        image_key: str,
+        pixels: Callable[[], Image],
+        window: Box,
+        urgency: Urgency = BACKGROUND,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Embedding:
+        """What ``segmenter`` makes of the window when its turn has come; arguments as of :meth:`embed`."""
+        image = pixels()
+
+        def encode() -> Embedding:
+            began = time.perf_counter()
+            embedding = segmenter.embed(image, window, key=image_key)
+            spent.get()["embed"] += time.perf_counter() - began
+            return embedding
+
+        with waiting():
+            return self._encode.run(encode, urgency)
+
+    def _count(self, what: Count) -> None:
+        if what in self._counters:
+            self._counters[what]()
 
     def _write(self, address: str, embedding: Embedding) -> None:
         data = _encode(embedding)

@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.devices import MemoryFallback, placed
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.hf_decoder import FoldedHfDecoder, ImageSide, feature_shapes
 from backend.pipeline.segmentation.hiera_encoder import HieraRows, is_hiera
+from backend.pipeline.segmentation.logits import STABILITY_OFFSET, upsampled
 from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, Autocast, EmbeddingDtype, Engine
-from backend.pipeline.segmentation.windows import STABILITY_OFFSET, upsampled
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.pipeline.weights.records import record, recorded_sha256
 from backend.pipeline.weights.transformers_folders import load_model, load_processor, require_type

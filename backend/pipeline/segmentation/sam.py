@@ -21,20 +21,16 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from backend.bounded_cache import BoundedCache
-from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.devices import MemoryFallback, placed, resolved
 from backend.pipeline.segmentation.embedding_store import embedding_address
 from backend.pipeline.segmentation.folded_decoder import FoldedDecoder
-from backend.pipeline.segmentation.held_clicks import hold_clicks
+from backend.pipeline.segmentation.logits import STABILITY_OFFSET, hold_clicks, upsampled
 from backend.pipeline.segmentation.openvino_engine import compile_network
 from backend.pipeline.segmentation.windows import (
-    STABILITY_OFFSET,
     PromptTensors,
-    click_places,
     half_turned,
     prompt_tensors,
-    upsampled,
     whole_image,
-    window_size,
 )
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from dataset_tools.errors import ConfigError, ImageError, PromptError
@@ -104,7 +100,7 @@ class SamSegmenter:
             torch.set_num_threads(threads)
         if autocast not in (False, True, "bfloat16", "float16"):
             raise ConfigError(f"autocast must be false, true, bfloat16 or float16, got {autocast!r}")
-        self.sam = placed(sam, _resolve(device), "the segmenter").eval().requires_grad_(False)
+        self.sam = placed(sam, resolved(device), "the segmenter").eval().requires_grad_(False)
         self.memory_fallback = MemoryFallback(self.sam, "the segmenter's encoder")
         self.embedding_dtype = np.dtype(embedding_dtype)
         self.window_for: WindowRule = window_rule or whole_image
@@ -116,7 +112,7 @@ class SamSegmenter:
         self._transform = ResizeLongestSide(sam.image_encoder.img_size)
         # low-resolution pixels per input pixel
         self._scale = sam.prompt_encoder.mask_input_size[0] / float(self._transform.target_length)
-        self._image_tokens: BoundedCache[str, Tensor] = BoundedCache(_IMAGE_TOKEN_BYTES)
+        self._image_tokens: BoundedCache[str, tuple[Tensor, ...]] = BoundedCache(_IMAGE_TOKEN_BYTES)
         self._decoder = FoldedDecoder(self.sam).eval()
         self._engine = engine
         self._run_decoder: Callable[[Tensor, Tensor], tuple[Tensor, ...]] = self._decoder
@@ -222,9 +218,9 @@ class SamSegmenter:
             PromptError: no prompt at all; a point outside the image, or a positive one outside the window; an empty box
                 or one beside the window; mask logits of another shape than the model's.
         """
+        tokens = self._looks(embedding)[0]
         given = prompt_tensors(self.sam, self._transform, embedding, prompts)
-        logits, iou = self._decoded(self._embedding_tokens(embedding), given)
-        return self._prediction(logits, iou, embedding, prompts)
+        return self._prediction(*self._decoded(tokens, given), embedding, given, prompts.mask_logits)
 
     @torch.inference_mode()
     def outline(self, image: Image, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
@@ -239,16 +235,17 @@ class SamSegmenter:
         """
         if not self.half_turn:
             return self.decode(embedding, prompts)
+        upright, other = self._looks(embedding, image)
         given = prompt_tensors(self.sam, self._transform, embedding, prompts)
-        side = self._transform.target_length
-        turned = half_turned(given, side, side / window_size(embedding.window)[0])
-        logits, iou = self._decoded(self._embedding_tokens(embedding), given)
-        others, other = self._decoded(self._turned_tokens(image, embedding), turned)
-        return self._prediction((logits + others.flip(0, 1)) / 2, (iou + other) / 2, embedding, prompts)
+        turned = half_turned(given, self._transform.target_length)
+        logits, iou = self._decoded(upright, given)
+        others, its_iou = self._decoded(other, turned)
+        mean = (logits + others.flip(0, 1)) / 2
+        return self._prediction(mean, (iou + its_iou) / 2, embedding, given, prompts.mask_logits)
 
     def _decoded(self, tokens: Tensor, given: PromptTensors) -> tuple[Tensor, Tensor]:
         """The best mask's logits float32[h, w] and its predicted IoU, of features ``tokens`` float32[h * w, C]."""
-        points, labels, box, logits = given
+        points, labels, box, logits = given[:4]
         single_point = labels is not None and labels.shape[1] == 1
         ambiguous = single_point and box is None and logits is None
         several = ambiguous and self.sam.mask_decoder.num_multimask_outputs > 0
@@ -260,16 +257,21 @@ class SamSegmenter:
         best = first + int(ious[first : None if several else 1].argmax())
         return masks[best], ious[best]
 
-    def _prediction(self, logits: Tensor, iou: Tensor, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+    def _prediction(
+        self,
+        logits: Tensor,
+        iou: Tensor,
+        embedding: Embedding,
+        given: PromptTensors,
+        before: npt.NDArray[np.float32] | None,
+    ) -> MaskPrediction:
         """``logits`` float32[h, w], made to hold the clicks where they have to, as a mask of the image."""
-        if self._click_radius is not None and len(prompts.points):
-            places, signs = click_places(embedding, prompts, self._transform, self._scale)
-            logits = hold_clicks(logits, places, signs, self._click_radius, prompts.mask_logits)
-        size = window_size(embedding.window)
+        if self._click_radius is not None and len(given.signs):
+            logits = hold_clicks(logits, given.places, given.signs, self._click_radius, before)
         side, threshold = self._transform.target_length, self.mask_threshold
-        input_size = self._transform.get_preprocess_shape(*size, side)
+        input_size = self._transform.get_preprocess_shape(*given.size, side)
         low_res_logits = logits.cpu().numpy()
-        placed = upsampled(low_res_logits, side, input_size, size, threshold - STABILITY_OFFSET)
+        placed = upsampled(low_res_logits, side, input_size, given.size, threshold - STABILITY_OFFSET)
         return MaskPrediction(
             mask=placed.mask(threshold, embedding),
             predicted_iou=float(iou.clamp(0, 1)),
@@ -277,25 +279,24 @@ class SamSegmenter:
             measure_stability=partial(placed.stability, threshold),
         )
 
-    def _embedding_tokens(self, embedding: Embedding) -> Tensor:
-        """The embedding as the decoder reads it, float32[h * w, C]; kept, since further clicks ask for it again."""
-        return self._tokens(embedding.key, lambda: embedding.features)
+    def _looks(self, embedding: Embedding, image: Image | None = None) -> tuple[Tensor, ...]:
+        """The embedding as the decoder reads it, float32[h * w, C]; with its ``image`` the turned window's after it.
 
-    def _turned_tokens(self, image: Image, embedding: Embedding) -> Tensor:
-        """The same of the window of ``image`` turned by half; not stored, since clicks never ask for it."""
+        Kept, since further clicks ask for it again. The turned window's is stored nowhere else: clicks never ask.
+        """
+        kept = self._image_tokens.get(embedding.key) or ()
+        if kept and (image is None or len(kept) == 2):
+            return kept
+        looks = kept or (self._tokens(embedding.features),)
+        if image is not None:
+            turned = np.ascontiguousarray(self._pixels_in(image, embedding.window)[::-1, ::-1])
+            looks = (*looks, self._tokens(self._encode(turned)))
+        self._image_tokens.put(embedding.key, looks, sum(tokens.nbytes for tokens in looks))
+        return looks
 
-        def features() -> npt.NDArray[np.floating]:
-            return self._encode(np.ascontiguousarray(self._pixels_in(image, embedding.window)[::-1, ::-1]))
-
-        return self._tokens(f"{embedding.key} turned", features)
-
-    def _tokens(self, key: str, features: Callable[[], npt.NDArray[np.floating]]) -> Tensor:
-        tokens = self._image_tokens.get(key)
-        if tokens is None:
-            tensor = torch.from_numpy(features()).to(self.sam.device, torch.float32)
-            tokens = tensor.flatten(1).T.contiguous()
-            self._image_tokens.put(key, tokens, tokens.nbytes)
-        return tokens
+    def _tokens(self, features: npt.NDArray[np.floating]) -> Tensor:
+        tensor = torch.from_numpy(features).to(self.sam.device, torch.float32)
+        return tensor.flatten(1).T.contiguous()
 
     def mask_prompt(self, embedding: Embedding, mask: Mask) -> npt.NDArray[np.float32]:
         """``mask`` bool[H, W] of the original image as mask logits float32[h, w] for ``Prompts.mask_logits``."""
@@ -318,9 +319,3 @@ class SamSegmenter:
         logits = np.full(self.sam.prompt_encoder.mask_input_size, -MASK_PROMPT_LOGIT, np.float32)
         logits[:rows_in, :columns_in] = (2 * resized - 1) * MASK_PROMPT_LOGIT
         return logits
-
-
-def _resolve(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device

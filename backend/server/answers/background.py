@@ -1,4 +1,4 @@
-"""Work in threads of its own, project by project, and what it brings to Label Studio.
+"""What is brought to Label Studio in threads of its own.
 
 A prediction that came after its batch's deadline is pushed there, unless it has asked again meanwhile; a note is
 written into its task's data.
@@ -6,127 +6,22 @@ written into its task's data.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, Task
-from backend.turns import promised
+from backend.turns import JobPool
 from dataset_tools.errors import LabelStudioError
 from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.notes import NOTE, Note, note_lines
 
-__all__ = ["JobPool", "LatePredictions", "Priority", "TaskNotes"]
+__all__ = ["LatePredictions", "TaskNotes"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_LATE = 10_000
-_REMEMBERED = 10_000
-T = TypeVar("T")
-
-
-class Priority(IntEnum):
-    """Smaller goes first: somebody waits in the editor, or a batch is being retrieved."""
-
-    EDITOR = 0
-    BATCH = 1
-
-
-@dataclass(frozen=True)
-class _Job:
-    number: int
-    run: Callable[[], None]
-    future: Future[Any]
-
-
-class JobPool:
-    """Runs functions in ``workers`` threads, project by project.
-
-    One host gets all threads but two at most, so that one that hangs does not hold up everybody. The threads are
-    daemons: a batch that is being computed never keeps the process from ending.
-    """
-
-    def __init__(self, workers: int, name: str) -> None:
-        self._lanes: dict[tuple[Hashable, str], deque[_Job]] = {}
-        self._numbers = itertools.count()
-        self._served: dict[Hashable, int] = {}  # project -> when it was served last
-        self._at_work: Counter[str] = Counter()  # by host
-        self._host_share = max(1, workers - 2)
-        self._condition = threading.Condition()
-        self._closed = False
-        for number in range(workers):
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
-
-    def submit(self, function: Callable[[], T], *, project: Hashable = None, host: str = "") -> Future[T]:
-        """Queue ``function``; its result or exception goes into the future.
-
-        Args:
-            function: called in one of the threads.
-            project: projects take turns.
-            host: that it will wait for; "" for none.
-        """
-        run, future = promised(function)
-        with self._condition:
-            self._lanes.setdefault((project, host), deque()).append(_Job(next(self._numbers), run, future))
-            self._condition.notify_all()
-        return future
-
-    def waiting(self) -> int:
-        """Number of jobs that no thread has taken yet."""
-        with self._condition:
-            return sum(map(len, self._lanes.values()))
-
-    def close(self) -> None:
-        """Cancel the waiting jobs and end the threads after the jobs that they run."""
-        with self._condition:
-            self._closed = True
-            for lane in self._lanes.values():
-                for job in lane:
-                    job.future.cancel()
-            self._lanes.clear()
-            self._condition.notify_all()
-
-    def _next(self) -> tuple[Hashable, str] | None:
-        """The lane whose first job goes next; None if none may."""
-        free = [
-            (self._served.get(key[0], -1), lane[0].number, key)
-            for key, lane in self._lanes.items()
-            if not key[1] or self._at_work[key[1]] < self._host_share
-        ]
-        return min(free, key=lambda item: item[:2])[2] if free else None
-
-    def _work(self) -> None:
-        while True:
-            with self._condition:
-                while (key := self._next()) is None and not self._closed:
-                    self._condition.wait()
-                if key is None or self._closed:
-                    return
-                job = self._lanes[key].popleft()
-                if not self._lanes[key]:
-                    del self._lanes[key]
-                project, host = key
-                if len(self._served) > _REMEMBERED:
-                    self._served.clear()
-                self._served[project] = next(self._numbers)
-                self._at_work[host] += 1
-            try:
-                if job.future.set_running_or_notify_cancel():
-                    job.run()
-            finally:
-                del job  # and with it what it has made, while the thread waits for the next
-                with self._condition:
-                    self._at_work[host] -= 1
-                    if not self._at_work[host]:
-                        del self._at_work[host]
-                    self._condition.notify_all()
 
 
 class LatePredictions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,8 +101,8 @@ def _to_json(answer: Prelabels, most: int, candidates: int) -> bytes:
     abstained = answer.abstained
     return orjson.dumps(
         {
-            "items": [_item_to_json(item) for item in answer.items],
-            "candidates": [_item_to_json(item) for item in answer.candidates],
+            "items": _items_to_json(answer.items),
+            "candidates": _items_to_json(answer.candidates),
             "offered": candidates,
             "left_out": answer.left_out,
             "most": most,
@@ -111,15 +112,19 @@ def _to_json(answer: Prelabels, most: int, candidates: int) -> bytes:
     )
 
 
-def _item_to_json(item: Prelabel) -> dict[str, Any]:
-    return {
-        "mask": masks.to_coco_rle(item.mask),
-        "box": list(item.box),
-        "point": None if item.point is None else list(item.point),
-        "category": item.category,
-        "score": item.score,
-        "scores": dict(item.scores),
-    }
+def _items_to_json(items: Sequence[Prelabel]) -> list[dict[str, Any]]:
+    codes = [masks.to_coco_rle(item.mask) for item in items]
+    return [
+        {
+            "mask": code,
+            "box": list(item.box),
+            "point": None if item.point is None else list(item.point),
+            "category": item.category,
+            "score": item.score,
+            "scores": dict(item.scores),
+        }
+        for item, code in zip(items, codes, strict=True)
+    ]
 
 
 def _item_from_json(item: dict[str, Any], expression: str) -> Prelabel:

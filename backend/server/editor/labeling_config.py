@@ -47,7 +47,7 @@ class Label:
     stored: str
     names: tuple[str, ...]
 
-    @property
+    @cached_property
     def categories(self) -> frozenset[str]:
         """Canonical names that this label stands for; empty for a label outside ``dataset_tools.categories``."""
         return frozenset(filter(None, map(categories.canonical, self.names)))

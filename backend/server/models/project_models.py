@@ -95,7 +95,7 @@ class Model:
         return self.ready
 
     def pipeline(self) -> PslgSam:
-        """The pipeline.
+        """The pipeline. The thread that asks computes with as many threads of the libraries as every other one.
 
         Raises:
             UnavailableError: it is not loaded; says why, and what to do.
@@ -103,6 +103,12 @@ class Model:
         if self._pipeline is None:
             self.start()
             raise UnavailableError(f"{self.version}: {self._problem}")
+        import torch
+
+        # torch's number reaches threads that begin later; one that has computed before keeps its own, and sums in
+        # another order end in other last digits.
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
         return self._pipeline
 
     def _run(self) -> None:
@@ -114,6 +120,7 @@ class Model:
             torch.set_num_threads(self._threads)
             cv2.setNumThreads(self._threads)
             pipeline = self._load()
+            self._threads = torch.get_num_threads()  # a config may name its own number
         except Exception as error:
             # Whatever a loader raises must end up in the answers and the log, not in a dead thread.
             self._problem = str(error) if isinstance(error, PslgError) else f"{type(error).__name__}: {error}"

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, Head
-from backend.pipeline.precision import in_bfloat16
 from backend.training.adapter.rows import Rows, ViewCells
 from backend.training.adapter.start import start_from_regression
 from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output

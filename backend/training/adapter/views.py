@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.grounding.compact.detections import Detection, find, prepare, readings
 from backend.pipeline.grounding.compact.network import STRIDES, Detector, DetectorOutput, averaged
-from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools import atomic
 from dataset_tools.geometry import Box

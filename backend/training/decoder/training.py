@@ -21,7 +21,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
-from backend.pipeline.precision import in_bfloat16
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.training.decoder.samples import DecoderSample, held_out_split
 from backend.training.run import Ema, TrainingRun, parameter_groups, step_generator

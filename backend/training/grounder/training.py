@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.grounding.compact.efficientnet import folded_imagenet
 from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
-from backend.pipeline.precision import in_bfloat16
 from backend.training.batches import batches
 from backend.training.grounder.augmentation import AugmentationConfig, SampleMaker
 from backend.training.grounder.data import TrainingImage, draw_scenes, load_folder

@@ -19,7 +19,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional
 
-from backend.pipeline.precision import in_bfloat16
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.segmentation.compact_sam import build_compact_sam, set_img_size
 from backend.training.batches import batches
 from backend.training.run import Ema, TrainingRun, parameter_groups, seed_everything, step_generator

@@ -15,7 +15,7 @@ import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
 
-from backend.pipeline.precision import in_bfloat16
+from backend.pipeline.devices import in_bfloat16
 from backend.training.segmenter.prompts import (
     BatchPrompts,
     PromptTarget,

@@ -7,14 +7,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.pipeline.segmentation.embedding_store import EmbeddingStore, embedding_address
+from backend.pipeline.segmentation.embedding_store import Count, EmbeddingStore, embedding_address
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Image
@@ -83,6 +85,10 @@ def test_the_address_tells_image_encoder_and_window_apart() -> None:
     assert embedding_address("a", "x", Box(0, 0, 1, 1)) == embedding_address("a", "x", Box(0.0, 0.0, 1.0, 1.0))
 
 
+def counting(counted: Counter[str]) -> dict[Count, Callable[[], object]]:
+    return {what: partial(counted.update, [what]) for what in get_args(Count)}
+
+
 @given(st.data())
 def test_damaged_files_are_noticed_and_made_again(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -98,7 +104,7 @@ def test_damaged_files_are_noticed_and_made_again(
     path.write_bytes(content)
 
     counted: Counter[str] = Counter()
-    store = EmbeddingStore(folder, 10**7, 0, lambda happened: counted.update([happened]))
+    store = EmbeddingStore(folder, 10**7, 0, counting(counted))
     found = store.get_or_compute(address(), embedding)
     assert same(found, embedding())
     assert counted == {"corrupt": 1, "computed": 1}
@@ -140,7 +146,7 @@ def test_a_failure_reaches_the_callers_and_is_not_kept(tmp_path: Path) -> None:
 def test_the_disk_bound_holds_and_the_least_used_goes_first(tmp_path: Path) -> None:
     size = embedding().features.nbytes + 300
     counted: Counter[str] = Counter()
-    store = EmbeddingStore(tmp_path, 10 * size, 0, lambda happened: counted.update([happened]))
+    store = EmbeddingStore(tmp_path, 10 * size, 0, counting(counted))
     for number in range(10):
         store.get_or_compute(address(number), make(number))
         if number:
@@ -158,7 +164,7 @@ def test_the_disk_bound_holds_and_the_least_used_goes_first(tmp_path: Path) -> N
 def test_the_memory_bound_holds(tmp_path: Path) -> None:
     size = embedding().features.nbytes
     counted: Counter[str] = Counter()
-    store = EmbeddingStore(tmp_path, 10**7, 3 * size, lambda happened: counted.update([happened]))
+    store = EmbeddingStore(tmp_path, 10**7, 3 * size, counting(counted))
     for number in range(10):
         store.get_or_compute(address(number), make(number))
     assert store.bytes_in_memory <= 3 * size

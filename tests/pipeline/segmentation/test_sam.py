@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 
 from backend.pipeline.segmentation import sam
 from backend.pipeline.segmentation.embedding_store import embedding_address
-from backend.pipeline.segmentation.held_clicks import hold_clicks
+from backend.pipeline.segmentation.logits import hold_clicks
 from backend.pipeline.segmentation.sam import MASK_PROMPT_LOGIT, SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Image, Prompts, hash_image

@@ -18,12 +18,12 @@ from backend.pipeline import PslgSam
 from backend.pipeline.grounding import Grounder
 from backend.pipeline.grounding.vlm import load_vlm
 from backend.pipeline.types import Box, Grounding, GroundingResult, Image
-from backend.server.answers.background import Priority
 from backend.server.editor.labeling_config import parse_labeling_config
 from backend.server.editor.prompts import read_task
 from backend.server.protocol import PredictRequest, Task, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
+from backend.turns import Priority
 from dataset_tools import brush_rle
 from tests.dataset_tools.label_studio.test_client import LEGACY
 from tests.dataset_tools.test_image_files import huge_png_header
@@ -318,9 +318,9 @@ def test_who_opens_a_task_is_next_however_long_a_batch_is(settings: Settings, si
     wait_for(lambda: len(gate.asked) == 1)  # the first holds up all others
     opened = [batch[7], task(20, site.put("/other.png", png(seed=9)), "two buildings")]
     assert not any(predict(service, one)[0] for one in opened)
-    wait_for(lambda: len(service.prelabeler._compute._waiting) == 3)  # both, and one of the batch
+    wait_for(lambda: len(service.prelabeler.expressions._compute._waiting) == 3)  # both, and one of the batch
     gate.opened.set()
-    wait_for(lambda: not service.prelabeler.waiting and all(predict(service, *batch)))
+    wait_for(lambda: not service.prelabeler.expressions.waiting and all(predict(service, *batch)))
     assert gate.asked[0] in ("the ship 0", "the ship 1")  # whichever was fetched first
     assert gate.asked[1:3] == ["the ship 7", "two buildings"]
     assert len(gate.asked) == 9  # what was opened is not computed once more for the batch
@@ -501,17 +501,17 @@ def test_only_the_most_certain_objects_go_to_label_studio_and_the_log_says_so(
     pipeline = service.model.pipeline()
     with caplog.at_level(logging.WARNING):
         prediction = service.prelabeler.answer(pipeline, query, labeling)
-        (answer,) = service.prelabeler.answers(pipeline, query, labeling, Priority.EDITOR)
+        (answer,) = service.prelabeler.expressions.answers(pipeline, query, labeling, Priority.EDITOR)
     assert (len(answer), answer.left_out) == (found, 8 - found)
     assert len(prediction["result"]) == found
     certain = [0.1 + 0.1 * n for n in range(8)]
     if deadline > 1:
         assert [item.scores["grounding"] for item in answer] == certain[8 - found :]
     assert ("8 objects found" in caplog.text) == (found < 8)
-    kept = service.prelabeler.kept_answers(pipeline, query, labeling)
+    kept = service.prelabeler.expressions.kept_answers(pipeline, query, labeling)
     assert (kept is not None) == (deadline > 1)  # what time cut off is computed when somebody asks again
     if kept is not None:
         assert kept[0].left_out == 8 - found
     service.cache.most = 2  # the server is started with another PSLG_MAX_OBJECTS
-    assert service.prelabeler.kept_answers(pipeline, query, labeling) is None
+    assert service.prelabeler.expressions.kept_answers(pipeline, query, labeling) is None
     service.close()

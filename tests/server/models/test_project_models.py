@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flask.testing import FlaskClient
 
 from backend.database import Database
 from backend.learning.versions.registry import ModelVersions
 from backend.pipeline import PslgSam
 from backend.server.app import create_app
+from backend.server.models.project_models import Model
 from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
@@ -72,6 +74,20 @@ def start(settings: Settings, loader: Loader) -> Iterator[Callable[[], LabelingS
     yield start
     for service in started:
         service.close()
+
+
+def test_whichever_thread_is_asked_computes_with_the_models_number_of_threads() -> None:
+    """A thread that has computed before keeps torch's number of then, and its sums end in other digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        model = Model("tiny", tiny_pipeline, threads=1)
+        model.start()
+        assert model.wait(60)
+        model.pipeline()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def setup(client: FlaskClient, project: str = "2.1795426155") -> str:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.grounding.compact.detections import cell_boxes, prepare, reading_sides
 from backend.pipeline.grounding.compact.network import STRIDES, Detector
-from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 
 __all__ = ["Array", "Cells", "cells_of"]

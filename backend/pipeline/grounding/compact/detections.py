@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backend.pipeline.devices import in_bfloat16
 from backend.pipeline.grounding.compact.network import (
     PADDING_MULTIPLE,
     STRIDES,
@@ -24,7 +25,6 @@ from backend.pipeline.grounding.compact.network import (
     DetectorOutput,
     read_mirrored,
 )
-from backend.pipeline.precision import in_bfloat16
 from backend.pipeline.types import Image
 from dataset_tools.geometry import Box
 from dataset_tools.maps.tiles import windows
@@ -83,10 +83,10 @@ def detect(
         bfloat16: compute in bfloat16, as in training: a quarter of the time on CPUs that multiply it natively.
     """
     height, width = image.shape[:2]
-    outputs = {}
-    for side, twice in readings(scales, mirrored, max(height, width)):
-        inputs = prepare(image, side / max(height, width)).to(detector.mean.device)
-        with in_bfloat16(inputs.device, bfloat16):
+    outputs, device = {}, detector.mean.device
+    with in_bfloat16(device, bfloat16):
+        for side, twice in readings(scales, mirrored, max(height, width)):
+            inputs = prepare(image, side / max(height, width)).to(device)
             outputs[side] = read_mirrored(detector, inputs) if twice else detector(inputs)
     return find(outputs, (height, width), detector.config.categories, threshold, overlap=overlap)
 

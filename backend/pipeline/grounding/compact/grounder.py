@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from backend.bounded_cache import BoundedCache
+from backend.pipeline.devices import multiplies_bfloat16
 from backend.pipeline.grounding.box_colors import color_in_box
 from backend.pipeline.grounding.compact.detections import Detection, detect_anywhere
 from backend.pipeline.grounding.compact.detector_file import load_detector
 from backend.pipeline.grounding.compact.network import Calibration, Detector
-from backend.pipeline.precision import multiplies_bfloat16
 from backend.pipeline.types import Abstention, Grounding, GroundingResult, Image, hash_image
 from dataset_tools.categories import KINDS, category_named
 from dataset_tools.colors import Rgb

@@ -1,16 +1,23 @@
+"""Where networks compute and in which precision: a GPU that is too small, bfloat16 where it saves time."""
+
 from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from backend.pipeline.memory_fallback import MemoryFallback, placed
+from backend.pipeline.devices import MemoryFallback, in_bfloat16, multiplies_bfloat16, placed
+from backend.pipeline.grounding.compact.detections import detect
+from backend.pipeline.grounding.compact.network import Detector, DetectorConfig
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.training.adapter.views import FeatureCache, FeatureView, detections_of
 from dataset_tools.errors import ConfigError
+from tests.learning.project_scenes import panels
 from tests.pipeline.segmentation.scarce import MESSAGE, make_scarce
 from tests.pipeline.segmentation.small_sams import small_vit_sam
 
@@ -100,3 +107,32 @@ def test_precisions_have_keys_of_their_own_and_unknown_ones_are_refused() -> Non
     assert SamSegmenter(small_vit_sam(), autocast="bfloat16").encoder_hash == hashes[1]
     with pytest.raises(ConfigError, match="int8"):
         SamSegmenter(small_vit_sam(), autocast="int8")  # type: ignore[arg-type]
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def detector() -> Detector:
+    """With the backbone of the shipped one, whose convolutions are fused on CPUs."""
+    torch.manual_seed(0)
+    return Detector(DetectorConfig(("ship", "bridge"), backbone="efficientnet_lite0", pyramid_width=8)).eval()
+
+
+def test_bfloat16_is_left_to_devices_that_multiply_it() -> None:
+    assert multiplies_bfloat16(torch.device("cuda"))
+    with in_bfloat16(CPU):
+        assert torch.is_autocast_enabled("cpu") == multiplies_bfloat16(CPU)
+    with in_bfloat16(CPU, False):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_detector_reads_images_on_every_cpu(detector: Detector, tmp_path: Path) -> None:
+    image = panels(tmp_path, 1)[0]
+    reading = FeatureCache(detector, tmp_path / "features").reading(image, FeatureView(96))
+    assert all(np.isfinite(np.asarray(level)).all() for level in reading.features)
+    exact = detect(detector, image.pixels(), [96], 0.0)
+    lowered = detect(detector, image.pixels(), [96], 0.0, bfloat16=True)
+    kept = detections_of(FeatureCache(detector, None), detector, image, [96], 0.0)
+    assert len(exact) == pytest.approx(len(lowered), abs=20)
+    assert max(d.score for d in kept) == pytest.approx(max(d.score for d in exact), abs=0.02)

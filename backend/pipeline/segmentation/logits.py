@@ -1,13 +1,14 @@
-"""Clicks made to hold: what the compact decoder's answer lacks of what an annotator said.
+"""A decoder's low-resolution logits: clicks made to hold in them, and how they become a mask of the image.
 
 The compact decoder has seen few thin parts; a click on a wing tip that changes nothing would leave an annotator no way
 to finish, and one on a sliver may change the other end of the object. segment-anything's own models are used as
-published, without this.
+published, without corrections.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,7 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["hold_clicks"]
+from backend.pipeline.types import Embedding, Mask
+
+__all__ = ["STABILITY_OFFSET", "PlacedLogits", "hold_clicks", "upsampled"]
+
+STABILITY_OFFSET = 1.0
+"""Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
+_MARGIN = 2
+"""Low-resolution pixels around what is kept: one that interpolation reaches, one that takes the cut's own border."""
 
 CLICK_MARGIN = 2.0
 """Logit that a contradicted click's own pixel gets at least."""
@@ -128,3 +136,85 @@ def _value_at(logits: Tensor, x: float, y: float) -> float:
     corners = logits[upper : upper + 2, left : left + 2].cpu().numpy()
     across = corners @ np.array([1 - (x - left), x - left])[: corners.shape[1]]
     return float(np.array([1 - (y - upper), y - upper])[: len(across)] @ across)
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedLogits:
+    """Logits at full resolution, of the part of a window outside which all of them are at or below a floor.
+
+    Attributes:
+        logits: float32[h, w]; h and w are 0 where the whole window lies below the floor.
+        x0, y0: the part's upper left corner in pixels of the window.
+    """
+
+    logits: npt.NDArray[np.float32]
+    x0: int = 0
+    y0: int = 0
+
+    def mask(self, threshold: float, embedding: Embedding) -> Mask:
+        """bool[H, W] of the original image: where the logits lie above ``threshold``, within the embedding's window."""
+        height, width = embedding.image_size
+        mask = np.zeros((height, width), np.bool_)
+        x0, y0 = round(embedding.window.x0) + self.x0, round(embedding.window.y0) + self.y0
+        y1, x1 = y0 + self.logits.shape[0], x0 + self.logits.shape[1]
+        rows, columns = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            visible = self.logits[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+            np.greater(visible, threshold, out=mask[rows, columns])
+        return mask
+
+    def stability(self, threshold: float) -> float:
+        """segment-anything's stability score: IoU of the masks at a raised and a lowered threshold, 0 if both empty."""
+        union = np.count_nonzero(self.logits > threshold - STABILITY_OFFSET)
+        return np.count_nonzero(self.logits > threshold + STABILITY_OFFSET) / union if union else 0.0
+
+
+def upsampled(
+    low_res: npt.NDArray[np.float32], side: int, input_size: tuple[int, int], size: tuple[int, int], floor: float
+) -> PlacedLogits:
+    """A network's low-resolution logits at the size of the window that was embedded, only where the mask is.
+
+    The same two bilinear steps as in ``Sam.postprocess_masks``, the same mask: at 4096 x 4096 pixels the logits take
+    64 MB, most of them far from any object.
+
+    Args:
+        low_res: float32[n, n].
+        side: of the network's square input in pixels, a multiple of n.
+        input_size: (height, width) of the window within that input.
+        size: (height, width) of the window.
+        floor: what lies at or below it need not be there.
+    """
+    above = low_res > floor
+    rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
+    nothing = PlacedLogits(np.zeros((0, 0), np.float32))
+    if not len(rows):
+        return nothing
+    step = side // len(low_res)
+    # Positions in the cut are those in the whole, bit by bit, only where the scale is a power of two.
+    if not all(_power_of_two(whole, part) for whole, part in zip(size, input_size, strict=True)):
+        at_input = _resized(low_res, (side, side))[: input_size[0], : input_size[1]]
+        return PlacedLogits(_resized(at_input, size))
+    starts, ends, factors = [], [], []
+    for found, whole, part in zip((rows, columns), size, input_size, strict=True):
+        starts.append(max(int(found[0]) - _MARGIN, 0))
+        ends.append(min(int(found[-1]) + 1 + _MARGIN, len(low_res)))
+        factors.append(whole // part)
+        if starts[-1] * step >= part:
+            return nothing
+    cut = low_res[starts[0] : ends[0], starts[1] : ends[1]]
+    at_input = _resized(cut, (cut.shape[0] * step, cut.shape[1] * step))
+    at_input = at_input[: input_size[0] - starts[0] * step, : input_size[1] - starts[1] * step]
+    at_size = _resized(at_input, (at_input.shape[0] * factors[0], at_input.shape[1] * factors[1]))
+    return PlacedLogits(at_size, starts[1] * step * factors[1], starts[0] * step * factors[0])
+
+
+def _resized(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Bilinear, to (height, width)."""
+    if logits.shape == size:
+        return logits
+    return np.asarray(cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _power_of_two(whole: int, part: int) -> bool:
+    factor, rest = divmod(whole, part)
+    return rest == 0 and factor & (factor - 1) == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from backend.pipeline.segmentation.windows import upsampled
+from backend.pipeline.segmentation.logits import upsampled
 
 SIDE, LOW = 256, 64
 

@@ -1,4 +1,8 @@
-"""A GPU whose memory does not suffice: the work is done on the CPU instead, counted, and said once in the log."""
+"""Where a network computes, and in which precision.
+
+A GPU whose memory does not suffice: the work is done on the CPU instead, counted, and said once in the log. bfloat16
+where it saves time: on GPUs, and on CPUs that multiply it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-__all__ = ["MemoryFallback", "placed"]
+__all__ = ["MemoryFallback", "in_bfloat16", "multiplies_bfloat16", "placed", "resolved"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,13 @@ class MemoryFallback(Generic[ModuleT]):
             return self._on_cpu
 
 
+def resolved(name: str) -> str:
+    """``auto`` as the GPU if there is one, else the CPU; every other name as it is."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def placed(module: ModuleT, device: str, what: str) -> ModuleT:
     """``module`` moved to ``device``, or left on the CPU with a warning if it does not fit."""
     try:
@@ -75,6 +86,20 @@ def placed(module: ModuleT, device: str, what: str) -> ModuleT:
         reason = str(error).splitlines()[0]
     logger.warning("%s does not fit into the memory of %s (%s): it stays on the CPU", what, device, reason)
     return module.to("cpu")
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` multiplies bfloat16 natively.
+
+    A CPU without AVX512-BF16 (or AMX, which comes with it) emulates it: up to a hundred times slower than float32, and
+    oneDNN's fused convolutions refuse it where there is no AVX-512 at all.
+    """
+    return device.type != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def in_bfloat16(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """The context in which a network on ``device`` computes in bfloat16, if that is ``wanted`` and saves time there."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and multiplies_bfloat16(device))
 
 
 def _cpu_copy(module: ModuleT) -> ModuleT:
