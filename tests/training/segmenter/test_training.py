@@ -142,7 +142,8 @@ def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(
     data: Path, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config |= {"validate_every": 4, "save_every": 1, "threads": 1}
-    draw, drawn = segmenter_training._draw_batch, []
+    draw = segmenter_training._draw_batch
+    drawn: list[int] = []
 
     def killed(*args: Any) -> Any:
         if len(drawn) == 3:
