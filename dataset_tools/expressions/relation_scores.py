@@ -36,7 +36,8 @@ def relation_scores(
     """float64[N] in [0, 1]; None if a target is neither among the candidates nor seen in the image."""
     weights = [weigh(target) for target in relation.targets]
     if len(weights) == 1 and weights[0] is None:
-        return landmark_scores(relation.targets[0], relation.kind, relation.direction, scene, peers)
+        kind = "near" if relation.kind == "end" else relation.kind
+        return landmark_scores(relation.targets[0], kind, relation.direction, scene, peers)
     known = [w for w in weights if w is not None]
     if len(known) < len(weights):
         return None
@@ -56,6 +57,8 @@ def relation_scores(
                 pairs = pairs * (1.0 - weight_of_near + weight_of_near * nearness)
         case "near" | "nearest":
             pairs = scene.nearness
+        case "end":
+            pairs = scene.nearness * spatial.at_end(boxes, boxes)
         case "far" | "farthest":
             pairs = 1.0 - scene.nearness
         case "on" | "in":
