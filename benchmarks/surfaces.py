@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -29,7 +30,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dataset_tools import image_files
+from dataset_tools import atomic, image_files
 from dataset_tools.expressions.surfaces import CLASSES, answered, cell_features, with_context
 from dataset_tools.formats import coco_jsonl
 
@@ -127,7 +128,9 @@ def fit(values: Floats, right: Floats, weight: Floats, hidden: int) -> Weights:
     parts = -(-len(x) // 256)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * parts)
     for _ in range(EPOCHS):
-        for part in torch.randperm(len(x)).split(256):
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), 256):
+            part = order[start : start + 256]
             inputs = functional.dropout(x[part] + 0.15 * torch.randn_like(x[part]), 0.1)
             met = (layers(inputs).softmax(dim=1) * y[part]).sum(dim=1).clamp_min(1e-6).log()
             optimizer.zero_grad()
@@ -205,8 +208,13 @@ def main(data: Path, out: Path | None, folds: int) -> None:
     click.echo(f"{sum(len(one.rows) for one in lessons)} cells of {len(lessons)} images")
     if out is not None:
         first, second = train(lessons)
-        named = {"first": first, "second": second}
-        np.savez(out, **{f"{n}.{key}": v.astype(np.float16) for n, w in named.items() for key, v in w.items()})
+        arrays: dict[str, Any] = {
+            f"{name}.{key}": value.astype(np.float16)
+            for name, network in (("first", first), ("second", second))
+            for key, value in network.items()
+        }
+        with atomic.open_bytes(out) as file:
+            np.savez(file, **arrays)
         click.echo(f"written: {out}")
     if folds:
         for reader, shares in measured(lessons, folds).items():

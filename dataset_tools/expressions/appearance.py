@@ -77,11 +77,13 @@ class Look:
         palette: share of its pixels that go by each of ``colors.NAMES``.
         mean: CIELAB (L in 0..100, a, b), the mean of its pixels.
         outline: None where only the box is known.
+        tinge: how much its pixels belong to each of ``colors.NAMES`` on average; empty if that was not measured.
     """
 
     palette: tuple[float, ...]
     mean: tuple[float, float, float]
     outline: Outline | None = None
+    tinge: tuple[float, ...] = ()
 
     @property
     def lightness(self) -> float:
@@ -95,6 +97,10 @@ class Look:
         if color == "light":
             return float(_sigmoid(np.array((self.lightness - 0.6) / 0.08)))
         return self.palette[NAMES.index(color)]
+
+    def degree(self, color: str) -> float:
+        """How much of a colour there is in it on average, in [0, 1]: a reddish brown has some of red and of brown."""
+        return self.tinge[NAMES.index(color)] if self.tinge and color in NAMES else self.share(color)
 
 
 @dataclass(frozen=True)
@@ -149,10 +155,11 @@ def look_at(image: npt.NDArray[np.uint8], box: Box, mask: npt.NDArray[np.bool_] 
         if within.any():
             chosen = pixels[within]
         outline = _outline(mask, inner)
-    names = memberships(chosen).argmax(axis=-1)
-    palette = np.bincount(names, minlength=len(NAMES)) / len(names)
+    belonging = memberships(chosen)
+    palette = np.bincount(belonging.argmax(axis=-1), minlength=len(NAMES)) / len(belonging)
     light, a, b = (float(v) for v in lab(chosen).mean(axis=0))
-    return Look(tuple(float(v) for v in palette), (light, a, b), outline)
+    tinge = tuple(float(v) for v in belonging.mean(axis=0))
+    return Look(tuple(float(v) for v in palette), (light, a, b), outline, tinge)
 
 
 def _samples(low: float, high: float, limit: int) -> npt.NDArray[np.int64]:

@@ -70,7 +70,7 @@ COLORS = {
     "orange": "orange, terracotta, clay, orangey, orangish, rust coloured, clay coloured",
     "brown": "brown, brownest, browner, brownish, tan, beige, khaki, sandy, sandy coloured, sandy colored, "
     "sand coloured, "
-    "sand colored, wooden, "
+    "sand colored, "
     "all dirt, dirt, all sand, earthen, muddy, rusty, bronze, chocolate, rust, tan coloured",
     "yellow": "yellow, golden, gold, yellowish",
     "green": "green, greenest, greener, greenish, olive, emerald, mint, lime, grassy, green grey, grey green, "
@@ -235,6 +235,7 @@ HARMLESS = frozenset(
         "hidden",
         "cement",
         "crane",
+        "wooden",
         "edged",
         "sided",
     ]

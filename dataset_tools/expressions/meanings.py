@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from dataset_tools.categories import canonical
 
-__all__ = ["ANYWHERE", "MEANINGS", "certainty_of", "meanings_of"]
+__all__ = ["AIRPLANE_PARTS", "ANYWHERE", "MEANINGS", "certainty_of", "meanings_of"]
 
 Meanings = tuple[tuple[str, float], ...]
 
@@ -41,6 +41,7 @@ _TABLE: dict[tuple[tuple[str, float], ...], str] = {
     "twinjet, trainer plane, a300, a310, a318, a319, a320, a321, a330, a340, a350, a380, b52, b17, b29, "
     "c130, c17, c47, c141, kc135, kc10, f14, f15, f16, f18, f22, f35, a10, t38, mig21, mig29, su27, "
     "il76, tu154, an124, an225, md80, md11, dc3, dc8, dc9, dc10, crj, erj, atr, hercules, galaxy, starlifter",
+    (("airplane", 0.85),): "wing, nose, tail, fuselage, tailplane, wingtip, cockpit, nose cone",
     (("helicopter", 0.95),): "heli, whirlybird, gunship, helo",
     (("storagetank", 0.9),): "vat, cistern, container tank, drum, gasometer, digester, oil container, round tank, "
     "cylinder, silo tank",
@@ -67,6 +68,8 @@ MEANINGS: Mapping[str, Meanings] = MappingProxyType(
 """Noun, singular -> (category, certainty in (0, 1)), the likeliest first."""
 
 
+AIRPLANE_PARTS = frozenset(["tail", "nose", "wing", "wings", "cockpit", "fuselage", "tailplane", "wingtip", "cone"])
+"""Last words of what stands for the airplane, where that is what is described ("wing tip at the border")."""
 ANYWHERE = frozenset(["court", "pitch", "ballpark", "infield"])
 """Of these the words that name it wherever they stand; the others only as the head of what is described."""
 

@@ -19,12 +19,30 @@ _AT_BORDER = 1.5
 """Pixels from the image's border up to which an object is cut by it."""
 
 
+_OF_NAMED, _OF_DEGREE, _FAINT = 0.5, 1.0, 0.03
+"""Exponents of the two measures of a colour, and the degree of it that everything has. A conditional logit of which of
+its kind was meant, on 373 colour words that people said, gave 0.68 and 1.92 (log loss cross-fitted by image 1.31, the
+first measure alone 1.46, guessing 1.84); about half of that is taken, since other conditions have their say too."""
 _LETTERS, _LETTER = "ltu", 0.4
 """Shapes that are told by which parts of the outline's rectangle are empty, and how much that counts."""
 
 
-def color_scores(condition: Color, scene: Candidates, peers: Bools) -> Floats:
-    """float64[N]: by the object's main colour, and how much of it has the colour beside that of its peers."""
+def color_scores(condition: Color, scene: Candidates, peers: Bools, *, single: bool) -> Floats:
+    """float64[N]: by the object's main colour, and how much of it has the colour beside that of its peers.
+
+    Where one object is asked for (``single``) the ratio of two scores is about how much likelier people are to name
+    the one by that colour than the other.
+    """
+    named = _named(condition, scene, peers)
+    if not single or condition.negated or not peers.any() or all(c.look is None for c in scene.candidates):
+        return named
+    degree = np.array([0.0 if c.look is None else c.look.degree(condition.name) for c in scene.candidates]) + _FAINT
+    beside = np.minimum(degree / float(degree[peers].max()), 1.0)
+    return np.asarray(named**_OF_NAMED * beside**_OF_DEGREE, np.float64)
+
+
+def _named(condition: Color, scene: Candidates, peers: Bools) -> Floats:
+    """float64[N] in [0.05, 1]: how well the colour word fits each."""
     main = _main_color(condition.name, scene)
     share = _shares(condition.name, scene)
     if share is None or not peers.any():
@@ -146,7 +164,7 @@ def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | 
             x, y = condition.direction
             said = (x == -1, y == -1, x == 1, y == 1)
             wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
-            return np.asarray(touches[:, wanted].max(axis=1), np.float64)
+            return np.asarray(touches[:, wanted].max(axis=1) * _missing(scene, peers), np.float64)
         case "whole":
             return np.asarray(1.0 - touches.max(axis=1), np.float64)
         case "alone":
@@ -168,6 +186,15 @@ def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | 
             held = (spatial.near(boxes, boxes, scene.image_size) * (scene.gaps <= 12.0) * ships).sum(axis=1)
             taken = 1.0 - np.exp2(-held)
             return np.asarray(taken if condition.name == "occupied" else 1.0 - taken, np.float64)
+
+
+def _missing(scene: Candidates, peers: Bools) -> Floats:
+    """float64[N] in [0.6, 1]: of two that the border cuts rather the one of which less is left is called so."""
+    if peers.sum() < 2:
+        return np.ones(len(peers))
+    size = scene.sizes("area")
+    share = size / float(np.median(size[peers]))
+    return np.asarray(0.6 + 0.4 * spatial.sigmoid((0.6 - share) / 0.12), np.float64)
 
 
 def _alone(scene: Candidates, peers: Bools) -> Floats:

@@ -164,6 +164,7 @@ class Among:
 RelationKind = Literal[
     "direction",
     "near",
+    "end",
     "nearest",
     "far",
     "farthest",
@@ -184,7 +185,8 @@ class Relation:
 
     Attributes:
         kind: ``direction`` uses ``direction``: the object lies that way FROM the target; ``holds`` means that the
-            target lies on or in the object ("the harbor with ships"); the other kinds are as their names say.
+            target lies on or in the object ("the harbor with ships"); ``end``: near an end of the target; the other
+            kinds are as their names say.
         targets: what it relates to; two or more only for ``between``. A target may be of an unknown category.
         direction: for kind ``direction``; for ``on``, the way that "over" and "under" may mean as well.
         rank: for ``nearest`` and ``farthest``: 2 for "second closest to the bridge".
@@ -278,7 +280,7 @@ class Query:
         if self.is_all:
             return "all"
         said = {type(c) for c in self.constraints}
-        if any(relation.kind in ("near", "nearest") for relation in self.relations):
+        if any(relation.kind in ("near", "nearest", "end") for relation in self.relations):
             return "near"
         kinds: tuple[tuple[type, str], ...] = (
             (Relation, "relation"), (Size, "size"), (Extreme, "extreme"), (Color, "color"), (Part, "color"),

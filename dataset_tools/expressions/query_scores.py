@@ -220,14 +220,14 @@ def _condition(
                 key, noise = spatial.order_key(scene.boxes, constraint.direction, scene.image_size)
                 alike = (region > 0.97).astype(np.float64)
                 further = 1.0 - spatial.ranked(key, noise, np.asarray(alike * peers, np.float64))
-                region = np.asarray(region * (1.0 - 0.05 * alike * further), np.float64)
+                region = np.asarray(region * (1.0 - 0.2 * alike * further), np.float64)
             if isinstance(constraint, Place) and not constraint.of_image and peers.any() and region[peers].max() < 0.5:
                 return spatial.side(scene.boxes, constraint.direction, peers)
             return region
         case Size():
             return relative_size(constraint, scene, peers, single=not query.is_all)
         case Color():
-            return color_scores(constraint, scene, peers)
+            return color_scores(constraint, scene, peers, single=not query.is_all)
         case Part():
             return part_scores(constraint, scene, peers)
         case Shape():
@@ -246,7 +246,7 @@ def _where_unseen(
     relation: Relation, query: Query, scene: Candidates, peers: Bools, missing: list[str]
 ) -> Floats | None:
     """ "in the enclosure on the lower right": what is not seen has a place all the same, the object's too."""
-    if relation.kind not in ("on", "in", "near", "surrounded") or relation.negated:
+    if relation.kind not in ("on", "in", "near", "end", "surrounded") or relation.negated:
         return None
     places = [c for c in relation.targets[0].constraints if isinstance(c, Place | Extreme) and not c.negated]
     if len(places) != 1 or getattr(places[0], "rank", 1) != 1:

@@ -40,7 +40,8 @@ def relation_scores(
     if relation.kind == "between" and any(weight is None for weight in weights):
         return _between_landmarks(relation.targets, weights, scene)
     if len(weights) == 1 and weights[0] is None:
-        return landmark_scores(relation.targets[0], relation.kind, relation.direction, scene, peers)
+        kind = "near" if relation.kind == "end" else relation.kind
+        return landmark_scores(relation.targets[0], kind, relation.direction, scene, peers)
     known = [w for w in weights if w is not None]
     if len(known) < len(weights):
         return None
@@ -60,6 +61,8 @@ def relation_scores(
                 pairs = pairs * (1.0 - weight_of_near + weight_of_near * nearness)
         case "near" | "nearest":
             pairs = scene.nearness
+        case "end":
+            pairs = scene.nearness * spatial.at_end(boxes, boxes)
         case "far" | "farthest":
             pairs = 1.0 - scene.nearness
         case "on" | "in":

@@ -8,6 +8,7 @@ a few pixels off, a doubtful detection at the border or a missed one costs confi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,7 +20,7 @@ from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates, LabelledBox
 from dataset_tools.expressions.certainty import ENOUGH, chance_of, is_ordered, is_plain
 from dataset_tools.expressions.meanings import certainty_of
-from dataset_tools.expressions.query import Query
+from dataset_tools.expressions.query import Query, Size
 from dataset_tools.expressions.query_scores import Fit, fit
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
@@ -34,6 +35,9 @@ _ABSENT_BELOW = 0.012
 _ALIKE_IN_WORDS = 0.02
 _ALIKE_IN_PRESENCE = 0.3
 """Two candidates are told apart if the words fit them differently, or one is that much likelier to exist at all."""
+_MAINLY, _GUESSED = 0.75, 0.9
+"""Share of the objects that are of one kind from which "the white one" is taken for one of them, and how sure that is
+where there are no others."""
 _CLEAR_SET = 0.4
 """So far the last of several must be ahead of the first left out, where looks and relations tell them apart."""
 _MEMBER = 0.5
@@ -86,9 +90,9 @@ def choose(
             (), "empty-expression", "The expression is empty: say what to look for, e.g. 'the ship'.", 0.0, none
         )
     category = query.category
-    kinds = {candidate.category for candidate in candidates}
-    if category is None and not query.unknown_words and len(kinds) == 1:
-        category = kinds.pop()
+    sure = certainty_of(query.noun)
+    if category is None and not query.unknown_words:
+        category, sure = _kind_meant(query, candidates)
     if category is None:
         word = " ".join(query.unknown_words)
         what = f"{word!r} is no known category" if word else "The expression names no object"
@@ -111,7 +115,22 @@ def choose(
         )
     if query.is_all:
         return _several(query, known.plural, found, scene, scores, unread)
-    return _one(query, known.display, found, scene, scores, unread)
+    return _one(query, known.display, found, scene, scores, unread, sure)
+
+
+def _kind_meant(query: Query, candidates: Sequence[LabelledBox]) -> tuple[str | None, float]:
+    """(category, how sure) where no noun says it ("the white one at the end of the pier"): the most frequent one of
+    those that the sentence does not refer to; None if there is no such one."""
+    present = Counter(c.category for c in candidates)
+    if len(present) == 1:
+        return next(iter(present)), 1.0
+    for part in query.parts:
+        present.pop(part.category or "", None)
+    if not present or not query.constraints:
+        return None, 1.0
+    category, number = present.most_common(1)[0]
+    share = number / present.total()
+    return (category, _GUESSED * share) if share >= _MAINLY else (None, 1.0)
 
 
 def _is_absent(found: Fit) -> bool:
@@ -136,7 +155,9 @@ def _one(
     scene: Candidates,
     scores: tuple[float, ...],
     unread: tuple[str, ...],
+    sure: float,
 ) -> Choice:
+    """``sure``: probability of the category, in (0, 1]."""
     score = found.score
     order = np.argsort(-score, kind="stable")
     best = int(order[0])
@@ -145,9 +166,8 @@ def _one(
     plain = is_plain(conditions, unread, scene.kinds)
     rivals = _alike(score, scene.presence, best)
     effective = float(np.sqrt(score / max(float(score[best]), 1e-300)).sum())
-    chance = chance_of(margin, len(unread), effective, plain=plain, ordered=is_ordered(conditions)) * certainty_of(
-        query.noun
-    )
+    sized = len(conditions) > 1 and any(isinstance(condition, Size) for condition in conditions)
+    chance = sure * chance_of(margin, len(unread), effective, plain=plain, ordered=is_ordered(conditions), sized=sized)
     if unread and chance < ENOUGH:
         words = ", ".join(repr(word) for word in unread)
         message = f"{words} could not be read, and the rest of {_quoted(query)} does not single out one {display}."

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from dataset_tools.expressions.query import Direction
 
 __all__ = [
+    "at_end",
     "between",
     "centers",
     "directed",
@@ -210,6 +211,13 @@ def near(boxes: Floats, targets: Floats, image_size: tuple[int, int]) -> Floats:
     size = (np.sqrt(sizes(boxes, "area"))[:, None] + np.sqrt(sizes(targets, "area"))[None]) / 2
     scale = np.maximum(size, 0.05 * float(np.hypot(*image_size)))
     return np.asarray(np.exp2(-gaps(boxes, targets) / scale), np.float64)
+
+
+def at_end(boxes: Floats, targets: Floats) -> Floats:
+    """float64[N, M] in [0.3, 1]: how far a box lies from the middle of a target, beside half the target's diagonal."""
+    apart = np.hypot(*np.moveaxis(centers(boxes)[:, None] - centers(targets)[None], -1, 0))
+    half = np.hypot(*(targets[:, 2:] - targets[:, :2]).T) / 2
+    return np.asarray(0.3 + 0.7 * sigmoid((apart / np.maximum(half, 1.0) - 0.55) / 0.12), np.float64)
 
 
 def inside(boxes: Floats, targets: Floats) -> Floats:

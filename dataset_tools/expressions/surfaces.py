@@ -1,7 +1,8 @@
 """What the ground of an overhead image is: grass, trees, water, pavement, bare ground, shadow, roofs.
 
 Two small networks read every cell of the image: the first its colours, texture and edges at five distances, the second
-these again with what the first said of the surroundings. Their weights are trained by ``benchmarks.surfaces``.
+these again with what the first said of the surroundings. Their weights are trained by ``benchmarks.surfaces``; card:
+``surfaces_card.md``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CLASSES", "PROBABILITIES", "answered", "cell_features", "probabilities", "with_context"]
+__all__ = ["CLASSES", "WEIGHTS", "answered", "cell_features", "probabilities", "with_context"]
 
 CLASSES = ("grass", "trees", "water", "paved", "bare", "shadow", "roof", "court", "object")
 """What a cell can be; ``object`` is a vehicle, ship, airplane, tank or pier, ``court`` a sports surface."""
-PROBABILITIES = Path(__file__).with_name("surfaces.npz")
+WEIGHTS = Path(__file__).with_name("surfaces.npz")
 """The weights of both networks."""
 CELL = 4
 """Pixels of the image, as it is looked at, per cell and side."""
@@ -101,5 +102,5 @@ def answered(features: Maps, weights: dict[str, Maps], which: str) -> Maps:
 
 @cache
 def _weights() -> dict[str, Maps]:
-    with np.load(PROBABILITIES) as file:
+    with np.load(WEIGHTS, allow_pickle=False) as file:
         return {name: file[name].astype(np.float32) for name in file.files}

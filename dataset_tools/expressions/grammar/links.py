@@ -9,6 +9,7 @@ from dataset_tools.expressions.grammar.exclusions import Exclusions
 from dataset_tools.expressions.grammar.noun_phrase import NounPhrase, ranked
 from dataset_tools.expressions.grammar.places import MAX_DEPTH, as_members
 from dataset_tools.expressions.lexicon import Lexeme
+from dataset_tools.expressions.meanings import AIRPLANE_PARTS
 from dataset_tools.expressions.query import (
     Color,
     Direction,
@@ -38,7 +39,6 @@ _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part"
             "sort")  # fmt: skip
 _ENDS = tuple(f" {end} of" for end in ("end", "head", "front", "back", "start", "beginning", "foot", "tail"))
 _TELLING = ("relative", "over", "between", "nearest", "surrounded", "near")
-_AIRPLANE_PARTS = frozenset(["tail", "nose", "wing", "wings", "cockpit", "fuselage", "tailplane", "wingtip"])
 
 
 class Links(Exclusions):
@@ -216,6 +216,12 @@ class Links(Exclusions):
                     phrase.constraints += [Part(color.name, "surround") for color in colors]
                     return True
             targets = [self._whole(t, phrase) for t in targets]
+            if (
+                kind in ("near", "on", "in")
+                and self._names_end(start)
+                and targets[0].category not in (None, phrase.category)
+            ):
+                kind = "end"
             known = tuple(
                 t if t.noun else replace(t, category=phrase.category)
                 for t in targets
@@ -231,6 +237,15 @@ class Links(Exclusions):
             if not (phrase.has_noun and self.take_and_before_noun()):
                 return found
 
+    def _names_end(self, start: int) -> bool:
+        """Whether an end of it was named: "at the end of the pier", "the pier's outer end"."""
+        read = self.words[start : self.at]
+        ends = [n for n, word in enumerate(read) if word.kind == "part" and word.text in ("end", "tip")]
+        return self.before(start).text.endswith(_ENDS) or any(
+            [word.kind for word in read[n + 1 : n + 2]] == ["of"] or any(word.kind == "possessive" for word in read[:n])
+            for n in ends
+        )
+
     def _kind_of(self, phrase: NounPhrase) -> str | None:
         """The category of what "it" stands for, which may be named by the phrase only."""
         return self.antecedent.category if self.antecedent and self.antecedent.category else phrase.category
@@ -239,7 +254,9 @@ class Links(Exclusions):
     def _whole(target: Query, phrase: NounPhrase) -> Query:
         """ "below the wing of the lower plane": the plane stands for its parts, where it is not asked for itself."""
         last = target.noun.split()[-1:]
-        if target.category is not None or phrase.category in (None, "airplane") or not _AIRPLANE_PARTS & set(last):
+        if target.category == "airplane" != phrase.category:  # "left of the plane's tail"
+            return replace(target, unread=tuple(word for word in target.unread if word not in AIRPLANE_PARTS))
+        if target.category is not None or phrase.category in (None, "airplane") or not AIRPLANE_PARTS & set(last):
             return target
         for relation in target.constraints:
             if isinstance(relation, Relation) and relation.targets[0].category == "airplane":
@@ -281,6 +298,7 @@ class Links(Exclusions):
         if self.place(phrase, depth):
             return
         led_by_unknown = self.before(self.at - 1).kind == "unknown"
+        at_end = self.before(self.at - 1).text in ("end", "tip")
         target = self.target(depth)
         if led_by_unknown and not target.noun and target.constraints:  # "upstream of the wide one"
             phrase.add(Relation("near", (replace(target, category=phrase.category),)))
@@ -296,4 +314,4 @@ class Links(Exclusions):
         elif any(word in MEASURES for word in target.noun.split()):
             phrase.constraints[:0] = target.constraints
         elif target.noun:
-            phrase.add(Relation("near", (target,)))
+            phrase.add(Relation("end" if at_end else "near", (target,)))

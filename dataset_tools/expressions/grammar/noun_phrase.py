@@ -9,7 +9,7 @@ from typing import Literal
 
 from dataset_tools.categories import CATEGORIES, canonical, plural_of
 from dataset_tools.expressions.direction_words import combine
-from dataset_tools.expressions.meanings import meanings_of
+from dataset_tools.expressions.meanings import AIRPLANE_PARTS, meanings_of
 from dataset_tools.expressions.query import (
     Color,
     Constraint,
@@ -86,7 +86,8 @@ class NounPhrase:
             nouns = [w for w in self.pending if not w.endswith(("ed", "ly"))] or self.pending
             self.unread += [w for w in self.pending if w not in nouns and w.endswith("ed")]
             self.noun, self.has_noun = " ".join(nouns)[:_MAX_NOUN], True
-            self.category = _misspelt(self.noun) or next((name for name, _ in meanings_of(self.noun)), None)
+            part = not self.root and nouns[-1] in AIRPLANE_PARTS  # "with a red tail"
+            self.category = _misspelt(self.noun) or next((name for name, _ in meanings_of(self.noun) if not part), None)
         else:
             self.unread += self.pending
         self.pending = []

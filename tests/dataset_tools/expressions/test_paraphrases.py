@@ -104,7 +104,7 @@ READINGS = {
     ),
     "second house from the bridge": (Relation("nearest", (Query("bridge", "bridge", "bridge"),), rank=2),),
     "the boat at the end of the second pier from the left": (
-        Relation("near", (Query("pier", "harbor", "pier", constraints=(Extreme((-1, None), 2),)),)),
+        Relation("end", (Query("pier", "harbor", "pier", constraints=(Extreme((-1, None), 2),)),)),
     ),
     "the plane that isn't at the top but in the middle": (
         Place((None, -1), False, negated=True), Place((0, 0), False),

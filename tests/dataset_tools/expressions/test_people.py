@@ -165,6 +165,19 @@ def test_colours_are_judged_beside_those_of_the_peers() -> None:
     assert choose(parse("the purple car"), seen, SIZE).indices[0] == 0
 
 
+def test_a_colour_is_in_an_object_by_degrees() -> None:
+    image = _picture()
+    image[280:320, 400:440] = (112, 96, 88)  # grey, with a little brown in it
+    image[80:120, 460:500] = (100, 100, 102)
+    boxes = [at(480, 100, "vehicle"), at(420, 300, "vehicle")]
+    seen = [LabelledBox(b.box, b.category, color=(104, 98, 96), look=look_at(image, b.box)) for b in boxes]
+    shares = [(look.share("brown"), look.degree("brown")) for b in seen if (look := b.look)]
+    assert shares[0][0] == shares[1][0] == 0.0
+    assert shares[1][1] > 1.5 * shares[0][1]
+    choice = choose(parse("the brown car"), seen, SIZE)
+    assert (choice.code, choice.indices) == (None, (1,))
+
+
 def test_a_look_measures_outline_and_palette() -> None:
     image = _picture()
     mask = np.zeros((600, 800), bool)

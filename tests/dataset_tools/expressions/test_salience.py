@@ -127,3 +127,43 @@ def test_docks_of_a_shape(turned: int, expression: str, expected: str) -> None:
 )
 def test_words_that_tell_no_object_from_another(expression: str) -> None:
     assert parse(expression).unread == ()
+
+
+def test_of_two_that_are_cut_the_one_of_which_less_is_left() -> None:
+    planes = {
+        "hardly": LabelledBox(Box(0, 100, 58, 160), "airplane"),
+        "mostly": LabelledBox(Box(0, 300, 20, 360), "airplane"),
+        "other": at(400, 320, "airplane", 60, 60),
+    }
+    choice = choose(parse("the plane cut off by the left edge"), list(planes.values()), SIZE)
+    assert [list(planes)[i] for i in choice.indices[:1]] == ["mostly"], choice
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "boat at the end of the pier",
+        "boat at end of pier",
+        "boat on the pier's end",
+        "the white one at the end of the pier",
+    ],
+)
+def test_who_lies_at_an_end(expression: str) -> None:
+    pier = at(200, 300, "harbor", 20, 400)
+    boats = {"middle": at(222, 310, "ship", 20, 30), "end": at(222, 490, "ship", 20, 30)}
+    scene = {"pier": pier, **{k: LabelledBox(b.box, b.category, color="white") for k, b in boats.items()}}
+    choice = choose(parse(expression), list(scene.values()), SIZE)
+    assert choice.code is None
+    assert [list(scene)[i] for i in choice.indices] == ["end"], choice
+
+
+def test_a_headless_one_is_no_guess_among_many_kinds() -> None:
+    kinds = ("ship", "vehicle", "airplane")
+    scene = [at(100 * n, 100 + 80 * n, kind) for n, kind in enumerate(kinds, 1)]
+    assert choose(parse("the left one"), scene, SIZE).code == "unknown-category"
+
+
+@pytest.mark.parametrize("expression", ["wing tip at the right border", "the top wing", "tail on the left"])
+def test_a_part_may_stand_for_the_plane(expression: str) -> None:
+    assert parse(expression).category == "airplane"
+    assert parse("the white plane with a red tail").category == "airplane"
