@@ -13,17 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_tools.colors import NAMES, lab, memberships
+from dataset_tools.expressions.surfaces import CLASSES, probabilities
 from dataset_tools.geometry import Box
 
 __all__ = ["SURFACES", "Look", "Outline", "View", "look_at", "view_of"]
 
 Floats = npt.NDArray[np.float64]
-SURFACES = ("grass", "trees", "water", "paved", "bare", "shadow")
+SURFACES = CLASSES
 """What the ground can be; ``land`` is all of it but water, ``open`` what is paved or bare."""
+_RULED = SURFACES[:6]
+"""What colour and texture tell by rules, too."""
+_LEARNT = 0.5
+"""What the trained networks say counts that much beside the rules, which see colours that no training image had."""
+_CELLS = 64
+"""The rules look at the image with at most so many cells per side."""
+_SHADES = {"dark": ("black", "gray"), "light": ("white", "gray")}
+"""Colour words of a surface -> the names it then goes by, plainly and at least a little."""
 _SAMPLES = 48
 """An object is looked at with at most so many samples per side."""
-_CELLS = 64
-"""The image is looked at with at most so many cells per side."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class View:
     """The whole image in cells.
 
     Attributes:
-        surfaces: float64[6, h, w], probability of each of :data:`SURFACES`.
+        surfaces: float64[9, h, w], probability of each of :data:`SURFACES`.
         colors: float64[12, h, w], belonging to each of ``colors.NAMES``.
         scale: (cells per pixel in x, in y).
     """
@@ -114,12 +121,17 @@ class View:
         """float64[h, w]: how much each cell is of a surface and a colour, either of which may be None."""
         found = np.ones(self.surfaces.shape[1:])
         if surface == "land":
-            found = 1.0 - self.surfaces[SURFACES.index("water")]
+            found = 1.0 - self.surfaces[SURFACES.index("water")] - self.surfaces[SURFACES.index("object")]
         elif surface == "open":
             found = np.minimum(self.surfaces[SURFACES.index("paved")] + self.surfaces[SURFACES.index("bare")], 1.0)
         elif surface is not None:
             found = self.surfaces[SURFACES.index(surface)]
-        if color in NAMES:
+        if surface == "roof" and color in NAMES:  # of a colour that is said less need look like a roof
+            found = np.minimum(0.75 + 0.5 * found, 1.0)
+        if color in _SHADES:
+            plain, faint = (self.colors[NAMES.index(name)] for name in _SHADES[color])
+            found = found * np.minimum(plain + 0.5 * faint, 1.0)
+        elif color in NAMES:
             found = found * self.colors[NAMES.index(color)]
         return found
 
@@ -186,18 +198,31 @@ def _ninths(part: npt.NDArray[np.uint8], rectangle: Any) -> tuple[tuple[float, .
 def view_of(image: npt.NDArray[np.uint8]) -> View:
     """The view of ``image`` uint8[H, W, 3] RGB."""
     height, width = image.shape[:2]
+    found = probabilities(image).astype(np.float64)
+    down, across = found.shape[1:]
+    ruled = np.moveaxis(_by_rules(image), 0, -1).astype(np.float32)
+    finely: Any = cv2.resize(ruled, (across, down), interpolation=cv2.INTER_LINEAR)
+    for index, name in enumerate(_RULED):
+        learnt = 0.0 if name == "shadow" else _LEARNT  # too few points of it were labelled
+        found[index] = learnt * found[index] + (1.0 - learnt) * finely[..., index]
+    coarse = (max(1, across // 2), max(1, down // 2))  # a colour of a cell costs more than its surface
+    colors = memberships(cv2.resize(image, coarse, interpolation=cv2.INTER_AREA)).astype(np.float32)
+    finer: Any = cv2.resize(colors, (across, down), interpolation=cv2.INTER_LINEAR)
+    named = np.ascontiguousarray(np.moveaxis(finer, -1, 0).astype(np.float64))
+    return View(found, named, (across / width, down / height))
+
+
+def _by_rules(image: npt.NDArray[np.uint8]) -> Floats:
+    """float64[6, h, w], how much of each of :data:`_RULED` coarse cells look by plain colour and texture."""
+    height, width = image.shape[:2]
     across, down = max(1, min(_CELLS, width)), max(1, min(_CELLS, height))
     fine = cv2.resize(image, (across * 4, down * 4), interpolation=cv2.INTER_AREA)
-    values = lab(fine).astype(np.float32)
+    values: Any = cv2.cvtColor(fine.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
     light = values[..., 0]
     small: Any = cv2.resize(values, (across, down), interpolation=cv2.INTER_AREA)
     squares = cv2.resize(light * light, (across, down), interpolation=cv2.INTER_AREA)
     texture = np.sqrt(np.maximum(squares - small[..., 0] ** 2, 0.0)).astype(np.float64)
-    texture = cv2.blur(texture, (3, 3))
-    small = small.astype(np.float64)
-    rgb = cv2.resize(image, (across, down), interpolation=cv2.INTER_AREA)
-    colors = np.moveaxis(memberships(rgb), -1, 0)
-    return View(_surfaces(small, texture), np.ascontiguousarray(colors), (across / width, down / height))
+    return _surfaces(small.astype(np.float64), cv2.blur(texture, (3, 3)))
 
 
 def _surfaces(values: Floats, texture: Floats) -> Floats:

@@ -166,18 +166,23 @@ PARTWORDS = (
 """After a colour: the colour of a part, or just a colour."""
 
 _SURFACES = {
-    "grass": "grass, lawn, grassland, meadow, turf, grassy, field, pasture, green, verge, infield",
+    "grass": "grass, lawn, grassland, meadow, turf, grassy, field, pasture, green, verge, infield, garden, front yard, "
+    "back yard, backyard",
     "trees": "tree, trees, wood, woods, forest, bush, bushes, hedge, hedges, treeline, vegetation, shrubs, wooded, "
     "grove, "
-    "palms, foliage, woodland, branches, shrubbery",
-    "water": "water, sea, river, lake, pond, canal, bay, ocean, lagoon, creek, stream, channel, basin",
+    "palms, foliage, woodland, branches, shrubbery, orchard, scrub, pines",
+    "water": "water, sea, river, lake, pond, canal, bay, ocean, lagoon, creek, stream, channel, basin, inlet, "
+    "waterway, cove",
     "paved": "road, street, highway, runway, taxiway, apron, tarmac, asphalt, pavement, lane, concrete, junction, "
     "intersection, motorway, plaza, square, alley, roadway, crossing, sidewalk, walkway, carriageway, kerb, curb, "
-    "roadside, avenue, boulevard",
-    "open": "yard, parking, car park, lot, path, footpath, driveway, drive, gravel, courtyard, forecourt, track, trail",
-    "bare": "sand, beach, dirt, soil, sandpit, ground, earth, mud, clay",
+    "roadside, avenue, boulevard, freeway, expressway, crosswalk",
+    "open": "yard, parking, car park, carpark, lot, path, footpath, driveway, drive, gravel, courtyard, forecourt, "
+    "track, trail",
+    "bare": "sand, beach, dirt, soil, sandpit, sand pit, ground, earth, mud, clay",
     "shadow": "shadow, shade, shadows, shaded",
     "land": "shore, bank, shoreline, coast, land, shoreside, waterfront, headland, riverbank, embankment",
+    "roof": "terminal, concourse, hall, boathouse, boat house, clubhouse, depot, workshop, mall, store, supermarket, "
+    "hotel, school, hospital, carport",
 }
 _KIND_HINTS = {
     "large": "truck, bus, lorry, mixer, semi, rig, artic, coach, trailer, ferry, tanker, freighter, airliner, jumbo, "

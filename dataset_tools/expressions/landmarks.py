@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from dataset_tools.categories import KINDS
 from dataset_tools.colors import NAMES
 from dataset_tools.expressions import spatial_scores as spatial
+from dataset_tools.expressions.appearance import SURFACES as ALL_SURFACES
 from dataset_tools.expressions.appearance import View
 from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.descriptive_words import SURFACES
-from dataset_tools.expressions.query import Color, Direction, Extreme, Place, Query, RelationKind
+from dataset_tools.expressions.query import Color, Direction, Extreme, Place, Query, RelationKind, Size
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
-__all__ = ["landmark_scores", "mentions_surroundings", "share_around", "surface_of"]
+__all__ = ["landmark_scores", "mentions_surroundings", "share_around", "surface_of", "toward"]
 
 _PAVEMENTS = ("runway", "taxiway", "apron", "runways", "taxiways")
 """All paved alike: which of them it is cannot be seen by colour and texture."""
 _GROUNDS = ("paved", "bare", "open", "grass")
 """Surfaces on which objects stand, so that the bottom of one is a part of it."""
+_ROOFLESS = frozenset({"airplane", "helicopter", "ship", "storagetank", "swimmingpool", "vehicle"})
+"""Kinds of objects that have no roof of their own, as piers have."""
+_OBJECT = ALL_SURFACES.index("object")
 _SHORTEST_RING = 4.0
 _PATCH, _FAINT = 0.35, 0.2
 """A cell from which distances count is of the surface that much; where none is so plain, at least so much."""
+_FEWEST = 6
+"""Cells of the smallest patch."""
 _ELSEWHERE = 0.05
 """What counts of a surface outside the part of the image where it was said to lie."""
-Landmark = tuple[str | None, str | None, Direction | None]
-"""(surface, colour, place) as which something is looked for."""
+Landmark = tuple[str | None, str | None, Direction | None, str]
+"""(surface, colour, place, by which measure the largest or "") as which something is looked for."""
 _REACH = 0.22
 """Share of the image's diagonal up to which something lies "left of" a landmark."""
 
@@ -37,8 +46,9 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
     words = target.noun.split()
     if words and words[-1] in _PAVEMENTS:
         return None
-    surface = next((SURFACES[word] for word in reversed(words) if word in SURFACES), None)
-    color = next((c.name for c in target.constraints if isinstance(c, Color) and c.name in NAMES), None)
+    surface = "roof" if target.category == "building" else _surface_named(words)
+    known = NAMES if surface is None else (*NAMES, "dark", "light")
+    color = next((c.name for c in target.constraints if isinstance(c, Color) and c.name in known), None)
     if target.category == "harbor" and color is None:
         return "land", None  # where none is among the candidates the quay is at least where the water ends
     if target.category not in (None, "building") or (surface is None and color is None):
@@ -46,6 +56,15 @@ def surface_of(target: Query) -> tuple[str | None, str | None] | None:
     if target.category is None and surface is None and not words:
         return None
     return surface, color
+
+
+def _surface_named(words: Sequence[str]) -> str | None:
+    """By the last word or two words that name one: a "front yard" is grass, a "yard" may be paved."""
+    for last in range(len(words), 0, -1):
+        for name in (" ".join(words[max(0, last - 2) : last]), words[last - 1], words[last - 1].removesuffix("s")):
+            if name in SURFACES:
+                return SURFACES[name]
+    return None
 
 
 def share_around(surface: str, box: Floats, view: View) -> float:
@@ -65,11 +84,9 @@ def landmark_scores(
     what = surface_of(target)
     if scene.view is None or what is None or not peers.any():
         return None
-    layer = _without_objects(scene, scene.view.layer(*what)) if what[0] is None else scene.view.layer(*what)
     place = _place_of(target)
-    if place is not None:
-        layer = layer * _within(place, layer.shape)
-    named: Landmark = (*what, place)
+    named: Landmark = (*what, place, _largest_by(target))
+    layer = _layer(named, scene, scene.view)
     here = np.flatnonzero(peers)
     scores: Floats = np.zeros(len(peers))
     match kind:
@@ -97,6 +114,43 @@ def landmark_scores(
     return None if most < 0.08 else scores / most
 
 
+def toward(target: Query, direction: Direction, scene: Candidates) -> Floats | None:
+    """float64[N] in [0, 1]: how much each box lies in ``direction`` from a landmark; None if the image cannot tell."""
+    what = surface_of(target)
+    if scene.view is None or what is None:
+        return None
+    named: Landmark = (*what, _place_of(target), _largest_by(target))
+    return _measured("beyond", named, _layer(named, scene, scene.view), scene, direction)
+
+
+def _layer(named: Landmark, scene: Candidates, view: View) -> Floats:
+    """float64[h, w]: how much each cell of the view is of what is looked for."""
+    surface, color, place, measure = named
+    layer = view.layer(surface, color)
+    if surface in (None, "roof"):
+        layer = _without_objects(scene, layer)
+    if place is not None:
+        layer = layer * _within(place, layer.shape)
+    return _largest(layer, measure) if measure else layer
+
+
+def _largest_by(target: Query) -> str:
+    """The measure of "the long roof"; "" if nothing is said. The small ones may be anything."""
+    found = [c.measure for c in target.constraints if isinstance(c, Size) and c.sign > 0 and not c.negated]
+    return found[0] if found else ""
+
+
+def _largest(layer: Floats, measure: str) -> Floats:
+    """The layer with the largest of its patches kept, the others fainter."""
+    number, labels, stats, _ = cv2.connectedComponentsWithStats(_patches(layer), connectivity=4)
+    if number < 3:
+        return layer
+    corner = stats[1:, (cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP)]
+    boxes = np.concatenate([corner, corner + stats[1:, (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT)]], axis=1)
+    values = stats[1:, cv2.CC_STAT_AREA] if measure == "area" else spatial.sizes(boxes.astype(np.float64), measure)
+    return np.asarray(layer * np.concatenate([[0.3], 0.5 + 0.5 * values / values.max()])[labels], np.float64)
+
+
 def _place_of(target: Query) -> Direction | None:
     """Where the landmark lies: "the road on the left", "the upper lawn"; None if that is not said."""
     places = [c for c in target.constraints if isinstance(c, Place | Extreme) and not c.negated]
@@ -122,15 +176,17 @@ def _cells(box: Floats, view: View, *, margin: float = 0.0) -> tuple[int, int, i
 
 
 def _around(layer: Floats, box: Floats, view: View) -> float:
-    """Mean of the layer in a ring around the box."""
+    """Mean of the layer in a ring around the box, where no other object stands."""
     size = float(np.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 1.0)))
     cell = 1.0 / min(view.scale)
     x0, y0, x1, y1 = _cells(box, view, margin=max(_SHORTEST_RING, cell, 0.25 * size))
-    outer = layer[y0:y1, x0:x1]
     ix0, iy0, ix1, iy1 = _cells(box, view)
-    inner = layer[iy0:iy1, ix0:ix1]
-    count = outer.size - inner.size
-    return float((outer.sum() - inner.sum()) / count) if count > 0 else float(outer.mean())
+    ground = 1.0 - view.surfaces[_OBJECT, y0:y1, x0:x1]
+    inner = np.s_[iy0 - y0 : iy1 - y0, ix0 - x0 : ix1 - x0]
+    parts = (layer[y0:y1, x0:x1] * ground, ground)
+    found, count = (float(part.sum() - part[inner].sum()) for part in parts)
+    cells = ground.size - ground[inner].size
+    return found / max(count, 0.25 * cells) if cells > 0 else float(layer[y0:y1, x0:x1].mean())
 
 
 def _measured(
@@ -155,11 +211,7 @@ def _distances(layer: Floats, what: Landmark, scene: Candidates) -> Floats | Non
     """Pixels from each box to the nearest patch of the layer; None if there is no patch."""
     if ("away", what) in scene.measured:
         return scene.measured["away", what]
-    bar = min(_PATCH, max(_FAINT, 0.7 * float(layer.max())))  # a faint one where there is no plain one
-    patches = (layer > bar).astype(np.uint8)
-    number, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=4)
-    small = [i for i in range(1, number) if stats[i, cv2.CC_STAT_AREA] < 3]
-    patches[np.isin(labels, small)] = 0
+    patches = _patches(layer)
     if not patches.any() or scene.view is None:
         return None
     away = cv2.distanceTransform(1 - patches, cv2.DIST_L2, 3)
@@ -170,6 +222,15 @@ def _distances(layer: Floats, what: Landmark, scene: Candidates) -> Floats | Non
         found.append(float(away[y0:y1, x0:x1].min()) * cell)
     scene.measured["away", what] = np.array(found, np.float64)
     return scene.measured["away", what]
+
+
+def _patches(layer: Floats) -> npt.NDArray[np.uint8]:
+    """uint8[h, w]: 1 where the layer is plain over more than a few cells; a faint patch where there is no plain one."""
+    bar = min(_PATCH, max(_FAINT, 0.7 * float(layer.max())))
+    patches = (layer > bar).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(patches, connectivity=4)
+    patches[stats[labels, cv2.CC_STAT_AREA] < _FEWEST] = 0
+    return patches
 
 
 def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Candidates) -> float:
@@ -197,10 +258,11 @@ def _beyond(layer: Floats, box: Floats, direction: Direction, scene: Candidates)
 
 
 def _without_objects(scene: Candidates, layer: Floats) -> Floats:
-    """The layer without the candidates' own cells: a white car is no white roof."""
+    """The layer without the cells of candidates that a roof may be mistaken for: a white car is no white roof."""
     left = layer.copy()
     if scene.view is not None:
-        for box in scene.boxes:
-            x0, y0, x1, y1 = _cells(box, scene.view)
-            left[y0:y1, x0:x1] *= 0.3
+        for candidate, box in zip(scene.candidates, scene.boxes, strict=True):
+            if KINDS.get(candidate.category, candidate.category) in _ROOFLESS:
+                x0, y0, x1, y1 = _cells(box, scene.view)
+                left[y0:y1, x0:x1] *= 0.3
     return left

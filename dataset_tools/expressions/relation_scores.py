@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from dataset_tools.expressions import spatial_scores as spatial
 from dataset_tools.expressions.candidates import Candidates
-from dataset_tools.expressions.landmarks import landmark_scores
-from dataset_tools.expressions.query import Query, Relation
+from dataset_tools.expressions.landmarks import landmark_scores, toward
+from dataset_tools.expressions.query import Direction, Query, Relation
 from dataset_tools.expressions.spatial_scores import Bools, Floats
 
 __all__ = ["Weigh", "distance_to", "relation_scores"]
@@ -18,6 +18,8 @@ __all__ = ["Weigh", "distance_to", "relation_scores"]
 Weigh = Callable[[Query], Floats | None]
 """Probability of each candidate to be (one of) a target, None if there is none to go by."""
 _MAX_PAIRS = 66
+_AROUND: tuple[Direction, ...] = ((1, None), (1, 1), (None, 1), (-1, 1), (-1, None), (-1, -1), (None, -1), (1, -1))
+"""Going around, each opposite to the fourth after it."""
 
 
 def distance_to(relation: Relation, scene: Candidates, weigh: Weigh) -> Floats | None:
@@ -35,6 +37,8 @@ def relation_scores(
 ) -> Floats | None:
     """float64[N] in [0, 1]; None if a target is neither among the candidates nor seen in the image."""
     weights = [weigh(target) for target in relation.targets]
+    if relation.kind == "between" and any(weight is None for weight in weights):
+        return _between_landmarks(relation.targets, weights, scene)
     if len(weights) == 1 and weights[0] is None:
         kind = "near" if relation.kind == "end" else relation.kind
         return landmark_scores(relation.targets[0], kind, relation.direction, scene, peers)
@@ -105,3 +109,27 @@ def _between(weights: list[Floats], scene: Candidates) -> Floats:
     for place, pair in enumerate(likely):
         fits[list(pair), place] = 0.0
     return np.asarray((fits * chance[chance > 0]).max(axis=1), np.float64)
+
+
+def _between_landmarks(targets: Sequence[Query], weights: Sequence[Floats | None], scene: Candidates) -> Floats | None:
+    """Between two of which at least one is no candidate: one lies on one side and the other on the opposite side."""
+    ends = list(zip(targets, weights, strict=True))
+    sides = []
+    for target, weight in (ends[0], ends[-1]):
+        found = [_beside(target, weight, direction, scene) for direction in _AROUND]
+        known = [f for f in found if f is not None]
+        most = max((float(f.max()) for f in known), default=0.0)
+        if len(known) < len(_AROUND) or most < 0.08:
+            return None
+        sides.append(np.stack(known) / most)
+    half = len(_AROUND) // 2
+    return np.asarray(np.sqrt(sides[0] * np.roll(sides[1], half, axis=0)).max(axis=0), np.float64)
+
+
+def _beside(target: Query, weight: Floats | None, direction: Direction, scene: Candidates) -> Floats | None:
+    """float64[N]: how much each lies in a direction from a target, be it a candidate or not."""
+    if weight is None:
+        return toward(target, direction, scene)
+    pairs = spatial.directed(scene.boxes, scene.boxes, direction) * scene.nearness * weight[None]
+    np.fill_diagonal(pairs, 0.0)
+    return np.asarray(pairs.max(axis=1), np.float64)
