@@ -10,7 +10,7 @@ from dataset_tools.expressions.query import Color, Constraint, Extreme, Part, Pl
 
 __all__ = ["ENOUGH", "chance_of", "is_ordered", "is_plain"]
 
-ENOUGH = 0.65
+ENOUGH = 0.70
 """With a smaller chance the expression is not answered: a wrong object is worse than a question."""
 _BASE, _MARGIN, _RIVALS, _PLAIN, _SIZED = 0.57, 3.51, -0.9, 1.7, -0.83
 """Log odds, fitted on 969 sentences for one object: ``tune`` of people's own sentences, and those of ours
