@@ -45,6 +45,7 @@ def test_the_wheel_carries_configs_weights_types_and_templates_and_nothing_else(
         "backend/weights/compact_grounder/model.safetensors",
         "backend/weights/compact_segmenter/model.safetensors",
         "backend/py.typed",
+        "dataset_tools/expressions/surfaces.npz",
         "dataset_tools/py.typed",
         "dataset_tools/templates/page.html",
     } <= names
