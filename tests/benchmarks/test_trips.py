@@ -54,7 +54,7 @@ def trips() -> dict[str, Trip]:
     ("name", "modules", "changes"),
     [
         ("warm click", 31, 100),
-        ("first pre-label", 67, 393),
+        ("first pre-label", 68, 394),
         ("webhook", 8, 10),
         ("export record to REFER", 21, 122),
     ],
