@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset_tools.colors import NAMES, lab, memberships
-from dataset_tools.expressions.surfaces import CLASSES, probabilities
+from dataset_tools.expressions.surfaces import CLASSES, lab_of_pixels, probabilities
 from dataset_tools.geometry import Box
 
 __all__ = ["SURFACES", "Look", "Outline", "View", "look_at", "view_of"]
@@ -217,7 +217,7 @@ def _by_rules(image: npt.NDArray[np.uint8]) -> Floats:
     height, width = image.shape[:2]
     across, down = max(1, min(_CELLS, width)), max(1, min(_CELLS, height))
     fine = cv2.resize(image, (across * 4, down * 4), interpolation=cv2.INTER_AREA)
-    values: Any = cv2.cvtColor(fine.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)
+    values = lab_of_pixels(np.asarray(fine, np.uint8))
     light = values[..., 0]
     small: Any = cv2.resize(values, (across, down), interpolation=cv2.INTER_AREA)
     squares = cv2.resize(light * light, (across, down), interpolation=cv2.INTER_AREA)

@@ -84,8 +84,7 @@ def landmark_scores(
     what = surface_of(target)
     if scene.view is None or what is None or not peers.any():
         return None
-    place = _place_of(target)
-    named: Landmark = (*what, place, _largest_by(target))
+    named = _named(what, target)
     layer = _layer(named, scene, scene.view)
     here = np.flatnonzero(peers)
     scores: Floats = np.zeros(len(peers))
@@ -119,8 +118,13 @@ def toward(target: Query, direction: Direction, scene: Candidates) -> Floats | N
     what = surface_of(target)
     if scene.view is None or what is None:
         return None
-    named: Landmark = (*what, _place_of(target), _largest_by(target))
+    named = _named(what, target)
     return _measured("beyond", named, _layer(named, scene, scene.view), scene, direction)
+
+
+def _named(what: tuple[str | None, str | None], target: Query) -> Landmark:
+    """``what`` of :func:`surface_of`, with where and how large the target is said to be."""
+    return *what, _place_of(target), _largest_by(target)
 
 
 def _layer(named: Landmark, scene: Candidates, view: View) -> Floats:
