@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from backend.cli import pslg
-from dataset_tools.errors import ConfigError
+from dataset_tools.errors import ConfigError, PslgError
 
 
 @pytest.mark.parametrize("kind", ["compact-grounder", "compact-segmenter", "lqvg", "sam-decoder"])
@@ -20,10 +20,37 @@ def test_training_asks_for_its_data(kind: str) -> None:
     assert "../" not in shown
 
 
-@pytest.mark.parametrize("kind", ["compact-grounder", "compact-segmenter"])
-def test_a_folder_that_holds_another_run_is_refused_before_images_are_read(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    (tmp_path / "data").mkdir()  # none of the sets that the training config names
-    called = ["train", kind, "--data", str(tmp_path / "data"), "--out", str(tmp_path), "--resume", "--set", "init=null"]
+OPTIONS = {
+    "compact-grounder": ("--set", "init=null"),
+    "compact-segmenter": ("--set", "init=null"),
+    "lqvg": ("--device", "cpu"),
+    "sam-decoder": (),
+}
+
+
+def called(kind: str, folder: Path, *more: str) -> None:
+    """Train on a folder that holds none of the sets that the training config names."""
+    (folder / "data").mkdir(exist_ok=True)
+    given = ["train", kind, "--data", str(folder / "data"), "--out", str(folder / "run"), *OPTIONS[kind], *more]
+    if kind == "lqvg":
+        given += ["--tokenizer", str(folder / "data")]
+    CliRunner().invoke(pslg, given, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_folder_that_holds_another_run_is_refused_before_data_is_read(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 1\n")
     with pytest.raises(ConfigError, match="was started with another config"):
-        CliRunner().invoke(pslg, called, catch_exceptions=False)
+        called(kind, tmp_path, "--resume")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        called(kind, tmp_path)
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_a_training_without_its_data_leaves_no_run_behind(kind: str, tmp_path: Path) -> None:
+    """Once --data is put right, the same command works: no --resume is asked for."""
+    for _ in range(2):
+        with pytest.raises(PslgError, match="data"):
+            called(kind, tmp_path)
+    assert not (tmp_path / "run").exists()

@@ -158,7 +158,8 @@ class TrainingRun:
     """Bookkeeping of one training run in ``folder``; the training loop itself belongs to the model.
 
     Args:
-        folder: created if missing.
+        folder: checked at once, so that another run's is refused before images are read; made and written to by
+            ``restore``, so that a training whose data cannot be read leaves nothing behind.
         config: plain values only (it is written as YAML and compared when resuming).
         criterion: name of the validation quantity that selects the best weights.
         mode: whether a larger or a smaller criterion is better.
@@ -180,6 +181,7 @@ class TrainingRun:
         curves: bool = True,
     ) -> None:
         self.folder = folder
+        self.config = dict(config)
         self.curves = curves
         self.criterion = criterion
         self.mode = mode
@@ -196,8 +198,6 @@ class TrainingRun:
                     f"{folder} was started with another config ({', '.join(changed)} differ): resume with that config "
                     "or choose another --out"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
     @property
     def seconds(self) -> float:
@@ -207,9 +207,13 @@ class TrainingRun:
     def restore(self) -> dict[str, Any] | None:
         """What the last ``save`` was given, with ``step``; None at the start. Later lines of the log are dropped.
 
+        From here on the folder is this run's: it is made, and the config written.
+
         Raises:
             WeightsError: the checkpoint is damaged.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             atomic.write_text(self.folder / "log.jsonl", "")

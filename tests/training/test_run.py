@@ -65,7 +65,7 @@ def test_smaller_can_be_better(tmp_path: Path) -> None:
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_with_another_config(tmp_path: Path) -> None:
-    TrainingRun(tmp_path, CONFIG, criterion="iou")
+    TrainingRun(tmp_path, CONFIG, criterion="iou").restore()
     with pytest.raises(ConfigError, match="--resume"):
         TrainingRun(tmp_path, CONFIG, criterion="iou")
     with pytest.raises(ConfigError, match="steps differ"):

@@ -88,8 +88,6 @@ def run_decoder_training(
     segmenter = load_segmenter(settings.segmenter, device=settings.device)
     if not isinstance(segmenter, SamSegmenter):
         raise TypeError(f"{settings.segmenter.kind} gave a {type(segmenter).__name__}")
-    training = kept_share(_with_masks(data, split), share, options.seed)
-    held_out = None if validation is None else _with_masks(data, validation)
     started_with = {
         **options.plain(),
         "pipeline": settings.mask_relevant()["segmenter"],
@@ -100,7 +98,9 @@ def run_decoder_training(
         "share": share,
         "views": views,
     }
-    run = TrainingRun(out, started_with, criterion="score", resume=resume)
+    run = TrainingRun(out, started_with, criterion="score", resume=resume)  # refused before annotations are read
+    training = kept_share(_with_masks(data, split), share, options.seed)
+    held_out = None if validation is None else _with_masks(data, validation)
     store = EmbeddingStore(embeddings or out / "embeddings", _UNBOUNDED, 0)
 
     def embedded(images: Sequence[LabelledImage], count: int | None, what: str) -> list[DecoderSample]:

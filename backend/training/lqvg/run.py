@@ -60,6 +60,8 @@ def run_lqvg_training(
     with processes(device) as group:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        started_with = {**config, "data": str(data), "split": split, "validation_split": validation_split}
+        run = TrainingRun(out, started_with, criterion="P@0.5", resume=resume) if group.is_first else None
         words = load_tokenizer(tokenizer)
         training, validation = grounding_examples(data, split), grounding_examples(data, validation_split)
         network = first_network(settings)
@@ -68,8 +70,6 @@ def run_lqvg_training(
                 f"the tokenizer in {tokenizer} has {words.vocabulary} entries, the network only "
                 f"{network.architecture.vocabulary}: set architecture.vocabulary or give its own tokenizer"
             )
-        started_with = {**config, "data": str(data), "split": split, "validation_split": validation_split}
-        run = TrainingRun(out, started_with, criterion="P@0.5", resume=resume) if group.is_first else None
         train_lqvg(run, settings, network, words, training, validation, group)
         if run is not None:
             from safetensors.torch import load_file

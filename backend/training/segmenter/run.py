@@ -17,7 +17,13 @@ from backend.training.segmenter.samples import PHOTOGRAPHS, SYNTHETIC, TrainingS
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
-from backend.training.segmenter.validation import calibrate_predicted_iou, plot_reliability, score_prompts, validate
+from backend.training.segmenter.validation import (
+    calibrate_predicted_iou,
+    categories_of,
+    plot_reliability,
+    score_prompts,
+    summary,
+)
 from dataset_tools.errors import ConfigError
 from dataset_tools.labelled import read
 
@@ -69,9 +75,11 @@ def export_weights(
         best = {k: torch.lerp(v, init[k].to(v), share) if v.is_floating_point() else v for k, v in best.items()}
     sam.load_state_dict(best)
     sam = sam.to(memory_format=torch.channels_last).eval()
-    line = calibrate_predicted_iou(sam, np.concatenate(list(score_prompts(sam, validation, settings.seed).values())))
-    plot_reliability(out / "reliability.png", score_prompts(sam, validation, settings.seed))
-    report = {"calibration": line, **validate(sam, validation, settings.seed)}
+    scores = score_prompts(sam, validation, settings.seed)
+    slope, offset = calibrate_predicted_iou(sam, np.concatenate(list(scores.values())))
+    calibrated = {kind: values * (1, slope) + (0, offset) for kind, values in scores.items()}  # IoU, predicted IoU
+    plot_reliability(out / "reliability.png", calibrated)
+    report = {"calibration": (slope, offset), **summary(calibrated, categories_of(validation))}
     (out / "validation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     metadata = {"architecture": ARCHITECTURE, "img_size": str(size), "model": json.dumps(settings.network())}
     save_weights(out / "model.safetensors", sam.state_dict(), torch.float16, metadata)

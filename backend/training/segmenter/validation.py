@@ -31,6 +31,7 @@ from dataset_tools.geometry import Box
 __all__ = [
     "Scores",
     "calibrate_predicted_iou",
+    "categories_of",
     "jittered",
     "plot_reliability",
     "score_boxes",
@@ -56,8 +57,12 @@ def validate(sam: Sam, scenes: list[TrainingScene], seed: int) -> dict[str, floa
         corrective clicks), ``iou_error`` (mean absolute error of the predicted IoU for boxes),
         ``<category>_iou`` for true boxes.
     """
-    categories = np.array([target.category for scene in scenes for target in scene.objects])
-    return summary(score_prompts(sam, scenes, seed), categories)
+    return summary(score_prompts(sam, scenes, seed), categories_of(scenes))
+
+
+def categories_of(scenes: Sequence[TrainingScene]) -> npt.NDArray[np.str_]:
+    """The category of every object of ``scenes`` in turn, as ``score_prompts`` goes through them."""
+    return np.array([target.category for scene in scenes for target in scene.objects])
 
 
 def summary(scores: dict[str, Scores], categories: npt.NDArray[np.str_]) -> dict[str, float]:

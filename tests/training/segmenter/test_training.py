@@ -28,7 +28,7 @@ from backend.training.segmenter.run import read_data, run_segmenter_training
 from backend.training.segmenter.samples import PHOTOGRAPHS, augment_colors, draw_sample, plain_sample, scene_of
 from backend.training.segmenter.settings import SegmenterSettings
 from backend.training.segmenter.training import BalancedDraw
-from backend.training.segmenter.validation import calibrate_predicted_iou, score_prompts
+from backend.training.segmenter.validation import calibrate_predicted_iou, score_prompts, validate
 from dataset_tools.errors import ConfigError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
@@ -113,7 +113,12 @@ def test_training_writes_weights_that_the_pipeline_loads(data: Path, config: dic
     assert {"score", "box_iou", "jittered_iou", "click_1_iou", "vehicle_iou"} <= set(log[-1])
     assert (tmp_path / "run" / "curves.png").exists()
     assert (tmp_path / "run" / "reliability.png").read_bytes().startswith(b"\x89PNG")
-    assert 0 <= json.loads((tmp_path / "run" / "validation.json").read_text())["box_iou"] <= 1
+    reported = json.loads((tmp_path / "run" / "validation.json").read_text())
+    _, validation = read_data(data, SegmenterSettings.of(config))
+    assert isinstance(segmenter, SamSegmenter)
+    measured = validate(segmenter.sam, validation, config["seed"])  # the file's, calibrated, in half precision
+    assert reported.keys() == {*measured, "calibration"}
+    assert {name: reported[name] for name in measured} == pytest.approx(measured, abs=0.01)
 
 
 def test_calibration_brings_predicted_iou_closer(data: Path, config: dict[str, Any]) -> None:
