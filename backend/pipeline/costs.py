@@ -20,10 +20,18 @@ __all__ = ["gflop", "seconds_per_image", "throughput"]
 
 def gflop(config: PipelineConfig) -> float | None:
     """10^9 floating point operations for one image with one object; None with weights that are not in the registry."""
-    names = {config.grounder.weights, config.segmenter.weights}  # parts of one checkpoint share what sees the image
-    parts = [_gflop(name) for name in names]
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    grounder, encoder = _gflop(config.grounder.weights), _encoding(config)
+    if grounder is None or encoder is None:
+        return None
+    if config.grounder.weights == config.segmenter.weights:  # parts of one checkpoint share what sees the image
+        return encoder
+    return grounder + encoder
+
+
+def _encoding(config: PipelineConfig) -> float | None:
+    """10^9 operations of the segmenter's encoder for a pre-label, which may look at its window twice."""
+    once = _gflop(config.segmenter.weights)
+    return None if once is None else once * (2 if config.segmenter.options.get("half_turn", False) else 1)
 
 
 def _gflop(weights: str | None) -> float | None:
@@ -38,7 +46,7 @@ def seconds_per_image(config: PipelineConfig, speeds: Mapping[bool, float]) -> f
         config: whose networks run.
         speeds: ``throughput`` without and with half precision.
     """
-    work, encoder = gflop(config), _gflop(config.segmenter.weights)
+    work, encoder = gflop(config), _encoding(config)
     if work is None or encoder is None:
         return None
     lowered = bool(config.segmenter.options.get("autocast", False))

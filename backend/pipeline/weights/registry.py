@@ -92,7 +92,7 @@ _ENTRIES = (
         _RESEARCH,
         "small detector for 15 categories (config compact)",
         shipped=True,
-        gflop=48,
+        gflop=19.6,
     ),
     WeightEntry(
         "sam_vit_b",
