@@ -121,7 +121,8 @@ class View:
         """float64[h, w]: how much each cell is of a surface and a colour, either of which may be None."""
         found = np.ones(self.surfaces.shape[1:])
         if surface == "land":
-            found = 1.0 - self.surfaces[SURFACES.index("water")] - self.surfaces[SURFACES.index("object")]
+            covered = self.surfaces[SURFACES.index("water")] + self.surfaces[SURFACES.index("object")]
+            found = np.maximum(1.0 - covered, 0.0)  # where rules see water and the networks a ship it may be over 1
         elif surface == "open":
             found = np.minimum(self.surfaces[SURFACES.index("paved")] + self.surfaces[SURFACES.index("bare")], 1.0)
         elif surface is not None:

@@ -182,7 +182,7 @@ _SURFACES = {
     "shadow": "shadow, shade, shadows, shaded",
     "land": "shore, bank, shoreline, coast, land, shoreside, waterfront, headland, riverbank, embankment",
     "roof": "terminal, concourse, hall, boathouse, boat house, clubhouse, depot, workshop, mall, store, supermarket, "
-    "hotel, school, hospital, carport",
+    "hotel, school, hospital, carport, gates, jet bridge, jet bridges, jetway, jetways, air bridge, boarding bridge",
 }
 _KIND_HINTS = {
     "large": "truck, bus, lorry, mixer, semi, rig, artic, coach, trailer, ferry, tanker, freighter, airliner, jumbo, "

@@ -272,7 +272,7 @@ def _lines(boxes: Floats, angle: float, liking: float) -> Iterator[tuple[list[in
     width = (extent * np.abs(along)).sum(axis=1)
     aside = np.abs(np.subtract.outer(middles @ across, middles @ across))
     ahead = np.abs(np.subtract.outer(middles @ along, middles @ along)) - np.add.outer(width, width) / 2
-    gap = ahead / np.maximum.outer(width, width)
+    gap = ahead / np.maximum(np.maximum.outer(width, width), 1e-6)  # a box may be a line
     one, other = np.nonzero(np.triu((aside <= 0.45 * np.minimum.outer(depth, depth)) & (gap <= _ROW_GAP), 1))
     links = list(zip(gap[one, other].tolist(), one.tolist(), other.tolist(), strict=True))
     on_line, off_line = (middles @ along).tolist(), (middles @ across).tolist()

@@ -164,7 +164,10 @@ def state_scores(condition: State, scene: Candidates, peers: Bools) -> Floats | 
             x, y = condition.direction
             said = (x == -1, y == -1, x == 1, y == 1)
             wanted = [i for i in range(4) if said[i]] or [0, 1, 2, 3]
-            return np.asarray(touches[:, wanted].max(axis=1) * _missing(scene, peers), np.float64)
+            found = touches[:, wanted].max(axis=1) * _missing(scene, peers)
+            if x and y:  # "cut off at the bottom right": by either border, and there
+                found = found * spatial.in_region(boxes, condition.direction, scene.image_size, single=False)
+            return np.asarray(found, np.float64)
         case "whole":
             return np.asarray(1.0 - touches.max(axis=1), np.float64)
         case "alone":

@@ -11,7 +11,7 @@ from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.explanation import explain
 from dataset_tools.expressions.groups import find_groups
 from dataset_tools.expressions.parser import parse
-from dataset_tools.expressions.query import Color, Extreme, Group, Part, Place, Query, Size, State
+from dataset_tools.expressions.query import Color, Extreme, Group, Part, Place, Query, Relation, Size, State
 from dataset_tools.expressions.relations import LabelledBox, choose
 from dataset_tools.expressions.spatial_scores import places
 from dataset_tools.expressions.spelling import corrected
@@ -67,6 +67,23 @@ def test_what_people_write(layout: dict[str, LabelledBox], expression: str, expe
     names = list(layout)
     assert [names[i] for i in choice.indices] == [expected], (parse(expression).constraints, choice)
     assert choice.code is None
+
+
+CUT = {
+    "left": at(30, 580, "airplane"), "first": at(700, 580, "airplane"), "second": at(760, 580, "airplane"),
+    "whole": at(400, 200, "airplane"),
+}  # fmt: skip
+
+
+def test_cut_off_at_a_corner_is_in_that_corner() -> None:
+    choice = choose(parse("left one of the planes cut off at the bottom right"), list(CUT.values()), SIZE)
+    assert [list(CUT)[i] for i in choice.indices] == ["first"], choice
+
+
+def test_in_front_of_a_house_is_at_no_end_of_it() -> None:
+    (relation,) = parse("car in front of the house").constraints
+    assert isinstance(relation, Relation)
+    assert relation.kind == "near"
 
 
 def test_a_row_may_be_tilted() -> None:

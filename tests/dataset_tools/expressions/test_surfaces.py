@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dataset_tools.expressions.appearance import SURFACES, view_of
+from dataset_tools.expressions.appearance import SURFACES, View, view_of
 from dataset_tools.expressions.descriptive_words import SURFACES as NAMED
 from dataset_tools.expressions.landmarks import surface_of
 from dataset_tools.expressions.parser import parse
@@ -33,6 +33,9 @@ def test_every_cell_of_any_image_has_shares_of_all_surfaces(size: tuple[int, int
         ("the car in the sand pit", ("bare", None)),
         ("the car in the car park", ("open", None)),
         ("the car in the front yard", ("grass", None)),
+        ("the plane at the gates", ("roof", None)),
+        ("the car near the jet bridge", ("roof", None)),
+        ("the car left of the gate", None),
         ("the jet on the runway", None),
     ],
 )
@@ -43,3 +46,11 @@ def test_what_a_landmark_is_looked_for_as(expression: str, surface: tuple[str, s
 
 def test_every_named_surface_can_be_looked_for() -> None:
     assert set(NAMED.values()) <= {*SURFACES, "land", "open"}
+
+
+def test_land_is_never_less_than_none() -> None:
+    surfaces = np.zeros((len(SURFACES), 1, 2))
+    surfaces[SURFACES.index("water")] = [[0.7, 0.2]]
+    surfaces[SURFACES.index("object")] = [[0.5, 0.3]]  # the networks' own share: the rules knew no such thing
+    land = View(surfaces, np.zeros((12, 1, 2))).layer("land", None)
+    np.testing.assert_allclose(land, [[0.0, 0.5]])
