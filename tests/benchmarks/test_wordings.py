@@ -1,12 +1,14 @@
-"""People's own sentences over true boxes: 562 of ours about training scenes, in tests/data/sentences.jsonl.
+"""People's own sentences over true boxes: 596 of ours about training scenes, in tests/data/sentences.jsonl.
 
 250 were written by looking at the numbered boxes of 33 images of nwpu_vhr10 and isaid_512 (parts ``train``), the chance
 is fitted on them; 102 (ids from 250 on) by looking at one object, drawn by chance and marked, in each of 51 further
 images (``train`` and ``val``), ten of which were not understood: the numbered boxes show that others fit as well; 134
 (ids from 352 on) in the same way about 67 objects in 67 images again, in the manner of a clerk, a pilot, a geographer,
 a sailor, a gamer and somebody whose English is not the first language; 76 terse ones (ids from 486 on) about 60 objects
-in 60 further images (``train``), marked, of categories as frequent as in ``tune``. All were written before any rule
-was tried on them; faults that they showed were mended by kind afterwards.
+in 60 further images (``train``), marked, of categories as frequent as in ``tune``; 34 terse ones (ids from 562 on)
+about 34 objects drawn by chance in as many further images (``train``; three of inria_256), marked. All were written
+before any rule was tried on them; faults that they showed were mended by kind afterwards. The last 34 are harder: 53 %
+were right, 21 % wrong.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def measured(request: pytest.FixtureRequest) -> dict[str, dict[str, float | int]
     return table(answers(rows, situations(rows, shared)))
 
 
-@pytest.mark.parametrize(("style", "right", "wrong"), [("terse", 0.73, 0.06), ("natural", 0.69, 0.06)])
+@pytest.mark.parametrize(("style", "right", "wrong"), [("terse", 0.72, 0.07), ("natural", 0.69, 0.06)])
 def test_sentences_of_our_own(
     measured: dict[str, dict[str, float | int]], style: str, right: float, wrong: float
 ) -> None:

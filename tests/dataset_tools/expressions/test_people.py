@@ -86,6 +86,11 @@ def test_in_front_of_a_house_is_at_no_end_of_it() -> None:
     assert relation.kind == "near"
 
 
+def test_boxes_without_extent_are_no_error() -> None:
+    points = [at(0, 0, "ship", 0, 0) for _ in range(5)]
+    assert choose(parse("the larger of the two ships on the left"), points, SIZE).code is not None
+
+
 def test_a_row_may_be_tilted() -> None:
     scene = Candidates.of(list(PLANES.values()), SIZE)
     best = find_groups(scene.boxes, scene.of_category("airplane") > 0, "row", 5)[0]
