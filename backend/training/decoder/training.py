@@ -31,6 +31,7 @@ from backend.training.segmenter.training import interactive_rounds, means_of
 from backend.training.segmenter.validation import (
     Scores,
     calibrate_predicted_iou,
+    calibrated,
     score_boxes,
     score_clicks,
     summary,
@@ -311,8 +312,7 @@ class _Tuning:
         if self.validation:
             scores = self._scores()
             if len(scores["box"]) >= CALIBRATE_FROM:
-                calibrate_predicted_iou(self.sam, np.concatenate(list(scores.values())))
-                scores = self._scores()
+                scores = calibrated(scores, calibrate_predicted_iou(self.sam, np.concatenate(list(scores.values()))))
             after = self._figures(scores)
         tensors = {name: value.detach().cpu().clone() for name, value in self.part.state_dict().items()}
         return TunedDecoder(tensors, self.before, after, self.best_step)

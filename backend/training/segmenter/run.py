@@ -19,6 +19,7 @@ from backend.training.segmenter.shapes import shape_scenes
 from backend.training.segmenter.training import train_segmenter
 from backend.training.segmenter.validation import (
     calibrate_predicted_iou,
+    calibrated,
     categories_of,
     plot_reliability,
     score_prompts,
@@ -76,10 +77,10 @@ def export_weights(
     sam.load_state_dict(best)
     sam = sam.to(memory_format=torch.channels_last).eval()
     scores = score_prompts(sam, validation, settings.seed)
-    slope, offset = calibrate_predicted_iou(sam, np.concatenate(list(scores.values())))
-    calibrated = {kind: values * (1, slope) + (0, offset) for kind, values in scores.items()}  # IoU, predicted IoU
-    plot_reliability(out / "reliability.png", calibrated)
-    report = {"calibration": (slope, offset), **summary(calibrated, categories_of(validation))}
+    line = calibrate_predicted_iou(sam, np.concatenate(list(scores.values())))
+    scores = calibrated(scores, line)
+    plot_reliability(out / "reliability.png", scores)
+    report = {"calibration": line, **summary(scores, categories_of(validation))}
     (out / "validation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     metadata = {"architecture": ARCHITECTURE, "img_size": str(size), "model": json.dumps(settings.network())}
     save_weights(out / "model.safetensors", sam.state_dict(), torch.float16, metadata)

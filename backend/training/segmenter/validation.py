@@ -6,7 +6,7 @@ is corrected by a straight line fitted on validation scenes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from dataset_tools.geometry import Box
 __all__ = [
     "Scores",
     "calibrate_predicted_iou",
+    "calibrated",
     "categories_of",
     "jittered",
     "plot_reliability",
@@ -114,6 +115,15 @@ def calibrate_predicted_iou(sam: Sam, scores: Scores) -> tuple[float, float]:
     last.weight.mul_(slope)
     last.bias.mul_(slope).add_(offset)
     return slope, offset
+
+
+def calibrated(scores: Mapping[str, Scores], line: tuple[float, float]) -> dict[str, Scores]:
+    """What ``score_prompts`` would give for a network that ``calibrate_predicted_iou`` corrected by ``line``.
+
+    Masks do not depend on the correction, and which of several is the best neither: the slope is positive.
+    """
+    slope, offset = line
+    return {kind: np.column_stack([values[:, 0], slope * values[:, 1] + offset]) for kind, values in scores.items()}
 
 
 def plot_reliability(path: Path, scores: dict[str, Scores]) -> None:

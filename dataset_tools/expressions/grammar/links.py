@@ -37,7 +37,9 @@ _RELATIONS: dict[str, RelationKind] = {
 }
 _SKIPPED = ("filler", "one", "unknown", "article", "frame", "part", "image_part", "inverse", "there", "possessive",
             "sort")  # fmt: skip
-_ENDS = tuple(f" {end} of" for end in ("end", "head", "front", "back", "start", "beginning", "foot", "tail"))
+_ENDS = tuple(f" {end} of" for end in ("the end", "very end", "the head", "the front", "the back", "the start",
+                                       "the beginning", "the foot", "the tail"))  # fmt: skip
+"""How a preposition that names an end ends; "in front of" names none."""
 _TELLING = ("relative", "over", "between", "nearest", "surrounded", "near")
 
 
@@ -91,11 +93,11 @@ class Links(Exclusions):
             return
         phrase.close_pending()
         if (
-            kind in ("in", "of", "on") or lexeme.text in ("at", "along") or self._at_end(lexeme.text)
+            kind in ("in", "of", "on") or lexeme.text in ("at", "along") or lexeme.text.endswith(_ENDS)
         ) and self.group_ahead():
             phrase.plural = phrase.plural and phrase.has_noun
             self.take_group(phrase, depth, partitive=not phrase.has_noun)
-            if self._at_end(lexeme.text):
+            if lexeme.text.endswith(_ENDS):
                 phrase.add(State("end"))
         elif kind == "category":  # a second noun without a link: "ship harbor", "house whose roof is red"
             self.at -= 1
@@ -237,16 +239,11 @@ class Links(Exclusions):
             if not (phrase.has_noun and self.take_and_before_noun()):
                 return found
 
-    @staticmethod
-    def _at_end(text: str) -> bool:
-        """Whether a preposition names an end ("at the front of"), as "in front of" does not."""
-        return text.endswith(_ENDS) and not text.endswith("in front of")
-
     def _names_end(self, start: int) -> bool:
         """Whether an end of it was named: "at the end of the pier", "the pier's outer end"."""
         read = self.words[start : self.at]
         ends = [n for n, word in enumerate(read) if word.kind == "part" and word.text in ("end", "tip")]
-        return self._at_end(self.before(start).text) or any(
+        return self.before(start).text.endswith(_ENDS) or any(
             [word.kind for word in read[n + 1 : n + 2]] == ["of"] or any(word.kind == "possessive" for word in read[:n])
             for n in ends
         )
