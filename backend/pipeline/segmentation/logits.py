@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from backend.pipeline.types import Embedding, Mask
+from backend.pipeline.types import Box, Embedding, Mask
 
-__all__ = ["STABILITY_OFFSET", "PlacedLogits", "hold_clicks", "upsampled"]
+__all__ = ["STABILITY_OFFSET", "PlacedLogits", "hold_clicks", "moved", "upsampled"]
 
 STABILITY_OFFSET = 1.0
 """Distance of the stability score's logit thresholds from the mask threshold (as in SAM's mask generator)."""
@@ -136,6 +136,29 @@ def _value_at(logits: Tensor, x: float, y: float) -> float:
     corners = logits[upper : upper + 2, left : left + 2].cpu().numpy()
     across = corners @ np.array([1 - (x - left), x - left])[: corners.shape[1]]
     return float(np.array([1 - (y - upper), y - upper])[: len(across)] @ across)
+
+
+def moved(logits: npt.NDArray[np.float32], before: Box, after: Box) -> npt.NDArray[np.float32]:
+    """``logits`` float32[n, n] of the window ``before`` as those of the window ``after``: a mask prompt for it.
+
+    Bilinear, cut to what a mask prompt is sure of; surely no object where ``before`` did not reach. Windows fill the
+    network's square input by their longer sides, from its upper left corner.
+    """
+    side = len(logits)
+    old, new = (max(window.width, window.height) / side for window in (before, after))
+    along = (np.arange(side) + 0.5) * new
+    columns = ((along + after.x0 - before.x0) / old - 0.5).astype(np.float32)
+    rows = ((along + after.y0 - before.y0) / old - 0.5).astype(np.float32)
+    across, down = np.meshgrid(columns, rows)
+    placed = cv2.remap(
+        np.clip(logits, -_SUREST, _SUREST),
+        across,
+        down,
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=-_SUREST,
+    )
+    return np.asarray(placed, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from backend.pipeline.types import Box, Embedding, Prompts
 from dataset_tools.errors import PromptError
 
 __all__ = [
+    "WINDOW_FACTOR",
     "PromptTensors",
     "half_turned",
     "prompt_tensors",

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from backend.pipeline.segmentation.logits import upsampled
+from backend.pipeline.segmentation.logits import moved, upsampled
+from backend.pipeline.types import Box
 
 SIDE, LOW = 256, 64
 
@@ -53,3 +54,16 @@ def test_only_the_objects_part_is_made() -> None:
     assert nothing.logits.size == 0
     beside = upsampled(blob(np.random.default_rng(0), 60, 20, 2), SIDE, (128, SIDE), (256, 512), -1.0)
     assert beside.logits.size == 0
+
+
+def test_moved_logits_say_the_same_of_the_same_place() -> None:
+    logits = np.where(np.hypot(*(np.mgrid[:LOW, :LOW] - 20)) < 10, 3, -3).astype(np.float32)
+    before = Box(100, 100, 164, 164)
+    assert np.allclose(moved(logits, before, before), logits)
+    further = moved(logits, before, Box(90, 110, 154, 174))
+    assert np.allclose(further[:54, 10:], logits[10:, :54])
+    assert (further[:, :9] == -6).all(), "left of the window before"
+    half = moved(logits, before, Box(68, 68, 196, 196))
+    assert half[26, 26] == 3, "(120, 120), in the middle of the disc"
+    assert half[26, 16] == -3
+    assert half[2, 2] == half[60, 60] == -6

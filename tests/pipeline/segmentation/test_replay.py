@@ -92,8 +92,8 @@ class Believing:
 @pytest.mark.parametrize(
     ("sides", "sure", "expected"),
     [
-        # A car: through the large windows the road is outlined, with more certainty.
-        ({70: 16, 175: 120, 438: 200}, {70: 0.6, 175: 0.7, 438: 0.7}, 40),
+        # A car: through the large windows the road is outlined, as far as they reach, with more certainty.
+        ({70: 16, 175: 170, 300: 300}, {70: 0.6, 175: 0.7, 300: 0.6}, 40),
         # Through the small one a hangar fills everything.
         ({70: 70, 175: 90, 438: 90}, {70: 0.5, 175: 0.9, 438: 0.7}, 158),
     ],
@@ -104,6 +104,49 @@ def test_one_click_takes_the_object_and_not_what_lies_around_it(
     segmenter = Believing(sides, sure)
     replay(segmenter, segmenter.embed, SIZE, clicks((150, 120, 1)))  # type: ignore[arg-type]
     assert segmenter.windows[-1].width == pytest.approx(expected, abs=2)
+
+
+class Knowing:
+    """Outlines ``objects`` as far as a window shows them, the next one from each negative click on."""
+
+    def __init__(self, *objects: Mask) -> None:
+        self.objects = objects
+        self.decoded: list[tuple[Box, npt.NDArray[np.float32] | None]] = []
+
+    def window_for(self, box: Box, image_size: tuple[int, int]) -> Box:
+        return window_for(box, image_size)
+
+    def embed(self, window: Box) -> Embedding:
+        return Embedding(repr(window), np.zeros((1, 1, 1), np.float16), SIZE, window)
+
+    def decode(self, embedding: Embedding, prompts: Prompts) -> MaskPrediction:
+        window = embedding.window
+        self.decoded.append((window, prompts.mask_logits))
+        seen = np.zeros(SIZE, np.bool_)
+        rows, columns = (slice(max(int(a), 0), int(b)) for a, b in (window[1::2], window[::2]))
+        seen[rows, columns] = self.objects[int((prompts.point_labels == 0).sum())][rows, columns]
+        sure = 0.9 if window.width <= 122 else 0.3
+        return MaskPrediction(seen, sure, np.full((4, 4), 5, np.float32), lambda: 1.0)
+
+
+def test_a_mask_that_runs_into_its_windows_border_gets_a_larger_one() -> None:
+    hangar = block(70, 40, 160)
+    segmenter = Knowing(hangar)
+    found = replay(segmenter, segmenter.embed, SIZE, clicks((150, 120, 1)))  # type: ignore[arg-type]
+    assert np.array_equal(found.mask, hangar)
+    (small, _), (large, before) = segmenter.decoded[-2:]
+    assert small.width == 123
+    assert large.width >= 1.75 * 160
+    assert before is not None
+    assert (before == -6).any(), "nothing is known of what the small window did not show"
+
+
+def test_a_negative_click_that_leaves_a_small_object_brings_it_near() -> None:
+    segmenter = Knowing(block(100, 70, 100), block(140, 110, 20))
+    replay(segmenter, segmenter.embed, SIZE, clicks((150, 120, 1)))  # type: ignore[arg-type]
+    assert segmenter.decoded[-1][0].width == 175
+    replay(segmenter, segmenter.embed, SIZE, clicks((150, 120, 1), (110, 80, 0)))  # type: ignore[arg-type]
+    assert segmenter.decoded[-1][0].width == 40
 
 
 def test_models_of_whole_images_look_for_no_window(image: Image) -> None:
