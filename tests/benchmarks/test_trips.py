@@ -53,7 +53,7 @@ def trips() -> dict[str, Trip]:
 @pytest.mark.parametrize(
     ("name", "modules", "changes"),
     [
-        ("warm click", 31, 100),
+        ("warm click", 31, 103),
         ("first pre-label", 68, 394),
         ("webhook", 8, 10),
         ("export record to REFER", 21, 122),
