@@ -58,12 +58,13 @@ class _Sight(NamedTuple):
 
     Attributes:
         window: that they are decoded in.
-        extent: the box around the parts of the mask under positive clicks; of area 0 where there are none.
+        extent: the box around the parts of the mask under positive clicks, of area 0 where there are none; None where
+            every window is the whole image and nothing can move it.
         logits: float32[h, w] of the last decode, None before the first.
     """
 
     window: Box
-    extent: Box
+    extent: Box | None
     logits: npt.NDArray[np.float32] | None
 
 
@@ -189,7 +190,7 @@ class _Session:
             supposed = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
             windows.setdefault(self._segmenter.window_for(supposed, self._image_size), side)
         if len(windows) == 1:
-            return _Sight(next(iter(windows)), Box(x, y, x, y), None)
+            return _Sight(next(iter(windows)), None, None)
         seen = [(side, self._decoded(window, _positive(click), None)) for window, side in windows.items()]
         tried = [(side, found.predicted_iou, _clicked_extent(found.mask, click)) for side, found in seen]
         extent = max(tried, key=lambda one: _belief(*one))[2]
@@ -198,12 +199,16 @@ class _Session:
     def _next_sight(self, sight: _Sight, seen: Prompts) -> tuple[_Sight, MaskPrediction]:
         """What the last of the clicks ``seen`` makes of ``sight``."""
         window, extent, logits = sight
+        if extent is None:
+            prediction = self._decoded(window, seen, logits)
+            return _Sight(window, None, prediction.low_res_logits), prediction
         positive = seen.points[seen.point_labels == 1]
         if not _within(positive, window).all():
             window, logits = self._moved(sight, self._segmenter.window_for(_hull(extent, positive), self._image_size))
         prediction = self._decoded(window, seen, logits)
-        sight = _Sight(window, _clicked_extent(prediction.mask, positive), prediction.low_res_logits)
-        wanted = self._wanted(sight, positive)
+        extent = _clicked_extent(prediction.mask, positive)
+        sight = _Sight(window, extent, prediction.low_res_logits)
+        wanted = self._wanted(window, extent, positive)
         if wanted == window:
             return sight, prediction
         window, logits = self._moved(sight, wanted)
@@ -216,9 +221,8 @@ class _Session:
     def _moved(self, sight: _Sight, window: Box) -> tuple[Box, npt.NDArray[np.float32] | None]:
         return window, None if sight.logits is None else moved(sight.logits, sight.window, window)
 
-    def _wanted(self, sight: _Sight, positive: npt.NDArray[np.float32]) -> Box:
-        """The window that the mask of ``sight`` asks for: its own, unless that is much too large or cuts it off."""
-        window, extent = sight.window, sight.extent
+    def _wanted(self, window: Box, extent: Box, positive: npt.NDArray[np.float32]) -> Box:
+        """The window that a mask in ``extent`` asks for: its own, unless that is much too large or cuts it off."""
         if not extent.area:
             return window
         hull, (height, width) = _hull(extent, positive), self._image_size
