@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,9 @@ _SMALLNESS, _OUTGROWN = 0.075, 0.9
 
 Embed = Callable[[Box], Embedding]
 """Features of one window of the image at hand: ``Segmenter.embed`` or a look-up in a store before it."""
+
+
+_Kept = TypeVar("_Kept")
 
 
 class _Sight(NamedTuple):
@@ -167,11 +170,8 @@ class _Session:
         def key(count: int) -> Hashable:
             return self._names, prompts.points[:count].tobytes(), prompts.point_labels[:count].tobytes()
 
-        done = len(prompts.points)
-        sight: _Sight | None = None
-        while done > first and sight is None:
-            done -= 1
-            sight = self._cache.sights.get(key(done))
+        newest = _newest(self._cache.sights, key, first, len(prompts.points))
+        done, sight = newest
         if sight is None:
             done, click = first - 1, prompts.points[first - 1 : first]
             if (sight := self._cache.sights.get((self._names, click.tobytes()))) is None:
@@ -252,10 +252,8 @@ class _Session:
             return self._names, window, prompts.box, region is not None, clicks
 
         embedding = self._embed(window)
-        logits, done = None, total
-        while done > first and logits is None:
-            done -= 1
-            logits = self._cache.logits.get(key(done))
+        newest = _newest(self._cache.logits, key, first, total)
+        done, logits = newest
         start = first if logits is None else done + 1
         if logits is None and region is not None:
             logits = self._segmenter.mask_prompt(embedding, region)
@@ -265,6 +263,16 @@ class _Session:
             logits = prediction.low_res_logits
             self._cache.logits.put(key(count), logits, logits.nbytes)
         return prediction
+
+
+def _newest(
+    kept: BoundedCache[Hashable, _Kept], key: Callable[[int], Hashable], first: int, total: int
+) -> tuple[int, _Kept | None]:
+    """The largest count of clicks, from ``first`` on and below ``total``, of which something is kept, and that."""
+    for count in range(total - 1, first - 1, -1):
+        if (found := kept.get(key(count))) is not None:
+            return count, found
+    return first, None
 
 
 def _clicked_extent(mask: Mask, clicks: npt.NDArray[np.float32]) -> Box:
