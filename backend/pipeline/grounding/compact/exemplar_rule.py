@@ -1,7 +1,8 @@
-"""How a category is recognised from its first objects: a ridge regression of objects against all else, and a threshold.
+"""How a category is recognised from its first objects: ridge regressions of objects against all else, and a threshold.
 
 Closed in form; as exemplar-LDA ("Discriminative decorrelation", ECCV 2012) it works from one object on. Background is
-known by its moments only.
+known by its moments only. Each part of the description has a regression of its own, and their weighted mean decides:
+the two err at different places, and the backbone's part, which knows nothing of objects, wants several to be of use.
 """
 
 from __future__ import annotations
@@ -10,27 +11,35 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.pipeline.grounding.compact.cells import Array
+from backend.pipeline.grounding.compact.cells import Array, Cells
 from backend.pipeline.grounding.exemplars import Lesson
 
-__all__ = ["Rule", "best_of", "fitted", "ious", "triangle", "with_threshold"]
+__all__ = ["PARTS", "Rule", "best_of", "fitted", "ious", "triangle", "window_side", "with_threshold"]
+
+PARTS = ("moments", "sized")
+"""Of a lesson, the background's moments of both parts of the descriptors, in their order."""
 
 _SHRINKAGE = 0.1
-_POSITIVE_WEIGHT, _OTHER_WEIGHT = 0.02, 0.2
+_POSITIVE_WEIGHT, _OTHER_WEIGHT = 0.1, 0.1
 """Weight of the objects and of what was rejected against the background, in the regression."""
-_PER_PROTOTYPE = 12
-_MOST_PROTOTYPES = 4
-_OBJECT = 0.7
-"""What an unseen object may score, where the accepted ones are at 1 and the background at 0."""
-_THRESHOLD_WORTH = 4.0
-"""So many accepted objects set the threshold as much as that does."""
+_AROUND, _AROUND_WORTH = 0.5, 3.0
+"""Most weight of what the backbone says of the window, of which so many objects give it half."""
+_FIRST, _EACH = 0.72, 0.08
+"""Threshold after one object, where the mean accepted one is at 1 and the background at 0, and what it rises by as
+their number grows e-fold: the surer the direction, the more of an unseen object lies along it.
+"""
+_THRESHOLD_WORTH = 40.0
+"""So many accepted objects set the threshold as much as the usual one does."""
 _THRESHOLDS = (0.3, 1.3)
 _CROWD, _CROWD_FLOOR = 3, 10
 """An image holds at most so many times the objects of any that was taught; but so many are always allowed."""
+_SHARE = 0.7
+"""Side of the window that says what an object looks like, as a share of the root of the objects' area."""
+_ANY_SIDE = 24.0
+"""Side in pixels where there is no object yet."""
 _STEEPNESS = 8.0
 _PEAKS = 400
 """Cells looked at, in twenties."""
@@ -39,19 +48,23 @@ _OVERLAP = 0.4
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """How a category is recognised: ``prototypes`` float32[K, D] of the regression on standardised descriptors."""
+    """How a category is recognised: the score of a descriptor float32[D] is ``weights`` float32[D] times it, less
+    ``offset``. ``sizes`` float32[N, 2] of the objects, (width, height).
+    """
 
-    mean: Array
-    scale: Array
-    prototypes: Array
+    weights: Array
+    offset: float
+    sizes: Array
     threshold: float
     most: int
 
     def scores(self, features: Array) -> Array:
-        """float32[N]: 1 at objects, 0 at background."""
-        weights = self.prototypes / self.scale  # in place of standardising a hundred thousand descriptors
-        values = features @ weights.T - weights @ self.mean
-        return np.asarray(values.max(axis=1), np.float32)
+        """float32[N] of descriptors [N, D]: 1 at objects, 0 at background."""
+        return np.asarray(features @ self.weights - self.offset, np.float32)
+
+    def scores_of(self, cells: Cells) -> Array:
+        """float32[N] of all cells of an image, the objects' surroundings taken as large as the lessons' objects are."""
+        return cells.weighted(self.weights, window_side(self.sizes)) - np.float32(self.offset)
 
     def probability(self, scores: Array) -> Array:
         """In [0, 1]; a half at the threshold."""
@@ -59,24 +72,25 @@ class Rule:
 
 
 def with_threshold(taught: Sequence[Lesson]) -> Rule:
-    """The rule of all lessons, its threshold from how rules of the other lessons rate the objects of each."""
+    """The rule of all lessons, its threshold from how rules of the other lessons rate the objects of each.
+
+    Both are rated where they look most like an object, as in an image that is searched: the mean of an object's middle
+    scores less, and a threshold for that lets far too much through.
+    """
     objects: list[float] = []
     others: list[float] = []
     holding = [n for n, lesson in enumerate(taught) if len(lesson["objects"])]
     for left_out in holding if len(holding) > 1 else ():
         rule = fitted([lesson for n, lesson in enumerate(taught) if n != left_out])
         lesson = taught[left_out]
-        objects += rule.scores(lesson["objects"]).tolist()
+        objects += rule.scores(lesson["peaks"]).tolist()
         others += rule.scores(np.concatenate([lesson["others"], lesson["hard"]])).tolist()
     rule = fitted(taught)
-    hard = np.concatenate([rule.scores(lesson["hard"]) for lesson in taught])
-    # The rule has seen these: unseen ones score higher, and unseen objects lower than 1.
-    common = 0.5 * (_OBJECT + max(0.2, float(hard.max(initial=0.2))))
     if not objects:
-        return replace(rule, threshold=float(np.clip(common, *_THRESHOLDS)))
+        return rule
     own = _even(np.array(objects), np.array(others))
     weight = len(objects) / (len(objects) + _THRESHOLD_WORTH)
-    return replace(rule, threshold=float(np.clip(weight * own + (1 - weight) * common, *_THRESHOLDS)))
+    return replace(rule, threshold=float(np.clip(weight * own + (1 - weight) * rule.threshold, *_THRESHOLDS)))
 
 
 def _even(objects: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> float:
@@ -92,44 +106,50 @@ def _even(objects: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> 
 
 
 def fitted(taught: Sequence[Lesson]) -> Rule:
-    """The rule of all lessons, at least one of them with an object, with a threshold that nobody measured."""
+    """The rule of all lessons, at least one of them with an object, with the usual threshold for so many objects."""
     counts = np.array([float(lesson["cells"][0]) for lesson in taught])
     most = max(_CROWD_FLOOR, _CROWD * int(max(lesson["most"][0] for lesson in taught)))
     mean = np.average([lesson["mean"] for lesson in taught], axis=0, weights=counts)
-    moments = _square(np.average([lesson["moments"] for lesson in taught], axis=0, weights=counts))
-    covariance = moments - np.outer(mean, mean)
+    objects = np.concatenate([lesson["objects"] for lesson in taught]) - mean
+    others = np.concatenate([lesson[name] for lesson in taught for name in ("others", "hard")]) - mean
+    parts = []
+    start = 0
+    for name in PARTS:
+        moments = _square(np.average([lesson[name] for lesson in taught], axis=0, weights=counts))
+        part = slice(start, start := start + len(moments))
+        covariance = moments - np.outer(mean[part], mean[part])
+        parts.append(_regression(objects[:, part], others[:, part], covariance))
+    around = _AROUND * len(objects) / (len(objects) + _AROUND_WORTH)
+    weights = np.concatenate([(1 - around) * parts[0], around * parts[1]])
+    sizes = np.concatenate([lesson["sizes"] for lesson in taught])
+    usual = _FIRST + _EACH * math.log(max(1, len(objects)))
+    return Rule(weights.astype(np.float32), float(weights @ mean), sizes, threshold=usual, most=most)
+
+
+def _regression(
+    objects: npt.NDArray[np.float64], others: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Weights float64[D] by which the objects' mean scores 1 where the background's, from which all are measured, is 0.
+
+    One direction for all objects: the best of several, one for each group of objects that look alike, let through what
+    looks like any of them a little.
+    """
     scale = np.sqrt(np.clip(np.diag(covariance), 1e-6, None)) + 1e-3
-    correlation = covariance / np.outer(scale, scale)
-    objects = (np.concatenate([lesson["objects"] for lesson in taught]) - mean) / scale
-    others = (np.concatenate([lesson[name] for lesson in taught for name in ("others", "hard")]) - mean) / scale
-    system = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(mean))
+    objects, others = objects / scale, others / scale
+    system = (1 - _SHRINKAGE) * covariance / np.outer(scale, scale) + _SHRINKAGE * np.eye(len(scale))
     if len(others):
-        system = system + _OTHER_WEIGHT * (others.T @ others) / (len(others) + 2)
-    prototypes = []
-    for members in _clusters(objects, system):
-        target = members.mean(axis=0)
-        within = system + _POSITIVE_WEIGHT * (members.T @ members) / len(members)
-        weights = np.linalg.solve(within, target)
-        prototypes.append(weights / max(1e-6, float(weights @ target)))
-    return Rule(
-        mean.astype(np.float32),
-        scale.astype(np.float32),
-        np.array(prototypes, np.float32),
-        threshold=_OBJECT,
-        most=most,
-    )
+        system += _OTHER_WEIGHT * (others.T @ others) / (len(others) + 2)
+    system += _POSITIVE_WEIGHT * (objects.T @ objects) / len(objects)
+    target = objects.mean(axis=0)
+    weights = np.linalg.solve(system, target)
+    return np.asarray(weights / max(1e-6, float(weights @ target)) / scale)
 
 
-def _clusters(objects: npt.NDArray[np.float64], system: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
-    """The objects in groups that look alike, one prototype for each: K-means in the whitened space."""
-    count = min(_MOST_PROTOTYPES, max(1, len(objects) // _PER_PROTOTYPE))
-    if count == 1:
-        return [objects]
-    whitened = np.linalg.solve(np.linalg.cholesky(system), objects.T).T.astype(np.float32)
-    cv2.setRNGSeed(0)
-    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 1e-4)
-    _, labels, _ = cv2.kmeans(whitened, count, None, criteria, 4, cv2.KMEANS_PP_CENTERS)
-    return [objects[labels.ravel() == number] for number in range(count) if (labels == number).any()]
+def window_side(sizes: Array) -> float:
+    """Side in pixels of the window that places are described by, for objects of ``sizes`` [N, 2]."""
+    if not len(sizes):
+        return _ANY_SIDE
+    return max(1.0, _SHARE * float(np.median(np.sqrt(np.clip(sizes, 1, None).prod(axis=1)))))
 
 
 def best_of(boxes: Array, scores: Array, threshold: float, most: int) -> list[int]:

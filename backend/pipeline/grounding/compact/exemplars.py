@@ -1,8 +1,8 @@
 """Find more like this with the compact detector: its features say what looks alike, its box head where it ends.
 
 The head that measures boxes was trained on all categories at once and knows none: at the middle of an object that the
-detector has never seen it still gives the object's box. What is an object of the wanted category is decided by a ridge
-regression over what cells look like (``cells``), closed in form (``exemplar_rule``): the accepted objects' middles
+detector has never seen it still gives the object's box. What is an object of the wanted category is decided by ridge
+regressions over what cells look like (``cells``), closed in form (``exemplar_rule``): the accepted objects' middles
 against the images' background and against what was rejected.
 """
 
@@ -14,11 +14,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.bounded_cache import BoundedCache
 from backend.pipeline.grounding.compact.cells import Array, Cells, cells_of
 from backend.pipeline.grounding.compact.detections import Detection
-from backend.pipeline.grounding.compact.exemplar_rule import Rule, best_of, fitted, ious, triangle, with_threshold
+from backend.pipeline.grounding.compact.exemplar_rule import (
+    Rule,
+    best_of,
+    fitted,
+    ious,
+    triangle,
+    window_side,
+    with_threshold,
+)
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration
 from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lesson, Lessons, digest
@@ -55,7 +64,7 @@ class CompactMatcher:
         for name, value in sorted(self._detector.state_dict().items()):
             if not name.startswith(("adapter.", "semantic.")):
                 state.update(name.encode() + value.cpu().numpy().tobytes())
-        self._encoder = f"compact-exemplars-3-{state.hexdigest()[:16]}"
+        self._encoder = f"compact-exemplars-4-{state.hexdigest()[:16]}"
         self._rules: BoundedCache[str, Rule] = BoundedCache(4_000_000)
         self._kept: tuple[weakref.ref[Image], Cells] | None = None
 
@@ -74,33 +83,46 @@ class CompactMatcher:
         key: str | None = None,  # noqa: ARG002 - the interface's
     ) -> Lesson:
         """See ``ExemplarMatcher``: ``objects`` and ``others`` float32[N, D], one descriptor for each; of the background
-        ``mean`` [D], ``moments`` (``triangle``) and ``cells`` [1]; ``hard`` float16[M, D], what of it looks most like
-        an object; ``most`` [1], how many objects there are; ``sizes`` [N, 2], (width, height) of each.
+        ``mean`` [D], ``moments`` and ``sized`` (``triangle``) of the descriptors' two parts, and ``cells`` [1];
+        ``hard`` float16[M, D], what of it looks most like an object; ``most`` [1], how many objects there are;
+        ``sizes`` [N, 2], (width, height) of each; ``peaks`` float16[N, D], what of each object's middle looks most like
+        one, as what is found in another image does.
         """
         cells = self._cells(image)
         near = np.zeros(len(cells.boxes), bool)
         for box in objects:
             near |= ious(np.array(box, np.float32), cells.boxes) > 0.1
         rest = np.flatnonzero(~near)
-        drawn = cells.features[np.random.default_rng(0).permutation(rest)[:_BACKGROUND_CELLS]].astype(np.float64)
-        lesson = {
-            "objects": self._middles(cells, objects),
-            "others": self._middles(cells, others),
-            "hard": np.zeros((0, cells.features.shape[1]), np.float32),
-            "mean": drawn.mean(axis=0).astype(np.float32),
-            "moments": triangle(drawn.T @ drawn / max(1, len(drawn))),
+        drawn = np.random.default_rng(0).permutation(rest)[:_BACKGROUND_CELLS]
+        sizes = np.array([(box.width, box.height) for box in objects], np.float32).reshape(-1, 2)
+        side = window_side(sizes)
+        background = cells.described(drawn, side).astype(np.float64)
+        look, around = np.split(background, [cells.features.shape[1]], axis=1)
+        lesson: dict[str, npt.NDArray[np.floating]] = {
+            "objects": self._middles(cells, objects, side),
+            "others": self._middles(cells, others, side),
+            "hard": np.zeros((0, cells.dimensions), np.float32),
+            "mean": background.mean(axis=0).astype(np.float32),
+            "moments": triangle(look.T @ look / max(1, len(drawn))),
+            "sized": triangle(around.T @ around / max(1, len(drawn))),
             "cells": np.array([len(drawn)], np.float32),
             "most": np.array([len(objects)], np.float32),
-            "sizes": np.array([(box.width, box.height) for box in objects], np.float32).reshape(-1, 2),
+            "sizes": sizes,
         }
         for _ in range(_SEARCHES if len(lesson["objects"]) else 0):
-            scores = fitted([lesson]).scores(cells.features)
+            scores = fitted([lesson]).scores_of(cells)
             scores[near] = -np.inf
             if not complete:
                 scores[scores > _SAME] = -np.inf  # they may be objects that nobody has outlined yet
             found = best_of(cells.boxes, scores, scores.max() + 0.1, _HARD)
-            lesson["hard"] = np.concatenate([lesson["hard"], cells.features[found]])
-        return {**lesson, "hard": lesson["hard"].astype(np.float16)}
+            described = cells.described(np.array(found, np.int64), side)
+            lesson["hard"] = np.concatenate([lesson["hard"], described])
+        peaks: Array = np.zeros((0, cells.dimensions), np.float32)
+        if len(lesson["objects"]):
+            scores = fitted([lesson]).scores_of(cells)
+            best = [middle[np.argmax(scores[middle])] for middle in self._around(cells, objects) if len(middle)]
+            peaks = cells.described(np.array(best, np.int64), side)
+        return {**lesson, "hard": lesson["hard"].astype(np.float16), "peaks": peaks.astype(np.float16)}
 
     def find(self, image: Image, lessons: Lessons, *, key: str | None = None) -> tuple[Grounding, ...]:  # noqa: ARG002
         """See ``ExemplarMatcher``."""
@@ -112,7 +134,7 @@ class CompactMatcher:
                 continue
             cells = cells or self._cells(image)
             sizes = _sizes(taught)
-            scores = rule.scores(cells.features)
+            scores = rule.scores_of(cells)
             for index in best_of(cells.boxes, scores, rule.threshold, rule.most):
                 box = Box(*cells.boxes[index].tolist()).clip(image.shape[1], image.shape[0])
                 probability = float(rule.probability(scores[index : index + 1])[0])
@@ -149,23 +171,32 @@ class CompactMatcher:
         rule = self._rules.get(name)
         if rule is None:
             rule = with_threshold(taught)
-            self._rules.put(name, rule, rule.prototypes.nbytes + 2 * rule.mean.nbytes)
+            self._rules.put(name, rule, rule.weights.nbytes + rule.sizes.nbytes)
         return rule
 
-    def _middles(self, cells: Cells, boxes: Sequence[Box]) -> Array:
+    def _middles(self, cells: Cells, boxes: Sequence[Box], side: float) -> Array:
         """Mean descriptor of the middle of each box, of the cells whose own box fits best; float32[<= N, D]."""
-        found = []
-        for box in boxes:
-            reach = max(4.0, _MIDDLE * max(box.width, box.height))
-            x, y = np.array(box.center, np.float32)
-            near = (np.abs(cells.centers[:, 0] - x) <= reach) & (np.abs(cells.centers[:, 1] - y) <= reach)
-            middle = np.flatnonzero(near)
+        groups = []
+        for box, middle in zip(boxes, self._around(cells, boxes), strict=True):
             fits = ious(np.array(box, np.float32), cells.boxes[middle])
             best = float(fits.max(initial=0.0))
             if best > 0:
-                chosen = middle[fits >= (best if best < _FITS else max(_FITS, best - 0.15))]
-                found.append(cells.features[chosen].mean(axis=0))
-        return np.array(found, np.float32).reshape(-1, cells.features.shape[1])
+                groups.append(middle[fits >= (best if best < _FITS else max(_FITS, best - 0.15))])
+        if not groups:
+            return np.zeros((0, cells.dimensions), np.float32)
+        described = cells.described(np.concatenate(groups), side)
+        ends = np.cumsum([len(group) for group in groups])[:-1]
+        return np.array([group.mean(axis=0) for group in np.split(described, ends)], np.float32)
+
+    @staticmethod
+    def _around(cells: Cells, boxes: Sequence[Box]) -> list[npt.NDArray[np.int64]]:
+        """The cells in the middle of each box."""
+        found = []
+        for box in boxes:
+            reach = max(4.0, _MIDDLE * max(box.width, box.height))
+            near = (np.abs(cells.centers - np.array(box.center, np.float32)) <= reach).all(axis=1)
+            found.append(np.flatnonzero(near))
+        return found
 
 
 def matcher_of(grounder: CompactGrounder) -> CompactMatcher:
