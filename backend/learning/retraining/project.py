@@ -48,7 +48,7 @@ from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.labelled import LabelledImage, spread
 
-__all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
+__all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project", "with_few_objects"]
 
 _DECODERS = ("compact-sam", "sam")
 _STORE_BYTES = 4_000_000_000
@@ -246,7 +246,7 @@ class _Training:
         if not isinstance(segmenter, SamSegmenter):
             raise TypeError(f"{self.base.segmenter.kind} gave a {type(segmenter).__name__}")
         store = EmbeddingStore((self.options.features or self.work) / "windows", _STORE_BYTES, 0)
-        replay = [_with_few_objects(image) for image in self.replay if image.objects]
+        replay = [with_few_objects(image) for image in self.replay if image.objects]
         count = len(self.training) + len(replay)
         embedded = 0
 
@@ -286,7 +286,7 @@ def _drawn(replay: Sequence[LabelledImage], options: ProjectTrainingOptions, ima
     return [ordered[index] for index in sorted(chosen)]
 
 
-def _with_few_objects(image: LabelledImage) -> LabelledImage:
+def with_few_objects(image: LabelledImage) -> LabelledImage:
     """A replay image with so many of its objects at most, spread over their order."""
     return replace(image, objects=tuple(spread(image.objects, _REPLAY_OBJECTS)), expressions=())
 

@@ -1,7 +1,7 @@
 """What the first accepted objects of a new category are worth: measured after one, a few, and enough to train on.
 
 After few objects lessons serve ("more like this"), as they do between a project's trainings; from ``TRAINED`` on the
-adapter that a training makes of the same labels.
+adapter and the mask decoder that a training makes of the same labels.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from backend.learning.simulation.world import LearntModel, World, measure_all, tasks_of
+from backend.learning.retraining.project import with_few_objects
+from backend.learning.simulation.world import LearntModel, World, measure_all, tasks_of, with_decoder
 from backend.pipeline.grounding.exemplars import lessons_of
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
+from backend.training.decoder.samples import decoder_samples
+from backend.training.decoder.training import DecoderOptions, tune_decoder
 from dataset_tools.labelled import LabelledImage, spread
 
 __all__ = ["COUNTS", "TRAINED", "accepted", "first_objects", "whole_objects"]
@@ -58,6 +61,7 @@ def first_objects(
     seed: int,
     *,
     options: AdaptationOptions,
+    decoder: DecoderOptions | None = None,
     counts: Sequence[int] = COUNTS,
     expressions: int = 24,
 ) -> Iterator[Mapping[str, Any]]:
@@ -73,7 +77,8 @@ def first_objects(
         unknown: the new categories.
         seed: of the order.
         options: of trainings.
-        counts: numbers of accepted objects; from ``TRAINED`` on the adapter is trained.
+        decoder: of trainings, the mask decoder's part; None leaves it as it is.
+        counts: numbers of accepted objects; from ``TRAINED`` on the model is trained.
         expressions: of each category that measure, at most.
     """
     detector, calibration = world.cache.detector, world.calibration
@@ -90,7 +95,13 @@ def first_objects(
                 here = {image.key for image in shown}
                 others = [image for image in replay if image.key not in here]
                 adapted = adapt_grounder(world.cache, calibration, shown, others, options)
-                model = LearntModel(*(adapted or (detector, calibration)), world.segmenter)
+                segmenter = world.segmenter
+                if decoder is not None:
+                    reminders = [with_few_objects(image) for image in others if image.objects]
+                    samples = decoder_samples(segmenter, shown) + decoder_samples(segmenter, reminders, views=1)
+                    tuned = tune_decoder(segmenter, samples, [], replace(decoder, seed=seed))
+                    segmenter = with_decoder(segmenter, tuned.tensors)
+                model = LearntModel(*(adapted or (detector, calibration)), segmenter)
             else:
                 lessons = lessons_of(world.matcher, shown, detector.config.categories)
                 model = LearntModel(detector, calibration, world.segmenter, lessons)

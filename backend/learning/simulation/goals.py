@@ -49,6 +49,7 @@ def measured_goals(
             rows = []
             for row in first_objects(
                 simulation.world, pool, test, simulation.replay, unknown, seed, options=options,
+                decoder=None if settings.brief else ProjectTrainingOptions().decoder,
                 expressions=settings.first_expressions,
             ):  # fmt: skip
                 simulation.progress(

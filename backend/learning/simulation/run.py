@@ -12,7 +12,6 @@ Layout of the folder, every file written atomically; a run that was killed goes 
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections import Counter
@@ -35,11 +34,9 @@ from backend.learning.simulation.world import (
     measure_all,
     tasks_of,
     training_set,
+    with_decoder,
 )
 from backend.pipeline.grounding.exemplars import lessons_of
-from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
-from backend.pipeline.segmentation.sam import SamSegmenter
-from backend.pipeline.segmentation.windows import window_for
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
 from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.samples import DecoderSample, decoder_samples
@@ -245,7 +242,7 @@ class Simulation:
         detector, calibration = adapted or (cache.detector, calibration)
         segmenter = self.world.segmenter
         if tensors:
-            segmenter = _with_decoder(segmenter, tensors)
+            segmenter = with_decoder(segmenter, tensors)
         lessons = lessons_of(self.world.matcher, project, detector.config.categories)
         return LearntModel(detector, calibration, segmenter, lessons)
 
@@ -359,19 +356,6 @@ def _summary(measured: Sequence[Measured]) -> dict[str, float]:
         "clicks": float(np.mean(clicks)) if clicks else 0.0,
         "tasks": len(measured),
     }
-
-
-def _with_decoder(segmenter: SamSegmenter, tensors: dict[str, Tensor]) -> SamSegmenter:
-    """A compact segmenter with another mask decoder; embeddings of the given one fit it."""
-    sam = copy.deepcopy(segmenter.sam)
-    sam.load_state_dict(tensors, strict=False)
-    return SamSegmenter(
-        sam,
-        window_rule=window_for,
-        click_radius=CLICK_RADIUS,
-        mask_threshold=segmenter.mask_threshold,
-        half_turn=segmenter.half_turn,
-    )
 
 
 def _objects(labelled: Sequence[OracleTask]) -> dict[str, int]:

@@ -6,14 +6,16 @@ features, the boxes of categories that the base model knows, and embeddings of w
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, clicks_to
 from backend.pipeline.config import PipelineConfig
@@ -23,8 +25,10 @@ from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration, Detector, DetectorOutput
 from backend.pipeline.grounding.exemplars import Lessons
 from backend.pipeline.pslg_sam import PslgSam
+from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
+from backend.pipeline.segmentation.windows import window_for
 from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabels
 from backend.training.adapter.views import FeatureCache, FeatureView, Reading, adapted_output, outputs_of
 from dataset_tools.expressions import parser as expression_parser
@@ -43,6 +47,7 @@ __all__ = [
     "measure_all",
     "tasks_of",
     "training_set",
+    "with_decoder",
 ]
 
 ACCEPTED = 0.85
@@ -341,3 +346,16 @@ def measure_all(
         look = ImageRun(world, members[0].image, model)
         found += [look.measure(task, objects=sorted(clicked(task)), cap=cap) for task in members]
     return found
+
+
+def with_decoder(segmenter: SamSegmenter, tensors: Mapping[str, Tensor]) -> SamSegmenter:
+    """A compact segmenter with another mask decoder; embeddings of the given one fit it."""
+    sam = copy.deepcopy(segmenter.sam)
+    sam.load_state_dict(dict(tensors), strict=False)
+    return SamSegmenter(
+        sam,
+        window_rule=window_for,
+        click_radius=CLICK_RADIUS,
+        mask_threshold=segmenter.mask_threshold,
+        half_turn=segmenter.half_turn,
+    )
