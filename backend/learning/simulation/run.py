@@ -91,7 +91,9 @@ class SimulationSettings:
         )
     )
     decoder: DecoderOptions | None = field(
-        default_factory=lambda: DecoderOptions(steps=40, validate_every=1000, warmup=5, ema_decay=0.9)
+        default_factory=lambda: DecoderOptions(
+            steps=8, batch=12, validate_every=1000, warmup=2, ema_decay=0.5, learning_rate=2e-4
+        )
     )
     first_expressions: int = 24
     brief: bool = False
