@@ -4,7 +4,7 @@ The features before the heat were trained to tell the detector's categories from
 category *is* background to them. The backbone knows more than it was asked for: it comes from ImageNet, and all its
 depthwise kernels are still those. Cells of a level have windows of one size, whatever they are asked for; so the
 backbone's level of stride 16 is kept whole, to be averaged over windows as large as the objects that are looked for
-(``Places``).
+(``PlaceFeatures``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backend.pipeline.grounding.compact.detections import cell_boxes, prepare, r
 from backend.pipeline.grounding.compact.network import STRIDES, Detector
 from backend.pipeline.types import Image
 
-__all__ = ["Array", "Cells", "Places", "cells_of"]
+__all__ = ["Array", "Cells", "PlaceFeatures", "cells_of"]
 
 Array = npt.NDArray[np.float32]
 _COLOR = 64.0
@@ -33,7 +33,7 @@ _STEP = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class PlaceFeatures:
     """The backbone's level of stride 16 of an image's finest reading, of unit length at each place: ``maps``
     float32[h, w, D] on a grid with ``per_pixel`` places for each pixel of the image along an axis.
     """
@@ -62,7 +62,7 @@ class Cells:
     features: Array
     boxes: Array
     centers: Array
-    places: Places
+    places: PlaceFeatures
 
     @property
     def dimensions(self) -> int:
@@ -161,11 +161,11 @@ class _Level:
         return np.asarray(cv2.resize(self.picture, (columns, rows), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _places(stage: Tensor, factor: float, image: Image) -> Places:
+def _places(stage: Tensor, factor: float, image: Image) -> PlaceFeatures:
     """``stage`` [1, D, h, w]: the backbone's level of stride 16 of ``image`` scaled by ``factor``."""
     unit = functional.normalize(stage[:1].float().cpu(), dim=1, eps=1e-3)
     # The network's input is padded at its end: only what the image covers is placed.
     rows, columns = (max(1, round(length * factor / 16)) for length in image.shape[:2])
     shape = tuple(max(1, round(length * factor / _STEP)) for length in image.shape[:2])
     placed = functional.interpolate(unit[:, :, :rows, :columns], size=shape, mode="bilinear", align_corners=False)
-    return Places(placed[0].permute(1, 2, 0).contiguous().numpy(), factor / _STEP)
+    return PlaceFeatures(placed[0].permute(1, 2, 0).contiguous().numpy(), factor / _STEP)
