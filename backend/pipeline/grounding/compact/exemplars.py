@@ -133,7 +133,7 @@ class CompactMatcher:
             if rule is None:
                 continue
             cells = cells or self._cells(image)
-            sizes = _sizes(taught)
+            sizes = _some(rule.sizes)
             scores = rule.scores_of(cells)
             for index in best_of(cells.boxes, scores, rule.threshold, rule.most):
                 box = Box(*cells.boxes[index].tolist()).clip(image.shape[1], image.shape[0])
@@ -269,9 +269,8 @@ class GrounderWithExemplars(CompactGrounder):
         return found
 
 
-def _sizes(taught: Sequence[Lesson]) -> tuple[tuple[float, float], ...]:
-    """(width, height) of the lessons' objects, of many a few that stand for all."""
-    sizes = np.concatenate([lesson["sizes"] for lesson in taught])
+def _some(sizes: Array) -> tuple[tuple[float, float], ...]:
+    """Of ``sizes`` [N, 2], (width, height) of the lessons' objects, a few that stand for all."""
     sizes = sizes[np.lexsort((sizes[:, 1], sizes[:, 0], sizes.prod(axis=1)))]
     some = np.unique(np.linspace(0, len(sizes) - 1, _SIZES).round().astype(int))
     return tuple((max(1.0, float(width)), max(1.0, float(height))) for width, height in sizes[some])
