@@ -122,7 +122,7 @@ def click_rows(pipeline: PslgSam, asked: Sequence[Question]) -> dict[str, Any]:
     """Clicks on every object that ``asked`` name."""
     targets = {(q.image.path, t.id): (q.image, t) for q in asked for t in q.targets}
     ordered = [targets[key] for key in sorted(targets, key=lambda key: key[0])]
-    total = evaluate_clicks(pipeline.segmenter, ordered, image_files.read, THRESHOLDS, 20)["total"]
+    total = evaluate_clicks(pipeline, ordered, image_files.read, THRESHOLDS, 20)["total"]
     return {"clicks n": total["n"], **{f"clicks to {t:.2f}": total[f"NoC@{t:.2f}"] for t in THRESHOLDS}}
 
 

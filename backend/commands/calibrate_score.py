@@ -90,7 +90,7 @@ def calibrate_score(
     def clicked(folder: Path, part: str) -> list[click_calibration.ShownMask]:
         targets = labelled.whole_objects(labelled.read(folder, part), whole=whole, min_side=min_side)
         bar = Bar(labelled.spread(targets, objects), unit="object", desc=f"{pipeline.model_version}, {part}, clicks")
-        return click_calibration.observe(pipeline.segmenter, bar, read, accepted_iou)
+        return click_calibration.observe(pipeline, bar, read, accepted_iou)
 
     def measured(folder: Path, part: str) -> str:
         return part if len(folders) == 1 else f"{folder.name} {part}"

@@ -62,7 +62,7 @@ def evaluate_clicks(
     pipeline = load_pipeline(config)
     bar = Bar(targets, desc=pipeline.model_version, unit="object")
     report: dict[str, Any] = {**about}
-    report |= measure(pipeline.segmenter, bar, image_files.read, THRESHOLDS, cap)
+    report |= measure(pipeline, bar, image_files.read, THRESHOLDS, cap)
     report |= {"convention": f"clicks only, no box; IoU at image size, >=; cap {cap}"}
     report |= {"model_version": pipeline.model_version}
     click.echo(json.dumps(report) if as_json else _table(report))

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from backend.evaluation.clicks import Shown, boxed, corrected
+from backend.evaluation.clicks import Shown, boxed, corrected, supposing
 from backend.evaluation.expressions import jittered
 from backend.evaluation.score_calibration import FOLDS, Reliability, fit_odds, folds, reliability, require_both
+from backend.pipeline import PslgSam
 from backend.pipeline.config import LogisticConfig, ScorePart
 from backend.pipeline.scores import probability
-from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.types import Box, Image, Mask, hash_image
 from dataset_tools import metrics
 from dataset_tools.labelled import LabelledImage, LabelledObject
@@ -53,7 +53,7 @@ class ShownMask:
 
 
 def observe(
-    segmenter: Segmenter,
+    pipeline: PslgSam,
     targets: Iterable[tuple[LabelledImage, LabelledObject]],
     read_image: Callable[[Path], Image],
     accepted_iou: float = 0.85,
@@ -61,7 +61,7 @@ def observe(
     """Click and box each object; no further click is made where ``accepted_iou`` is reached.
 
     Args:
-        segmenter: answers the clicks.
+        pipeline: answers the clicks.
         targets: objects with their images, those of one image in succession; those without pixels are left out.
         read_image: gives uint8[H, W, 3] RGB.
         accepted_iou: IoU from which a mask counts as accepted unchanged.
@@ -74,21 +74,22 @@ def observe(
         mask = target.mask()
         if not mask.any():
             continue
-        for by, shown in _shown(segmenter, image, mask, accepted_iou):
+        for by, shown in _shown(pipeline, image, target.category, mask, accepted_iou):
             parts: dict[str, float] = {part: float(getattr(shown.prediction, part)) for part in _PARTS}
             found.append(ShownMask(labelled.path.name, by, parts, metrics.iou(shown.mask, mask)))
     return found
 
 
 def _shown(
-    segmenter: Segmenter, image: Image, target: Mask, accepted_iou: float
+    pipeline: PslgSam, image: Image, label: str, target: Mask, accepted_iou: float
 ) -> Iterator[tuple[Literal["click", "box"], Shown]]:
+    segmenter, supposed = pipeline.segmenter, supposing(pipeline, image, label)
     embed = cache(partial(segmenter.embed, image, key=hash_image(image)))
     tight = Box.of_mask(target)
     height, width = target.shape
     drawn = jittered(tight, _BOX_JITTER, zlib.crc32(repr(tight).encode())).clip(width, height)
     yield "box", boxed(segmenter, embed, (height, width), drawn)
-    for shown in corrected(segmenter, embed, target, cap=_MOST_CLICKS):
+    for shown in corrected(segmenter, embed, target, cap=_MOST_CLICKS, supposed=supposed):
         yield "click", shown
         if metrics.iou(shown.mask, target) >= accepted_iou:
             return

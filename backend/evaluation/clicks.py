@@ -20,7 +20,7 @@ from backend.pipeline import PslgSam
 from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.segmentation.mask_cleaning import clean_mask, shown_mask
 from backend.pipeline.segmentation.refinement import refines
-from backend.pipeline.segmentation.replay import ReplayCache, replay
+from backend.pipeline.segmentation.replay import ReplayCache, Supposed, replay
 from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
 from backend.settings import Settings
 from dataset_tools.labelled import LabelledImage, LabelledObject, Question
@@ -35,6 +35,7 @@ __all__ = [
     "evaluate_clicks",
     "evaluate_prelabels",
     "summarize_clicks",
+    "supposing",
 ]
 
 SPECK_AREA: int = Settings.model_fields["speck_area"].default
@@ -54,7 +55,7 @@ class Shown(NamedTuple):
 
 
 def evaluate_clicks(
-    segmenter: Segmenter,
+    pipeline: PslgSam,
     targets: Iterable[tuple[LabelledImage, LabelledObject]],
     read_image: Callable[[Path], Image],
     thresholds: Sequence[float],
@@ -74,7 +75,8 @@ def evaluate_clicks(
             path, image = labelled.path, read_image(labelled.path)
         mask = target.mask()
         if mask.any():
-            ious = click_ious(segmenter, image, mask, cap, enough=max(thresholds))
+            supposed = supposing(pipeline, image, target.category)
+            ious = click_ious(pipeline.segmenter, image, mask, cap, enough=max(thresholds), supposed=supposed)
             sequences.setdefault(target.category, []).append(ious)
     every = [ious for part in sequences.values() for ious in part]
     total = summarize_clicks(every, thresholds, cap)
@@ -129,14 +131,15 @@ def evaluate_prelabels(
             continue
         answered += 1
         target = question.targets[0].mask()
+        supposed = supposing(pipeline, image, question.targets[0].category)
         start = clean_mask(found[0].mask, SPECK_AREA, HOLE_AREA)
         if iou(start, target) >= wanted:
             good += 1
             continue
-        clicked = click_ious(pipeline.segmenter, image, target, cap, wanted)
+        clicked = click_ious(pipeline.segmenter, image, target, cap, wanted, supposed=supposed)
         alone.append(clicked)
         if (start & target).any():
-            clicked = click_ious(pipeline.segmenter, image, target, cap, wanted, start)
+            clicked = click_ious(pipeline.segmenter, image, target, cap, wanted, start, supposed)
         else:
             elsewhere += 1
         begun.append([iou(start, target), *clicked])
@@ -156,6 +159,7 @@ def click_ious(
     cap: int = 20,
     enough: float = 1.0,
     start: Mask | None = None,
+    supposed: Supposed | None = None,
 ) -> list[float]:
     """IoU after each corrective click.
 
@@ -166,13 +170,14 @@ def click_ious(
         cap: most clicks.
         enough: stop when this IoU is reached.
         start: the pre-label bool[H, W] that is corrected; None: there is none.
+        supposed: as of ``replay``.
 
     Returns:
         At least one and at most ``cap`` values; fewer than ``cap`` if ``enough`` was reached.
     """
     embed = cache(partial(segmenter.embed, image, key=hash_image(image)))
     ious: list[float] = []
-    for shown in corrected(segmenter, embed, target, start, cap=cap):
+    for shown in corrected(segmenter, embed, target, start, cap=cap, supposed=supposed):
         ious.append(iou(shown.mask, target))
         if ious[-1] >= enough:
             break
@@ -187,6 +192,7 @@ def clicks_to(
     *,
     enough: float,
     cap: int,
+    supposed: Supposed | None = None,
 ) -> int:
     """Corrective clicks until the mask's IoU with ``target`` is at least ``enough``; ``cap`` if it never is.
 
@@ -197,10 +203,11 @@ def clicks_to(
         start: the pre-label bool[H, W] as the editor shows it; None or empty: there is none.
         enough: IoU in (0, 1].
         cap: most clicks.
+        supposed: as of ``replay``.
     """
     if start is not None and iou(start, target) >= enough:
         return 0
-    for count, shown in enumerate(corrected(segmenter, embed, target, start, cap=cap), 1):
+    for count, shown in enumerate(corrected(segmenter, embed, target, start, cap=cap, supposed=supposed), 1):
         if iou(shown.mask, target) >= enough:
             return count
     return cap
@@ -213,6 +220,7 @@ def corrected(
     start: Mask | None = None,
     *,
     cap: int,
+    supposed: Supposed | None = None,
 ) -> Iterator[Shown]:
     """What the editor shows after each corrective click, until it is the target.
 
@@ -225,6 +233,7 @@ def corrected(
         target: bool[H, W], not empty.
         start: the mask before the first click; None or empty: there is none.
         cap: most clicks.
+        supposed: as of ``replay``.
     """
     size = (target.shape[0], target.shape[1])
     region = start if start is not None and start.any() else None
@@ -235,11 +244,18 @@ def corrected(
         point = np.array([[click.x, click.y]], np.float32)
         labels = np.append(prompts.point_labels, int(click.positive))
         prompts = Prompts(np.concatenate([prompts.points, point]), labels)
-        if len(labels) == 1 and region is not None and not refines(segmenter, embed, size, prompts, region):
+        if len(labels) == 1 and region is not None and not refines(segmenter, embed, size, prompts, region, supposed):
             region = None
-        prediction = replay(segmenter, embed, size, prompts, region, kept)
+        prediction = replay(segmenter, embed, size, prompts, region, kept, supposed)
         shown = shown_mask(prediction.mask, prompts, SPECK_AREA, HOLE_AREA, new=region is None)
         yield Shown(shown, prediction)
+
+
+def supposing(pipeline: PslgSam, image: Image, label: str) -> Supposed:
+    """What the server supposes under a click with ``label`` in ``image`` uint8[H, W, 3] RGB."""
+    size = (image.shape[0], image.shape[1])
+    key = hash_image(image)
+    return lambda point: pipeline.object_at(point, [label], size, lambda: image, key=key)
 
 
 def boxed(segmenter: Segmenter, embed: Callable[[Box], Embedding], image_size: tuple[int, int], box: Box) -> Shown:

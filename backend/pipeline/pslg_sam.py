@@ -9,7 +9,7 @@ import importlib
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Literal
@@ -19,7 +19,7 @@ import numpy as np
 from backend.pipeline.boundary import optimize_boundary
 from backend.pipeline.config import EXEMPLARS, PipelineConfig
 from backend.pipeline.foreground_points import foreground_point
-from backend.pipeline.grounding import ExemplarFinder, Grounder
+from backend.pipeline.grounding import ExemplarFinder, Grounder, ObjectFinder
 from backend.pipeline.grounding.exemplars import LIKE, ExemplarMatcher, Lessons, digest
 from backend.pipeline.like_examples import best_outline, is_repeated
 from backend.pipeline.scores import combine_scores
@@ -215,6 +215,26 @@ class PslgSam:
             seen = tuple(replace(grounding, outline=None) for grounding in groundings)
             return Prelabels((), Abstention("absent", message, seen))
         return Prelabels(tuple(prelabels), left_out=left_out)
+
+    def object_at(
+        self,
+        point: Point,
+        names: Iterable[str],
+        image_size: tuple[int, int],
+        pixels: Callable[[], Image],
+        *,
+        key: str | None = None,
+    ) -> Box | None:
+        """The box of the object that the grounder sees under a click, as of ``ObjectFinder``; None too where the
+        grounder sees no objects without an expression.
+        """
+        if not isinstance(self.grounder, ObjectFinder):
+            return None
+        stages, began = spent.get(), time.perf_counter()
+        before = stages["pixels"]
+        found = self.grounder.object_at(point, names, image_size, pixels, key=key)
+        stages["ground"] += time.perf_counter() - began - (stages["pixels"] - before)
+        return found
 
     def exemplar_matcher(self) -> ExemplarMatcher | None:
         """What finds more like given objects; None where the grounder cannot. Made once."""

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from backend.commands.calibrate_score import calibrate_score
 from backend.evaluation import click_calibration
 from backend.evaluation.click_calibration import ShownMask, cross_fitted, fit, observe, scored
-from backend.evaluation.clicks import clicks_to, evaluate_prelabels
+from backend.evaluation.clicks import clicks_to, evaluate_prelabels, supposing
 from backend.evaluation.expressions import read_questions
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import LogisticConfig, PipelineConfig, load_config
@@ -86,15 +86,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clicks_end_where_the_mask_is_good(folder: Path) -> None:
-    segmenter = load_pipeline("compact").segmenter
+    pipeline = load_pipeline("compact")
     targets = spread(whole_objects(read_labelled(folder, "val")), 2)
-    seen = observe(segmenter, targets, read)
+    seen = observe(pipeline, targets, read)
     assert [mask.by for mask in seen].count("box") == len(targets)
     (labelled, target), begins = targets[0], [n for n, mask in enumerate(seen) if mask.by == "box"]
     clicks = seen[1 : begins[1]]
     assert all(mask.iou < 0.85 for mask in clicks[:-1])
-    embed = partial(segmenter.embed, read(labelled.path))
-    needed = clicks_to(segmenter, embed, target.mask(), None, enough=0.85, cap=6)
+    image = read(labelled.path)
+    supposed = supposing(pipeline, image, target.category)
+    embed = partial(pipeline.segmenter.embed, image)
+    needed = clicks_to(pipeline.segmenter, embed, target.mask(), None, enough=0.85, cap=6, supposed=supposed)
     assert needed == len(clicks)
 
 

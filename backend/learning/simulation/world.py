@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, clicks_to
+from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, clicks_to, supposing
 from backend.pipeline.config import PipelineConfig
 from backend.pipeline.grounding.compact.detections import Detection, find, reading_sides
 from backend.pipeline.grounding.compact.exemplars import CompactMatcher, GrounderWithExemplars
@@ -268,16 +268,17 @@ class ImageRun:
             predicted |= item.mask
         score = iou(predicted, np.logical_or.reduce(masks))
         counted = objects if score < spare else ()
-        clicks = tuple(self._clicks(masks[k], [item.mask for item in found], cap) for k in counted)
+        clicks = tuple(self._clicks(masks[k], task.category, [item.mask for item in found], cap) for k in counted)
         return Measured(task.key, task.category, score, clicks)
 
-    def _clicks(self, target: Mask, offered: Sequence[Mask], cap: int) -> int:
+    def _clicks(self, target: Mask, category: str, offered: Sequence[Mask], cap: int) -> int:
         shown = [clean_mask(mask, SPECK_AREA, HOLE_AREA) for mask in offered]
         start = max(shown, key=lambda mask: iou(mask, target), default=None)
         if start is not None and not (start & target).any():
             start = None
         embed = partial(self.world.embed, self.image, self.pixels)
-        return clicks_to(self.model.segmenter, embed, target, start, enough=ACCEPTED, cap=cap)
+        supposed = supposing(self.pipeline, self.pixels, category)
+        return clicks_to(self.model.segmenter, embed, target, start, enough=ACCEPTED, cap=cap, supposed=supposed)
 
 
 class _Grounder(CompactGrounder):

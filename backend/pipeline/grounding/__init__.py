@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from backend.pipeline.types import Box, Grounding, GroundingResult, Image
+from backend.pipeline.types import Box, Grounding, GroundingResult, Image, Point
 
-__all__ = ["ExemplarFinder", "Grounder"]
+__all__ = ["ExemplarFinder", "Grounder", "ObjectFinder"]
 
 
 class Grounder(Protocol):
@@ -56,4 +56,29 @@ class ExemplarFinder(Protocol):
 
         Raises:
             PromptError: no example, or one that is empty or beside the image.
+        """
+
+
+@runtime_checkable
+class ObjectFinder(Protocol):
+    """Sees all objects of an image at once; a grounder that does so has this method as well."""
+
+    def object_at(
+        self,
+        point: Point,
+        names: Iterable[str],
+        image_size: tuple[int, int],
+        pixels: Callable[[], Image],
+        *,
+        key: str | None = None,
+    ) -> Box | None:
+        """The box of the object under ``point`` that is called so, in pixels of the image; None where none is seen.
+
+        Args:
+            point: (x, y) in pixels of the image.
+            names: of the label that the annotator picked ("Storage_Tank", "Truck"), or a category; the first one counts
+                that the grounder knows.
+            image_size: (height, width) of the image in pixels.
+            pixels: its uint8[H, W, 3] RGB; called only where the image was not looked at before.
+            key: names the image's content, as of ``Grounder.ground``.
         """

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.pipeline.segmentation import Segmenter
-from backend.pipeline.segmentation.replay import Embed, KeptReplays, replay
+from backend.pipeline.segmentation.replay import Embed, KeptReplays, Supposed, replay
 from backend.pipeline.types import Mask, Point, Prompts
 from dataset_tools import brush_rle
 
@@ -38,6 +38,7 @@ def outlined(
     image_size: tuple[int, int],
     prompts: Prompts,
     kept: KeptReplays | None = None,
+    supposed: Supposed | None = None,
 ) -> tuple[Point, ...]:
     """Points (x, y) spread over what the first click of ``prompts``, a positive one, outlines on its own.
 
@@ -47,13 +48,20 @@ def outlined(
     key = None if kept is None else (kept.names, first.points.tobytes())
     found = None if kept is None else kept.cache.outlines.get(key)
     if found is None:
-        found = spread_points(replay(segmenter, embed, image_size, first, kept=kept).mask)
+        found = spread_points(replay(segmenter, embed, image_size, first, kept=kept, supposed=supposed).mask)
         if kept is not None:
             kept.cache.outlines.put(key, found, 2 * _PLACE_BYTES)
     return found
 
 
-def refines(segmenter: Segmenter, embed: Embed, image_size: tuple[int, int], prompts: Prompts, region: Mask) -> bool:
+def refines(
+    segmenter: Segmenter,
+    embed: Embed,
+    image_size: tuple[int, int],
+    prompts: Prompts,
+    region: Mask,
+    supposed: Supposed | None = None,
+) -> bool:
     """Whether the clicks of ``prompts`` refine ``region`` bool[H, W], or begin an object of their own beside it."""
     x, y = prompts.points[0]
     if region[int(y), int(x)]:
@@ -62,7 +70,7 @@ def refines(segmenter: Segmenter, embed: Embed, image_size: tuple[int, int], pro
         return False
     if distance_in_sizes(*brush_rle.mask_runs(region), region.shape[1], Point(float(x), float(y))) < NEAR:
         return True
-    points = outlined(segmenter, embed, image_size, prompts)
+    points = outlined(segmenter, embed, image_size, prompts, supposed=supposed)
     return mostly(region[int(point.y), int(point.x)] for point in points)
 
 

@@ -6,7 +6,8 @@ faster.
 
 A click says where an object is, not how large. Models that embed whole images do not care; the compact segmenter looks
 through a window, so the window is found by a pure rule: several sizes around the first positive click are tried and the
-likeliest mask tells the object's extent.
+likeliest mask tells the object's extent. A grounder that sees an object of the picked label under the click knows
+better, and is asked first.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "CLICK_OBJECT_SIDES",
     "KeptReplays",
     "ReplayCache",
+    "Supposed",
     "replay",
 ]
 
@@ -52,6 +54,9 @@ _SMALLNESS, _OUTGROWN = 0.075, 0.9
 Embed = Callable[[Box], Embedding]
 """Features of one window of the image at hand: ``Segmenter.embed`` or a look-up in a store before it."""
 
+Supposed = Callable[[Point], Box | None]
+"""The box, in pixels of the image, of the object that a lone click there is likely meant for; None where nobody knows.
+``PslgSam.object_at`` asks the grounder."""
 
 _Kept = TypeVar("_Kept")
 
@@ -86,7 +91,7 @@ class ReplayCache:
     def of(self, *names: str) -> KeptReplays:
         """What is kept under ``names``: they must tell everything but the prompts that the mask depends on.
 
-        That is the image, the model and, where there is one, the content of the region that is refined.
+        That is the image, the model, what is supposed under a click, and the content of the region that is refined.
         """
         return KeptReplays(self, names)
 
@@ -106,6 +111,7 @@ def replay(
     prompts: Prompts,
     region: Mask | None = None,
     kept: KeptReplays | None = None,
+    supposed: Supposed | None = None,
 ) -> MaskPrediction:
     """The mask after ``prompts``, decoded one after the other as an annotator's session made them.
 
@@ -113,11 +119,12 @@ def replay(
     positive one; each further decode sees one click more and the logits of the decode before.
 
     The window is that of the region, or of the box, widened for positive clicks outside it. Negative clicks outside
-    change nothing: the mask ends at the window. Where there are only clicks, the first positive one is decoded in the
-    windows of objects of ``CLICK_OBJECT_SIDES``, and the box of the likeliest of these masks makes the window: by
-    predicted IoU, for small objects, against masks that outgrow the object supposed. After each click the window is
-    held against the mask: where that runs into its border, or would ask for a window of quite another size, the object
-    is looked at once more through the one that it asks for, with the mask so far as a prompt.
+    change nothing: the mask ends at the window. Where there are only clicks, the window is made for the object that is
+    ``supposed`` under the first positive one. Without such, the click is decoded in the windows of objects of
+    ``CLICK_OBJECT_SIDES``, and the box of the likeliest of these masks makes the window: by predicted IoU, for small
+    objects, against masks that outgrow the object supposed. After each click the window is held against the mask:
+    where that runs into its border, or would ask for a window of quite another size, the object is looked at once more
+    through the one that it asks for, with the mask so far as a prompt.
 
     Args:
         segmenter: decodes, and turns boxes into windows.
@@ -126,6 +133,7 @@ def replay(
         prompts: clicks in their order and at most one box; no mask logits, which come from the replay itself.
         region: bool[H, W], the mask that is refined; an empty one counts as None.
         kept: what earlier replays of this image, model and region left.
+        supposed: says which object lies under a lone click; not asked by models that embed whole images.
 
     Raises:
         PromptError: there is neither a positive click nor a box nor a region to begin with, a region comes without a
@@ -133,7 +141,7 @@ def replay(
     """
     if prompts.mask_logits is not None:
         raise PromptError("a replay makes its mask logits itself: give the region as a mask")
-    session = _Session(segmenter, embed, image_size, kept or ReplayCache().of())
+    session = _Session(segmenter, embed, image_size, kept or ReplayCache().of(), supposed)
     extent = None if region is None else Box.of_mask(region)
     if region is None or extent is None or not extent.area:
         region, extent = None, prompts.box
@@ -146,7 +154,15 @@ def replay(
 class _Session:
     """One replay: finds the windows and decodes in them."""
 
-    def __init__(self, segmenter: Segmenter, embed: Embed, image_size: tuple[int, int], kept: KeptReplays) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        embed: Embed,
+        image_size: tuple[int, int],
+        kept: KeptReplays,
+        supposed: Supposed | None,
+    ) -> None:
+        self._supposed = supposed
         self._segmenter = segmenter
         self._embed = cache(embed)
         self._image_size = image_size
@@ -191,6 +207,9 @@ class _Session:
             windows.setdefault(self._segmenter.window_for(supposed, self._image_size), side)
         if len(windows) == 1:
             return _Sight(next(iter(windows)), None, None)
+        known = None if self._supposed is None else self._supposed(Point(x, y))
+        if known is not None:
+            return _Sight(self._segmenter.window_for(_hull(known, click), self._image_size), known, None)
         seen = [(side, self._decoded(window, _positive(click), None)) for window, side in windows.items()]
         tried = [(side, found.predicted_iou, _clicked_extent(found.mask, click)) for side, found in seen]
         extent = max(tried, key=lambda one: _belief(*one))[2]

@@ -24,8 +24,8 @@ from backend.pipeline.scores import clicked_score
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.refinement import outlined
-from backend.pipeline.segmentation.replay import ReplayCache, replay
-from backend.pipeline.types import Image
+from backend.pipeline.segmentation.replay import ReplayCache, Supposed, replay
+from backend.pipeline.types import Box, Image, Point
 from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.predictions import BUSY, note_region
 from backend.server.answers.prelabeling import Prelabeler
@@ -308,6 +308,7 @@ class Clicks:
             urgency=(0, queue.arrived),
             waiting=partial(queue.away, fetching=False),
         )
+        supposed = _supposed(pipeline, config.names_of(prompt.label), image, queue)
         region: FoundRegion | None = None
         if prompt.box is None:
             first, seen = prompt.clicks[0], visible_results(task)
@@ -319,14 +320,14 @@ class Clicks:
                 # The click may lie beside a region, on the part of its object that is missing.
                 region = self._lookup.near(seen, first.point, prompt.label, config, image.size)
             if region is None and first.positive and seen:
-                kept = self._kept.of(pipeline.model_version, image.identity)
-                points = outlined(segmenter, embed, image.size, prompts, kept)
+                kept = self._kept.of(pipeline.model_version, image.identity, prompt.label)
+                points = outlined(segmenter, embed, image.size, prompts, kept, supposed)
                 region = self._lookup.holding(seen, points, prompt.label, config, image.size)
         digest, mask = ("", None) if region is None else (region.digest, region.mask)
-        kept = self._kept.of(pipeline.model_version, image.identity, digest)
+        kept = self._kept.of(pipeline.model_version, image.identity, prompt.label, digest)
         stages, began = spent.get(), time.perf_counter()
         before = _elsewhere(stages)
-        prediction = replay(segmenter, embed, image.size, prompts, mask, kept)
+        prediction = replay(segmenter, embed, image.size, prompts, mask, kept, supposed)
         replayed = time.perf_counter()
         stages["segment"] += replayed - began - (_elsewhere(stages) - before)
         cleaned = shown_mask(
@@ -352,6 +353,16 @@ class Clicks:
         return regions, score
 
 
+def _supposed(pipeline: PslgSam, names: Sequence[str], image: EditorImage, queue: ClickQueue) -> Supposed:
+    """The object so called under a click; an image that nobody asked about before is looked at first."""
+
+    def supposed(point: Point) -> Box | None:
+        with queue.away(fetching=False):
+            return pipeline.object_at(point, names, image.size, image.pixels, key=image.identity)
+
+    return supposed
+
+
 def _elsewhere(stages: Mapping[str, float]) -> float:
     """Seconds of a replay that count as other stages."""
-    return stages.get("embed", 0.0) + stages.get("pixels", 0.0)
+    return sum(stages.get(stage, 0.0) for stage in ("ground", "embed", "pixels"))

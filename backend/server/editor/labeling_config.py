@@ -200,6 +200,10 @@ class LabelingConfig:
             return self.labels[0].stored if len(self.labels) == 1 else None
         return self.label_for(category)
 
+    def names_of(self, stored: str) -> tuple[str, ...]:
+        """What the label that is stored under this text is called."""
+        return next((label.names for label in self.labels if label.stored == stored), ())
+
     def controls_for(self, stored: str) -> tuple[Control, ...]:
         """The outputs that have a label stored under this text."""
         return tuple(control for control in self.outputs if control.has(stored))

@@ -9,7 +9,7 @@ import pytest
 from backend.pipeline.segmentation.replay import ReplayCache, replay
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Point, Prompts
 from dataset_tools.errors import PromptError
 from tests.pipeline.segmentation.small_sams import small_compact_sam, small_vit_sam
 
@@ -149,6 +149,39 @@ def test_a_negative_click_that_leaves_a_small_object_brings_it_near() -> None:
     assert segmenter.decoded[-1][0].width == 40
 
 
+def test_the_object_that_is_seen_under_a_click_makes_the_window() -> None:
+    asked: list[Point] = []
+
+    def supposed(point: Point) -> Box | None:
+        asked.append(point)
+        return Box(130, 100, 170, 140) if point.x < 200 else None
+
+    segmenter = Knowing(block(130, 100, 40), block(130, 100, 20))
+    replay(segmenter, segmenter.embed, SIZE, clicks((150, 120, 1)), supposed=supposed)  # type: ignore[arg-type]
+    assert [window.width for window, _ in segmenter.decoded] == [70], "no other one is tried"
+    cache = ReplayCache().of("image")
+    for made in (clicks((150, 120, 1)), clicks((150, 120, 1), (165, 135, 0))):
+        replay(segmenter, segmenter.embed, SIZE, made, kept=cache, supposed=supposed)  # type: ignore[arg-type]
+    assert asked == [Point(150, 120)] * 2, "once for an object, however many clicks it takes"
+    assert segmenter.decoded[-1][0].width == 40, "what the clicks say counts for more"
+    segmenter.decoded.clear()
+    replay(segmenter, segmenter.embed, SIZE, clicks((250, 120, 1)), supposed=supposed)  # type: ignore[arg-type]
+    assert {70, 175, 300} <= {window.width for window, _ in segmenter.decoded}, "nothing is seen: three are tried"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "region"),
+    [(clicks((150, 120, 1)), block(130, 100, 40)), (clicks(box=Box(130, 100, 170, 140)), None)],
+)
+def test_who_has_a_region_or_a_box_asks_nobody(
+    segmenter: Counting, image: Image, prompts: Prompts, region: Mask | None
+) -> None:
+    def supposed(_: Point) -> Box | None:
+        raise AssertionError("the detector need not look")
+
+    replay(segmenter, partial(segmenter.embed, image), SIZE, prompts, region, supposed=supposed)
+
+
 def test_models_of_whole_images_look_for_no_window(image: Image) -> None:
     whole = SamSegmenter(small_vit_sam())
     asked: list[Box] = []
@@ -157,7 +190,7 @@ def test_models_of_whole_images_look_for_no_window(image: Image) -> None:
         asked.append(window)
         return whole.embed(image, window)
 
-    replay(whole, embed, SIZE, clicks((5, 5, 1), (200, 200, 1)))
+    replay(whole, embed, SIZE, clicks((5, 5, 1), (200, 200, 1)), supposed=lambda _: Box(0, 0, 9, 9))
     assert asked == [Box(0, 0, 300, 240)]
 
 

@@ -8,7 +8,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import shown_mask
-from backend.pipeline.types import Box, Prompts
+from backend.pipeline.types import Box, Image, Point, Prompts
 from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
@@ -25,7 +26,7 @@ from dataset_tools import brush_rle
 from tests.conftest import REPOSITORY
 from tests.server.conftest import LABEL_CONFIG, Site, interactive, make_site, png, task
 from tests.server.editor.test_region_lookup import stored
-from tests.server.tiny import VERSION, tiny_pipeline
+from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
 
 WIDTH, HEIGHT = 80, 60
 
@@ -437,6 +438,49 @@ def test_the_config_decides_about_labels_not_the_click(service: LabelingService,
     renamed = LABEL_CONFIG.replace('<Label value="building"/>', '<Label value="roof" alias="building"/>')
     answer = ask(service, interactive(task(1, url), [click(40, 30)], renamed))
     assert answer["result"][0]["value"]["brushlabels"] == ["building"]
+
+
+class SeeingGrounder(WordGrounder):
+    """Sees one object in every image, a small building."""
+
+    def object_at(
+        self, point: Point, names: Iterable[str], image_size: tuple[int, int], pixels: Callable[[], Image], *, key: str
+    ) -> Box | None:
+        assert image_size == (HEIGHT, WIDTH)
+        assert pixels().shape == (HEIGHT, WIDTH, 3)
+        box = Box(30, 20, 50, 40)
+        return box if "building" in names and box.contains(point) else None
+
+
+def test_a_click_outlines_the_object_that_the_detector_sees_there(settings: Settings, url: str) -> None:
+    windows: list[Box] = []
+
+    def pipeline() -> PslgSam:
+        made = tiny_pipeline()
+        decode = made.segmenter.decode
+
+        def noting(embedding: Any, prompts: Any) -> Any:
+            windows.append(embedding.window)
+            return decode(embedding, prompts)
+
+        made.segmenter.decode = noting  # type: ignore[method-assign]
+        return PslgSam(SeeingGrounder(), made.segmenter, made.config, made.model_version)
+
+    service = LabelingService(settings, pipeline)
+    service.start()
+    assert service.model.wait(60)
+    seen = ask(service, interactive(task(1, url), [click(40, 30)]))
+    assert windows[0] == Box(20, 10, 60, 50)
+    again = ask(service, interactive(task(1, url), [click(40, 30)]))
+    assert without_ids(again) == without_ids(seen)
+    windows.clear()
+    ask(service, interactive(task(1, url), [click(70, 50)]))
+    assert len(windows) > 2, "nothing is seen there: several windows are tried"
+    windows.clear()
+    region_there = task(1, url, predictions=[stored(region("p", rectangle(10, 5, 70, 55)))])
+    ask(service, interactive(region_there, [click(40, 30)]))
+    assert windows[0].width > 60, "a region is refined as it is"
+    service.close()
 
 
 def test_cold_images_hold_up_no_warm_click_and_are_served_in_their_order(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -240,6 +240,18 @@ class GrounderWithExemplars(CompactGrounder):
         slope = self.calibration.slope
         found = (Detection(m.box, m.category or "", _score(m.score, slope)) for m in self._like(image, key))
         return tuple(sorted((*self._base.detections(image, key=key), *found), key=lambda one: -one.score))
+
+    def object_at(
+        self,
+        point: Point,
+        names: Iterable[str],
+        image_size: tuple[int, int],
+        pixels: Callable[[], Image],
+        *,
+        key: str | None = None,
+    ) -> Box | None:
+        """As the grounder's, for what it knows: the lessons would cost a click a look of their own."""
+        return self._base.object_at(point, names, image_size, pixels, key=key)
 
     def ground(
         self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()

@@ -13,10 +13,10 @@ import torch
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, answer, load_compact_grounder
 from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration, Detector, DetectorConfig
-from backend.pipeline.types import GroundingResult
+from backend.pipeline.types import GroundingResult, Image
 from dataset_tools import synthetic
 from dataset_tools.expressions.parser import parse
-from dataset_tools.geometry import Box
+from dataset_tools.geometry import Box, Point
 
 CALIBRATION = Calibration(dict.fromkeys(COMPACT_CATEGORIES, 0.4))
 SIZE = (600, 800)
@@ -102,6 +102,72 @@ def test_unknown_category_names_the_word_and_what_is_known(tiny: CompactGrounder
     assert f"'{expression.split()[1]}'" in result.abstention.message
     for words in ("airplane", "storage tank", "building", "grounding_dino_sam_vit_b"):
         assert words in result.abstention.message
+
+
+class Seeing(CompactGrounder):
+    """Has seen ``found`` in every image; counts how often it looked."""
+
+    def __init__(self, *found: Detection) -> None:
+        super().__init__(Detector(DetectorConfig()).eval(), CALIBRATION)
+        self.found, self.looks = found, 0
+
+    def detections(self, image: Image, *, key: str | None = None) -> tuple[Detection, ...]:
+        self.looks += 1
+        assert image.shape == (*SIZE, 3)
+        return self.found
+
+
+def clicked(grounder: CompactGrounder, x: float, y: float, *names: str, size: tuple[int, int] = SIZE) -> Box | None:
+    return grounder.object_at(Point(x, y), names, size, lambda: np.zeros((*size, 3), np.uint8), key="image")
+
+
+def test_a_click_means_the_likeliest_object_of_its_label() -> None:
+    block, one, other = Box(100, 100, 300, 200), Box(100, 100, 160, 200), Box(160, 100, 220, 200)
+    grounder = Seeing(
+        Detection(block, "tenniscourt", 0.5),
+        Detection(one, "tenniscourt", 0.5),
+        Detection(other, "tenniscourt", 0.5),
+        Detection(Box(90, 90, 170, 210), "baseballfield", 0.95),
+        Detection(FAR, "ship", 0.06),
+    )
+    assert clicked(grounder, 130, 150, "Tennis_Court") == one, "its middle was clicked, and not the block's"
+    assert clicked(grounder, 190, 150, "tennis courts") == other
+    assert clicked(grounder, 200, 150, "tenniscourt") == block
+    assert clicked(grounder, 130, 150, "Court 1", "tennis court") == one, "by any of the label's names"
+    assert clicked(grounder, 400, 400, "tennis court") is None, "there is none"
+    assert clicked(grounder, 730, 50, "ship") is None, "too unlikely"
+
+
+def test_what_the_detector_does_not_know_it_does_not_look_for() -> None:
+    grounder = Seeing(Detection(LEFT, "ship", 0.9))
+    for names in (("solar panel",), ("object",), ()):
+        assert clicked(grounder, 80, 300, *names) is None
+    assert clicked(grounder, 80, 300, "ship", size=(600, 4000)) is None, (
+        "no click waits for a scene of tiles"
+    )
+    assert grounder.looks == 0
+    assert clicked(grounder, 80, 300, "ship") == LEFT
+
+
+def test_a_truck_is_looked_for_as_what_it_is() -> None:
+    seen = Detection(LEFT, "vehicle", 0.9), Detection(RIGHT, "large vehicle", 0.8)
+    grounder = Seeing(*seen)
+    assert clicked(grounder, 640, 300, "Truck") == RIGHT
+    assert clicked(grounder, 640, 300, "vehicle") is None
+    assert clicked(grounder, 80, 300, "vehicle") == LEFT
+
+
+def test_an_image_is_looked_at_once_for_words_and_clicks(tiny: CompactGrounder) -> None:
+    image = np.random.default_rng(4).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    seen = tiny.detections(image, key="seen")
+
+    def pixels() -> Image:
+        raise AssertionError("it was seen before")
+
+    assert tiny.object_at(Point(20, 20), ["ship"], (40, 50), pixels, key="seen") == tiny.object_at(
+        Point(20, 20), ["ship"], (40, 50), lambda: image, key="unseen"
+    )
+    assert tiny.detections(image, key="unseen") == seen
 
 
 @pytest.mark.parametrize("expression", ["", "   ", "...", "?"])
