@@ -142,9 +142,7 @@ def test_what_the_detector_does_not_know_it_does_not_look_for() -> None:
     grounder = Seeing(Detection(LEFT, "ship", 0.9))
     for names in (("solar panel",), ("object",), ()):
         assert clicked(grounder, 80, 300, *names) is None
-    assert clicked(grounder, 80, 300, "ship", size=(600, 4000)) is None, (
-        "no click waits for a scene of tiles"
-    )
+    assert clicked(grounder, 80, 300, "ship", size=(600, 4000)) is None, "no click waits for a scene of tiles"
     assert grounder.looks == 0
     assert clicked(grounder, 80, 300, "ship") == LEFT
 
