@@ -14,6 +14,8 @@ PIP_INSTALL := pip install --quiet --disable-pip-version-check --no-warn-script-
 HEADLESS ?=
 DATA ?=
 TESTS ?= tests
+# Processes that share the tests, file by file; most of the end to end tests' time is waiting.
+TEST_WORKERS ?= 2
 
 .PHONY: setup torch torch-index label-studio label-studio-ml demo test check audit format bench clean
 
@@ -86,7 +88,7 @@ demo: setup label-studio
 	$(BIN)/pslg demo $(if $(HEADLESS),--headless) $(if $(DATA),--data "$(DATA)")
 
 test: setup label-studio label-studio-ml
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -13,6 +13,17 @@ settings.register_profile("pslg", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("pslg")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LONGEST = ("tests/server/test_training_faults.py", "tests/end_to_end/")
+"""Minutes each, most of them spent waiting."""
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes of two threads each on two cores would mostly wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one of them when the others are done."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")
