@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.domains import expected_calibration_error, table
+from backend.evaluation.choices import Picked
+from backend.evaluation.expressions import Outcome, Spent
+from benchmarks.domains import expected_calibration_error, seconds_rows, table
 from dataset_tools import synthetic
+from dataset_tools.labelled import LabelledExpression, LabelledImage, Question
 
 
 def test_calibration_error_weighs_the_distance_in_each_bin_by_its_count() -> None:
@@ -26,6 +29,19 @@ def test_the_table_leaves_out_what_a_set_does_not_have() -> None:
         ["n", "3", "2"],
         ["mIoU", "0.500"],
     ]
+
+
+def test_the_first_expression_of_an_image_is_not_averaged_with_those_that_find_its_boxes_known() -> None:
+    def outcome(name: str, wall: float, embedded: float) -> Outcome:
+        question = Question(LabelledImage(Path(name), 8, 8), LabelledExpression("the ship", ()))
+        choice = Picked(answered=False, right=False, offered=False)
+        return Outcome(question, None, False, None, 0, Spent(wall, 0.0), Spent(embedded, 0.0), choice)
+
+    done = [outcome("a", 0.7, 0.5), outcome("a", 0.2, 0.02), outcome("a", 0.1, 0.04), outcome("b", 0.5, 0.4)]
+    expected = {"first expression s": 0.6, "next expression s": 0.15, "embedded s": 0.03}
+    assert seconds_rows(done) == pytest.approx(expected)
+    assert seconds_rows(done[-1:]) == pytest.approx({"first expression s": 0.5})
+    assert seconds_rows([]) == {}
 
 
 def test_two_sets_side_by_side(tmp_path: Path) -> None:
