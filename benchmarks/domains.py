@@ -73,7 +73,8 @@ def expected_calibration_error(scores: Sequence[tuple[float, bool]], bins: int =
 def seconds_rows(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Mean seconds of the first expression of each image, and of the others; those of one image in succession."""
     seen: set[Path] = set()
-    firsts, others = [], []
+    firsts: list[Outcome] = []
+    others: list[Outcome] = []
     for one in outcomes:
         path = one.question.image.path
         (others if path in seen else firsts).append(one)

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 
 from backend.pipeline.grounding.box_colors import color_in_box
+from backend.pipeline.grounding.compact.answering import answer
 from backend.pipeline.grounding.compact.detections import TILE, TILE_OVERLAP, Detection, is_cut, without_repeats
-from backend.pipeline.grounding.compact.grounder import CompactGrounder, answer
+from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.pslg_sam import PslgSam
 from backend.pipeline.types import Abstention, Grounding, Image
 from dataset_tools.categories import category_named

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from backend.pipeline.grounding.compact.answering import answer
 from backend.pipeline.grounding.compact.detections import Detection
-from backend.pipeline.grounding.compact.grounder import CompactGrounder, answer, load_compact_grounder
+from backend.pipeline.grounding.compact.grounder import CompactGrounder, load_compact_grounder
 from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration, Detector, DetectorConfig
 from backend.pipeline.types import GroundingResult, Image
 from dataset_tools import synthetic
