@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -138,8 +139,14 @@ class CompactGrounder:
             return Explanation((f"understood: {in_words(query)}", f"no answer ({refusal.code}): {refusal.message}"), {})
         size = (image.shape[0], image.shape[1])
         asked = AskedOf(query, self.calibration, size, partial(color_in_box, image), image)
-        choice, candidates, _ = asked.choose(asked.groundings(self.detections_for(query, image)))
-        return explain(query, choice, asked.labelled(candidates), size, asked.view)
+        groundings = asked.groundings(self.detections_for(query, image))
+        made = asked.choose(groundings)
+        explained = explain(query, made[0], asked.labelled(made[1]), size, asked.view)
+        steady = asked.steadiness(groundings, asked.result(made))
+        if steady == 1.0:
+            return explained
+        doubt = f"score times {steady:.2f}: another object may be meant if the detector is wrong about a doubtful one"
+        return replace(explained, lines=(*explained.lines, doubt))
 
     def refusal(self, query: Query) -> Abstention | None:
         """An abstention for what no image could change: nothing asked for, or a category that is not known."""

@@ -38,8 +38,44 @@ def test_one_strong_detection_answers_despite_weak_ones() -> None:
     result = ask("the airplane", Detection(LEFT, "airplane", 0.9), Detection(RIGHT, "airplane", 0.25))
     assert boxes(result) == [LEFT]
     assert result.groundings[0].category == "airplane"
-    assert result.groundings[0].score == CALIBRATION.probability("airplane", 0.9)
+    other = CALIBRATION.probability("airplane", 0.25)
+    assert result.groundings[0].score == pytest.approx(CALIBRATION.probability("airplane", 0.9) * (1 - other))
     assert [c.box for c in result.candidates] == [LEFT, RIGHT]
+
+
+def test_an_answer_is_worth_less_where_a_doubtful_object_would_change_it() -> None:
+    near, middle, far = Box(100, 300, 150, 350), Box(300, 300, 350, 350), Box(600, 300, 650, 350)
+    sure = Detection(middle, "ship", 0.97), Detection(far, "ship", 0.97)
+    wave, likely = Detection(near, "ship", 0.3), Detection(near, "ship", 0.5)
+    certain, doubt, there = (CALIBRATION.probability("ship", score) for score in (0.97, 0.3, 0.5))
+    assert 0.08 < doubt < 0.5 < there < 0.95
+
+    def worth(expression: str, *others: Detection) -> tuple[Box, float]:
+        (found,) = ask(expression, *sure, *others).groundings
+        return found.box, round(found.score, 6)
+
+    second = "the second ship from the left"
+    assert worth(second) == (far, round(certain, 6))
+    assert worth(second, wave) == (far, round(certain * (1 - doubt), 6)), "were it a ship, another were the second"
+    assert worth(second, likely) == (middle, round(certain * there, 6)), "were it none, another were the second"
+    assert worth(second, replace(wave, category="airplane")) == (far, round(certain, 6)), "nobody asked about it"
+    assert worth("the rightmost ship", wave) == (far, round(certain, 6)), "it lies at the other side"
+
+
+def test_an_explanation_says_what_doubtful_objects_cost() -> None:
+    sure = Detection(Box(300, 300, 350, 350), "ship", 0.97), Detection(Box(600, 300, 650, 350), "ship", 0.97)
+    wave = Detection(Box(100, 300, 150, 350), "ship", 0.3)
+    image = np.zeros((*SIZE, 3), np.uint8)
+    assert not any("doubtful" in line for line in Seeing(*sure).explain(image, "the second ship from the left").lines)
+    *_, last = Seeing(*sure, wave).explain(image, "the second ship from the left").lines
+    factor = 1 - CALIBRATION.probability("ship", 0.3)
+    assert last.startswith(f"score times {factor:.2f}: ")
+
+
+def test_the_objects_of_all_are_each_worth_what_they_are() -> None:
+    found = [Detection(LEFT, "ship", 0.9), Detection(RIGHT, "ship", 0.7), Detection(FAR, "ship", 0.3)]
+    scores = {one.box: one.score for one in ask("all the ships", *found).groundings}
+    assert scores == {d.box: CALIBRATION.probability("ship", d.score) for d in found[:2]}
 
 
 def test_ambiguous_only_if_several_are_certain() -> None:
