@@ -254,8 +254,7 @@ def corrected(
 def supposing(pipeline: PslgSam, image: Image, label: str) -> Supposed:
     """What the server supposes under a click with ``label`` in ``image`` uint8[H, W, 3] RGB."""
     size = (image.shape[0], image.shape[1])
-    key = hash_image(image)
-    return lambda point: pipeline.object_at(point, [label], size, lambda: image, key=key)
+    return lambda point: pipeline.object_at(point, [label], size, lambda: image)
 
 
 def boxed(segmenter: Segmenter, embed: Callable[[Box], Embedding], image_size: tuple[int, int], box: Box) -> Shown:
