@@ -22,7 +22,7 @@ from backend.evaluation.score_calibration import FOLDS, Reliability, fit_odds, f
 from backend.pipeline import PslgSam
 from backend.pipeline.config import LogisticConfig, ScorePart
 from backend.pipeline.scores import probability
-from backend.pipeline.types import Box, Image, Mask, hash_image
+from backend.pipeline.types import Box, Image, Mask, NamedImage
 from dataset_tools import metrics
 from dataset_tools.labelled import LabelledImage, LabelledObject
 
@@ -70,7 +70,7 @@ def observe(
     path: Path | None = None
     for labelled, target in targets:
         if path != labelled.path:
-            path, image = labelled.path, read_image(labelled.path)
+            path, image = labelled.path, NamedImage.of(read_image(labelled.path))
         mask = target.mask()
         if not mask.any():
             continue
@@ -81,10 +81,10 @@ def observe(
 
 
 def _shown(
-    pipeline: PslgSam, image: Image, label: str, target: Mask, accepted_iou: float
+    pipeline: PslgSam, image: NamedImage, label: str, target: Mask, accepted_iou: float
 ) -> Iterator[tuple[Literal["click", "box"], Shown]]:
     segmenter, supposed = pipeline.segmenter, supposing(pipeline, image, label)
-    embed = cache(partial(segmenter.embed, image, key=hash_image(image)))
+    embed = cache(partial(segmenter.embed, image.pixels(), key=image.identity))
     tight = Box.of_mask(target)
     height, width = target.shape
     drawn = jittered(tight, _BOX_JITTER, zlib.crc32(repr(tight).encode())).clip(width, height)

@@ -21,7 +21,7 @@ from backend.pipeline.segmentation import Segmenter
 from backend.pipeline.segmentation.mask_cleaning import clean_mask, shown_mask
 from backend.pipeline.segmentation.refinement import refines
 from backend.pipeline.segmentation.replay import ReplayCache, Supposed, replay
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts, hash_image
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, NamedImage, Prompts
 from backend.settings import Settings
 from dataset_tools.labelled import LabelledImage, LabelledObject, Question
 from dataset_tools.metrics import iou
@@ -72,7 +72,7 @@ def evaluate_clicks(
     path: Path | None = None
     for labelled, target in targets:
         if path != labelled.path:
-            path, image = labelled.path, read_image(labelled.path)
+            path, image = labelled.path, NamedImage.of(read_image(labelled.path))
         mask = target.mask()
         if mask.any():
             supposed = supposing(pipeline, image, target.category)
@@ -125,8 +125,8 @@ def evaluate_prelabels(
         if len(question.targets) != 1:
             continue
         if path != question.image.path:
-            path, image = question.image.path, read_image(question.image.path)
-        found = pipeline.prelabel(image, question.expression.text)
+            path, image = question.image.path, NamedImage.of(read_image(question.image.path))
+        found = pipeline.prelabel(image.pixels(), question.expression.text, key=image.identity)
         if len(found) != 1:
             continue
         answered += 1
@@ -154,7 +154,7 @@ def evaluate_prelabels(
 
 def click_ious(
     segmenter: Segmenter,
-    image: Image,
+    image: NamedImage,
     target: Mask,
     cap: int = 20,
     enough: float = 1.0,
@@ -165,7 +165,7 @@ def click_ious(
 
     Args:
         segmenter: the model.
-        image: uint8[H, W, 3] RGB.
+        image: in which the object lies.
         target: bool[H, W], not empty.
         cap: most clicks.
         enough: stop when this IoU is reached.
@@ -175,7 +175,7 @@ def click_ious(
     Returns:
         At least one and at most ``cap`` values; fewer than ``cap`` if ``enough`` was reached.
     """
-    embed = cache(partial(segmenter.embed, image, key=hash_image(image)))
+    embed = cache(partial(segmenter.embed, image.pixels(), key=image.identity))
     ious: list[float] = []
     for shown in corrected(segmenter, embed, target, start, cap=cap, supposed=supposed):
         ious.append(iou(shown.mask, target))
@@ -251,10 +251,9 @@ def corrected(
         yield Shown(shown, prediction)
 
 
-def supposing(pipeline: PslgSam, image: Image, label: str) -> Supposed:
-    """What the server supposes under a click with ``label`` in ``image`` uint8[H, W, 3] RGB."""
-    size = (image.shape[0], image.shape[1])
-    return lambda point: pipeline.object_at(point, [label], size, lambda: image)
+def supposing(pipeline: PslgSam, image: NamedImage, label: str) -> Supposed:
+    """What the server supposes under a click with ``label`` in ``image``."""
+    return lambda point: pipeline.object_at(point, [label], image)
 
 
 def boxed(segmenter: Segmenter, embed: Callable[[Box], Embedding], image_size: tuple[int, int], box: Box) -> Shown:

@@ -34,6 +34,7 @@ from backend.pipeline.types import (
     GroundingResult,
     Image,
     MaskPrediction,
+    NamedImage,
     Point,
     Prelabel,
     Prelabels,
@@ -216,15 +217,7 @@ class PslgSam:
             return Prelabels((), Abstention("absent", message, seen))
         return Prelabels(tuple(prelabels), left_out=left_out)
 
-    def object_at(
-        self,
-        point: Point,
-        names: Iterable[str],
-        image_size: tuple[int, int],
-        pixels: Callable[[], Image],
-        *,
-        key: str | None = None,
-    ) -> Box | None:
+    def object_at(self, point: Point, names: Iterable[str], image: NamedImage) -> Box | None:
         """The box of the object that the grounder sees under a click, as of ``ObjectFinder``; None too where the
         grounder sees no objects without an expression.
         """
@@ -232,7 +225,7 @@ class PslgSam:
             return None
         stages, began = spent.get(), time.perf_counter()
         before = stages["pixels"]
-        found = self.grounder.object_at(point, names, image_size, pixels, key=key)
+        found = self.grounder.object_at(point, names, image)
         stages["ground"] += time.perf_counter() - began - (stages["pixels"] - before)
         return found
 

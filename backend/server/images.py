@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import requests
 
 from backend.bounded_cache import BoundedCache
 from backend.database import Database
-from backend.pipeline.types import Image
+from backend.pipeline.types import Image, NamedImage
 from backend.settings import Settings
 from backend.state import image_file
 from dataset_tools import atomic, image_files
@@ -30,34 +30,11 @@ from dataset_tools.label_studio.client import LabelStudio
 from dataset_tools.label_studio.downloads import WHOLE, Downloads, read_body
 from dataset_tools.label_studio.hosts import HostRules
 
-__all__ = ["BytesInFlight", "DecodeMemory", "EditorImage", "FairLock", "TaskImages"]
+__all__ = ["BytesInFlight", "DecodeMemory", "FairLock", "TaskImages"]
 
 _LONGEST_SIDE = 65_535
 _UNWRITTEN, _KNOWN_BYTES = 2_000_000, 500
 _Headers = requests.structures.CaseInsensitiveDict[str]
-
-
-@dataclass(frozen=True)
-class EditorImage:
-    """A task's image as it was when it was last looked at; its pixels are fetched when somebody wants them.
-
-    Attributes:
-        identity: sha256 of the file's bytes, hexadecimal: names the content in every cache, so that no pixels are
-            hashed.
-        size: (height, width) in pixels as shown, orientation applied.
-    """
-
-    identity: str
-    size: tuple[int, int]
-    _pixels: Callable[[], Image] = field(repr=False, compare=False)
-
-    def pixels(self) -> Image:
-        """uint8[H, W, 3] RGB.
-
-        Raises:
-            ImageError: it cannot be fetched any more, or its URL holds another image by now.
-        """
-        return self._pixels()
 
 
 @dataclass(frozen=True)
@@ -98,7 +75,7 @@ class TaskImages:
         self._decoding = DecodeMemory(settings.decode_memory)
         self._locks = [threading.Lock() for _ in range(64)]
 
-    def load(self, url: str, task_id: int | str | None = None) -> EditorImage:
+    def load(self, url: str, task_id: int | str | None = None) -> NamedImage:
         """A task's image; fetched only when it is not known or not checked for a while.
 
         Raises:
@@ -114,7 +91,7 @@ class TaskImages:
                     known, _ = self._renewed(url, task_id, known)
         return self._image(url, task_id, known)
 
-    def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[EditorImage, Path]:
+    def keep(self, url: str, task_id: int | str | None, folder: Path) -> tuple[NamedImage, Path]:
         """A task's image as a file ``<folder>/<2 hex>/<sha256>``, fetched unless it is there and still current.
 
         Raises:
@@ -129,8 +106,8 @@ class TaskImages:
                 known, _ = self._renewed(url, task_id, known, folder)
         return self._image(url, task_id, known), image_file(folder, known.identity)
 
-    def _image(self, url: str, task_id: int | str | None, known: _Known) -> EditorImage:
-        return EditorImage(known.identity, known.size, partial(self._pixels_of, url, task_id, known.identity))
+    def _image(self, url: str, task_id: int | str | None, known: _Known) -> NamedImage:
+        return NamedImage(known.identity, known.size, partial(self._pixels_of, url, task_id, known.identity))
 
     def _pixels_of(self, url: str, task_id: int | str | None, identity: str) -> Image:
         image = self._pixels.get(identity)

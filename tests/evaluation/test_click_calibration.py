@@ -19,7 +19,7 @@ from backend.evaluation.expressions import read_questions
 from backend.pipeline import load_pipeline
 from backend.pipeline.config import LogisticConfig, PipelineConfig, load_config
 from backend.pipeline.scores import clicked_score, log_odds
-from backend.pipeline.types import MaskPrediction
+from backend.pipeline.types import MaskPrediction, NamedImage
 from backend.pipeline.weights import model_version
 from dataset_tools import synthetic
 from dataset_tools.errors import ConfigError
@@ -94,7 +94,7 @@ def test_clicks_end_where_the_mask_is_good(folder: Path) -> None:
     clicks = seen[1 : begins[1]]
     assert all(mask.iou < 0.85 for mask in clicks[:-1])
     image = read(labelled.path)
-    supposed = supposing(pipeline, image, target.category)
+    supposed = supposing(pipeline, NamedImage.of(image), target.category)
     embed = partial(pipeline.segmenter.embed, image)
     needed = clicks_to(pipeline.segmenter, embed, target.mask(), None, enough=0.85, cap=6, supposed=supposed)
     assert needed == len(clicks)

@@ -13,7 +13,7 @@ from backend.evaluation.clicks import HOLE_AREA, SPECK_AREA, click_ious, clicks_
 from backend.evaluation.next_click import Correction, next_click
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.replay import replay
-from backend.pipeline.types import Box, Image, Mask, Point, Prompts
+from backend.pipeline.types import Box, Image, Mask, NamedImage, Point, Prompts
 from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
@@ -116,7 +116,7 @@ def test_server_evaluation_and_simulation_give_one_mask_for_the_same_clicks(
     assert scores
     best = int(np.argmax(scores))
     if start is None:
-        assert click_ious(segmenter, pixels, target, cap=5) == scores
+        assert click_ious(segmenter, NamedImage.of(pixels), target, cap=5) == scores
     if start is None or iou(start, target) < scores[best]:
         assert clicks_to(segmenter, embed, target, start, enough=scores[best], cap=5) == best + 1
 

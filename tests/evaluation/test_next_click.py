@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from backend.evaluation.clicks import click_ious, summarize_clicks
 from backend.evaluation.next_click import Correction, deepest_point, next_click
-from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, Prompts
+from backend.pipeline.types import Box, Embedding, Image, Mask, MaskPrediction, NamedImage, Prompts
 
 SHAPE = (12, 14)
 MASKS = arrays(bool, SHAPE)
@@ -71,11 +71,12 @@ class PaintedSquares:
 def test_clicks_go_on_until_the_object_is_covered() -> None:
     target = np.zeros((20, 30), bool)
     target[5:10, 5:20] = True
-    ious = click_ious(PaintedSquares(), np.zeros((20, 30, 3), np.uint8), target, cap=20)
+    image = NamedImage.of(np.zeros((20, 30, 3), np.uint8))
+    ious = click_ious(PaintedSquares(), image, target, cap=20)
     assert ious[0] == pytest.approx(25 / 75)
     assert ious[-1] == 1.0
-    assert len(click_ious(PaintedSquares(), np.zeros((20, 30, 3), np.uint8), target, cap=20, enough=0.3)) == 1
-    assert len(click_ious(PaintedSquares(), np.zeros((20, 30, 3), np.uint8), target, cap=2)) == 2
+    assert len(click_ious(PaintedSquares(), image, target, cap=20, enough=0.3)) == 1
+    assert len(click_ious(PaintedSquares(), image, target, cap=2)) == 2
 
 
 def test_failures_count_with_the_cap() -> None:

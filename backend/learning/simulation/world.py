@@ -29,7 +29,7 @@ from backend.pipeline.segmentation.compact_sam import CLICK_RADIUS
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
 from backend.pipeline.segmentation.sam import SamSegmenter
 from backend.pipeline.segmentation.windows import window_for
-from backend.pipeline.types import Box, Embedding, Image, Mask, Prelabels
+from backend.pipeline.types import Box, Embedding, Image, Mask, NamedImage, Prelabels
 from backend.training.adapter.views import FeatureCache, FeatureView, Reading, adapted_output, outputs_of
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions.query import Query
@@ -277,7 +277,7 @@ class ImageRun:
         if start is not None and not (start & target).any():
             start = None
         embed = partial(self.world.embed, self.image, self.pixels)
-        supposed = supposing(self.pipeline, self.pixels, category)
+        supposed = supposing(self.pipeline, NamedImage.of(self.pixels, self.image.key), category)
         return clicks_to(self.model.segmenter, embed, target, start, enough=ACCEPTED, cap=cap, supposed=supposed)
 
 

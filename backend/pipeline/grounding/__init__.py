@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from backend.pipeline.types import Box, Grounding, GroundingResult, Image, Point
+from backend.pipeline.types import Box, Grounding, GroundingResult, Image, NamedImage, Point
 
 __all__ = ["ExemplarFinder", "Grounder", "ObjectFinder"]
 
@@ -63,22 +63,12 @@ class ExemplarFinder(Protocol):
 class ObjectFinder(Protocol):
     """Sees all objects of an image at once; a grounder that does so has this method as well."""
 
-    def object_at(
-        self,
-        point: Point,
-        names: Iterable[str],
-        image_size: tuple[int, int],
-        pixels: Callable[[], Image],
-        *,
-        key: str | None = None,
-    ) -> Box | None:
+    def object_at(self, point: Point, names: Iterable[str], image: NamedImage) -> Box | None:
         """The box of the object under ``point`` that is called so, in pixels of the image; None where none is seen.
 
         Args:
             point: (x, y) in pixels of the image.
             names: of the label that the annotator picked ("Storage_Tank", "Truck"), or a category; the first one counts
                 that the grounder knows.
-            image_size: (height, width) of the image in pixels.
-            pixels: its uint8[H, W, 3] RGB; called only where the image was not looked at before.
-            key: names the image's content, as of ``Grounder.ground``.
+            image: its pixels are asked for only where it was not looked at before under its name.
         """

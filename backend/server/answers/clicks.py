@@ -25,14 +25,14 @@ from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import shown_mask
 from backend.pipeline.segmentation.refinement import outlined
 from backend.pipeline.segmentation.replay import ReplayCache, Supposed, replay
-from backend.pipeline.types import Box, Image, Point
+from backend.pipeline.types import Box, Image, NamedImage, Point
 from backend.server.answers.more_like import MoreLikeThis
 from backend.server.answers.predictions import BUSY, note_region
 from backend.server.answers.prelabeling import Prelabeler
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import ObjectPrompt, answered_fields, read_prompts, read_task
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, visible_results
-from backend.server.images import EditorImage, TaskImages
+from backend.server.images import TaskImages
 from backend.server.metrics import Metrics
 from backend.server.protocol import Prediction, PredictRequest, Region, Task
 from backend.settings import Settings
@@ -261,7 +261,7 @@ class Clicks:
             spent.get()["pixels"] += time.perf_counter() - began
             return found
 
-        image = EditorImage(known.identity, known.size, pixels)
+        image = NamedImage(known.identity, known.size, pixels)
         prompts = read_prompts(context.result, task, config, image.size)
         regions: list[Region] = []
         scores: list[float] = []
@@ -291,7 +291,7 @@ class Clicks:
         prompt: ObjectPrompt,
         task: Task,
         config: LabelingConfig,
-        image: EditorImage,
+        image: NamedImage,
         queue: ClickQueue,
     ) -> tuple[list[Region], float]:
         """Regions and score for one object."""
@@ -353,12 +353,12 @@ class Clicks:
         return regions, score
 
 
-def _supposed(pipeline: PslgSam, names: Sequence[str], image: EditorImage, queue: ClickQueue) -> Supposed:
+def _supposed(pipeline: PslgSam, names: Sequence[str], image: NamedImage, queue: ClickQueue) -> Supposed:
     """The object so called under a click; an image that nobody asked about before is looked at first."""
 
     def supposed(point: Point) -> Box | None:
         with queue.away(fetching=False):
-            return pipeline.object_at(point, names, image.size, image.pixels, key=image.identity)
+            return pipeline.object_at(point, names, image)
 
     return supposed
 

@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.pipeline.segmentation.mask_cleaning import clean_mask
-from backend.pipeline.types import Box
+from backend.pipeline.types import Box, NamedImage
 from backend.server.answers.predictions import note_region
 from backend.server.editor.labeling_config import LabelingConfig
 from backend.server.editor.prompts import MoreLike
 from backend.server.editor.regions import FoundRegion, RegionLookup, RegionWriter, visible_results
-from backend.server.images import EditorImage
 from backend.server.metrics import Metrics
 from backend.server.protocol import Region, Task
 from backend.settings import Settings
@@ -47,7 +46,7 @@ class MoreLikeThis:
         self._metrics = metrics
 
     def regions(
-        self, pipeline: PslgSam, wanted: MoreLike, task: Task, config: LabelingConfig, image: EditorImage
+        self, pipeline: PslgSam, wanted: MoreLike, task: Task, config: LabelingConfig, image: NamedImage
     ) -> tuple[list[Region], float]:
         """The objects that are like what ``wanted`` means, as regions with its label, and their mean score.
 

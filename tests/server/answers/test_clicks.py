@@ -8,7 +8,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from backend.pipeline import PslgSam
 from backend.pipeline.segmentation.mask_cleaning import shown_mask
-from backend.pipeline.types import Box, Image, Point, Prompts
+from backend.pipeline.types import Box, NamedImage, Point, Prompts
 from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
@@ -443,11 +443,9 @@ def test_the_config_decides_about_labels_not_the_click(service: LabelingService,
 class SeeingGrounder(WordGrounder):
     """Sees one object in every image, a small building."""
 
-    def object_at(
-        self, point: Point, names: Iterable[str], image_size: tuple[int, int], pixels: Callable[[], Image], *, key: str
-    ) -> Box | None:
-        assert image_size == (HEIGHT, WIDTH)
-        assert pixels().shape == (HEIGHT, WIDTH, 3)
+    def object_at(self, point: Point, names: Iterable[str], image: NamedImage) -> Box | None:
+        assert image.size == (HEIGHT, WIDTH)
+        assert image.pixels().shape == (HEIGHT, WIDTH, 3)
         box = Box(30, 20, 50, 40)
         return box if "building" in names and box.contains(point) else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +31,7 @@ from backend.pipeline.grounding.compact.exemplar_rule import (
 from backend.pipeline.grounding.compact.grounder import CompactGrounder
 from backend.pipeline.grounding.compact.network import Calibration
 from backend.pipeline.grounding.exemplars import ExemplarMatcher, Lesson, Lessons, digest
-from backend.pipeline.types import Grounding, GroundingResult, Image, Likeness, hash_image
+from backend.pipeline.types import Grounding, GroundingResult, Image, Likeness, NamedImage, hash_image
 from dataset_tools.expressions.candidates import Candidates
 from dataset_tools.expressions.query import Query
 from dataset_tools.geometry import Box, Point
@@ -241,17 +241,9 @@ class GrounderWithExemplars(CompactGrounder):
         found = (Detection(m.box, m.category or "", _score(m.score, slope)) for m in self._like(image, key))
         return tuple(sorted((*self._base.detections(image, key=key), *found), key=lambda one: -one.score))
 
-    def object_at(
-        self,
-        point: Point,
-        names: Iterable[str],
-        image_size: tuple[int, int],
-        pixels: Callable[[], Image],
-        *,
-        key: str | None = None,
-    ) -> Box | None:
+    def object_at(self, point: Point, names: Iterable[str], image: NamedImage) -> Box | None:
         """As the grounder's, for what it knows: the lessons would cost a click a look of their own."""
-        return self._base.object_at(point, names, image_size, pixels, key=key)
+        return self._base.object_at(point, names, image)
 
     def ground(
         self, image: Image, expression: str, *, key: str | None = None, labels: Collection[str] = ()

@@ -7,7 +7,7 @@ every object of the categories it knows, ``relations`` picks the ones that the q
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from backend.pipeline.grounding.compact.detections import LARGEST_WHOLE, Detecti
 from backend.pipeline.grounding.compact.detector_file import load_detector
 from backend.pipeline.grounding.compact.network import Calibration, Detector
 from backend.pipeline.scores import log_odds
-from backend.pipeline.types import Abstention, GroundingResult, Image, hash_image
+from backend.pipeline.types import Abstention, GroundingResult, Image, NamedImage, hash_image
 from dataset_tools.categories import category_name, category_named, kind_of
 from dataset_tools.expressions import parser as expression_parser
 from dataset_tools.expressions.candidates import Candidates
@@ -111,24 +111,16 @@ class CompactGrounder:
         """Of ``detections`` at least those that ``query`` may be about."""
         return self.detections(image, key=key)
 
-    def object_at(
-        self,
-        point: Point,
-        names: Iterable[str],
-        image_size: tuple[int, int],
-        pixels: Callable[[], Image],
-        *,
-        key: str | None = None,
-    ) -> Box | None:
+    def object_at(self, point: Point, names: Iterable[str], image: NamedImage) -> Box | None:
         """As of ``ObjectFinder``. Scenes that would be read in tiles are not looked at for the sake of a click."""
         known = self.known_categories
         meant = (name for label in names for name in (kind_of(label), category_name(label)))
         category = next((name for name in meant if name in known), None)
-        if category is None or max(image_size) > LARGEST_WHOLE:
+        if category is None or max(image.size) > LARGEST_WHOLE:
             return None
-        seen = self._cache.get(key) if key else None
+        seen = self._cache.get(image.identity)
         if seen is None:
-            seen = self.detections(pixels(), key=key)
+            seen = self.detections(image.pixels(), key=image.identity)
         return _likeliest_at(point, [found for found in seen if found.category == category], self.calibration)
 
     def explain(self, image: Image, expression: str) -> Explanation:

@@ -14,7 +14,7 @@ from backend.pipeline.grounding.compact.answering import answer
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.grounder import CompactGrounder, load_compact_grounder
 from backend.pipeline.grounding.compact.network import COMPACT_CATEGORIES, Calibration, Detector, DetectorConfig
-from backend.pipeline.types import GroundingResult, Image
+from backend.pipeline.types import GroundingResult, Image, NamedImage
 from dataset_tools import synthetic
 from dataset_tools.expressions.parser import parse
 from dataset_tools.geometry import Box, Point
@@ -155,7 +155,7 @@ class Seeing(CompactGrounder):
 
 
 def clicked(grounder: CompactGrounder, x: float, y: float, *names: str, size: tuple[int, int] = SIZE) -> Box | None:
-    return grounder.object_at(Point(x, y), names, size, lambda: np.zeros((*size, 3), np.uint8), key="image")
+    return grounder.object_at(Point(x, y), names, NamedImage.of(np.zeros((*size, 3), np.uint8), "image"))
 
 
 def test_a_click_means_the_likeliest_object_of_its_label() -> None:
@@ -199,9 +199,8 @@ def test_an_image_is_looked_at_once_for_words_and_clicks(tiny: CompactGrounder) 
     def pixels() -> Image:
         raise AssertionError("it was seen before")
 
-    assert tiny.object_at(Point(20, 20), ["ship"], (40, 50), pixels, key="seen") == tiny.object_at(
-        Point(20, 20), ["ship"], (40, 50), lambda: image, key="unseen"
-    )
+    known, new = NamedImage("seen", (40, 50), pixels), NamedImage.of(image, "unseen")
+    assert tiny.object_at(Point(20, 20), ["ship"], known) == tiny.object_at(Point(20, 20), ["ship"], new)
     assert tiny.detections(image, key="unseen") == seen
 
 
