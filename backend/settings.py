@@ -106,7 +106,7 @@ class Settings(BaseModel):
         polygon_tolerance: largest distance in pixels between a mask's contour and its polygon.
         rle_warning_bytes: size of a region's brush code in JSON above which a warning is logged.
         train_every: accepted masks of a project after which it is trained on them; 0 for never by itself.
-        train_steps: steps of a training, for the mask decoder; the grounder makes two thirds as many, far shorter ones.
+        train_steps: steps of a training's mask decoder; the grounder makes as many, far shorter ones.
         train_minutes: time that the mask decoder's steps may take, at most; None for as long as it takes, and then the
             same training gives the same version.
         train_held_out: share of a project's labelled images that the promotion gate measures on, never trained on.
@@ -168,7 +168,7 @@ class Settings(BaseModel):
     polygon_tolerance: float = Field(default=1.0, ge=0)
     rle_warning_bytes: int = Field(default=1_000_000, ge=1)
     train_every: int = Field(default=0, ge=0)
-    train_steps: int = Field(default=150, ge=1)
+    train_steps: int = Field(default=100, ge=1)
     train_minutes: float | None = Field(default=None, gt=0)
     train_held_out: float = Field(default=0.2, gt=0, lt=1)
     gate_objects: int = Field(default=10, ge=1)

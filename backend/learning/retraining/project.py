@@ -41,20 +41,29 @@ from backend.training.adapter.adaptation import (
 )
 from backend.training.adapter.views import FeatureCache
 from backend.training.decoder.run import write_segmenter
-from backend.training.decoder.samples import decoder_samples, sees_windows, stored
+from backend.training.decoder.samples import DecoderSample, EmbedView, decoder_samples, sees_windows, stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import TrainingRun
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, DatasetError
 from dataset_tools.labelled import LabelledImage, spread
 
-__all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project", "with_few_objects"]
+__all__ = ["ProjectTrainingOptions", "TrainedModel", "project_decoder", "reminded_samples", "train_project"]
 
 _DECODERS = ("compact-sam", "sam")
 _STORE_BYTES = 4_000_000_000
 _REPLAY_OBJECTS, _REPLAY_VIEWS = 3, 1
 """Of each replay image so many objects remind the decoder, each in so many augmented windows beside the plain ones:
 embedding windows is most of what a training costs."""
+
+
+def project_decoder(steps: int) -> DecoderOptions:
+    """How the mask decoder learns from a project: in large steps of one prompt each, and a part of the weights before
+    stays in the mean, so that less is forgotten (measured in docs/active_learning.md).
+    """
+    return DecoderOptions(
+        steps=steps, validate_every=max(1, steps // 4), rounds=(1.0,), learning_rate=1e-3, average_with_init=0.3
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class ProjectTrainingOptions:
     replay_share: float = 1.0
     least_replay: int = 40
     grounder: AdaptationOptions | None = field(default_factory=AdaptationOptions)
-    decoder: DecoderOptions | None = field(default_factory=lambda: DecoderOptions(steps=150, validate_every=25))
+    decoder: DecoderOptions | None = field(default_factory=lambda: project_decoder(100))
     minutes: float | None = None
     features: Path | None = None
     disk: int = 6_000_000_000
@@ -246,8 +255,7 @@ class _Training:
         if not isinstance(segmenter, SamSegmenter):
             raise TypeError(f"{self.base.segmenter.kind} gave a {type(segmenter).__name__}")
         store = EmbeddingStore((self.options.features or self.work) / "windows", _STORE_BYTES, 0)
-        replay = [with_few_objects(image) for image in self.replay if image.objects]
-        count = len(self.training) + len(replay)
+        count = len(self.training) + sum(1 for image in self.replay if image.objects)
         embedded = 0
 
         def done(_: LabelledImage) -> None:
@@ -255,12 +263,17 @@ class _Training:
             embedded += 1
             self.progress(0.5 + 0.15 * embedded / count, f"embedded {embedded} of {count} images")
 
-        sample = partial(
-            decoder_samples, segmenter, seed=self.options.seed, embed=stored(segmenter, store), progress=done
+        samples = reminded_samples(
+            segmenter,
+            self.training,
+            self.replay,
+            seed=self.options.seed,
+            embed=stored(segmenter, store),
+            progress=done,
         )
-        windows = _REPLAY_VIEWS if sees_windows(segmenter) else None
-        samples = [*sample(self.training), *sample(replay, views=windows)]
-        settings = DecoderOptions(**{**options.plain(), "seed": self.options.seed, "minutes": self.options.minutes})
+        settings = replace(options, seed=self.options.seed, minutes=self.options.minutes)
+        if not sees_windows(segmenter):  # decoders of other sizes: these steps were chosen for the compact one
+            settings = replace(settings, learning_rate=min(settings.learning_rate, DecoderOptions.learning_rate))
         run = TrainingRun(self.work / "decoder", settings.plain(), criterion="score", resume=True, curves=False)
         tuned = tune_decoder(
             segmenter,
@@ -286,9 +299,25 @@ def _drawn(replay: Sequence[LabelledImage], options: ProjectTrainingOptions, ima
     return [ordered[index] for index in sorted(chosen)]
 
 
-def with_few_objects(image: LabelledImage) -> LabelledImage:
-    """A replay image with so many of its objects at most, spread over their order."""
-    return replace(image, objects=tuple(spread(image.objects, _REPLAY_OBJECTS)), expressions=())
+def reminded_samples(
+    segmenter: SamSegmenter,
+    training: Sequence[LabelledImage],
+    replay: Sequence[LabelledImage],
+    *,
+    seed: int = 0,
+    embed: EmbedView | None = None,
+    progress: Callable[[LabelledImage], None] = lambda _: None,
+) -> list[DecoderSample]:
+    """What the mask decoder learns from: every object of ``training`` and a few of each image of ``replay``, in fewer
+    views; the arguments are those of ``decoder_samples``.
+    """
+    sample = partial(decoder_samples, segmenter, seed=seed, embed=embed, progress=progress)
+    few = [
+        replace(image, objects=tuple(spread(image.objects, _REPLAY_OBJECTS)), expressions=())
+        for image in replay
+        if image.objects
+    ]
+    return [*sample(training), *sample(few, views=_REPLAY_VIEWS if sees_windows(segmenter) else None)]
 
 
 def _digest(images: Sequence[LabelledImage]) -> str:

@@ -197,20 +197,18 @@ class TrainingRunner:
         return manifest
 
     def _options(self, job: Job) -> ProjectTrainingOptions:
-        from backend.learning.retraining.project import ProjectTrainingOptions
+        from backend.learning.retraining.project import ProjectTrainingOptions, project_decoder
         from backend.training.adapter.adaptation import AdaptationOptions
         from backend.training.adapter.training import AdapterOptions
-        from backend.training.decoder.training import DecoderOptions
 
         chosen = self._chosen(job)
         steps = int(chosen["steps"])
-        head = max(1, 2 * steps // 3)
         return ProjectTrainingOptions(
             seed=chosen["seed"],
             minutes=chosen["minutes"],
             threads=self._settings.train_threads,
-            grounder=AdaptationOptions(head=AdapterOptions(steps=head), calibration_steps=head),
-            decoder=DecoderOptions(steps=steps, validate_every=max(1, steps // 6)),
+            grounder=AdaptationOptions(head=AdapterOptions(steps=steps), calibration_steps=steps),
+            decoder=project_decoder(steps),
             features=self._settings.state.features,
             disk=self._settings.train_disk,
         )

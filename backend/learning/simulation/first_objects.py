@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from backend.learning.retraining.project import with_few_objects
+from backend.learning.retraining.project import reminded_samples
 from backend.learning.simulation.world import LearntModel, World, measure_all, tasks_of, with_decoder
 from backend.pipeline.grounding.exemplars import lessons_of
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
-from backend.training.decoder.samples import decoder_samples
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from dataset_tools.labelled import LabelledImage, spread
 
@@ -97,8 +96,7 @@ def first_objects(
                 adapted = adapt_grounder(world.cache, calibration, shown, others, options)
                 segmenter = world.segmenter
                 if decoder is not None:
-                    reminders = [with_few_objects(image) for image in others if image.objects]
-                    samples = decoder_samples(segmenter, shown) + decoder_samples(segmenter, reminders, views=1)
+                    samples = reminded_samples(segmenter, shown, others)
                     tuned = tune_decoder(segmenter, samples, [], replace(decoder, seed=seed))
                     segmenter = with_decoder(segmenter, tuned.tensors)
                 model = LearntModel(*(adapted or (detector, calibration)), segmenter)

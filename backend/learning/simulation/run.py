@@ -24,6 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from backend.learning.ranking.strategies import STRATEGIES, Candidate, disagreement, order
+from backend.learning.retraining.project import ProjectTrainingOptions, reminded_samples
 from backend.learning.simulation.world import (
     ACCEPTED,
     ImageRun,
@@ -37,9 +38,10 @@ from backend.learning.simulation.world import (
     with_decoder,
 )
 from backend.pipeline.grounding.exemplars import lessons_of
+from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
 from backend.training.adapter.training import AdapterOptions
-from backend.training.decoder.samples import DecoderSample, decoder_samples
+from backend.training.decoder.samples import stored
 from backend.training.decoder.training import DecoderOptions, tune_decoder
 from backend.training.run import read_weights, save_weights
 from dataset_tools import atomic
@@ -50,6 +52,7 @@ from dataset_tools.labelled import LabelledImage, spread
 __all__ = ["Simulation", "SimulationSettings"]
 
 _NO_FEATURES = np.zeros(0, np.float32)
+_STORE_BYTES = 8_000_000_000
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class SimulationSettings:
         oracle_objects: objects of a labelled task for which the oracle's clicks are counted; the others count as much
             as these on average.
         grounder: how the compact grounder learns.
-        decoder: how the mask decoder learns, from where it was after the round before; None: not at all.
+        decoder: how the mask decoder learns in every round, from the base model's; None: not at all.
         first_expressions: that measure what a new category's first objects are worth, of each category, at most.
         brief: trainings are next to none, so that their time means nothing.
         words: category -> what it is called here (``words.renamed``).
@@ -90,11 +93,7 @@ class SimulationSettings:
             head=AdapterOptions(mined=20), views=2, replay_views=1, calibration_steps=80, least_known=None
         )
     )
-    decoder: DecoderOptions | None = field(
-        default_factory=lambda: DecoderOptions(
-            steps=8, batch=12, validate_every=1000, warmup=2, ema_decay=0.5, learning_rate=2e-4
-        )
-    )
+    decoder: DecoderOptions | None = field(default_factory=lambda: ProjectTrainingOptions().decoder)
     first_expressions: int = 24
     brief: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
@@ -109,10 +108,7 @@ class SimulationSettings:
     def full(self) -> SimulationSettings:
         """The same with everything measured and thorough training."""
         grounder = AdaptationOptions(views=4, least_known=None)
-        decoder = DecoderOptions(steps=60, validate_every=1000, ema_decay=0.9)
-        return replace(
-            self, candidates=None, test_known=None, clicked=200, oracle_objects=100, grounder=grounder, decoder=decoder
-        )
+        return replace(self, candidates=None, test_known=None, clicked=200, oracle_objects=100, grounder=grounder)
 
     def quick(self) -> SimulationSettings:
         """The same with next to no training."""
@@ -175,7 +171,8 @@ class Simulation:
         self.shares = {"known": len(easy), "unknown": len(strange)}
         self.test = [*spread(easy, settings.test_known), *strange]
         self.clicked = self._clicked()
-        self._samples: dict[str, list[DecoderSample]] = {}
+        store = EmbeddingStore(out / "windows", _STORE_BYTES, 0)  # of all strategies and seeds
+        self._embed = stored(world.segmenter, store)
         self.base = LearntModel(world.cache.detector, world.calibration, world.segmenter)
         self._begin()
 
@@ -212,7 +209,7 @@ class Simulation:
             chosen = self._choose(model, strategy, seed, number, labelled)
             costs = self._label(model, chosen, labelled)
             labelled += chosen
-            tensors = self._tune(model, labelled, seed, number)
+            tensors = self._tune(labelled, seed, number)
             if tensors:
                 save_weights(folder / f"decoder_{number}.safetensors", tensors)
             model = self._learnt(labelled, tensors, seed)
@@ -294,25 +291,16 @@ class Simulation:
             costs.append({"task": task.key, "accepted": accepted, "iou": round(measured.iou, 4), "clicks": clicks})
         return costs
 
-    def _tune(self, model: LearntModel, labelled: Sequence[OracleTask], seed: int, number: int) -> dict[str, Tensor]:
+    def _tune(self, labelled: Sequence[OracleTask], seed: int, number: int) -> dict[str, Tensor]:
         options = self.settings.decoder
         if options is None:
             return {}
-        samples = [sample for image in training_set(labelled) for sample in self._samples_of(image)]
-        samples += [sample for image in self.replay for sample in self._samples_of(image)]
+        labels = training_set(labelled)
+        here = {image.key for image in labels}
+        reminders = [image for image in self.replay if image.key not in here]
+        samples = reminded_samples(self.world.segmenter, labels, reminders, embed=self._embed)
         options = replace(options, seed=1000 * seed + number)
-        return tune_decoder(model.segmenter, samples, [], options).tensors
-
-    def _samples_of(self, image: LabelledImage) -> list[DecoderSample]:
-        """Samples of the image's objects, embedded once for all strategies and seeds."""
-        found = []
-        for item in image.objects:
-            key = f"{image.key}:{item.rle['counts']}"
-            if key not in self._samples:
-                alone = replace(image, objects=(item,), expressions=())
-                self._samples[key] = decoder_samples(self.world.segmenter, [alone], views=0)
-            found += self._samples[key]
-        return found
+        return tune_decoder(self.world.segmenter, samples, [], options).tensors
 
     def _clicked(self) -> dict[str, set[int]]:
         """Task -> positions of the objects for which clicks are counted: as many of known as of unknown categories."""

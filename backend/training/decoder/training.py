@@ -58,6 +58,8 @@ class DecoderOptions:
         weight_decay: of matrices and kernels.
         clip: largest norm of the gradient.
         ema_decay: weight of the past in the average of the weights.
+        average_with_init: share of the weights to start from in the mean that is measured and taken: less is forgotten
+            of what was known than is lost of what is new (Wortsman et al. 2022, arXiv 2109.01903).
         iou_weight: of the predicted IoU's error in the loss.
         category_power: 1: objects as frequent as in the data; 0: categories equally frequent.
         mask_prompts: train the prompt encoder's embedding of mask prompts too.
@@ -79,6 +81,7 @@ class DecoderOptions:
     warmup: int = 10
     clip: float = 1.0
     ema_decay: float = 0.98
+    average_with_init: float = 0.0
     iou_weight: float = 1.0
     category_power: float = 0.6
     mask_prompts: bool = False
@@ -96,8 +99,9 @@ class DecoderOptions:
         for name in ("steps", "batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.held_out_share < 1:
-            raise ConfigError(f"held_out_share must lie in [0, 1), got {self.held_out_share}")
+        for name in ("held_out_share", "average_with_init"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for a run's config.yaml."""
@@ -178,7 +182,8 @@ class _Tuning:
         self.before: dict[str, float] = {}
         self.best_value = -1.0
         self.best_step = 0
-        self.best = {name: value.detach().clone() for name, value in self.part.state_dict().items()}
+        self.start = {name: value.detach().clone() for name, value in self.part.state_dict().items()}
+        self.best = self.start
 
     def run(self, progress: Callable[[float, str], None]) -> TunedDecoder:
         options = self.options
@@ -255,22 +260,31 @@ class _Tuning:
 
     def _measure(self, step: int, ema: Ema) -> dict[str, float]:
         """Figures of the average on the held-out samples; the best average is kept."""
+        candidate = self._candidate(ema)
         if not self.validation:
-            self.best, self.best_step = dict(ema.tensors), step
+            self.best, self.best_step = candidate, step
             return {}
         trained = {name: value.detach().clone() for name, value in self.part.state_dict().items()}
-        self.part.load_state_dict(ema.tensors)
+        self.part.load_state_dict(candidate)
         metrics = self._figures(self._scores())
         self.part.load_state_dict(trained)
         if step == 0:
             self.before = metrics
         if metrics["score"] > self.best_value:
             self.best_value, self.best_step = metrics["score"], step
-            self.best = {name: value.clone() for name, value in ema.tensors.items()}
+            self.best = candidate
         if self.record is not None:
             self.record.log("validation", step, **metrics)
-            self.record.keep_if_best(step, metrics["score"], ema.tensors)
+            self.record.keep_if_best(step, metrics["score"], candidate)
         return metrics
+
+    def _candidate(self, ema: Ema) -> dict[str, Tensor]:
+        """The weights that would be taken now."""
+        share = self.options.average_with_init
+        return {
+            name: value.lerp(self.start[name], share) if value.is_floating_point() else value.clone()
+            for name, value in ema.tensors.items()
+        }
 
     def _scores(self) -> dict[str, Scores]:
         scores: dict[str, list[Scores]] = {}
@@ -306,7 +320,7 @@ class _Tuning:
     def _finish(self, ema: Ema) -> TunedDecoder:
         if self.record is not None:
             self.record.plot()
-        self.part.load_state_dict(self.best if self.validation else ema.tensors)
+        self.part.load_state_dict(self.best if self.validation else self._candidate(ema))
         self.part.requires_grad_(False)
         after: dict[str, float] = {}
         if self.validation:
