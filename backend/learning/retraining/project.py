@@ -62,7 +62,7 @@ def project_decoder(steps: int) -> DecoderOptions:
     stays in the mean, so that less is forgotten (measured in docs/active_learning.md).
     """
     return DecoderOptions(
-        steps=steps, validate_every=max(1, steps // 4), rounds=(1.0,), learning_rate=1e-3, average_with_init=0.3
+        steps=steps, validate_every=max(1, steps // 4), rounds=(1.0,), learning_rate=1e-3, average_with_init=0.5
     )
 
 
