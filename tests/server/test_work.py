@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from backend.log_lines import JsonFormatter
 from backend.work import STAGES, spent, work
-from tests.server.answers.test_clicks import click
+from tests.server.answers.clicking import click
 from tests.server.conftest import Site, batch, interactive, png, task
 
 

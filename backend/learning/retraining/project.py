@@ -52,7 +52,7 @@ __all__ = ["ProjectTrainingOptions", "TrainedModel", "project_decoder", "reminde
 
 _DECODERS = ("compact-sam", "sam")
 _STORE_BYTES = 4_000_000_000
-_REPLAY_OBJECTS, _REPLAY_VIEWS = 3, 1
+_REPLAY_OBJECTS, _REPLAY_VIEWS = 2, 1
 """Of each replay image so many objects remind the decoder, each in so many augmented windows beside the plain ones:
 embedding windows is most of what a training costs."""
 

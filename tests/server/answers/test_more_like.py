@@ -14,7 +14,7 @@ from backend.settings import Settings
 from dataset_tools.label_studio.annotations import words_of
 from dataset_tools.label_studio.notes import answered
 from dataset_tools.label_studio.regions import read_region
-from tests.server.answers.test_clicks import ask, click, rectangle, region, text
+from tests.server.answers.clicking import ask, click, rectangle, region, text
 from tests.server.conftest import Site, interactive, png, task
 from tests.server.tiny import VERSION, WordGrounder, tiny_pipeline
 

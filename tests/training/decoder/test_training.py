@@ -77,6 +77,17 @@ def test_only_the_decoder_changes_and_the_given_model_stays(images: list[Labelle
     assert all(name.startswith("image_encoder.") for name in missing)
 
 
+def test_the_weights_before_keep_their_share_of_the_result(images: list[LabelledImage]) -> None:
+    segmenter = compact()
+    before = {name: value.clone() for name, value in segmenter.sam.state_dict().items()}
+    samples = decoder_samples(segmenter, images[:3], views=0)
+    learnt = tune_decoder(segmenter, samples, (), QUICK).tensors
+    mixed = tune_decoder(segmenter, samples, (), replace(QUICK, average_with_init=0.75)).tensors
+    assert any(not torch.equal(learnt[name], before[name]) for name in learnt)
+    for name, value in mixed.items():
+        assert torch.allclose(value, 0.25 * learnt[name] + 0.75 * before[name], atol=1e-6)
+
+
 def test_mask_prompts_are_trained_when_asked(images: list[LabelledImage]) -> None:
     segmenter = compact()
     options = replace(QUICK, mask_prompts=True, prompts={"region": 1.0})
@@ -227,6 +238,8 @@ def test_what_cannot_work_is_explained(images: list[LabelledImage]) -> None:
         DecoderOptions(rounds=(0.5, 0.2))
     with pytest.raises(ConfigError, match="steps"):
         DecoderOptions(steps=0)
+    with pytest.raises(ConfigError, match=r"average_with_init must lie in \[0, 1\), got 1.0"):
+        DecoderOptions(average_with_init=1.0)
     with pytest.raises(DatasetError, match="no object"):
         tune_decoder(compact(), [])
     with pytest.raises(ImageError, match=r"nowhere\.png: No such file"):
