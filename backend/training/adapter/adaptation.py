@@ -25,7 +25,7 @@ class AdaptationOptions:
         head: training of the adapter.
         width: hidden channels of the adapter.
         views: of each of the project's images.
-        replay_views: of each replay image.
+        replay_views: of each replay image; the images begin in turns with one of the sizes that inference reads.
         least_objects: a new category with fewer labelled objects is not learnt yet.
         least_known: a category that the detector knows is learnt further from so many labelled objects on, those of
             images in which all of its objects are labelled; with fewer it got worse (docs/active_learning.md). None:
@@ -36,7 +36,7 @@ class AdaptationOptions:
     head: AdapterOptions = field(default_factory=AdapterOptions)
     width: int = 64
     views: int = 3
-    replay_views: int = 2
+    replay_views: int = 1
     least_objects: int = 3
     least_known: int | None = 25
     calibration_steps: int = 100
@@ -91,7 +91,7 @@ def adapt_grounder(
         return None
     calibration = replace(calibration, even={name: calibration.even[name] for name in known})
     project = _seen(training, training_views(calibration.scales, options.views))
-    replayed = _seen(replay, training_views(calibration.scales, options.replay_views))
+    replayed = _seen_in_turns(replay, calibration.scales, options.replay_views)
     adapted = with_adapter(detector, new, options.width, options.head.seed)
     data = AdapterData(
         cache, adapted.config.categories, learnt, project, replayed, options.head, lambda share: progress(0.4 * share)
@@ -109,3 +109,10 @@ def adapt_grounder(
 
 def _seen(images: Sequence[LabelledImage], views: Sequence[FeatureView]) -> list[tuple[LabelledImage, FeatureView]]:
     return [(image, view) for image in images for view in views]
+
+
+def _seen_in_turns(
+    images: Sequence[LabelledImage], scales: Sequence[int], count: int
+) -> list[tuple[LabelledImage, FeatureView]]:
+    views = training_views(scales, max(2, count))
+    return [(image, views[(n + k) % len(views)]) for n, image in enumerate(images) for k in range(count)]
