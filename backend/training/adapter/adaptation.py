@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from backend.pipeline.grounding.compact.network import Calibration, Detector
-from backend.training.adapter.calibration import cross_fitted
+from backend.training.adapter.calibration import FIRST_EVEN, cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, FeatureView, training_views
 from dataset_tools.labelled import LabelledImage
@@ -30,7 +28,7 @@ class AdaptationOptions:
         least_known: a category that the detector knows is learnt further from so many labelled objects on, those of
             images in which all of its objects are labelled; with fewer it got worse (docs/active_learning.md). None:
             never.
-        calibration_steps: of each half's training (``adapter.calibration``); 0: the old categories' mean threshold.
+        calibration_steps: of each half's training (``adapter.calibration``); 0: ``FIRST_EVEN`` for what is new.
     """
 
     head: AdapterOptions = field(default_factory=AdapterOptions)
@@ -100,8 +98,7 @@ def adapt_grounder(
     if options.calibration_steps:
         calibration = cross_fitted(detector, calibration, data, new, further, options.width, options.calibration_steps)
     else:
-        common = round(float(np.mean(list(calibration.even.values()))), 3)
-        even = {**calibration.even, **dict.fromkeys(new, common)}
+        even = {**calibration.even, **dict.fromkeys(new, FIRST_EVEN)}
         calibration = replace(calibration, even=even)
     progress(1.0)
     return adapted, calibration

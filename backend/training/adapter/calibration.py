@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from backend.pipeline.grounding.compact.detections import Detection
 from backend.pipeline.grounding.compact.network import Calibration, Detector
 from backend.training.adapter.training import AdapterData, train_adapter, with_adapter
@@ -18,11 +16,14 @@ from backend.training.grounder.calibration import best_threshold, threshold_curv
 from backend.training.grounder.evaluation import LOWEST_SCORE, MATCH_IOU
 from dataset_tools.labelled import LabelledImage
 
-__all__ = ["cross_fitted", "rated"]
+__all__ = ["FIRST_EVEN", "cross_fitted", "rated"]
 
+FIRST_EVEN = 0.16
+"""Least score of even odds of a new category, and its score while few of its objects are found: adapters that saw few
+are timid. Not less, since images in which only some objects are labelled show hits and no false alarms. Chosen on
+expressions about categories with 3 to 30 labelled objects (docs/active_learning.md)."""
 _PRIOR_NEW, _PRIOR_KNOWN = 5, 20
-"""Labelled objects with which a category's own threshold counts as much as what it was before (for a new one: the
-mean of the old ones)."""
+"""Found objects with which a category's own threshold counts as much as ``FIRST_EVEN``, or as what it was before."""
 
 
 def cross_fitted(
@@ -65,13 +66,14 @@ def cross_fitted(
                 )
             )
             rated_images.append(image)
-    common = float(np.mean(list(calibration.even.values()))) if calibration.even else 0.5
     even = dict(calibration.even)
     for category in (*new, *further):
         scores, hits, objects = rated(found, rated_images, category)
-        before, prior = (even[category], _PRIOR_KNOWN) if category in further else (common, _PRIOR_NEW)
-        own = best_threshold(threshold_curve(scores, hits, objects)) if objects else before
-        weight = objects / (objects + prior)
+        before, prior = (even[category], _PRIOR_KNOWN) if category in further else (FIRST_EVEN, _PRIOR_NEW)
+        # Where nothing was found no threshold is better than another.
+        own = best_threshold(threshold_curve(scores, hits, objects)) if any(hits) else before
+        own = max(own, FIRST_EVEN) if category in new else own
+        weight = sum(hits) / (sum(hits) + prior)
         even[category] = round(weight * own + (1 - weight) * before, 3)
     return replace(calibration, even=even)
 

@@ -13,10 +13,11 @@ from backend.pipeline.grounding.compact.detections import prepare
 from backend.pipeline.grounding.compact.detector_file import load_detector, save_adapted
 from backend.pipeline.grounding.compact.grounder import load_compact_grounder
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
-from backend.training.adapter.calibration import cross_fitted
+from backend.training.adapter.calibration import FIRST_EVEN, cross_fitted
 from backend.training.adapter.training import AdapterData, AdapterOptions, train_adapter, with_adapter
 from backend.training.adapter.views import FeatureCache, FeatureView, adapted_output, training_views
 from dataset_tools.image_files import read
+from dataset_tools.labelled import LabelledObject
 from tests.learning.project_scenes import LABEL, panels, tiny_grounder
 
 OPTIONS = AdapterOptions(
@@ -49,6 +50,20 @@ def test_a_new_label_is_learnt_and_nothing_known_changes(tmp_path: Path) -> None
         for level in range(len(before.heat)):
             assert torch.equal(before.heat[level], after.heat[level][:, :2])
             assert torch.equal(before.sides[level], after.sides[level][:, :4])
+
+
+def test_a_category_of_which_nothing_is_found_yet_is_answered_from_low_scores_on(tmp_path: Path) -> None:
+    detector, calibration = load_detector(tiny_grounder(tmp_path / "base.safetensors"))
+    cache = FeatureCache(detector, tmp_path / "features")
+    whole = panels(tmp_path / "train", 6)
+    speck = np.zeros((whole[0].height, whole[0].width), np.bool_)
+    speck[1:4, 1:4] = True
+    images = [replace(image, objects=(LabelledObject.of(LABEL, speck),)) for image in whole]
+    views = [(image, FeatureView(calibration.scales[-1])) for image in images]
+    data = AdapterData(cache, ("ship", "bridge", LABEL), (LABEL,), views, [], OPTIONS)
+    learnt = cross_fitted(detector, calibration, data, (LABEL,), (), 16, 20)
+    assert learnt.even == {**calibration.even, LABEL: FIRST_EVEN}
+    assert min(calibration.even.values()) > FIRST_EVEN
 
 
 @pytest.mark.parametrize("calibration_steps", [0, 1])
