@@ -19,7 +19,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 import yaml
 
+from backend.learning.retraining.decoder_part import project_decoder, tune_for_project
 from backend.pipeline.config import PipelineConfig, load_config
 from backend.pipeline.grounding.compact.detector_file import load_detector, save_adapted
 from backend.pipeline.loading import load_segmenter
@@ -41,29 +41,16 @@ from backend.training.adapter.adaptation import (
 )
 from backend.training.adapter.views import FeatureCache
 from backend.training.decoder.run import write_segmenter
-from backend.training.decoder.samples import DecoderSample, EmbedView, decoder_samples, sees_windows, stored
-from backend.training.decoder.training import DecoderOptions, tune_decoder
-from backend.training.run import TrainingRun
+from backend.training.decoder.samples import stored
+from backend.training.decoder.training import DecoderOptions
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError, DatasetError
-from dataset_tools.labelled import LabelledImage, spread
+from dataset_tools.labelled import LabelledImage
 
-__all__ = ["ProjectTrainingOptions", "TrainedModel", "project_decoder", "reminded_samples", "train_project"]
+__all__ = ["ProjectTrainingOptions", "TrainedModel", "train_project"]
 
 _DECODERS = ("compact-sam", "sam")
 _STORE_BYTES = 4_000_000_000
-_REPLAY_OBJECTS, _REPLAY_VIEWS = 2, 1
-"""Of each replay image so many objects remind the decoder, each in so many augmented windows beside the plain ones:
-embedding windows is most of what a training costs."""
-
-
-def project_decoder(steps: int) -> DecoderOptions:
-    """How the mask decoder learns from a project: in large steps of one prompt each, and a part of the weights before
-    stays in the mean, so that less is forgotten (measured in docs/active_learning.md).
-    """
-    return DecoderOptions(
-        steps=steps, validate_every=max(1, steps // 4), rounds=(1.0,), learning_rate=1e-3, average_with_init=0.5
-    )
 
 
 @dataclass(frozen=True)
@@ -263,24 +250,17 @@ class _Training:
             embedded += 1
             self.progress(0.5 + 0.15 * embedded / count, f"embedded {embedded} of {count} images")
 
-        samples = reminded_samples(
+        settings = replace(options, seed=self.options.seed, minutes=self.options.minutes)
+        tuned = tune_for_project(
             segmenter,
             self.training,
             self.replay,
+            settings,
             seed=self.options.seed,
             embed=stored(segmenter, store),
-            progress=done,
-        )
-        settings = replace(options, seed=self.options.seed, minutes=self.options.minutes)
-        if not sees_windows(segmenter):  # decoders of other sizes: these steps were chosen for the compact one
-            settings = replace(settings, learning_rate=min(settings.learning_rate, DecoderOptions.learning_rate))
-        run = TrainingRun(self.work / "decoder", settings.plain(), criterion="score", resume=True, curves=False)
-        tuned = tune_decoder(
-            segmenter,
-            samples,
-            options=settings,
+            embedded=done,
             progress=lambda share, line: self.progress(0.65 + 0.34 * share, line),
-            run=run,
+            folder=self.work / "decoder",
         )
         if tuned.step == 0 and tuned.after:
             return {"step": 0, "before": tuned.before, "after": tuned.after}
@@ -297,27 +277,6 @@ def _drawn(replay: Sequence[LabelledImage], options: ProjectTrainingOptions, ima
     count = min(len(ordered), max(options.least_replay, round(options.replay_share * images)))
     chosen = np.random.default_rng(options.seed).permutation(len(ordered))[:count]
     return [ordered[index] for index in sorted(chosen)]
-
-
-def reminded_samples(
-    segmenter: SamSegmenter,
-    training: Sequence[LabelledImage],
-    replay: Sequence[LabelledImage],
-    *,
-    seed: int = 0,
-    embed: EmbedView | None = None,
-    progress: Callable[[LabelledImage], None] = lambda _: None,
-) -> list[DecoderSample]:
-    """What the mask decoder learns from: every object of ``training`` and a few of each image of ``replay``, in fewer
-    views; the arguments are those of ``decoder_samples``.
-    """
-    sample = partial(decoder_samples, segmenter, seed=seed, embed=embed, progress=progress)
-    few = [
-        replace(image, objects=tuple(spread(image.objects, _REPLAY_OBJECTS)), expressions=())
-        for image in replay
-        if image.objects
-    ]
-    return [*sample(training), *sample(few, views=_REPLAY_VIEWS if sees_windows(segmenter) else None)]
 
 
 def _digest(images: Sequence[LabelledImage]) -> str:

@@ -197,7 +197,8 @@ class TrainingRunner:
         return manifest
 
     def _options(self, job: Job) -> ProjectTrainingOptions:
-        from backend.learning.retraining.project import ProjectTrainingOptions, project_decoder
+        from backend.learning.retraining.decoder_part import project_decoder
+        from backend.learning.retraining.project import ProjectTrainingOptions
         from backend.training.adapter.adaptation import AdaptationOptions
         from backend.training.adapter.training import AdapterOptions
 

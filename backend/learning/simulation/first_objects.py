@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from backend.learning.retraining.project import reminded_samples
+from backend.learning.retraining.decoder_part import tune_for_project
 from backend.learning.simulation.world import LearntModel, World, measure_all, tasks_of, with_decoder
 from backend.pipeline.grounding.exemplars import lessons_of
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
-from backend.training.decoder.training import DecoderOptions, tune_decoder
+from backend.training.decoder.training import DecoderOptions
 from dataset_tools.labelled import LabelledImage, spread
 
 __all__ = ["COUNTS", "TRAINED", "accepted", "first_objects", "whole_objects"]
@@ -96,8 +96,7 @@ def first_objects(
                 adapted = adapt_grounder(world.cache, calibration, shown, others, options)
                 segmenter = world.segmenter
                 if decoder is not None:
-                    samples = reminded_samples(segmenter, shown, others)
-                    tuned = tune_decoder(segmenter, samples, [], replace(decoder, seed=seed))
+                    tuned = tune_for_project(segmenter, shown, others, replace(decoder, seed=seed))
                     segmenter = with_decoder(segmenter, tuned.tensors)
                 model = LearntModel(*(adapted or (detector, calibration)), segmenter)
             else:

@@ -24,7 +24,7 @@ import numpy as np
 from torch import Tensor
 
 from backend.learning.ranking.strategies import STRATEGIES, Candidate, disagreement, order
-from backend.learning.retraining.project import ProjectTrainingOptions, reminded_samples
+from backend.learning.retraining.decoder_part import project_decoder, tune_for_project
 from backend.learning.simulation.world import (
     ACCEPTED,
     ImageRun,
@@ -42,7 +42,7 @@ from backend.pipeline.segmentation.embedding_store import EmbeddingStore
 from backend.training.adapter.adaptation import AdaptationOptions, adapt_grounder
 from backend.training.adapter.training import AdapterOptions
 from backend.training.decoder.samples import stored
-from backend.training.decoder.training import DecoderOptions, tune_decoder
+from backend.training.decoder.training import DecoderOptions
 from backend.training.run import read_weights, save_weights
 from dataset_tools import atomic
 from dataset_tools.errors import ConfigError
@@ -93,7 +93,7 @@ class SimulationSettings:
             head=AdapterOptions(mined=20), views=2, replay_views=1, calibration_steps=80, least_known=None
         )
     )
-    decoder: DecoderOptions | None = field(default_factory=lambda: ProjectTrainingOptions().decoder)
+    decoder: DecoderOptions | None = field(default_factory=lambda: project_decoder(100))
     first_expressions: int = 24
     brief: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
@@ -298,9 +298,8 @@ class Simulation:
         labels = training_set(labelled)
         here = {image.key for image in labels}
         reminders = [image for image in self.replay if image.key not in here]
-        samples = reminded_samples(self.world.segmenter, labels, reminders, embed=self._embed)
         options = replace(options, seed=1000 * seed + number)
-        return tune_decoder(self.world.segmenter, samples, [], options).tensors
+        return tune_for_project(self.world.segmenter, labels, reminders, options, embed=self._embed).tensors
 
     def _clicked(self) -> dict[str, set[int]]:
         """Task -> positions of the objects for which clicks are counted: as many of known as of unknown categories."""

@@ -60,6 +60,7 @@ class DecoderOptions:
         ema_decay: weight of the past in the average of the weights.
         average_with_init: share of the weights to start from in the mean that is measured and taken: less is forgotten
             of what was known than is lost of what is new (Wortsman et al. 2022, arXiv 2109.01903).
+        least_gain: of the held-out score over the start's, from which on a step is taken.
         iou_weight: of the predicted IoU's error in the loss.
         category_power: 1: objects as frequent as in the data; 0: categories equally frequent.
         mask_prompts: train the prompt encoder's embedding of mask prompts too.
@@ -82,6 +83,7 @@ class DecoderOptions:
     clip: float = 1.0
     ema_decay: float = 0.98
     average_with_init: float = 0.0
+    least_gain: float = 0.0
     iou_weight: float = 1.0
     category_power: float = 0.6
     mask_prompts: bool = False
@@ -270,12 +272,14 @@ class _Tuning:
         self.part.load_state_dict(trained)
         if step == 0:
             self.before = metrics
-        if metrics["score"] > self.best_value:
+        needed = self.options.least_gain if step and not self.best_step else 0.0
+        if metrics["score"] > self.best_value + needed:
             self.best_value, self.best_step = metrics["score"], step
             self.best = candidate
+            if self.record is not None:
+                self.record.keep(step, self.best_value, candidate)
         if self.record is not None:
             self.record.log("validation", step, **metrics)
-            self.record.keep_if_best(step, metrics["score"], candidate)
         return metrics
 
     def _candidate(self, ema: Ema) -> dict[str, Tensor]:

@@ -88,6 +88,19 @@ def test_the_weights_before_keep_their_share_of_the_result(images: list[Labelled
         assert torch.allclose(value, 0.25 * learnt[name] + 0.75 * before[name], atol=1e-6)
 
 
+def test_a_gain_that_is_too_small_is_none(images: list[LabelledImage], tmp_path: Path) -> None:
+    segmenter = load_compact_segmenter(SHIPPED)
+    before = {name: value.clone() for name, value in segmenter.sam.state_dict().items()}
+    training, validation = (decoder_samples(segmenter, part, views=0) for part in (images[:2], images[2:4]))
+    options = replace(QUICK, least_gain=1.0)
+    run = TrainingRun(tmp_path / "run", options.plain(), criterion="score")
+    tuned = tune_decoder(segmenter, training, validation, options, run=run)
+    assert tuned.step == 0
+    assert tuned.after["score"] == tuned.before["score"]
+    assert all(torch.equal(value, before[name]) for name, value in tuned.tensors.items())
+    assert run.best_value == tuned.before["score"]
+
+
 def test_mask_prompts_are_trained_when_asked(images: list[LabelledImage]) -> None:
     segmenter = compact()
     options = replace(QUICK, mask_prompts=True, prompts={"region": 1.0})
