@@ -57,24 +57,18 @@ class NamedImage:
         identity: names the content in every cache, so that no pixels are hashed: the sha256 of its file's bytes in hex,
             or ``hash_image`` where there is no file.
         size: (height, width) in pixels as shown, orientation applied.
+        pixels: gives its uint8[H, W, 3] RGB; ImageError where it cannot be fetched any more, or its address holds
+            another image by now.
     """
 
     identity: str
     size: tuple[int, int]
-    _pixels: Callable[[], Image] = field(repr=False, compare=False)
+    pixels: Callable[[], Image] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, pixels: Image, identity: str | None = None) -> NamedImage:
         """Of ``pixels`` uint8[H, W, 3] that are there already; hashed where they have no ``identity``."""
         return cls(identity or hash_image(pixels), (pixels.shape[0], pixels.shape[1]), lambda: pixels)
-
-    def pixels(self) -> Image:
-        """uint8[H, W, 3] RGB.
-
-        Raises:
-            ImageError: it cannot be fetched any more, or its address holds another image by now.
-        """
-        return self._pixels()
 
 
 AbstentionCode = Literal["absent", "ambiguous", "unknown-category", "unknown-word", "empty-expression"]
