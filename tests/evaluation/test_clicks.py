@@ -19,7 +19,7 @@ from backend.server.service import LabelingService
 from backend.settings import Settings
 from dataset_tools import brush_rle
 from dataset_tools.metrics import iou
-from tests.server.conftest import encode, interactive, make_site, task
+from tests.server.conftest import encode, interactive, make_service, make_site, task
 from tests.server.editor.test_region_lookup import brush, stored
 from tests.server.tiny import tiny_pipeline
 
@@ -63,11 +63,7 @@ def test_the_count_ends_at_the_cap_wherever_the_pre_label_lies(start: Mask | Non
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelingService]:
     folder = tmp_path_factory.mktemp("state")
-    service = LabelingService(Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=1), tiny_pipeline)
-    service.start()
-    assert service.model.wait(60)
-    yield service
-    service.close()
+    yield from make_service(Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=1))
 
 
 @pytest.fixture(scope="module")

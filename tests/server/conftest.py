@@ -123,13 +123,17 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(state_dir=tmp_path / "state", image_hosts=("127.0.0.1",), model_threads=1, speck_area=4)
 
 
-@pytest.fixture
-def service(settings: Settings) -> Iterator[LabelingService]:
+def make_service(settings: Settings) -> Iterator[LabelingService]:
     service = LabelingService(settings, tiny_pipeline)
     service.start()
     assert service.model.wait(60)
     yield service
     service.close()
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[LabelingService]:
+    yield from make_service(settings)
 
 
 @pytest.fixture

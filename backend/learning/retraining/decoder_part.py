@@ -8,12 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from backend.pipeline.segmentation.sam import SamSegmenter
-from backend.training.decoder.samples import (
-    EmbedView,
-    decoder_samples,
-    held_out_split,
-    sees_windows,
-)
+from backend.training.decoder.samples import EmbedView, decoder_samples, held_out_split, sees_windows
 from backend.training.decoder.training import DecoderOptions, TunedDecoder, tune_decoder
 from backend.training.run import TrainingRun
 from dataset_tools.labelled import LabelledImage, spread

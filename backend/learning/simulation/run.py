@@ -5,6 +5,7 @@ Layout of the folder, every file written atomically; a run that was killed goes 
     settings.json                   what the simulation was started with
     base.json                       figures of the base models
     features/                       what the frozen detector makes of images; may be deleted
+    windows/                        embeddings that mask decoders are tuned on; may be deleted
     <strategy>_<seed>/round_N.json  tasks labelled in round N, what they cost, figures after it
     <strategy>_<seed>/decoder_N.safetensors the mask decoder after the last round
     results.json, curves.png        ``simulation_report``
@@ -232,9 +233,7 @@ class Simulation:
         options = self.settings.grounder
         options = replace(options, head=replace(options.head, seed=seed))
         cache, calibration = self.world.cache, self.world.calibration
-        project = training_set(labelled)
-        here = {image.key for image in project}
-        replay = [image for image in self.replay if image.key not in here]
+        project, replay = self._taught_by(labelled)
         adapted = adapt_grounder(cache, calibration, project, replay, options)
         detector, calibration = adapted or (cache.detector, calibration)
         segmenter = self.world.segmenter
@@ -291,13 +290,17 @@ class Simulation:
             costs.append({"task": task.key, "accepted": accepted, "iou": round(measured.iou, 4), "clicks": clicks})
         return costs
 
+    def _taught_by(self, labelled: Sequence[OracleTask]) -> tuple[list[LabelledImage], list[LabelledImage]]:
+        """What the project holds, and the replay images that it does not label."""
+        project = training_set(labelled)
+        here = {image.key for image in project}
+        return project, [image for image in self.replay if image.key not in here]
+
     def _tune(self, labelled: Sequence[OracleTask], seed: int, number: int) -> dict[str, Tensor]:
         options = self.settings.decoder
         if options is None:
             return {}
-        labels = training_set(labelled)
-        here = {image.key for image in labels}
-        reminders = [image for image in self.replay if image.key not in here]
+        labels, reminders = self._taught_by(labelled)
         options = replace(options, seed=1000 * seed + number)
         return tune_for_project(self.world.segmenter, labels, reminders, options, embed=self._embed).tensors
 

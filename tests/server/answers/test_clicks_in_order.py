@@ -18,7 +18,7 @@ from backend.server.protocol import PredictRequest, validate
 from backend.server.service import LabelingService
 from backend.settings import Settings
 from tests.server.answers.clicking import HEIGHT, WIDTH, ask, click, drawn_box, rectangle, region, without_ids
-from tests.server.conftest import Site, interactive, make_site, png, task
+from tests.server.conftest import Site, interactive, make_service, make_site, png, task
 from tests.server.editor.test_region_lookup import stored
 from tests.server.tiny import tiny_pipeline
 
@@ -74,11 +74,7 @@ def lasting_site() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelingService]:
     folder = tmp_path_factory.mktemp("state")
-    service = LabelingService(Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=1), tiny_pipeline)
-    service.start()
-    assert service.model.wait(60)
-    yield service
-    service.close()
+    yield from make_service(Settings(state_dir=folder, image_hosts=("127.0.0.1",), model_threads=1))
 
 
 points = st.tuples(st.integers(1, WIDTH - 2), st.integers(1, HEIGHT - 2), st.sampled_from([True, True, False, None]))
